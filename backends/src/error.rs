@@ -1,0 +1,137 @@
+//! The one error of this crate: what failed, where, whether to try again, and why.
+
+use std::error::Error as StdError;
+use std::fmt;
+
+use crate::ObjectPath;
+
+/// A result whose error is [`Error`].
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What went wrong, in terms a file system can act on. "Not there" is not among them: see
+/// [`Presence`](crate::Presence).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ErrorKind {
+    /// No connection: refused, no route, name not found, connection lost.
+    Unreachable,
+    /// No answer in time.
+    TimedOut,
+    /// The credentials were refused or have expired.
+    CredentialsRefused,
+    /// The credentials are good, but this object is not for them.
+    PermissionDenied,
+    /// The source's certificate was not accepted.
+    Certificate,
+    /// The share, bucket or container itself does not exist.
+    NoSuchSource,
+    /// The object is no longer in the version that was asked for.
+    VersionChanged,
+    /// A directory was needed and something else stands there.
+    NotADirectory,
+    /// Something else was needed and a directory stands there.
+    IsADirectory,
+    /// The source asks for fewer requests.
+    RateLimited,
+    /// The source cannot do this at all.
+    Unsupported,
+    /// The source is full or over its quota.
+    Full,
+    /// The source may not be written to.
+    ReadOnly,
+    /// The answer made no sense: wrong length, impossible attributes, broken protocol.
+    Nonsense,
+    /// The path cannot be expressed on this source, or leads out of its root.
+    BadPath,
+    /// A setting is missing, unknown or out of range.
+    Settings,
+    /// Anything else; the cause tells.
+    Other,
+}
+
+/// What was being done when it failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Operation {
+    /// Setting up the connection.
+    Connect,
+    /// Asking for one object's attributes.
+    Stat,
+    /// Listing a directory.
+    List,
+    /// Reading bytes.
+    Read,
+    /// Reading where a link points.
+    ReadLink,
+    /// Opening a local file.
+    Open,
+}
+
+impl Operation {
+    /// Gives the verb for messages and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Stat => "stat",
+            Self::List => "list",
+            Self::Read => "read",
+            Self::ReadLink => "readlink",
+            Self::Open => "open",
+        }
+    }
+}
+
+/// A failed operation on a source.
+#[derive(Debug)]
+pub struct Error {
+    kind: ErrorKind,
+    operation: Operation,
+    source_name: String,
+    path: ObjectPath,
+    retry: bool,
+    cause: Box<dyn StdError + Send + Sync>,
+}
+
+impl Error {
+    /// Records a failure. `source_name` is the source's URI without secrets; the cause must not hold secrets either.
+    pub fn new(
+        kind: ErrorKind,
+        operation: Operation,
+        source_name: impl Into<String>,
+        path: ObjectPath,
+        cause: impl Into<Box<dyn StdError + Send + Sync>>,
+    ) -> Self {
+        let retry = matches!(kind, ErrorKind::Unreachable | ErrorKind::TimedOut | ErrorKind::RateLimited);
+        Self { kind, operation, source_name: source_name.into(), path, retry, cause: cause.into() }
+    }
+
+    /// Says what went wrong.
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// Says what was being done.
+    pub fn operation(&self) -> Operation {
+        self.operation
+    }
+
+    /// Tells whether the same request may succeed later without anyone's help.
+    pub fn may_retry(&self) -> bool {
+        self.retry
+    }
+
+    /// Names the object.
+    pub fn path(&self) -> &ObjectPath {
+        &self.path
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} on {}: {}", self.operation.as_str(), self.path, self.source_name, self.cause)
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.cause.source()
+    }
+}

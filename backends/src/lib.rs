@@ -1,0 +1,20 @@
+//! What a person's files lie on, behind one trait.
+//!
+//! A [`SourceSpec`] (a URI and its settings) is connected to a [`Backend`]: through `OpenDAL` for network
+//! services, through our own SMB service on the crate `smb2`, and through [`local`] for folders of this machine.
+//! This crate is the only one that names an `OpenDAL` or SMB type.
+//!
+//! Always true here:
+//! - "absent" ([`Presence::Absent`]) and "not known" ([`Error`]) are different types, from the wire up;
+//! - a listing that did not reach its end yields an error, never a shorter listing;
+//! - the bytes of one read belong to the version that was asked for, or the read fails with
+//!   [`ErrorKind::VersionChanged`].
+
+mod backend;
+mod error;
+pub mod local;
+mod object;
+
+pub use backend::{Backend, Capabilities, Listing};
+pub use error::{Error, ErrorKind, Operation, Result};
+pub use object::{Child, Identity, Kind, Metadata, ObjectPath, Presence, Timestamp, Version};
