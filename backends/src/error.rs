@@ -99,8 +99,18 @@ impl Error {
         path: ObjectPath,
         cause: impl Into<Box<dyn StdError + Send + Sync>>,
     ) -> Self {
-        let retry = matches!(kind, ErrorKind::Unreachable | ErrorKind::TimedOut | ErrorKind::RateLimited);
-        Self { kind, operation, source_name: source_name.into(), path, retry, cause: cause.into() }
+        let retry = matches!(
+            kind,
+            ErrorKind::Unreachable | ErrorKind::TimedOut | ErrorKind::RateLimited
+        );
+        Self {
+            kind,
+            operation,
+            source_name: source_name.into(),
+            path,
+            retry,
+            cause: cause.into(),
+        }
     }
 
     /// Says what went wrong.
@@ -126,7 +136,14 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} on {}: {}", self.operation.as_str(), self.path, self.source_name, self.cause)
+        write!(
+            f,
+            "{} {} on {}: {}",
+            self.operation.as_str(),
+            self.path,
+            self.source_name,
+            self.cause
+        )
     }
 }
 

@@ -92,7 +92,11 @@ pub struct Timestamp(pub i64);
 impl Timestamp {
     /// Builds a timestamp from whole seconds and nanoseconds, saturating at the ends of the range (1677 to 2262).
     pub fn from_parts(seconds: i64, nanoseconds: u32) -> Self {
-        Self(seconds.saturating_mul(1_000_000_000).saturating_add(i64::from(nanoseconds)))
+        Self(
+            seconds
+                .saturating_mul(1_000_000_000)
+                .saturating_add(i64::from(nanoseconds)),
+        )
     }
 }
 
