@@ -11,10 +11,20 @@
 //!   [`ErrorKind::VersionChanged`].
 
 mod backend;
+mod connect;
+mod diagnose;
 mod error;
 pub mod local;
 mod object;
+mod opendal;
+pub mod secrets;
+mod smb;
+pub mod spec;
 
 pub use backend::{Backend, Capabilities, Listing};
+pub use connect::{Limits, connect};
+pub use diagnose::{Diagnosis, diagnose};
 pub use error::{Error, ErrorKind, Operation, Result};
 pub use object::{Child, Identity, Kind, Metadata, ObjectPath, Presence, Timestamp, Version};
+pub use secrets::{Secret, Secrets};
+pub use spec::{Scheme, SecretKey, SourceSpec, SpecError};
