@@ -1,0 +1,71 @@
+//! vsftpd with one virtual user, whom `tests/servers/install` makes known to PAM. Runs as root only.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use super::port::Port;
+use super::{Daemon, Server, data_folder, is_root, pairs, program, subfolder, write};
+
+/// An FTP server; user `tester`, password `secret`.
+pub struct Vsftpd {
+    daemon: Daemon,
+    port: Port,
+    root: PathBuf,
+    _folder: tempfile::TempDir,
+}
+
+impl Vsftpd {
+    /// Starts the server.
+    pub fn start() -> Self {
+        assert!(is_root(), "vsftpd checks passwords as root only; run this test as root");
+        assert!(
+            Path::new("/etc/pam.d/manifold-tests").is_file() && Path::new("/run/vsftpd/empty").is_dir(),
+            "vsftpd is not set up for tests; run: sudo tests/servers/install"
+        );
+        let folder = data_folder();
+        let root = subfolder(folder.path(), "files");
+        let port = Port::take();
+        let conf = folder.path().join("vsftpd.conf");
+        let text = format!(
+            "listen=YES\nlisten_address=127.0.0.1\nlisten_port={port}\nbackground=NO\nanonymous_enable=NO\n\
+             local_enable=YES\nwrite_enable=YES\nguest_enable=YES\nguest_username=nobody\nvirtual_use_local_privs=YES\n\
+             pam_service_name=manifold-tests\nlocal_root={root}\nchroot_local_user=YES\nallow_writeable_chroot=YES\n\
+             seccomp_sandbox=NO\nxferlog_enable=NO\nsecure_chroot_dir=/run/vsftpd/empty\npasv_address=127.0.0.1\n\
+             force_dot_files=YES\nmax_clients=200\nmax_per_ip=200\ndelay_failed_login=0\nuse_localtime=NO\n\
+             utf8_filesystem=YES\nsession_support=NO\n",
+            port = port.number(),
+            root = root.display(),
+        );
+        write(&conf, &text);
+        let arguments = vec![conf.display().to_string()];
+        let daemon = Daemon::start(program("vsftpd"), arguments, &[], port.number(), folder.path(), || true);
+        Self {
+            daemon,
+            port,
+            root,
+            _folder: folder,
+        }
+    }
+}
+
+impl Server for Vsftpd {
+    fn uri(&self) -> String {
+        format!("ftp://tester@127.0.0.1:{}", self.port.number())
+    }
+
+    fn settings(&self) -> BTreeMap<String, String> {
+        BTreeMap::new()
+    }
+
+    fn secrets(&self) -> BTreeMap<String, String> {
+        pairs([("password", "secret")])
+    }
+
+    fn root(&self) -> Option<&Path> {
+        Some(&self.root)
+    }
+
+    fn daemon(&self) -> &Daemon {
+        &self.daemon
+    }
+}
