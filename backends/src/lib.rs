@@ -26,5 +26,5 @@ pub use connect::{Limits, connect};
 pub use diagnose::{Diagnosis, diagnose};
 pub use error::{Error, ErrorKind, Operation, Result};
 pub use object::{Child, Identity, Kind, Metadata, ObjectPath, Presence, Timestamp, Version};
-pub use secrets::{Secret, Secrets};
-pub use spec::{Scheme, SecretKey, SourceSpec, SpecError};
+pub use secrets::{Place, Secret, SecretError, SecretReference, SecretStore, Secrets, StoreOptions};
+pub use spec::{KeyInfo, Scheme, SchemeInfo, SecretKey, SourceSpec, SpecError, ValueKind, common_keys, schemes};

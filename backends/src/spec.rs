@@ -1,9 +1,24 @@
 //! What a source is, without its secrets: parsed from a URI (or an absolute path) and settings.
+//!
+//! Always true of a [`SourceSpec`]:
+//! - its [`name`](SourceSpec::name) is the one spelling of where it is, and so its identity: two spellings of one place
+//!   have one name, and parsing the name gives the same source again;
+//! - its settings are known to the table ([`schemes`]), checked, and spelled in one way;
+//! - it holds no secret: a setting that is one can only be a reference to where the secret is kept.
+
+mod table;
+mod uri;
+mod values;
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
+pub use self::table::{KeyInfo, SchemeInfo, SecretKey, ValueKind, common_keys, schemes};
 use crate::ObjectPath;
+use crate::secrets::{SecretReference, Secrets};
 
 /// The kinds of source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -32,51 +47,133 @@ pub enum Scheme {
     Onedrive,
 }
 
-/// A secret that a kind of source can use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SecretKey {
-    /// The setting's name.
-    pub key: &'static str,
-    /// Whether the source cannot be used without it.
-    pub required: bool,
-    /// What to ask a person for.
-    pub prompt: &'static str,
-}
-
 /// What a source is: everything needed to connect to it but its secrets.
-#[derive(Clone, Debug, PartialEq, Eq)]
+///
+/// Stored (through serde) as its name and settings, and parsed again when it is read back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "Stored", try_from = "Stored")]
 pub struct SourceSpec {
-    scheme: Scheme,
+    parts: uri::Parts,
     name: String,
-    host: Option<String>,
-    port: Option<u16>,
-    user: Option<String>,
-    container: Option<String>,
     prefix: ObjectPath,
-    tls: bool,
+    local_root: Option<PathBuf>,
     settings: BTreeMap<String, String>,
 }
 
-/// Why a source cannot be understood.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct SpecError(String);
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    uri: String,
+    #[serde(default)]
+    settings: BTreeMap<String, String>,
+}
 
-#[allow(
-    unused_variables,
-    clippy::unimplemented,
-    clippy::unused_self,
-    reason = "first landing"
-)]
+/// Why a source cannot be understood. No message holds a value that was given, since it may be a secret gone astray.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SpecError {
+    /// Neither a URI nor an absolute path.
+    #[error("expected an absolute path or a URI such as smb://host/share")]
+    RelativePath,
+    /// The URI's scheme is not in the table.
+    #[error("unknown kind of source `{scheme}://`{}", meant(*nearest, "://"))]
+    UnknownScheme {
+        /// What was given.
+        scheme: String,
+        /// What may have been meant.
+        nearest: Option<&'static str>,
+    },
+    /// The URI's form is wrong.
+    #[error("{why}")]
+    BadUri {
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A password stands in the URI.
+    #[error(
+        "a URI is shown and logged, and takes no password: leave it out, and give it when asked or as \
+         `password = env:NAME` or `password = file:PATH` (an `@` in a name is written %40)"
+    )]
+    PasswordInUri,
+    /// The setting is not in the table.
+    #[error("unknown setting `{key}` for {scheme}{}", meant(*nearest, ""))]
+    UnknownKey {
+        /// What was given.
+        key: String,
+        /// The kind of source, as its URIs name it.
+        scheme: &'static str,
+        /// What may have been meant.
+        nearest: Option<&'static str>,
+    },
+    /// A setting that the source cannot do without was not given.
+    #[error("{scheme} needs the setting `{key}`: {meaning}")]
+    MissingKey {
+        /// The setting.
+        key: &'static str,
+        /// The kind of source, as its URIs name it.
+        scheme: &'static str,
+        /// What it means.
+        meaning: &'static str,
+    },
+    /// A setting has a value that it cannot have.
+    #[error("bad value of the setting `{key}`: {why}")]
+    BadValue {
+        /// The setting.
+        key: String,
+        /// What was expected.
+        why: String,
+    },
+    /// A setting was given twice, with different values.
+    #[error("the setting `{key}` is given in the URI and beside it, and the two differ")]
+    Conflict {
+        /// The setting.
+        key: String,
+    },
+    /// A secret was given as a plain setting.
+    #[error(
+        "`{key}` is a secret and is not kept among the settings: leave it out to be asked for it, or give `env:NAME` or \
+         `file:PATH`, which say where it is"
+    )]
+    PlainSecret {
+        /// The setting.
+        key: &'static str,
+    },
+}
+
+fn meant(nearest: Option<&str>, suffix: &str) -> String {
+    nearest.map_or_else(String::new, |nearest| format!("; did you mean `{nearest}{suffix}`?"))
+}
+
 impl SourceSpec {
-    /// Parses a URI or an absolute path, with settings.
+    /// Parses a URI or an absolute path, with settings. A relative path is made absolute by the caller, who knows where
+    /// it stands; so is a path with `..`, and links in it are resolved, or the same folder has two names.
+    ///
+    /// Settings may stand in the URI too (`?key=value`). A setting that is a secret can only be a reference
+    /// (`env:NAME`, `file:PATH`, `store`).
     pub fn parse(uri_or_path: &str, settings: &BTreeMap<String, String>) -> Result<Self, SpecError> {
-        unimplemented!()
+        Self::build(uri::parse(uri_or_path)?, settings)
+    }
+
+    /// Takes a folder of this machine, whose path must be absolute but need not be UTF-8.
+    pub fn from_path(path: &Path, settings: &BTreeMap<String, String>) -> Result<Self, SpecError> {
+        Self::build(uri::parse_path(path)?, settings)
+    }
+
+    /// Gives the same source with one setting more, or another value of it.
+    pub fn with_setting(&self, key: &str, value: &str) -> Result<Self, SpecError> {
+        let mut settings = self.settings.clone();
+        settings.insert(key.into(), value.into());
+        Self::build(
+            uri::Parts {
+                query: Vec::new(),
+                ..self.parts.clone()
+            },
+            &settings,
+        )
     }
 
     /// Gives the kind of source.
     pub fn scheme(&self) -> Scheme {
-        self.scheme
+        self.parts.info.scheme
     }
 
     /// Gives the canonical URI, which is the source's identity and holds no secret.
@@ -86,43 +183,54 @@ impl SourceSpec {
 
     /// Gives the folder, where the source is one of this machine.
     pub fn local_root(&self) -> Option<&Path> {
-        unimplemented!()
+        self.local_root.as_deref()
     }
 
     /// Gives the host, in lower case, without port or brackets.
     pub fn host(&self) -> Option<&str> {
-        self.host.as_deref()
+        self.parts.host.as_deref()
     }
 
     /// Gives the port, where one was named that is not the protocol's own.
     pub fn port(&self) -> Option<u16> {
-        self.port
+        self.parts.port
     }
 
     /// Gives the user's name, from the URI or from the setting `user`.
     pub fn user(&self) -> Option<&str> {
-        self.user.as_deref()
+        self.parts.user.as_deref()
     }
 
     /// Gives the share, bucket or container.
     pub fn container(&self) -> Option<&str> {
-        self.container.as_deref()
+        self.parts.container.as_deref()
     }
 
     /// Gives the sub-folder that is the source's root: beneath the share, bucket or container where there is one, else
-    /// beneath the server's root.
+    /// beneath the server's root. UTF-8, but for local folders.
     pub fn prefix(&self) -> &ObjectPath {
         &self.prefix
     }
 
     /// Tells whether the URI asks for TLS (`webdavs`, `ftps`).
     pub fn tls(&self) -> bool {
-        self.tls
+        matches!(self.parts.uri_scheme, "webdavs" | "ftps")
     }
 
-    /// Gives one setting, or its default from the table of schemes. Secrets are never among them.
+    /// Gives one setting, or its default from the table. Secrets are never among them, nor are settings that were given
+    /// as references: those are among the [`Secrets`].
     pub fn setting(&self, key: &str) -> Option<&str> {
-        unimplemented!()
+        let info = self.parts.info.key(key)?;
+        match self.settings.get(key) {
+            Some(value) if info.reference && SecretReference::parse(value).is_some() => None,
+            Some(value) => Some(value),
+            None => info.default,
+        }
+    }
+
+    /// Tells whether a setting of the kind `true`/`false` is on.
+    pub fn flag(&self, key: &str) -> bool {
+        self.setting(key) == Some("true")
     }
 
     /// Gives the settings that were given. A value may be a reference to a secret, never a secret.
@@ -130,13 +238,188 @@ impl SourceSpec {
         &self.settings
     }
 
-    /// Gives the secrets that this kind of source can use.
-    pub fn secret_keys(&self) -> &'static [SecretKey] {
-        unimplemented!()
+    /// Tells whether every change to the source is to be refused.
+    pub fn read_only(&self) -> bool {
+        self.flag("read_only")
     }
 
-    /// Gives the name under which the source is attached when none is chosen: its last name, or its host.
+    /// Says how old a listing may grow before it is asked for again.
+    pub fn refresh(&self) -> Duration {
+        let value = self.setting("refresh").and_then(values::duration);
+        value.expect("invariant: `refresh` has a default, and its values are checked when parsed")
+    }
+
+    /// Gives the block size that was chosen for this source, in bytes.
+    pub fn block_size(&self) -> Option<u32> {
+        self.setting("block_size").and_then(values::block_size)
+    }
+
+    /// Gives the number of requests at once that was chosen for this source.
+    pub fn concurrency(&self) -> Option<u32> {
+        self.setting("concurrency").and_then(|value| value.parse().ok())
+    }
+
+    /// Gives the secrets that the source can use, as its settings stand: none where it is used anonymously, a password
+    /// only where there is a user.
+    pub fn secret_keys(&self) -> &'static [SecretKey] {
+        match self.scheme() {
+            Scheme::Smb | Scheme::Ftp if self.user().is_none() => &[],
+            Scheme::Webdav if self.user().is_some() => table::PASSWORD,
+            Scheme::Webdav => table::TOKEN,
+            Scheme::S3 | Scheme::Azblob | Scheme::Gcs if self.flag("anonymous") => &[],
+            Scheme::Gcs if self.setting("credential_path").is_some() => &[],
+            _ => self.parts.info.secrets,
+        }
+    }
+
+    /// Gives the secrets that are still needed beside the given ones: empty if there are enough to connect with. Where
+    /// there is a choice (an access token, or a refresh token with its client secret) it is the first that is asked for.
+    pub fn missing_secrets(&self, given: &Secrets) -> Vec<&'static SecretKey> {
+        let missing = |key: &&'static SecretKey| !given.contains_key(key.key);
+        let keys = self.secret_keys();
+        let alternatives: &[&[&str]] = match self.scheme() {
+            Scheme::Azblob => &[&["account_key"], &["sas_token"]],
+            Scheme::Gcs => &[&["credential"], &["token"]],
+            Scheme::Dropbox | Scheme::Gdrive | Scheme::Onedrive => &[&["access_token"], &["refresh_token"]],
+            _ => return keys.iter().filter(|key| key.required).filter(missing).collect(),
+        };
+        let complete = |needed: &&[&str]| needed.iter().all(|key| given.contains_key(*key));
+        if keys.is_empty() || alternatives.iter().any(complete) {
+            return Vec::new();
+        }
+        let first = alternatives.first().copied().unwrap_or_default();
+        keys.iter()
+            .filter(|key| first.contains(&key.key))
+            .filter(missing)
+            .collect()
+    }
+
+    /// Gives the name under which the source is attached when none is chosen: its last name, else its host, else the
+    /// service's name.
     pub fn default_attach_name(&self) -> Vec<u8> {
-        unimplemented!()
+        let last = self.parts.path.last().cloned();
+        let word = |text: &str| Some(text.as_bytes().to_vec());
+        last.or_else(|| self.container().and_then(word))
+            .or_else(|| self.host().and_then(word))
+            .or_else(|| {
+                self.setting("account")
+                    .filter(|word| !word.contains('/') && !matches!(*word, "." | ".."))
+                    .and_then(word)
+            })
+            .unwrap_or_else(|| match self.scheme() {
+                Scheme::Local => b"root".to_vec(),
+                _ => self.parts.uri_scheme.as_bytes().to_vec(),
+            })
+    }
+
+    fn build(mut parts: uri::Parts, given: &BTreeMap<String, String>) -> Result<Self, SpecError> {
+        let info = parts.info;
+        let mut settings = given.clone();
+        for (key, value) in std::mem::take(&mut parts.query) {
+            match settings.get(&key) {
+                Some(other) if check(info, &key, other)? != check(info, &key, &value)? => {
+                    return Err(SpecError::Conflict { key });
+                }
+                _ => {
+                    settings.insert(key, value);
+                }
+            }
+        }
+        for (key, value) in &mut settings {
+            *value = check(info, key, value)?;
+        }
+        // A user's name is part of the URI, however it was given.
+        if let Some(user) = settings.remove("user") {
+            if parts.user.as_ref().is_some_and(|named| *named != user) {
+                return Err(SpecError::Conflict { key: "user".into() });
+            }
+            parts.user = Some(user);
+        } else if parts.user.is_some() && info.key("user").is_none() {
+            return Err(SpecError::BadUri {
+                why: "this kind of source takes no user in its URI".into(),
+            });
+        }
+        for key in info.keys {
+            if key.required && !settings.contains_key(key.name) {
+                return Err(missing(info, key));
+            }
+        }
+        if settings.contains_key("password") && parts.user.is_none() {
+            return Err(info
+                .key("user")
+                .map_or(SpecError::PasswordInUri, |key| missing(info, key)));
+        }
+        let on = |key: &str| settings.get(key).is_some_and(|value| value == "true");
+        if info.scheme == Scheme::S3 && !on("anonymous") && !settings.contains_key("access_key_id") {
+            return Err(info
+                .key("access_key_id")
+                .map_or(SpecError::RelativePath, |key| missing(info, key)));
+        }
+        let identity = settings.iter().filter(|(key, value)| {
+            info.key(key)
+                .is_some_and(|key| key.identity && key.default != Some(value.as_str()))
+        });
+        let name = parts.name(identity.map(|(key, value)| (key.as_str(), value.as_str())));
+        Ok(Self {
+            prefix: parts.prefix(),
+            local_root: parts.local_root(),
+            name,
+            settings,
+            parts,
+        })
     }
 }
+
+/// Checks one setting, and gives the one spelling of its value.
+fn check(info: &'static SchemeInfo, key: &str, value: &str) -> Result<String, SpecError> {
+    let reference = SecretReference::parse(value).map(|reference| reference.to_string());
+    if let Some(secret) = info.secret(key) {
+        return reference.ok_or(SpecError::PlainSecret { key: secret.key });
+    }
+    let Some(known) = info.key(key) else {
+        let scheme = info.uri_schemes.first().copied().unwrap_or_default();
+        return Err(SpecError::UnknownKey {
+            key: key.escape_debug().to_string(),
+            scheme,
+            nearest: info.nearest(key),
+        });
+    };
+    if known.reference
+        && let Some(reference) = reference
+    {
+        return Ok(reference);
+    }
+    values::canonical(known.value, value).map_err(|why| SpecError::BadValue {
+        key: known.name.into(),
+        why,
+    })
+}
+
+fn missing(info: &'static SchemeInfo, key: &'static KeyInfo) -> SpecError {
+    let scheme = info.uri_schemes.first().copied().unwrap_or_default();
+    SpecError::MissingKey {
+        key: key.name,
+        scheme,
+        meaning: key.meaning,
+    }
+}
+
+impl From<SourceSpec> for Stored {
+    fn from(spec: SourceSpec) -> Self {
+        Self {
+            uri: spec.name,
+            settings: spec.settings,
+        }
+    }
+}
+
+impl TryFrom<Stored> for SourceSpec {
+    type Error = SpecError;
+
+    fn try_from(stored: Stored) -> Result<Self, SpecError> {
+        Self::parse(&stored.uri, &stored.settings)
+    }
+}
+
+#[cfg(test)]
+mod tests;
