@@ -1,1 +1,28 @@
-//! placeholder
+//! The catalog of a library: which entries there are, what stands in their rows, and which sources they came from.
+//!
+//! It owns one redb file and everything in it. It is synchronous, has one writer at a time, reads no clock and no
+//! environment, and asks no source anything: what it is told, it keeps; what it was not told, it says that it does not
+//! know. Always true of it:
+//! - an id is given to one entry and never again, whatever crashes in between;
+//! - a child disappears only through a complete listing of its directory, or with its source;
+//! - a file that cannot be read as a catalog is never written to;
+//! - no read transaction outlives the call that needed it, nor the next commit.
+
+#![allow(clippy::unimplemented, reason = "signatures first; the bodies follow")]
+
+mod catalog;
+mod change;
+mod entry;
+mod error;
+mod load;
+mod source;
+
+pub use catalog::{Catalog, CheckReport, CompleteListing, Found, Options, Totals, TotalsOf};
+pub use change::{Change, Subscription};
+pub use entry::{Details, DirectoryState, Entry, EntryId, Failure, Kind, NewChild, SeenAttributes, SourceId};
+pub use error::{Error, OpenError, Result, SourceError};
+pub use load::{BulkLoader, LoadedDirectory};
+/// The longest version, in bytes.
+pub const VERSION_MAX: usize = 4096;
+
+pub use source::{NewSource, ScanState, SourceRecord};

@@ -1,0 +1,112 @@
+//! What can go wrong: on opening, on reading and writing, on adding a source.
+
+use std::path::PathBuf;
+
+use crate::{EntryId, SourceId};
+
+/// A result whose error is [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// A read or a change that failed. A failed change has changed nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The entry is not in the tree, or not any more.
+    #[error("entry {0} is not in the catalog")]
+    NoEntry(EntryId),
+    /// The entry is not a directory.
+    #[error("entry {0} is not a directory")]
+    NotADirectory(EntryId),
+    /// The source is not in the library, or not any more.
+    #[error("source {0} is not in the catalog")]
+    NoSource(SourceId),
+    /// What was given cannot stand in the catalog; nothing was changed.
+    #[error("entry {directory}: refused {what} '{}': {why}", .name.escape_ascii())]
+    Refused {
+        /// The directory that was listed, or the entry that was looked at.
+        directory: EntryId,
+        /// What was refused.
+        what: &'static str,
+        /// Its name.
+        name: Box<[u8]>,
+        /// Why.
+        why: &'static str,
+    },
+    /// The file does not hold what a catalog holds.
+    #[error("the catalog is damaged: {0}")]
+    Damaged(String),
+    /// The disk is full; what was there before is still there.
+    #[error("the disk that holds the catalog is full")]
+    Full,
+    /// The storage beneath failed.
+    #[error("the catalog's storage failed: {0}")]
+    Storage(#[source] Box<redb::Error>),
+}
+
+/// A catalog that could not be opened. Its file was not changed.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process, or another part of this one, has it open.
+    #[error("{} is in use by another process", .file.display())]
+    Locked {
+        /// The catalog's file.
+        file: PathBuf,
+    },
+    /// It does not hold what a catalog holds.
+    #[error("{} is damaged: {why}", .file.display())]
+    Damaged {
+        /// The catalog's file.
+        file: PathBuf,
+        /// What was found.
+        why: String,
+    },
+    /// A newer program wrote it.
+    #[error("{} was written by a newer version: format {found}, this program knows up to {known}", .file.display())]
+    NewerVersion {
+        /// The catalog's file.
+        file: PathBuf,
+        /// The format that was found.
+        found: u64,
+        /// The newest format that is known.
+        known: u64,
+    },
+    /// The file could not be read or written.
+    #[error("cannot open {}: {cause}", .file.display())]
+    Io {
+        /// The catalog's file.
+        file: PathBuf,
+        /// Why.
+        cause: std::io::Error,
+    },
+}
+
+/// A source that could not be added or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// The same source is there already.
+    #[error("source '{name}' is already attached at {}", .attach.escape_ascii())]
+    SameName {
+        /// Its name.
+        name: String,
+        /// Where it is attached.
+        attach: Vec<u8>,
+    },
+    /// Another source is attached at that path.
+    #[error("{} is taken by source '{by}'", .attach.escape_ascii())]
+    AttachPointTaken {
+        /// The path.
+        attach: Vec<u8>,
+        /// The source that is attached there.
+        by: String,
+    },
+    /// The path is not an absolute path of usable names.
+    #[error("'{}' is not a path to attach a source at: {why}", .attach.escape_ascii())]
+    BadAttachPoint {
+        /// The path.
+        attach: Vec<u8>,
+        /// Why not.
+        why: &'static str,
+    },
+    /// The catalog failed.
+    #[error(transparent)]
+    Catalog(#[from] Error),
+}
