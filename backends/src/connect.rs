@@ -30,20 +30,37 @@ impl Default for Limits {
     }
 }
 
-/// Builds the backend of a source. Nothing is asked of the source but what its protocol demands.
+impl Limits {
+    /// What the source's own settings say goes before what holds for all.
+    #[must_use]
+    fn for_source(&self, spec: &SourceSpec) -> Self {
+        Self {
+            concurrency: spec.concurrency().or(self.concurrency),
+            block_size: spec.block_size().or(self.block_size),
+            ..self.clone()
+        }
+    }
+}
+
+/// Builds the backend of a source. Nothing is asked of the source but what its protocol demands, so that a source that
+/// is away can be connected too, and answers when it is back.
+///
+/// `secrets` are what [`resolve`](crate::secrets::resolve) found; one that is needed and missing is an error.
 pub async fn connect(spec: &SourceSpec, secrets: &Secrets, limits: &Limits) -> Result<Arc<dyn Backend>> {
+    if let Some(missing) = spec.missing_secrets(secrets).first() {
+        let why = format!("the secret `{}` ({}) is missing", missing.key, missing.prompt);
+        return Err(Error::new(
+            ErrorKind::Settings,
+            Operation::Connect,
+            spec.name(),
+            ObjectPath::root(),
+            why,
+        ));
+    }
+    let limits = limits.for_source(spec);
     match spec.scheme() {
-        Scheme::Local => match spec.local_root() {
-            Some(root) => Ok(Arc::new(LocalBackend::open(root)?)),
-            None => Err(Error::new(
-                ErrorKind::Settings,
-                Operation::Connect,
-                spec.name(),
-                ObjectPath::root(),
-                "a local source needs a folder",
-            )),
-        },
-        Scheme::Smb => smb::connect(spec, secrets, limits).await,
+        Scheme::Local => Ok(Arc::new(LocalBackend::connect(spec, &limits)?)),
+        Scheme::Smb => smb::connect(spec, secrets, &limits).await,
         Scheme::S3
         | Scheme::Webdav
         | Scheme::Sftp
@@ -52,6 +69,6 @@ pub async fn connect(spec: &SourceSpec, secrets: &Secrets, limits: &Limits) -> R
         | Scheme::Gcs
         | Scheme::Dropbox
         | Scheme::Gdrive
-        | Scheme::Onedrive => opendal::connect(spec, secrets, limits).await,
+        | Scheme::Onedrive => opendal::connect(spec, secrets, &limits).await,
     }
 }

@@ -1,78 +1,307 @@
 //! Folders of this machine, read beneath their root with `openat2`.
+//!
+//! Always true here:
+//! - nothing outside the root is reached, through no link and no `..`;
+//! - a root that is gone, or that is not the folder that was added (the empty mount point of a disk that is not
+//!   there), is an error and never an empty folder;
+//! - named pipes, sockets and devices are described and never opened;
+//! - the root is opened for each operation and not held between them, so that its disk can be unmounted.
+
+mod attributes;
+mod beneath;
+mod mounts;
+mod read;
+mod root;
+mod walk;
 
 use std::fs::File;
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 use std::path::Path;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tokio::sync::Semaphore;
 
-use crate::{Backend, Capabilities, Listing, Metadata, ObjectPath, Presence, Result, Version};
+use self::beneath::Failure;
+pub use self::mounts::{Mount, mount_of, mounts};
+use self::root::Root;
+pub use self::root::RootId;
+use crate::{
+    Backend, Capabilities, Error, ErrorKind, Kind, Limits, Listing, Metadata, ObjectPath, Operation, Presence, Result,
+    SourceSpec, Version,
+};
 
-/// A folder of this machine.
+const BLOCK_SIZE: u32 = 1024 * 1024;
+const READ_SIZE_MAX: u32 = 4 * 1024 * 1024;
+/// Enough to keep a disk's queue full; more only makes threads.
+const CONCURRENCY: u32 = 16;
+
+/// A folder of this machine. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct LocalBackend {
+    folder: Arc<Folder>,
+    capabilities: Arc<Capabilities>,
+    /// A permit is held until the system call is over, even when nobody waits for it any more.
+    permits: Arc<Semaphore>,
+}
+
+/// The folder itself: everything that is synchronous.
 #[derive(Debug)]
-pub struct LocalBackend {}
+struct Folder {
+    name: String,
+    root: Root,
+}
 
-#[allow(
-    unused_variables,
-    clippy::unimplemented,
-    clippy::unused_self,
-    reason = "first landing"
-)]
 impl LocalBackend {
-    /// Opens a folder as a source.
+    /// Opens a folder, which must be there, as a source. The path must be absolute.
     pub fn open(root: &Path) -> Result<Self> {
-        unimplemented!()
+        let spec = SourceSpec::from_path(root, &std::collections::BTreeMap::new()).map_err(|error| {
+            Error::new(
+                ErrorKind::Settings,
+                Operation::Connect,
+                root.to_string_lossy(),
+                ObjectPath::root(),
+                error,
+            )
+        })?;
+        let backend = Self::connect(&spec, &Limits::default())?;
+        backend.root_id()?;
+        Ok(backend)
     }
 
-    /// Opens a regular file for reading. Never blocks on a named pipe or a device: they are refused.
+    /// Builds the backend of a source that may not be there at present. Each operation looks for its root anew, and
+    /// checks it against the setting `root_id`, or else against the first folder that was found there.
+    pub(crate) fn connect(spec: &SourceSpec, limits: &Limits) -> Result<Self> {
+        let bad = |why: String| {
+            Error::new(
+                ErrorKind::Settings,
+                Operation::Connect,
+                spec.name(),
+                ObjectPath::root(),
+                why,
+            )
+        };
+        let path = spec
+            .local_root()
+            .ok_or_else(|| bad("not a folder of this machine".into()))?;
+        let expected = match spec.setting("root_id") {
+            Some(text) => Some(
+                text.parse()
+                    .map_err(|()| bad("bad value of the setting `root_id`".into()))?,
+            ),
+            None => None,
+        };
+        let block_size = limits.block_size.unwrap_or(BLOCK_SIZE);
+        let concurrency = limits.concurrency.unwrap_or(CONCURRENCY).max(1);
+        let capabilities = Capabilities {
+            block_size,
+            read_size_max: READ_SIZE_MAX.max(block_size),
+            concurrency,
+            posix_attributes: true,
+            identities: true,
+            implicit_directories: false,
+        };
+        Ok(Self {
+            folder: Arc::new(Folder {
+                name: spec.name().into(),
+                root: Root::new(path.into(), expected),
+            }),
+            capabilities: Arc::new(capabilities),
+            permits: Arc::new(Semaphore::new(concurrency as usize)),
+        })
+    }
+
+    /// Tells what distinguishes the root from another folder at the same path, to be kept in the setting `root_id` when
+    /// the source is added.
+    pub fn root_id(&self) -> Result<RootId> {
+        let root = self.folder.open_root(Operation::Connect)?;
+        root.id()
+            .map_err(|failure| self.folder.error(Operation::Connect, &ObjectPath::root(), failure))
+    }
+
+    /// Opens a regular file for reading, and gives its attributes as they are then.
+    ///
+    /// Anything else is refused without being opened, so that nothing blocks: `IsADirectory`, or `Unsupported` for
+    /// links, named pipes, sockets and devices.
     pub fn open_file(&self, path: &ObjectPath) -> Result<Presence<(File, Metadata)>> {
-        unimplemented!()
+        self.folder.open_file(Operation::Open, path)
     }
 
-    /// Lists a directory, synchronously.
+    /// Lists a directory, synchronously, and calls `each` with the name and attributes of each child, in no order.
+    ///
+    /// The listing is complete only if the result is `Found`. A child that goes while it is looked at is left out; one
+    /// whose attributes are refused is given with what the directory itself tells of it.
     pub fn walk_directory(&self, path: &ObjectPath, each: &mut dyn FnMut(&[u8], &Metadata)) -> Result<Presence<()>> {
-        unimplemented!()
+        self.folder.walk(path, &mut |name, metadata| {
+            each(name, metadata);
+            ControlFlow::Continue(())
+        })
+    }
+
+    /// Runs system calls where they may block. The permit goes with them: a caller that stops waiting does not make
+    /// room for another, since a thread may be stuck in the kernel.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        operation: Operation,
+        path: &ObjectPath,
+        calls: impl FnOnce(&Folder) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let failed = |cause: Box<dyn std::error::Error + Send + Sync>| {
+            Error::new(ErrorKind::Other, operation, self.name(), path.clone(), cause)
+        };
+        let permit = Arc::clone(&self.permits)
+            .acquire_owned()
+            .await
+            .map_err(|error| failed(error.into()))?;
+        let folder = Arc::clone(&self.folder);
+        let task = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            calls(&folder)
+        });
+        task.await.map_err(|error| failed(error.into()))?
     }
 }
 
-#[allow(
-    unused_variables,
-    clippy::unimplemented,
-    clippy::unused_self,
-    reason = "first landing"
-)]
+impl Folder {
+    fn error(&self, operation: Operation, path: &ObjectPath, failure: Failure) -> Error {
+        let (kind, cause) = failure.into_parts(&self.root);
+        Error::new(kind, operation, self.name.as_str(), path.clone(), cause)
+    }
+
+    fn open_root(&self, operation: Operation) -> Result<root::Opened> {
+        self.root
+            .open()
+            .map_err(|failure| self.error(operation, &ObjectPath::root(), failure))
+    }
+
+    fn stat(&self, path: &ObjectPath) -> Result<Presence<Metadata>> {
+        let root = self.open_root(Operation::Stat)?;
+        beneath::stat(&root, path).map_err(|failure| self.error(Operation::Stat, path, failure))
+    }
+
+    fn open_file(&self, operation: Operation, path: &ObjectPath) -> Result<Presence<(File, Metadata)>> {
+        let root = self.open_root(operation)?;
+        beneath::open_file(&root, path).map_err(|failure| self.error(operation, path, failure))
+    }
+
+    fn open_directory(&self, path: &ObjectPath) -> Result<Presence<walk::Directory>> {
+        let root = self.open_root(Operation::List)?;
+        walk::Directory::open(&root, path).map_err(|failure| self.error(Operation::List, path, failure))
+    }
+
+    fn walk(
+        &self,
+        path: &ObjectPath,
+        each: &mut dyn FnMut(&[u8], &Metadata) -> ControlFlow<()>,
+    ) -> Result<Presence<()>> {
+        let Presence::Found(mut directory) = self.open_directory(path)? else {
+            return Ok(Presence::Absent);
+        };
+        directory
+            .walk(each)
+            .map_err(|failure| self.error(Operation::List, path, failure))
+    }
+}
+
 #[async_trait]
 impl Backend for LocalBackend {
     fn name(&self) -> &str {
-        unimplemented!()
+        &self.folder.name
     }
 
     fn capabilities(&self) -> &Capabilities {
-        unimplemented!()
+        &self.capabilities
     }
 
     async fn check(&self) -> Result<()> {
-        unimplemented!()
+        let root = ObjectPath::root();
+        let path = root.clone();
+        // A root that can be named but not read is found out here, not at the first listing.
+        self.blocking(Operation::Connect, &root, move |folder| {
+            match folder.open_directory(&path)? {
+                Presence::Found(_) => Ok(()),
+                Presence::Absent => Err(folder.error(Operation::Connect, &path, Failure::root_gone())),
+            }
+        })
+        .await
     }
 
     async fn stat(&self, path: &ObjectPath) -> Result<Presence<Metadata>> {
-        unimplemented!()
+        let object = path.clone();
+        self.blocking(Operation::Stat, path, move |folder| folder.stat(&object))
+            .await
     }
 
     async fn list(&self, directory: &ObjectPath) -> Result<Presence<Listing>> {
-        unimplemented!()
+        let path = directory.clone();
+        let opened = self
+            .blocking(Operation::List, directory, move |folder| folder.open_directory(&path))
+            .await?;
+        let Presence::Found(opened) = opened else {
+            return Ok(Presence::Absent);
+        };
+        let (backend, path) = (self.clone(), directory.clone());
+        // One page is what one system call gives; the next is read when it is asked for.
+        let pages = futures::stream::unfold(Some(opened), move |directory| {
+            let (backend, path) = (backend.clone(), path.clone());
+            async move {
+                let mut directory = directory?;
+                let object = path.clone();
+                let page = backend.blocking(Operation::List, &path, move |folder| match directory.page() {
+                    Ok(children) => Ok((children, directory)),
+                    Err(failure) => Err(folder.error(Operation::List, &object, failure)),
+                });
+                match page.await {
+                    Ok((None, _)) => None,
+                    Ok((Some(children), directory)) => Some((Ok(children), Some(directory))),
+                    Err(error) => Some((Err(error), None)),
+                }
+            }
+        });
+        Ok(Presence::Found(Box::pin(pages)))
     }
 
     async fn read(&self, path: &ObjectPath, version: &Version, range: Range<u64>) -> Result<Presence<Bytes>> {
-        unimplemented!()
+        let (object, version) = (path.clone(), version.clone());
+        self.blocking(Operation::Read, path, move |folder| {
+            let Presence::Found((file, metadata)) = folder.open_file(Operation::Read, &object)? else {
+                return Ok(Presence::Absent);
+            };
+            let bytes = read::exactly(&file, &metadata, &version, range);
+            bytes
+                .map(Presence::Found)
+                .map_err(|failure| folder.error(Operation::Read, &object, failure))
+        })
+        .await
     }
 
     async fn read_link(&self, path: &ObjectPath) -> Result<Presence<Vec<u8>>> {
-        unimplemented!()
+        let object = path.clone();
+        self.blocking(Operation::ReadLink, path, move |folder| {
+            let root = folder.open_root(Operation::ReadLink)?;
+            beneath::read_link(&root, &object).map_err(|failure| folder.error(Operation::ReadLink, &object, failure))
+        })
+        .await
     }
 
     fn as_local(&self) -> Option<&LocalBackend> {
         Some(self)
     }
 }
+
+/// Refuses what is not a regular file, before it is opened.
+fn regular(kind: Kind) -> std::result::Result<(), Failure> {
+    let what = match kind {
+        Kind::File => return Ok(()),
+        Kind::Directory => return Err(Failure::refused(ErrorKind::IsADirectory, "it is a directory")),
+        Kind::Symlink => "it is a symbolic link",
+        Kind::Fifo => "it is a named pipe",
+        Kind::Socket => "it is a socket",
+        Kind::CharDevice | Kind::BlockDevice => "it is a device",
+    };
+    Err(Failure::refused(ErrorKind::Unsupported, what))
+}
+
+#[cfg(test)]
+mod tests;

@@ -123,12 +123,27 @@ impl Version {
 
     /// From attributes, where the service has nothing better. `ctime` and `inode` are zero where unknown.
     pub fn from_stat(size: u64, mtime: Timestamp, ctime: Timestamp, inode: u64) -> Self {
-        let mut bytes = Vec::with_capacity(32);
-        bytes.extend_from_slice(&size.to_le_bytes());
-        bytes.extend_from_slice(&mtime.0.to_le_bytes());
-        bytes.extend_from_slice(&ctime.0.to_le_bytes());
-        bytes.extend_from_slice(&inode.to_le_bytes());
-        Self::tagged(Self::STAT, &bytes)
+        Self(Box::new(Self::stat_bytes(size, mtime, ctime, inode)))
+    }
+
+    /// Overwrites this version as [`from_stat`](Self::from_stat) would make it, allocating only if it was made
+    /// otherwise: listings go through millions.
+    pub(crate) fn set_stat(&mut self, size: u64, mtime: Timestamp, ctime: Timestamp, inode: u64) {
+        let bytes = Self::stat_bytes(size, mtime, ctime, inode);
+        if self.0.len() == bytes.len() {
+            self.0.copy_from_slice(&bytes);
+        } else {
+            self.0 = Box::new(bytes);
+        }
+    }
+
+    fn stat_bytes(size: u64, mtime: Timestamp, ctime: Timestamp, inode: u64) -> [u8; 33] {
+        let mut bytes = [Self::STAT; 33];
+        bytes[1..9].copy_from_slice(&size.to_le_bytes());
+        bytes[9..17].copy_from_slice(&mtime.0.to_le_bytes());
+        bytes[17..25].copy_from_slice(&ctime.0.to_le_bytes());
+        bytes[25..33].copy_from_slice(&inode.to_le_bytes());
+        bytes
     }
 
     /// Takes back what [`as_bytes`](Self::as_bytes) gave, for storage.

@@ -1,0 +1,168 @@
+//! The root of a local source: found anew for each operation, and known to be the folder that was added.
+//!
+//! A disk that is not mounted leaves its mount point behind, which is a folder like any other, and empty. Taking it for
+//! the source would forget everything in the catalog. So the root is recognised by what stays the same across reboots
+//! and plugging in: its inode number, the kind of its file system, and the file system's id where that is made from
+//! its UUID. Device numbers are not among them: they are given out in the order in which disks turn up.
+
+use std::fmt;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use parking_lot::Mutex;
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags};
+use rustix::io::Errno;
+
+use super::attributes;
+use super::beneath::Failure;
+
+const EXT: u64 = 0xef53;
+const BTRFS: u64 = 0x9123_683e;
+const BCACHEFS: u64 = 0xca45_1a4e;
+const ZFS: u64 = 0x2fc1_2fc1;
+/// File systems whose `f_fsid` is made from their UUID (`fs/ext4/super.c`, `fs/btrfs/super.c`, `fs/bcachefs/fs.c`;
+/// ZFS: from its GUID). Others make it from the device number.
+const LASTING_IDS: [u64; 4] = [EXT, BTRFS, BCACHEFS, ZFS];
+
+/// What tells a folder from another at the same path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RootId {
+    inode: u64,
+    /// The magic number of its file system (`statfs(2)`).
+    filesystem: u64,
+    /// The file system's id, where it outlasts a reboot.
+    id: Option<u64>,
+}
+
+impl fmt::Display for RootId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:x}-{:x}", self.inode, self.filesystem)?;
+        self.id.map_or(Ok(()), |id| write!(f, "-{id:x}"))
+    }
+}
+
+impl FromStr for RootId {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let mut numbers = text
+            .split('-')
+            .map(|digits| u64::from_str_radix(digits, 16).map_err(drop));
+        let mut next = || numbers.next().transpose();
+        let id = Self {
+            inode: next()?.ok_or(())?,
+            filesystem: next()?.ok_or(())?,
+            id: next()?,
+        };
+        if next()?.is_some() { Err(()) } else { Ok(id) }
+    }
+}
+
+/// Where the root is, and what it must be.
+#[derive(Debug)]
+pub(super) struct Root {
+    path: PathBuf,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    expected: Option<RootId>,
+    /// The last place that was found to be the expected one, which saves asking the file system each time.
+    verified: Option<Place>,
+}
+
+/// Which inode it is, as long as nothing is unmounted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place {
+    device: u64,
+    inode: u64,
+    mount: u64,
+}
+
+/// The root, opened for one operation.
+#[derive(Debug)]
+pub(super) struct Opened {
+    fd: OwnedFd,
+    place: Place,
+}
+
+impl Opened {
+    pub(super) fn device(&self) -> u64 {
+        self.place.device
+    }
+
+    /// The id of the mount, as in `/proc/self/mountinfo`.
+    pub(super) fn mount(&self) -> u64 {
+        self.place.mount
+    }
+
+    /// Tells what distinguishes this root from another folder.
+    pub(super) fn id(&self) -> Result<RootId, Failure> {
+        let filesystem = rustix::fs::fstatfs(self).map_err(Failure::root)?.f_type as u64;
+        let id = rustix::fs::fstatvfs(self).map_err(Failure::root)?.f_fsid;
+        let id = (LASTING_IDS.contains(&filesystem) && id != 0).then_some(id);
+        Ok(RootId {
+            inode: self.place.inode,
+            filesystem,
+            id,
+        })
+    }
+}
+
+impl AsFd for Opened {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl Root {
+    pub(super) fn new(path: PathBuf, expected: Option<RootId>) -> Self {
+        Self {
+            path,
+            state: Mutex::new(State {
+                expected,
+                verified: None,
+            }),
+        }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Opens the root if it is there and the one that is expected. Without an expectation, the first one that is found
+    /// sets it.
+    pub(super) fn open(&self) -> Result<Opened, Failure> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(CWD, &self.path, flags, Mode::empty()).map_err(Failure::root)?;
+        let place = place(&fd).map_err(Failure::root)?;
+        let opened = Opened { fd, place };
+        if self.state.lock().verified == Some(place) {
+            return Ok(opened);
+        }
+        // Asked without the lock: a file system that is away may keep the answer to itself.
+        let id = opened.id()?;
+        let mut state = self.state.lock();
+        match state.expected {
+            Some(expected) if expected != id => {
+                state.verified = None;
+                return Err(Failure::other_root());
+            }
+            Some(_) => {}
+            None => state.expected = Some(id),
+        }
+        state.verified = Some(place);
+        Ok(opened)
+    }
+}
+
+fn place(fd: &OwnedFd) -> Result<Place, Errno> {
+    let stat = rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, StatxFlags::INO | StatxFlags::MNT_ID)?;
+    Ok(Place {
+        device: attributes::device(&stat),
+        inode: stat.stx_ino,
+        mount: stat.stx_mnt_id,
+    })
+}
