@@ -48,7 +48,7 @@ impl Limits {
 /// `secrets` are what [`resolve`](crate::secrets::resolve) found; one that is needed and missing is an error.
 pub async fn connect(spec: &SourceSpec, secrets: &Secrets, limits: &Limits) -> Result<Arc<dyn Backend>> {
     if let Some(missing) = spec.missing_secrets(secrets).first() {
-        let why = format!("the secret `{}` ({}) is missing", missing.key, missing.prompt);
+        let why = format!("the secret `{}` is missing ({})", missing.key, missing.prompt);
         return Err(Error::new(
             ErrorKind::Settings,
             Operation::Connect,

@@ -128,6 +128,16 @@ impl Error {
         self.retry
     }
 
+    /// Names the source, as the backend does.
+    pub fn source_name(&self) -> &str {
+        &self.source_name
+    }
+
+    /// Gives the cause, in the words of whoever noticed it.
+    pub fn cause(&self) -> &(dyn StdError + Send + Sync + 'static) {
+        &*self.cause
+    }
+
     /// Names the object.
     pub fn path(&self) -> &ObjectPath {
         &self.path

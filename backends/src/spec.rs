@@ -370,6 +370,44 @@ impl SourceSpec {
     }
 }
 
+/// What a source's name tells by itself, without the settings that do not belong to it.
+pub(crate) struct NamedPlace {
+    pub(crate) scheme: Scheme,
+    pub(crate) host: Option<String>,
+    pub(crate) port: Option<u16>,
+    pub(crate) user: Option<String>,
+    pub(crate) container: Option<String>,
+    pub(crate) endpoint: Option<String>,
+    pub(crate) prefix: ObjectPath,
+}
+
+/// Takes a source's name apart; `None` if it is none.
+pub(crate) fn named_place(name: &str) -> Option<NamedPlace> {
+    let parts = uri::parse(name).ok()?;
+    let endpoint = parts
+        .query
+        .iter()
+        .find(|(key, _)| key == "endpoint")
+        .map(|(_, value)| value.clone());
+    let (scheme, prefix) = (parts.info.scheme, parts.prefix());
+    let uri::Parts {
+        host,
+        port,
+        user,
+        container,
+        ..
+    } = parts;
+    Some(NamedPlace {
+        scheme,
+        host,
+        port,
+        user,
+        container,
+        endpoint,
+        prefix,
+    })
+}
+
 /// Checks one setting, and gives the one spelling of its value.
 fn check(info: &'static SchemeInfo, key: &str, value: &str) -> Result<String, SpecError> {
     let reference = SecretReference::parse(value).map(|reference| reference.to_string());
