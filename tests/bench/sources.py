@@ -32,7 +32,7 @@ class Server:
         if self.kind == "s3":
             bucket = self.uri.removeprefix("s3://")
             return f":s3,provider=Other,endpoint='{self.settings['endpoint']}',region=us-east-1:{bucket}", {
-                "RCLONE_S3_ACCESS_KEY_ID": self.secrets["access_key_id"],
+                "RCLONE_S3_ACCESS_KEY_ID": self.settings["access_key_id"],
                 "RCLONE_S3_SECRET_ACCESS_KEY": self.secrets["secret_access_key"],
             }
         if self.kind == "smb":
