@@ -1,0 +1,232 @@
+//! The program under test: a library in a temporary folder, mounted by the built `manifold` command.
+
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::servers::Server;
+
+/// The longest that a mount may take to appear or go. It only ends tests that hang.
+const DEADLINE: Duration = Duration::from_mins(1);
+
+/// Who runs the program: the user of the tests, or an ordinary user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum User {
+    /// Whoever runs the tests; root in continuous integration.
+    Current,
+    /// `nobody`, without capabilities; needs root to become.
+    Nobody,
+}
+
+const NOBODY: u32 = 65534;
+
+/// A library of sources and its mount point.
+#[derive(Debug)]
+pub struct Library {
+    folder: tempfile::TempDir,
+    user: User,
+    daemon: Option<Child>,
+    environment: Vec<(String, String)>,
+}
+
+impl Library {
+    /// Makes an empty library that belongs to `user`.
+    pub fn new(user: User) -> Self {
+        let folder = tempfile::Builder::new()
+            .prefix("manifold-library-")
+            .tempdir()
+            .expect("make a temporary folder");
+        for name in ["", "library", "mount", "home"] {
+            let path = folder.path().join(name);
+            fs::create_dir_all(&path).expect("make a folder of the library");
+            if user == User::Nobody {
+                std::os::unix::fs::chown(&path, Some(NOBODY), Some(NOBODY))
+                    .expect("give the folder to nobody: the tests need root for this");
+            }
+        }
+        Self {
+            folder,
+            user,
+            daemon: None,
+            environment: Vec::new(),
+        }
+    }
+
+    /// Gives the mount point.
+    pub fn at(&self) -> PathBuf {
+        self.folder.path().join("mount")
+    }
+
+    /// Gives the folder of state.
+    pub fn state(&self) -> PathBuf {
+        self.folder.path().join("library")
+    }
+
+    /// Gives `manifold --library …`, to be run as the library's user.
+    pub fn command(&self) -> Command {
+        let mut command = self.as_user(&manifold());
+        command.arg("--library").arg(self.state());
+        command
+    }
+
+    /// Gives another program, to be run as the library's user.
+    pub fn as_user(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        command
+            .env("HOME", self.folder.path().join("home"))
+            .env_remove("XDG_STATE_HOME")
+            .env_remove("XDG_CONFIG_HOME")
+            .env_remove("DBUS_SESSION_BUS_ADDRESS")
+            .envs(self.environment.iter().map(|(key, value)| (key, value)))
+            .current_dir(self.folder.path())
+            .stdin(Stdio::null());
+        if self.user == User::Nobody {
+            command.uid(NOBODY).gid(NOBODY);
+        }
+        command
+    }
+
+    /// Adds a folder of this machine at `attach`.
+    pub fn add_folder(&self, folder: &Path, attach: &str) {
+        expect_success(
+            self.command()
+                .args(["source", "add"])
+                .arg(folder)
+                .args(["--at", attach]),
+        );
+    }
+
+    /// Adds a server's source at `attach`; its secrets are passed by reference to the environment.
+    pub fn add_server(&mut self, server: &dyn Server, attach: &str) {
+        let mut arguments = Vec::new();
+        for (key, value) in server.settings() {
+            arguments.extend(["--set".to_owned(), format!("{key}={value}")]);
+        }
+        for (key, value) in server.secrets() {
+            let name = format!("TEST_{}_{}", attach.trim_matches('/'), key).to_uppercase();
+            arguments.extend(["--set".to_owned(), format!("{key}=env:{name}")]);
+            self.environment.push((name, value));
+        }
+        expect_success(
+            self.command()
+                .args(["source", "add", &server.uri(), "--at", attach])
+                .args(arguments),
+        );
+    }
+
+    /// Mounts the library by `manifold up` and waits until the mount is there.
+    pub fn mount(&mut self) {
+        assert!(self.daemon.is_none(), "the library is mounted already");
+        let log = fs::File::create(self.log_file()).expect("make a log file");
+        let mut command = self.command();
+        command
+            .arg("up")
+            .arg("--at")
+            .arg(self.at())
+            .stdout(log.try_clone().expect("share the log file"))
+            .stderr(log);
+        let mut child = command.spawn().expect("start manifold");
+        let end = Instant::now() + DEADLINE;
+        while !is_mounted(&self.at()) {
+            if let Some(status) = child.try_wait().expect("ask for the daemon") {
+                panic!("manifold up ended with {status}: {}", self.log());
+            }
+            assert!(Instant::now() < end, "no mount within {DEADLINE:?}: {}", self.log());
+            std::thread::yield_now();
+        }
+        self.daemon = Some(child);
+    }
+
+    /// Gives what the daemon has said so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.log_file()).unwrap_or_default()
+    }
+
+    /// Gives the daemon's process id.
+    ///
+    /// # Panics
+    /// If the library is not mounted.
+    pub fn pid(&self) -> u32 {
+        self.daemon.as_ref().expect("the library is mounted").id()
+    }
+
+    /// Sends the daemon SIGTERM and waits for its end, which must be a success.
+    pub fn unmount(&mut self) {
+        let mut child = self.daemon.take().expect("the library is mounted");
+        signal(&child, rustix::process::Signal::TERM);
+        let status = child.wait().expect("wait for the daemon");
+        assert!(status.success(), "the daemon ended with {status}: {}", self.log());
+        assert!(!is_mounted(&self.at()), "the mount outlived its daemon");
+    }
+
+    /// Ends the daemon as a crash would.
+    pub fn kill9(&mut self) {
+        let mut child = self.daemon.take().expect("the library is mounted");
+        child.kill().expect("kill the daemon");
+        child.wait().expect("wait for the daemon");
+    }
+
+    fn log_file(&self) -> PathBuf {
+        self.folder.path().join("daemon.log")
+    }
+}
+
+impl Drop for Library {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.daemon.take() {
+            signal(&child, rustix::process::Signal::TERM);
+            let _ = child.wait();
+        }
+        // After a crash the dead mount would keep the temporary folder from being removed.
+        if is_mounted(&self.at()) {
+            let _ = Command::new("umount").arg("-l").arg(self.at()).status();
+        }
+    }
+}
+
+/// Finds the built command beside the test's own executable.
+pub fn manifold() -> PathBuf {
+    let test = std::env::current_exe().expect("know the test's own path");
+    let built = test
+        .ancestors()
+        .find(|folder| folder.ends_with("deps"))
+        .and_then(Path::parent)
+        .map(|profile| profile.join("manifold"))
+        .expect("a test lies in a folder named deps");
+    assert!(
+        built.is_file(),
+        "{} is not built; run: cargo build -p manifold",
+        built.display()
+    );
+    built
+}
+
+/// Runs a command and gives its standard output; panics with all it said if it fails.
+pub fn expect_success(command: &mut Command) -> String {
+    let output = command
+        .output()
+        .unwrap_or_else(|error| panic!("run {command:?}: {error}"));
+    assert!(
+        output.status.success(),
+        "{command:?} ended with {}\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Tells from the kernel's table of mounts whether something is mounted at a path; asks no file system.
+pub fn is_mounted(at: &Path) -> bool {
+    fs::read_to_string("/proc/self/mountinfo")
+        .expect("read the table of mounts")
+        .lines()
+        .any(|line| line.split(' ').nth(4) == at.to_str())
+}
+
+fn signal(child: &Child, signal: rustix::process::Signal) {
+    let pid = rustix::process::Pid::from_child(child);
+    rustix::process::kill_process(pid, signal).expect("signal the daemon");
+}
