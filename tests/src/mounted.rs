@@ -22,10 +22,20 @@ pub enum User {
 
 const NOBODY: u32 = 65534;
 
+impl User {
+    fn own(self, path: &Path) {
+        if self == Self::Nobody {
+            std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY))
+                .unwrap_or_else(|error| panic!("give {} to nobody, which needs root: {error}", path.display()));
+        }
+    }
+}
+
 /// A library of sources and its mount point.
 #[derive(Debug)]
 pub struct Library {
     folder: tempfile::TempDir,
+    program: PathBuf,
     user: User,
     daemon: Option<Child>,
     environment: Vec<(String, String)>,
@@ -41,13 +51,20 @@ impl Library {
         for name in ["", "library", "mount", "home"] {
             let path = folder.path().join(name);
             fs::create_dir_all(&path).expect("make a folder of the library");
-            if user == User::Nobody {
-                std::os::unix::fs::chown(&path, Some(NOBODY), Some(NOBODY))
-                    .expect("give the folder to nobody: the tests need root for this");
-            }
+            user.own(&path);
         }
+        let program = match user {
+            User::Current => manifold(),
+            User::Nobody => {
+                // The build folder may lie where only its owner can go.
+                let copy = folder.path().join("manifold");
+                fs::copy(manifold(), &copy).expect("copy the program");
+                copy
+            }
+        };
         Self {
             folder,
+            program,
             user,
             daemon: None,
             environment: Vec::new(),
@@ -66,7 +83,7 @@ impl Library {
 
     /// Gives `manifold --library …`, to be run as the library's user.
     pub fn command(&self) -> Command {
-        let mut command = self.as_user(&manifold());
+        let mut command = self.as_user(&self.program);
         command.arg("--library").arg(self.state());
         command
     }
@@ -101,7 +118,10 @@ impl Library {
     /// Adds a server's source at `attach`; its secrets are passed by reference to the environment.
     pub fn add_server(&mut self, server: &dyn Server, attach: &str) {
         let mut arguments = Vec::new();
-        for (key, value) in server.settings() {
+        for (key, mut value) in server.settings() {
+            if key == "key" {
+                value = self.private_copy(Path::new(&value));
+            }
             arguments.extend(["--set".to_owned(), format!("{key}={value}")]);
         }
         for (key, value) in server.secrets() {
@@ -166,6 +186,14 @@ impl Library {
         let mut child = self.daemon.take().expect("the library is mounted");
         child.kill().expect("kill the daemon");
         child.wait().expect("wait for the daemon");
+    }
+
+    /// Gives a file that only its owner may read to the library's user.
+    fn private_copy(&self, file: &Path) -> String {
+        let copy = self.folder.path().join("home/key");
+        fs::copy(file, &copy).expect("copy a private file");
+        self.user.own(&copy);
+        copy.to_str().expect("a temporary path is UTF-8").to_owned()
     }
 
     fn log_file(&self) -> PathBuf {
