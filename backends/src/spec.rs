@@ -460,4 +460,6 @@ impl TryFrom<Stored> for SourceSpec {
 }
 
 #[cfg(test)]
+mod reference;
+#[cfg(test)]
 mod tests;

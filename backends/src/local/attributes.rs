@@ -21,10 +21,27 @@ pub(super) fn kind(file_type: FileType) -> Option<Kind> {
     })
 }
 
+/// What has to be known of where an inode is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Origin {
+    /// The device that the source's root is on.
+    pub(super) root_device: u64,
+    /// Whether the inode's file system gives a file the same number again after it has forgotten it.
+    pub(super) inodes_last: bool,
+}
+
+/// File systems that make up inode numbers as they go: vfat, exFAT, and most that are built on FUSE.
+const PASSING_INODES: [u64; 3] = [0x4d44, 0x2011_bab0, 0x6573_5546];
+
+/// Tells [`Origin::inodes_last`] of a file system, by its magic number (`statfs(2)`).
+pub(super) fn inodes_last(filesystem: u64) -> bool {
+    !PASSING_INODES.contains(&filesystem)
+}
+
 /// Gives the attributes; `None` for an inode of a type that Linux does not have.
-pub(super) fn metadata(stat: &Statx, root_device: u64) -> Option<Metadata> {
+pub(super) fn metadata(stat: &Statx, origin: Origin) -> Option<Metadata> {
     let mut metadata = blank();
-    fill(&mut metadata, stat, root_device)?;
+    fill(&mut metadata, stat, origin)?;
     Some(metadata)
 }
 
@@ -46,7 +63,7 @@ pub(super) fn blank() -> Metadata {
 }
 
 /// Overwrites all of `metadata`; `None` (and garbage in it) for an inode of a type that Linux does not have.
-pub(super) fn fill(metadata: &mut Metadata, stat: &Statx, root_device: u64) -> Option<()> {
+pub(super) fn fill(metadata: &mut Metadata, stat: &Statx, origin: Origin) -> Option<()> {
     let kind = kind(FileType::from_raw_mode(stat.stx_mode.into()))?;
     let modified = timestamp(stat.stx_mtime);
     let changed = timestamp(stat.stx_ctime);
@@ -63,10 +80,11 @@ pub(super) fn fill(metadata: &mut Metadata, stat: &Statx, root_device: u64) -> O
         Kind::CharDevice | Kind::BlockDevice => rustix::fs::makedev(stat.stx_rdev_major, stat.stx_rdev_minor),
         _ => 0,
     };
-    metadata
-        .version
-        .set_stat(metadata.size, modified, changed, stat.stx_ino);
-    metadata.identity = Some(identity(device(stat), root_device, stat.stx_ino, created));
+    let inode = if origin.inodes_last { stat.stx_ino } else { 0 };
+    metadata.version.set_stat(metadata.size, modified, changed, inode);
+    metadata.identity = origin
+        .inodes_last
+        .then(|| identity(device(stat), origin.root_device, inode, created));
     Some(())
 }
 

@@ -4,9 +4,10 @@ use std::error::Error as StdError;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, Statx};
 use rustix::io::Errno;
 
+use super::attributes::Origin;
 use super::root::{Opened, Root};
 use super::{attributes, regular};
 use crate::{ErrorKind, Kind, Metadata, ObjectPath, Presence};
@@ -155,8 +156,20 @@ fn open_piece(root: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> Result<OwnedF
 /// Gives the attributes of what is opened.
 pub(super) fn stat_fd(fd: BorrowedFd<'_>, root: &Opened) -> Result<Metadata, Failure> {
     let stat = rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, attributes::WANTED).map_err(Failure::Object)?;
-    attributes::metadata(&stat, root.device())
-        .ok_or(Failure::Refused(ErrorKind::Nonsense, "its type is none of Linux's"))
+    let origin = origin(fd, &stat, root.origin()).map_err(Failure::Object)?;
+    attributes::metadata(&stat, origin).ok_or(Failure::Refused(ErrorKind::Nonsense, "its type is none of Linux's"))
+}
+
+/// Finds the origin of what is opened, which may be on another file system than the root.
+pub(super) fn origin(fd: BorrowedFd<'_>, stat: &Statx, root: Origin) -> Result<Origin, Errno> {
+    if attributes::device(stat) == root.root_device {
+        return Ok(root);
+    }
+    let filesystem = rustix::fs::fstatfs(fd)?.f_type as u64;
+    Ok(Origin {
+        inodes_last: attributes::inodes_last(filesystem),
+        ..root
+    })
 }
 
 /// Opens an object only to look at it, a link itself rather than its target. Nothing blocks, and devices notice nothing.

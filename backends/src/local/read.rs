@@ -9,7 +9,7 @@ use rustix::buffer::spare_capacity;
 use rustix::fs::AtFlags;
 use rustix::io::Errno;
 
-use super::attributes;
+use super::attributes::{self, Origin};
 use super::beneath::Failure;
 use crate::{ErrorKind, Metadata, Version};
 
@@ -46,7 +46,11 @@ pub(super) fn exactly(
     bytes.truncate(length);
     let stat =
         rustix::fs::statx(file.as_fd(), c"", AtFlags::EMPTY_PATH, attributes::WANTED).map_err(Failure::Object)?;
-    match attributes::metadata(&stat, 0) {
+    let origin = Origin {
+        root_device: 0,
+        inodes_last: metadata.identity.is_some(),
+    };
+    match attributes::metadata(&stat, origin) {
         Some(now) if now.version == *version => Ok(bytes.into()),
         _ => Err(changed()),
     }

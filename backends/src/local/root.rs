@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags};
 use rustix::io::Errno;
 
-use super::attributes;
+use super::attributes::{self, Origin};
 use super::beneath::Failure;
 
 const EXT: u64 = 0xef53;
@@ -28,6 +28,7 @@ const LASTING_IDS: [u64; 4] = [EXT, BTRFS, BCACHEFS, ZFS];
 /// What tells a folder from another at the same path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RootId {
+    /// 0 where inode numbers do not last.
     inode: u64,
     /// The magic number of its file system (`statfs(2)`).
     filesystem: u64,
@@ -70,7 +71,13 @@ pub(super) struct Root {
 struct State {
     expected: Option<RootId>,
     /// The last place that was found to be the expected one, which saves asking the file system each time.
-    verified: Option<Place>,
+    verified: Option<Verified>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Verified {
+    place: Place,
+    inodes_last: bool,
 }
 
 /// Which inode it is, as long as nothing is unmounted.
@@ -86,11 +93,16 @@ struct Place {
 pub(super) struct Opened {
     fd: OwnedFd,
     place: Place,
+    inodes_last: bool,
 }
 
 impl Opened {
-    pub(super) fn device(&self) -> u64 {
-        self.place.device
+    /// Where what is on the root's own file system comes from.
+    pub(super) fn origin(&self) -> Origin {
+        Origin {
+            root_device: self.place.device,
+            inodes_last: self.inodes_last,
+        }
     }
 
     /// The id of the mount, as in `/proc/self/mountinfo`.
@@ -100,14 +112,7 @@ impl Opened {
 
     /// Tells what distinguishes this root from another folder.
     pub(super) fn id(&self) -> Result<RootId, Failure> {
-        let filesystem = rustix::fs::fstatfs(self).map_err(Failure::root)?.f_type as u64;
-        let id = rustix::fs::fstatvfs(self).map_err(Failure::root)?.f_fsid;
-        let id = (LASTING_IDS.contains(&filesystem) && id != 0).then_some(id);
-        Ok(RootId {
-            inode: self.place.inode,
-            filesystem,
-            id,
-        })
+        identify(&self.fd, self.place)
     }
 }
 
@@ -138,24 +143,34 @@ impl Root {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(CWD, &self.path, flags, Mode::empty()).map_err(Failure::root)?;
         let place = place(&fd).map_err(Failure::root)?;
-        let opened = Opened { fd, place };
-        if self.state.lock().verified == Some(place) {
-            return Ok(opened);
+        let verified = self.state.lock().verified;
+        if let Some(Verified { inodes_last, .. }) = verified.filter(|verified| verified.place == place) {
+            return Ok(Opened { fd, place, inodes_last });
         }
         // Asked without the lock: a file system that is away may keep the answer to itself.
-        let id = opened.id()?;
+        let id = identify(&fd, place)?;
+        let inodes_last = attributes::inodes_last(id.filesystem);
         let mut state = self.state.lock();
-        match state.expected {
-            Some(expected) if expected != id => {
-                state.verified = None;
-                return Err(Failure::other_root());
-            }
-            Some(_) => {}
-            None => state.expected = Some(id),
+        if state.expected.is_some_and(|expected| expected != id) {
+            state.verified = None;
+            return Err(Failure::other_root());
         }
-        state.verified = Some(place);
-        Ok(opened)
+        state.expected = Some(id);
+        state.verified = Some(Verified { place, inodes_last });
+        Ok(Opened { fd, place, inodes_last })
     }
+}
+
+fn identify(fd: &OwnedFd, place: Place) -> Result<RootId, Failure> {
+    let filesystem = rustix::fs::fstatfs(fd).map_err(Failure::root)?.f_type as u64;
+    let id = rustix::fs::fstatvfs(fd).map_err(Failure::root)?.f_fsid;
+    let id = (LASTING_IDS.contains(&filesystem) && id != 0).then_some(id);
+    let inode = if attributes::inodes_last(filesystem) {
+        place.inode
+    } else {
+        0
+    };
+    Ok(RootId { inode, filesystem, id })
 }
 
 fn place(fd: &OwnedFd) -> Result<Place, Errno> {

@@ -8,9 +8,10 @@ use std::mem::MaybeUninit;
 use std::ops::ControlFlow;
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{AtFlags, OFlags, RawDir, RawDirEntry, StatxFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, RawDir, RawDirEntry, Statx, StatxFlags};
 use rustix::io::Errno;
 
+use super::attributes::Origin;
 use super::beneath::Failure;
 use super::root::Opened;
 use super::{attributes, beneath, mounts};
@@ -31,7 +32,10 @@ thread_local! {
 #[derive(Debug)]
 pub(super) struct Directory {
     fd: OwnedFd,
-    root_device: u64,
+    /// The device the directory is on, and where what is on that comes from.
+    device: u64,
+    origin: Origin,
+    root: Origin,
 }
 
 impl Directory {
@@ -45,11 +49,7 @@ impl Directory {
                 OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW,
             ) {
                 Ok(fd) => {
-                    refuse_our_own(root, &fd)?;
-                    return Ok(Presence::Found(Self {
-                        fd,
-                        root_device: root.device(),
-                    }));
+                    return Self::new(root, fd).map(Presence::Found);
                 }
                 Err(Errno::NOENT) => return Ok(Presence::Absent),
                 Err(Errno::NOTDIR | Errno::LOOP) => match beneath::stat(root, path)? {
@@ -68,6 +68,21 @@ impl Directory {
             ErrorKind::Other,
             "it is being exchanged again and again",
         ))
+    }
+
+    fn new(root: &Opened, fd: OwnedFd) -> Result<Self, Failure> {
+        let wanted = StatxFlags::INO | StatxFlags::MNT_ID;
+        let stat = rustix::fs::statx(&fd, c"", AtFlags::EMPTY_PATH, wanted).map_err(Failure::Object)?;
+        if stat.stx_mnt_id != root.mount() {
+            refuse_our_own(stat.stx_mnt_id)?;
+        }
+        let origin = beneath::origin(fd.as_fd(), &stat, root.origin()).map_err(Failure::Object)?;
+        Ok(Self {
+            fd,
+            device: attributes::device(&stat),
+            origin,
+            root: root.origin(),
+        })
     }
 
     /// Calls `each` for every child, until it breaks off. `Absent` if the directory was removed before its first child.
@@ -127,13 +142,16 @@ impl Directory {
             return Ok(false);
         }
         match self.stat(name) {
-            Ok(stat) => match attributes::fill(metadata, &stat, self.root_device) {
-                Some(()) => Ok(true),
-                None => Err(Failure::refused(
-                    ErrorKind::Nonsense,
-                    "a child's type is none of Linux's",
-                )),
-            },
+            Ok(stat) => {
+                let origin = self.origin_of(name, &stat).map_err(Failure::Object)?;
+                match attributes::fill(metadata, &stat, origin) {
+                    Some(()) => Ok(true),
+                    None => Err(Failure::refused(
+                        ErrorKind::Nonsense,
+                        "a child's type is none of Linux's",
+                    )),
+                }
+            }
             Err(Errno::NOENT) => Ok(false),
             // A child must not vanish because it may not be looked at (a directory without `x`), nor must one mount
             // that is dead (a directory, then) take its neighbours with it. But a file whose attributes should be had
@@ -148,7 +166,17 @@ impl Directory {
         }
     }
 
-    fn stat(&self, name: &CStr) -> Result<rustix::fs::Statx, Errno> {
+    /// A child on another device than its directory is a mount point.
+    fn origin_of(&self, name: &CStr, stat: &Statx) -> Result<Origin, Errno> {
+        if attributes::device(stat) == self.device {
+            return Ok(self.origin);
+        }
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(&self.fd, name, flags, Mode::empty())?;
+        beneath::origin(fd.as_fd(), stat, self.root)
+    }
+
+    fn stat(&self, name: &CStr) -> Result<Statx, Errno> {
         let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
         rustix::fs::statx(&self.fd, name, flags, attributes::WANTED)
     }
@@ -162,12 +190,8 @@ fn listing_broke(errno: Errno) -> Failure {
 }
 
 /// Refuses to go into a mount of manifold: what is in it came from here, and would go round for ever.
-fn refuse_our_own(root: &Opened, directory: &OwnedFd) -> Result<(), Failure> {
-    let stat = rustix::fs::statx(directory, c"", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID).map_err(Failure::Object)?;
-    if stat.stx_mnt_id == root.mount() {
-        return Ok(());
-    }
-    match mounts::by_id(stat.stx_mnt_id) {
+fn refuse_our_own(mount: u64) -> Result<(), Failure> {
+    match mounts::by_id(mount) {
         Ok(Some(mount)) if mount.is_manifold() => Err(Failure::refused(
             ErrorKind::Unsupported,
             "a mount of manifold stands here, and is not gone into",

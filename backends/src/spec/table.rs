@@ -217,7 +217,7 @@ pub(super) static SCHEMES: &[SchemeInfo] = &[
         title: "A bucket of Amazon S3 or a compatible service",
         uri_schemes: &["s3"],
         form: "s3://bucket[/folder]",
-        example: "s3://photos/2024?endpoint=https://s3.example.org",
+        example: "s3://photos/2024?endpoint=https://s3.example.org&access_key_id=AKIAEXAMPLE",
         keys: &[
             key("endpoint", ValueKind::Url, "the address of the service")
                 .default("https://s3.amazonaws.com")
