@@ -1,1 +1,26 @@
-//! placeholder
+//! Fills the catalog from the sources: a directory that somebody opens is listed there and then; behind that, a scan
+//! works through everything; and what changed is taken over as one change of the catalog.
+//!
+//! It owns the tasks that ask sources for listings, and nothing durable: what is known, and how far a scan has come, is
+//! in the catalog. Always true here:
+//! - the catalog learns of a directory's children only from a complete, successful listing that makes sense; all else
+//!   changes nothing but the directory's state;
+//! - one directory is listed once at a time, however many wait for it, and a waiter that leaves cancels nobody;
+//! - one source's trouble costs the others nothing;
+//! - symbolic links are described and never followed.
+
+mod error;
+mod flight;
+mod indexer;
+mod listing;
+pub mod names;
+mod reconcile;
+mod scan;
+mod settings;
+mod skip;
+mod source;
+
+pub use error::IndexError;
+pub use indexer::{Indexer, OpenProbe};
+pub use scan::{ScanEnd, ScanHandle, ScanProgress};
+pub use settings::{Clock, IndexSettings};

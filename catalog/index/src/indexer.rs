@@ -1,0 +1,408 @@
+//! The door of the crate: listings on demand, single looks, and the sources that they go to.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use manifold_backends::{Backend, Error, ErrorKind, ObjectPath, Operation, Presence};
+use manifold_catalog::{Catalog, EntryId, Kind, SourceId};
+use parking_lot::{Mutex, RwLock};
+use tokio::runtime::Handle;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::flight::{Flights, Outcome, Waiter};
+use crate::scan::RunningScan;
+use crate::source::Source;
+use crate::{Clock, IndexError, IndexSettings, listing};
+
+/// Tells which entries have open handles.
+pub type OpenProbe = Arc<dyn Fn(EntryId) -> bool + Send + Sync>;
+
+/// Fills the catalog from its sources: at once for a directory that somebody opens, and bit by bit behind that.
+///
+/// Share it behind an `Arc`. All of its tasks run on the runtime that it was given.
+pub struct Indexer {
+    catalog: Arc<Catalog>,
+    pub(crate) runtime: Handle,
+    settings: IndexSettings,
+    clock: Arc<dyn Clock>,
+    sources: RwLock<HashMap<SourceId, Arc<Source>>>,
+    pub(crate) flights: Arc<Flights>,
+    pub(crate) scans: Mutex<HashMap<SourceId, Arc<RunningScan>>>,
+    open_probe: RwLock<OpenProbe>,
+    pub(crate) tasks: TaskTracker,
+    cancel: CancellationToken,
+}
+
+impl std::fmt::Debug for Indexer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Indexer")
+            .field("sources", &self.sources.read().keys())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A directory or file, and where it is found.
+#[derive(Clone, Debug)]
+pub(crate) struct Target {
+    pub(crate) directory: EntryId,
+    pub(crate) parent: EntryId,
+    pub(crate) kind: Kind,
+    pub(crate) source: Arc<Source>,
+    pub(crate) path: ObjectPath,
+}
+
+impl Indexer {
+    /// Makes an indexer without sources. `clock` stamps what is seen; timers are the runtime's.
+    pub fn new(catalog: Arc<Catalog>, runtime: Handle, settings: IndexSettings, clock: Arc<dyn Clock>) -> Arc<Self> {
+        Arc::new(Self {
+            catalog,
+            runtime,
+            settings,
+            clock,
+            sources: RwLock::new(HashMap::new()),
+            flights: Arc::new(Flights::default()),
+            scans: Mutex::new(HashMap::new()),
+            open_probe: RwLock::new(Arc::new(|_| false)),
+            tasks: TaskTracker::new(),
+            cancel: CancellationToken::new(),
+        })
+    }
+
+    /// Connects a source of the catalog. A scan of it that was cut short goes on where it stood; the first scan is
+    /// begun by [`scan`](Self::scan). A backend that was there before is let go.
+    pub fn attach(self: &Arc<Self>, id: SourceId, backend: Arc<dyn Backend>) {
+        let source = Arc::new(Source::new(id, backend, &self.settings, self.cancel.child_token()));
+        if let Some(before) = self.sources.write().insert(id, source) {
+            before.cancel.cancel();
+        }
+        match self.catalog.scan_state(id) {
+            Ok(Some(state)) if state.finished_ns.is_none() => {
+                self.scan(id);
+            }
+            Ok(_) => {}
+            Err(error) => tracing::error!(source = id.0, %error, "cannot tell whether a scan is to go on"),
+        }
+    }
+
+    /// Lets a source go: what is under way for it ends, and its scan stands still until it is attached again.
+    pub fn detach(&self, id: SourceId) {
+        if let Some(source) = self.sources.write().remove(&id) {
+            source.cancel.cancel();
+        }
+    }
+
+    /// Gives the backend of an attached source.
+    pub fn backend(&self, id: SourceId) -> Option<Arc<dyn Backend>> {
+        self.sources.read().get(&id).map(|source| Arc::clone(&source.backend))
+    }
+
+    /// Takes the function that tells which entries have open handles. It must not wait for anything.
+    pub fn set_open_probe(&self, probe: OpenProbe) {
+        *self.open_probe.write() = probe;
+    }
+
+    /// Lists a directory of its source now, ahead of the scan. When it returns well, the catalog holds the children.
+    ///
+    /// However many ask for a directory, it is listed once; the listing goes on when a caller stops waiting, so wrap
+    /// the call in a deadline. After an error everything that was known is still there, and the directory's state
+    /// tells of the failure. If the source says that the directory is not there, its parent is listed, which removes
+    /// it properly, and the error is [`IndexError::NotFound`].
+    pub async fn list_now(self: &Arc<Self>, directory: EntryId) -> Result<(), IndexError> {
+        self.listing_of(directory).outcome().await
+    }
+
+    /// Lists a directory in the background if what is known of it is older than `max_age`, unless it failed within
+    /// that time or its source is away.
+    pub fn refresh_directory_if_stale(self: &Arc<Self>, directory: EntryId, max_age: Duration) {
+        match self.is_stale(directory, max_age) {
+            Ok(true) => drop(self.listing_of(directory)),
+            Ok(false) => {}
+            Err(error) => tracing::error!(directory = directory.0, %error, "cannot tell how old a listing is"),
+        }
+    }
+
+    /// Looks at one entry at its source and brings the catalog up to date with it.
+    ///
+    /// `Absent` is given only after a listing of the parent has confirmed it, and removed the entry.
+    pub async fn refresh(self: &Arc<Self>, id: EntryId) -> Result<Presence<()>, IndexError> {
+        let Some(target) = self.target(id)? else {
+            return Ok(Presence::Found(()));
+        };
+        let result = self.look(&target).await;
+        match &result {
+            Ok(_) => target.source.answered(),
+            Err(error) => target.source.failed(error, &self.runtime),
+        }
+        match result? {
+            Presence::Found(()) => Ok(Presence::Found(())),
+            Presence::Absent if target.path.is_root() => Err(target.root_missing()),
+            Presence::Absent => self.list_parent_of(&target).await,
+        }
+    }
+
+    /// Ends all that is under way, and waits for it. Scans go on where they stood when the source is attached again.
+    pub async fn stop(&self) {
+        self.cancel.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    /// Starts or joins the listing of a directory.
+    fn listing_of(self: &Arc<Self>, directory: EntryId) -> Waiter {
+        self.flights.join_or_start(directory, |landing| {
+            let indexer = Arc::clone(self);
+            let listing = async move { landing.land(indexer.list_in_front(directory).await) };
+            self.tasks.spawn_on(listing, &self.runtime);
+        })
+    }
+
+    async fn list_in_front(self: &Arc<Self>, directory: EntryId) -> Outcome {
+        let Some(target) = self.target(directory)? else {
+            return Ok(());
+        };
+        let cancelled = target.source.cancel.clone();
+        let listed = async {
+            let _turn = target.source.foreground_turn().await?;
+            self.list(&target).await
+        };
+        let result = tokio::select! {
+            biased;
+            () = cancelled.cancelled() => Err(IndexError::Stopped),
+            result = listed => result,
+        };
+        let outcome = self.conclude(&target, result).await;
+        if let Err(error) = &outcome
+            && error.is_failure_of_directory()
+        {
+            self.note_failure(&target, error).await?;
+            target.source.scan_again(directory);
+        }
+        outcome
+    }
+
+    /// Lists a directory of its source and gives the catalog what it holds. The caller has a turn.
+    pub(crate) async fn list(&self, target: &Target) -> Result<Presence<()>, IndexError> {
+        target.may_be_listed()?;
+        let listed_ns = self.clock.now_ns();
+        let scan = target.source.generation();
+        let idle = self.settings.listing_idle_timeout;
+        let Presence::Found(children) = listing::read(&target.source, &target.path, idle).await? else {
+            return Ok(Presence::Absent);
+        };
+        self.reconcile(target, children, listed_ns, scan).await?;
+        Ok(Presence::Found(()))
+    }
+
+    /// Draws the conclusion for the source, and for a directory that is not there, from its parent.
+    pub(crate) async fn conclude(
+        self: &Arc<Self>,
+        target: &Target,
+        result: Result<Presence<()>, IndexError>,
+    ) -> Outcome {
+        let outcome = match result {
+            Ok(Presence::Found(())) => Ok(()),
+            Ok(Presence::Absent) if target.path.is_root() => Err(target.root_missing()),
+            Ok(Presence::Absent) => match self.list_parent_of(target).await? {
+                Presence::Absent => Err(IndexError::NotFound(target.directory.0)),
+                Presence::Found(()) => Err(IndexError::Odd {
+                    source_name: target.source.backend.name().to_owned(),
+                    path: target.path.to_string(),
+                    reason: "its parent holds it, but it is not there itself".to_owned(),
+                }),
+            },
+            Err(error) => Err(error),
+        };
+        match &outcome {
+            Ok(()) | Err(IndexError::NotFound(_)) => target.source.answered(),
+            Err(error) => target.source.failed(error, &self.runtime),
+        }
+        outcome
+    }
+
+    /// Notes in the catalog that a directory could not be listed.
+    pub(crate) async fn note_failure(&self, target: &Target, error: &IndexError) -> Outcome {
+        let (directory, message, at_ns) = (target.directory, error.to_string(), self.clock.now_ns());
+        tracing::debug!(
+            directory = directory.0,
+            error = message,
+            "a directory could not be listed"
+        );
+        match self
+            .blocking(move |catalog| Ok(catalog.note_failure(directory, &message, at_ns)?))
+            .await
+        {
+            Err(IndexError::NotFound(_)) => Ok(()), // It went meanwhile, and its state with it.
+            noted => noted,
+        }
+    }
+
+    /// Lists the parent of what the source says is not there, and tells whether the catalog still has it there.
+    async fn list_parent_of(self: &Arc<Self>, target: &Target) -> Result<Presence<()>, IndexError> {
+        // The first may join a listing that began before the object went; the second cannot.
+        for _ in 0..2 {
+            self.list_now(target.parent).await?;
+            let now = self.catalog.entry(target.directory)?;
+            if now.is_none_or(|now| now.parent != target.parent) || self.catalog.tree_path(target.directory)?.is_none()
+            {
+                return Ok(Presence::Absent);
+            }
+        }
+        Ok(Presence::Found(()))
+    }
+
+    async fn look(&self, target: &Target) -> Result<Presence<()>, IndexError> {
+        let cancelled = target.source.cancel.clone();
+        let limit = self.settings.stat_timeout;
+        let asked = async {
+            let _turn = target.source.foreground_turn().await?;
+            let answer = timeout(limit, target.source.backend.stat(&target.path)).await;
+            let timed_out = |_| IndexError::TimedOut {
+                source_name: target.source.backend.name().to_owned(),
+                path: target.path.to_string(),
+                after: limit,
+            };
+            Ok(answer.map_err(timed_out)??)
+        };
+        let answer: Result<_, IndexError> = tokio::select! {
+            biased;
+            () = cancelled.cancelled() => Err(IndexError::Stopped),
+            answer = asked => answer,
+        };
+        let Presence::Found(metadata) = answer? else {
+            return Ok(Presence::Absent);
+        };
+        // Another kind is another entry; that is for a listing of the parent to settle.
+        if listing::kind(metadata.kind) != target.kind {
+            return Ok(Presence::Absent);
+        }
+        let (id, (seen, _), open) = (target.directory, listing::seen(&metadata), self.open_probe());
+        self.blocking(move |catalog| Ok(catalog.update_attributes(id, seen, &*open).map(drop)?))
+            .await?;
+        Ok(Presence::Found(()))
+    }
+
+    fn is_stale(&self, directory: EntryId, max_age: Duration) -> Result<bool, IndexError> {
+        let Some(state) = self.catalog.directory_state(directory)? else {
+            return Ok(false);
+        };
+        let now = self.clock.now_ns();
+        // A time to come was written under another clock, and says nothing.
+        let is_recent = |at_ns: i64| {
+            now.checked_sub(at_ns)
+                .is_some_and(|age| (0..max_age.as_nanos() as i64).contains(&age))
+        };
+        let is_known =
+            state.listed_ns.is_some_and(is_recent) || state.failure.is_some_and(|failure| is_recent(failure.at_ns));
+        if is_known || self.flights.is_under_way(directory) {
+            return Ok(false);
+        }
+        Ok(self
+            .target(directory)?
+            .is_some_and(|target| target.source.away().is_none()))
+    }
+
+    /// Finds where an entry is; `None` for the library's own directories, which no source holds.
+    pub(crate) fn target(&self, id: EntryId) -> Result<Option<Target>, IndexError> {
+        let entry = self.catalog.entry(id)?.ok_or(IndexError::NotFound(id.0))?;
+        if entry.source == SourceId::LIBRARY {
+            return Ok(None);
+        }
+        let (source, path) = self.catalog.object_path(id)?.ok_or(IndexError::NotFound(id.0))?;
+        let source = self.source(source)?;
+        let path = ObjectPath::from_bytes(path);
+        Ok(Some(Target {
+            directory: id,
+            parent: entry.parent,
+            kind: entry.kind,
+            source,
+            path,
+        }))
+    }
+
+    pub(crate) fn source(&self, id: SourceId) -> Result<Arc<Source>, IndexError> {
+        if self.cancel.is_cancelled() {
+            return Err(IndexError::Stopped);
+        }
+        self.sources
+            .read()
+            .get(&id)
+            .map(Arc::clone)
+            .ok_or(IndexError::NotConnected(id.0))
+    }
+
+    pub(crate) fn attached(&self) -> Vec<Arc<Source>> {
+        self.sources.read().values().map(Arc::clone).collect()
+    }
+
+    pub(crate) fn settings(&self) -> &IndexSettings {
+        &self.settings
+    }
+
+    pub(crate) fn catalog(&self) -> &Arc<Catalog> {
+        &self.catalog
+    }
+
+    pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
+    }
+
+    pub(crate) fn open_probe(&self) -> OpenProbe {
+        Arc::clone(&self.open_probe.read())
+    }
+
+    /// Does what may wait for the catalog's writer, on a thread for that.
+    pub(crate) async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Catalog) -> Result<T, IndexError> + Send + 'static,
+    ) -> Result<T, IndexError> {
+        let catalog = Arc::clone(&self.catalog);
+        // The tracker lets `stop` wait for it, even if the task that asked is gone.
+        let done = self
+            .tasks
+            .spawn_blocking_on(move || work(&catalog), &self.runtime)
+            .await;
+        done.unwrap_or(Err(IndexError::Stopped))
+    }
+}
+
+impl Target {
+    fn root_missing(&self) -> IndexError {
+        IndexError::RootMissing {
+            source_name: self.source.backend.name().to_owned(),
+        }
+    }
+
+    /// Refuses what is no directory, what is kept out, and names that would lead a file system in circles.
+    fn may_be_listed(&self) -> Result<(), IndexError> {
+        if self.kind != Kind::Directory {
+            return Err(IndexError::NotADirectory(self.directory.0));
+        }
+        let source_name = || self.source.backend.name().to_owned();
+        if self.source.skip.contains(&self.path) {
+            return Err(IndexError::Skipped {
+                source_name: source_name(),
+                path: self.path.to_string(),
+            });
+        }
+        let names_are_keys = self.source.backend.capabilities().implicit_directories;
+        let leads_in_circles = |part: &[u8]| matches!(part, b"" | b"." | b"..");
+        if !names_are_keys
+            && !self.path.is_root()
+            && self.path.as_bytes().split(|&byte| byte == b'/').any(leads_in_circles)
+        {
+            let why = "the path holds a part that a file system gives another meaning";
+            return Err(Error::new(
+                ErrorKind::BadPath,
+                Operation::List,
+                source_name(),
+                self.path.clone(),
+                why,
+            )
+            .into());
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,243 @@
+//! From a complete listing to one change of the catalog: which of the new names are old entries that have moved.
+//!
+//! A new name whose identity the catalog knows may be a rename, a hard link, a copy, or a new object that was given
+//! the inode of a dead one. It is taken for a rename only if the object looks the same (kind, birth or else size and
+//! time) *and* the old place is known to be empty: the old entry has departed, or its directory is the one just
+//! listed, or the source says so when asked. An error proves nothing, and the child gets a new id.
+
+use std::collections::{HashMap, HashSet};
+
+use futures::StreamExt;
+use manifold_backends::{ObjectPath, Presence};
+use manifold_catalog::{Catalog, CompleteListing, Entry, EntryId, Kind, NewChild, SourceId};
+use tokio::time::timeout;
+
+use crate::IndexError;
+use crate::indexer::{Indexer, Target};
+
+/// How many old places are asked for at once.
+const QUESTIONS_AT_ONCE: usize = 8;
+/// How many known children are read at a time.
+const PAGE: usize = 1_000;
+
+/// A child that is an old entry, if the source says that the old place is empty.
+#[derive(Debug)]
+struct Question {
+    child: usize,
+    old: EntryId,
+    old_path: ObjectPath,
+}
+
+impl Indexer {
+    /// Gives a complete listing to the catalog. `scan` is the scan that ran when the listing began, 0 if none.
+    pub(crate) async fn reconcile(
+        &self,
+        target: &Target,
+        mut children: Vec<NewChild>,
+        listed_ns: i64,
+        scan: u64,
+    ) -> Result<(), IndexError> {
+        let (source, directory) = (target.source.id, target.directory);
+        let names_are_keys = target.source.backend.capabilities().implicit_directories;
+        if children.iter().any(|child| child.seen.identity.is_some()) {
+            let questions;
+            (children, questions) = self
+                .blocking(move |catalog| {
+                    let questions = find_renames(catalog, source, directory, &mut children, names_are_keys)?;
+                    Ok((children, questions))
+                })
+                .await?;
+            let answers: Vec<_> = futures::stream::iter(questions)
+                .map(|question| self.old_place_is_empty(target, question, &children, names_are_keys))
+                .buffered(QUESTIONS_AT_ONCE)
+                .collect()
+                .await;
+            for (child, old) in answers.into_iter().flatten() {
+                children[child].adopt = Some(old);
+            }
+        }
+        let open = self.open_probe();
+        self.blocking(move |catalog| {
+            catalog.apply_listing(
+                directory,
+                CompleteListing {
+                    children,
+                    listed_ns,
+                    scan,
+                },
+                &*open,
+            )?;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn old_place_is_empty(
+        &self,
+        target: &Target,
+        question: Question,
+        children: &[NewChild],
+        names_are_keys: bool,
+    ) -> Option<(usize, EntryId)> {
+        let Question { child, old, old_path } = question;
+        let answer = timeout(self.settings().stat_timeout, target.source.backend.stat(&old_path)).await;
+        let empty = match answer {
+            Ok(Ok(Presence::Absent)) => true,
+            // An object store's identity is its content: another one there does not say that this one has moved.
+            Ok(Ok(Presence::Found(now))) => {
+                !names_are_keys
+                    && now
+                        .identity
+                        .is_some_and(|now| Some(now.0) != children[child].seen.identity)
+            }
+            Ok(Err(_)) | Err(_) => false,
+        };
+        empty.then_some((child, old))
+    }
+}
+
+/// Marks the children that are certainly old entries, and gives those that the source must be asked about.
+fn find_renames(
+    catalog: &Catalog,
+    source: SourceId,
+    directory: EntryId,
+    children: &mut [NewChild],
+    names_are_keys: bool,
+) -> Result<Vec<Question>, IndexError> {
+    let mut twins = HashMap::new();
+    if names_are_keys {
+        for identity in children.iter().filter_map(|child| child.seen.identity) {
+            *twins.entry(identity).or_insert(0_u32) += 1;
+        }
+    }
+    let mut known = KnownChildren::new(catalog, directory);
+    let mut taken = HashSet::new();
+    let mut questions = Vec::new();
+    for index in 0..children.len() {
+        let child = &children[index];
+        let Some(identity) = child.seen.identity else { continue };
+        let same_name = known.named(&child.name)?;
+        // Objects of one content cannot be told apart, least of all empty ones.
+        let is_common =
+            names_are_keys && (child.seen.size == 0 || twins.get(&identity).is_some_and(|&twins| twins > 1));
+        if is_common || !may_be_newcomer(catalog, child, same_name.as_ref())? {
+            continue;
+        }
+        let Some(found) = catalog.find_identity(source, identity)? else {
+            continue;
+        };
+        if taken.contains(&found.id) || !is_same_object(catalog, found.id, child)? {
+            continue;
+        }
+        if found.departed {
+            taken.insert(found.id);
+            children[index].adopt = Some(found.id);
+            continue;
+        }
+        let Some(old) = catalog.entry(found.id)? else { continue };
+        if old.attach_point {
+            continue;
+        }
+        if old.parent == directory {
+            let position = children.binary_search_by(|other| other.name.cmp(&old.name));
+            let still_there = position.is_ok_and(|at| children[at].seen.identity == Some(identity));
+            if !still_there {
+                taken.insert(found.id);
+                children[index].adopt = Some(found.id);
+            }
+            continue;
+        }
+        if let Some((of_source, path)) = catalog.object_path(found.id)?
+            && of_source == source
+        {
+            taken.insert(found.id);
+            questions.push(Question {
+                child: index,
+                old: found.id,
+                old_path: ObjectPath::from_bytes(path),
+            });
+        }
+    }
+    Ok(questions)
+}
+
+/// Tells whether the name stands for something else than it did: it is new, or of another kind, or another directory.
+/// A file that was replaced by another one of its name keeps the entry.
+fn may_be_newcomer(catalog: &Catalog, child: &NewChild, same_name: Option<&Entry>) -> Result<bool, IndexError> {
+    let Some(before) = same_name else { return Ok(true) };
+    if before.attach_point {
+        return Ok(false);
+    }
+    if before.kind != child.seen.kind {
+        return Ok(true);
+    }
+    if before.kind != Kind::Directory {
+        return Ok(false);
+    }
+    let identity_before = catalog.details(before.id)?.and_then(|details| details.identity);
+    Ok(identity_before.is_some() && identity_before != child.seen.identity)
+}
+
+/// Tells whether an entry of that identity may be the child: inodes are given anew when a file has died, and then
+/// the birth differs, or where that is not told, size and time of change.
+fn is_same_object(catalog: &Catalog, id: EntryId, child: &NewChild) -> Result<bool, IndexError> {
+    let (Some(entry), Some(details)) = (catalog.entry(id)?, catalog.details(id)?) else {
+        return Ok(false);
+    };
+    if entry.kind != child.seen.kind {
+        return Ok(false);
+    }
+    Ok(match (details.created_ns, child.seen.created_ns) {
+        (Some(before), Some(now)) => before == now,
+        _ => entry.size == child.seen.size && entry.modified_ns == child.seen.modified_ns,
+    })
+}
+
+/// The children of a directory as the catalog knows them, asked for in the order of their names.
+struct KnownChildren<'a> {
+    catalog: &'a Catalog,
+    directory: EntryId,
+    page: std::vec::IntoIter<Entry>,
+    next: Option<Entry>,
+    after: Option<Box<[u8]>>,
+    ended: bool,
+}
+
+impl<'a> KnownChildren<'a> {
+    fn new(catalog: &'a Catalog, directory: EntryId) -> Self {
+        Self {
+            catalog,
+            directory,
+            page: Vec::new().into_iter(),
+            next: None,
+            after: None,
+            ended: false,
+        }
+    }
+
+    /// Gives the known child of that name. Names must ascend from call to call.
+    fn named(&mut self, name: &[u8]) -> Result<Option<Entry>, IndexError> {
+        loop {
+            if self.next.is_none() && !self.advance()? {
+                return Ok(None);
+            }
+            match self.next.as_ref().map(|next| next.name.as_ref().cmp(name)) {
+                Some(std::cmp::Ordering::Less) => self.next = None,
+                Some(std::cmp::Ordering::Equal) => return Ok(self.next.take()),
+                Some(std::cmp::Ordering::Greater) | None => return Ok(None),
+            }
+        }
+    }
+
+    fn advance(&mut self) -> Result<bool, IndexError> {
+        self.next = self.page.next();
+        if self.next.is_none() && !self.ended {
+            let page = self.catalog.children(self.directory, self.after.as_deref(), PAGE)?;
+            self.ended = page.len() < PAGE;
+            self.after = page.last().map(|last| last.name.clone());
+            self.page = page.into_iter();
+            self.next = self.page.next();
+        }
+        Ok(self.next.is_some())
+    }
+}
