@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 
@@ -11,6 +11,9 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::Timestamp;
+
+mod root;
+mod versions;
 
 fn folder() -> (TempDir, LocalBackend) {
     let folder = TempDir::new().unwrap();
@@ -337,111 +340,6 @@ fn a_listing_within_a_listing_disturbs_neither() {
     assert_eq!(seen.len(), 3);
 }
 
-#[tokio::test]
-async fn ranges_of_a_sparse_file_lie_where_they_should() {
-    let (folder, backend) = folder();
-    let offset = 5 << 30;
-    let file = File::create(folder.path().join("sparse")).unwrap();
-    file.write_all_at(b"far", offset).unwrap();
-    let metadata = found(backend.stat(&path("sparse")).await);
-    assert_eq!(metadata.size, offset + 3);
-    let read = async |range| backend.read(&path("sparse"), &metadata.version, range).await;
-    assert_eq!(found(read(offset - 2..offset + 3).await), &b"\0\0far"[..]);
-    assert_eq!(found(read(7..7).await), &b""[..]);
-    assert_eq!(found(read(0..4096).await), vec![0; 4096]);
-    assert_eq!(
-        kind_of(read(offset..offset + 4).await),
-        ErrorKind::Nonsense,
-        "past the end"
-    );
-    assert_eq!(kind_of(read(Range { start: 2, end: 1 }).await), ErrorKind::Nonsense);
-}
-
-#[tokio::test]
-async fn bytes_of_another_version_are_never_given() {
-    let (folder, backend) = folder();
-    let file = folder.path().join("file");
-    std::fs::write(&file, "one").unwrap();
-    let first = found(backend.stat(&path("file")).await).version;
-
-    // Replaced by rename, with the same size and time: another inode tells.
-    let time = file.metadata().unwrap().modified().unwrap();
-    std::fs::write(folder.path().join("new"), "two").unwrap();
-    File::options()
-        .write(true)
-        .open(folder.path().join("new"))
-        .unwrap()
-        .set_modified(time)
-        .unwrap();
-    std::fs::rename(folder.path().join("new"), &file).unwrap();
-    assert_eq!(
-        kind_of(backend.read(&path("file"), &first, 0..3).await),
-        ErrorKind::VersionChanged
-    );
-
-    // Written in place with its time put back: the change time tells.
-    let second = found(backend.stat(&path("file")).await).version;
-    let changed_before = file.metadata().unwrap().ctime_nsec();
-    while file.metadata().unwrap().ctime_nsec() == changed_before {
-        let open = File::options().write(true).open(&file).unwrap();
-        open.write_all_at(b"six", 0).unwrap();
-        open.set_modified(time).unwrap();
-    }
-    assert_eq!(
-        kind_of(backend.read(&path("file"), &second, 0..3).await),
-        ErrorKind::VersionChanged
-    );
-}
-
-#[test]
-fn a_change_between_the_looks_before_and_after_a_read_is_seen() {
-    let (folder, backend) = folder();
-    std::fs::write(folder.path().join("file"), vec![1; 100]).unwrap();
-    let (file, metadata) = found(backend.open_file(&path("file")));
-    assert_eq!(
-        read::exactly(&file, &metadata, &metadata.version, 0..100)
-            .unwrap()
-            .len(),
-        100
-    );
-    // The attributes of before the change stand for the look before, the file for the look after.
-    std::fs::write(folder.path().join("file"), vec![2; 50]).unwrap();
-    for range in [0..10, 40..100, 60..70] {
-        let failure = read::exactly(&file, &metadata, &metadata.version, range).unwrap_err();
-        assert_eq!(failure.into_parts(&backend.folder.root).0, ErrorKind::VersionChanged);
-    }
-}
-
-#[test]
-fn an_open_file_survives_being_removed() {
-    let (folder, backend) = folder();
-    std::fs::write(folder.path().join("file"), "kept").unwrap();
-    let (file, _) = found(backend.open_file(&path("file")));
-    std::fs::remove_file(folder.path().join("file")).unwrap();
-    let mut bytes = [0; 4];
-    file.read_exact_at(&mut bytes, 0).unwrap();
-    assert_eq!(&bytes, b"kept");
-}
-
-#[test]
-fn an_identity_survives_a_rename_and_is_not_inherited() {
-    let (folder, backend) = folder();
-    let identity = |name: &str| walk(&backend, "")[name.as_bytes()].identity;
-    std::fs::create_dir(folder.path().join("a")).unwrap();
-    let before = identity("a");
-    std::fs::rename(folder.path().join("a"), folder.path().join("b")).unwrap();
-    assert_eq!(identity("b"), before);
-    // File systems hand the number of a removed inode to the next one.
-    for round in 0..50 {
-        std::fs::write(folder.path().join("x"), "").unwrap();
-        let old = identity("x");
-        std::fs::remove_file(folder.path().join("x")).unwrap();
-        std::fs::write(folder.path().join("x"), "").unwrap();
-        let born = |name: &str| walk(&backend, "")[name.as_bytes()].created;
-        assert!(identity("x") != old || born("x").is_none(), "round {round}");
-    }
-}
-
 #[test]
 fn refused_directories_are_errors_and_refused_children_do_not_vanish() {
     let (folder, backend) = folder();
@@ -484,98 +382,6 @@ fn refused_directories_are_errors_and_refused_children_do_not_vanish() {
 }
 
 #[tokio::test]
-async fn a_root_that_is_gone_is_unreachable_and_comes_back() {
-    let parent = TempDir::new().unwrap();
-    let root = parent.path().join("disk");
-    std::fs::create_dir(&root).unwrap();
-    std::fs::write(root.join("file"), "x").unwrap();
-    let backend = LocalBackend::open(&root).unwrap();
-    let version = found(backend.stat(&path("file")).await).version;
-
-    let unreachable = async || {
-        let file = path("file");
-        assert_eq!(kind_of(backend.check().await), ErrorKind::Unreachable);
-        assert_eq!(kind_of(backend.stat(&file).await), ErrorKind::Unreachable);
-        assert_eq!(
-            kind_of(backend.list(&ObjectPath::root()).await.map(drop)),
-            ErrorKind::Unreachable
-        );
-        assert_eq!(
-            kind_of(backend.read(&file, &version, 0..1).await),
-            ErrorKind::Unreachable
-        );
-        assert_eq!(kind_of(backend.read_link(&file).await), ErrorKind::Unreachable);
-        assert_eq!(kind_of(backend.open_file(&file)), ErrorKind::Unreachable);
-        let walked = backend.walk_directory(&ObjectPath::root(), &mut |_, _| panic!("nothing is there"));
-        assert_eq!(kind_of(walked), ErrorKind::Unreachable);
-    };
-    std::fs::rename(&root, parent.path().join("elsewhere")).unwrap();
-    unreachable().await;
-    // The mount point that an unmounted disk leaves behind.
-    std::fs::create_dir(&root).unwrap();
-    unreachable().await;
-    std::fs::remove_dir(&root).unwrap();
-    std::fs::write(&root, "a file").unwrap();
-    unreachable().await;
-    std::fs::remove_file(&root).unwrap();
-    std::fs::rename(parent.path().join("elsewhere"), &root).unwrap();
-    assert_eq!(walk(&backend, "").len(), 1);
-    assert!(backend.check().await.is_ok());
-}
-
-#[test]
-fn a_root_is_known_again_by_what_was_kept_of_it() {
-    let parent = TempDir::new().unwrap();
-    let (root, other) = (parent.path().join("disk"), parent.path().join("other"));
-    std::fs::create_dir(&root).unwrap();
-    let id = LocalBackend::open(&root).unwrap().root_id().unwrap();
-    assert_eq!(id.to_string().parse(), Ok(id));
-    assert!("".parse::<RootId>().is_err() && "1-2-3-4".parse::<RootId>().is_err() && "1".parse::<RootId>().is_err());
-    let settings = BTreeMap::from([("root_id".to_owned(), id.to_string())]);
-    let spec = SourceSpec::from_path(&root, &settings).unwrap();
-    let connect = || LocalBackend::connect(&spec, &Limits::default()).unwrap();
-    assert_eq!(walk(&connect(), "").len(), 0);
-
-    std::fs::rename(&root, &other).unwrap();
-    let while_away = connect();
-    assert_eq!(
-        kind_of(while_away.walk_directory(&ObjectPath::root(), &mut |_, _| ())),
-        ErrorKind::Unreachable
-    );
-    std::fs::create_dir(&root).unwrap();
-    let error = while_away
-        .walk_directory(&ObjectPath::root(), &mut |_, _| ())
-        .unwrap_err();
-    assert!(error.kind() == ErrorKind::Unreachable && error.may_retry(), "{error}");
-    assert!(error.to_string().contains("another folder stands at"), "{error}");
-    std::fs::remove_dir(&root).unwrap();
-    std::fs::rename(&other, &root).unwrap();
-    assert_eq!(walk(&while_away, "").len(), 0);
-
-    let bad = SourceSpec::from_path(&root, &BTreeMap::from([("root_id".into(), "x".into())])).unwrap();
-    assert_eq!(
-        kind_of(LocalBackend::connect(&bad, &Limits::default())),
-        ErrorKind::Settings
-    );
-}
-
-#[test]
-fn a_root_is_a_folder_with_an_absolute_path() {
-    assert_eq!(kind_of(LocalBackend::open(Path::new("relative"))), ErrorKind::Settings);
-    assert_eq!(
-        kind_of(LocalBackend::open(Path::new("/nowhere/at/all"))),
-        ErrorKind::Unreachable
-    );
-    let odd = PathBuf::from(std::ffi::OsString::from_vec(b"/tmp/\xff".to_vec()));
-    assert!(
-        LocalBackend::open(&odd)
-            .unwrap_err()
-            .to_string()
-            .contains("file:///tmp/%FF")
-    );
-}
-
-#[tokio::test]
 async fn a_call_that_nobody_waits_for_keeps_its_permit_until_it_is_over() {
     let (_folder, backend) = folder();
     let (entered, has_entered) = tokio::sync::oneshot::channel();
@@ -597,4 +403,29 @@ async fn a_call_that_nobody_waits_for_keeps_its_permit_until_it_is_over() {
     assert_eq!(backend.permits.available_permits(), all - 1);
     go.send(()).unwrap();
     drop(backend.permits.acquire_many(CONCURRENCY).await.unwrap());
+}
+
+#[test]
+fn times_that_do_not_fit_are_the_nearest_that_do() {
+    assert_eq!(Timestamp::from_parts(i64::MAX, 999_999_999), Timestamp(i64::MAX));
+    assert!(Timestamp::from_parts(i64::MIN, 0) < Timestamp::from_parts(-9_000_000_000, 0));
+    assert_eq!(Timestamp::from_parts(-1, 250_000_000), Timestamp(-750_000_000));
+    let (folder, backend) = folder();
+    for (name, seconds) in [("past", -3_000_000_000_i64), ("future", 14_000_000_000)] {
+        let path = folder.path().join(name);
+        let file = File::create(&path).unwrap();
+        let time = rustix::fs::Timespec {
+            tv_sec: seconds,
+            tv_nsec: 1,
+        };
+        let times = rustix::fs::Timestamps {
+            last_access: time,
+            last_modification: time,
+        };
+        rustix::fs::futimens(&file, &times).unwrap();
+        // What the file system made of it, which may not go so far itself.
+        let real = path.metadata().unwrap();
+        let expected = Timestamp::from_parts(real.mtime(), real.mtime_nsec() as u32);
+        assert_eq!(walk(&backend, "")[name.as_bytes()].modified, Some(expected), "{name}");
+    }
 }

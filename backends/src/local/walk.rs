@@ -8,7 +8,7 @@ use std::mem::MaybeUninit;
 use std::ops::ControlFlow;
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{AtFlags, Mode, OFlags, RawDir, RawDirEntry, Statx, StatxFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, RawDir, RawDirEntry, Statx, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 
 use super::attributes::Origin;
@@ -73,7 +73,11 @@ impl Directory {
     fn new(root: &Opened, fd: OwnedFd) -> Result<Self, Failure> {
         let wanted = StatxFlags::INO | StatxFlags::MNT_ID;
         let stat = rustix::fs::statx(&fd, c"", AtFlags::EMPTY_PATH, wanted).map_err(Failure::Object)?;
-        if stat.stx_mnt_id != root.mount() {
+        // Reading the table of mounts costs more than the rest, so it is read where one file system ends and the next
+        // begins; an old kernel does not tell where that is.
+        let told = stat.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT);
+        let begins = !told || stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT);
+        if begins && stat.stx_mnt_id != root.mount() {
             refuse_our_own(stat.stx_mnt_id)?;
         }
         let origin = beneath::origin(fd.as_fd(), &stat, root.origin()).map_err(Failure::Object)?;
