@@ -164,6 +164,14 @@ impl Version {
         }
     }
 
+    /// Gives the version id, where the version was made of one.
+    pub fn id(&self) -> Option<&[u8]> {
+        match self.0.split_first() {
+            Some((&Self::ID, rest)) => Some(rest),
+            _ => None,
+        }
+    }
+
     fn tagged(tag: u8, rest: &[u8]) -> Self {
         let mut bytes = Vec::with_capacity(1 + rest.len());
         bytes.push(tag);

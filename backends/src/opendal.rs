@@ -1,12 +1,177 @@
-//! Network services, through `OpenDAL`.
+//! Network services through `OpenDAL`: S3, `WebDAV`, FTP, Azure, Google Cloud Storage and the drives.
+//!
+//! This module owns the translation between `OpenDAL`'s words and ours, and nothing else in the crate names an
+//! `OpenDAL` type. Always true here:
+//! - services are called beneath `OpenDAL`'s operator, which trims and folds paths; a name reaches the service as it is
+//!   (see [`path`] for the names that no request can express);
+//! - "not found" becomes [`Presence::Absent`] only when the source itself is known to be there;
+//! - a step towards the source takes one of the source's slots and ends within the request timeout;
+//! - a read gives bytes of the version that was asked for: by a condition on the request where the service takes one,
+//!   else by a look at the object after the read ([`confirm`]).
 
+mod confirm;
+mod fault;
+mod list;
+mod path;
+mod plan;
+mod read;
+mod source;
+mod transport;
+
+use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::{Backend, Limits, Result, Secrets, SourceSpec};
+use ::opendal::layers::{RetryEvent, RetryLayer};
+use ::opendal::{HttpTransporter, OperationContext, Operator};
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::sync::Semaphore;
 
-/// Builds the backend.
-#[allow(clippy::unimplemented, clippy::unused_async, reason = "first landing")]
+use self::confirm::Confirmations;
+use self::plan::Plan;
+use self::source::Source;
+use crate::{
+    Backend, Capabilities, Error, ErrorKind, Limits, Listing, Metadata, ObjectPath, Operation, Presence, Result,
+    Secret, Secrets, SourceSpec, Version,
+};
+
+/// How often a request that failed for a passing reason is sent again. Small, since callers have deadlines.
+const RETRIES: usize = 2;
+/// The first pause before a request is sent again; the next is twice as long, and each varies at random.
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
+
+/// Builds the backend. Nothing is asked of the source yet.
+#[expect(clippy::unused_async, reason = "every kind of source is connected in the same way")]
 pub(crate) async fn connect(spec: &SourceSpec, secrets: &Secrets, limits: &Limits) -> Result<Arc<dyn Backend>> {
-    let _ = (spec, secrets, limits);
-    unimplemented!()
+    Ok(Arc::new(OpendalBackend::build(spec, secrets, limits, None)?))
+}
+
+/// Builds the backend of a drive whose interface is served at another address: a gateway, or a double in a test.
+///
+/// `origin` is the address (`http://host:port`) that takes the place of the service's own.
+pub fn connect_through(
+    spec: &SourceSpec,
+    secrets: &Secrets,
+    limits: &Limits,
+    origin: &str,
+) -> Result<Arc<dyn Backend>> {
+    Ok(Arc::new(OpendalBackend::build(spec, secrets, limits, Some(origin))?))
+}
+
+/// One source on a service that `OpenDAL` speaks to.
+struct OpendalBackend(Arc<Source>);
+
+impl fmt::Debug for OpendalBackend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OpendalBackend")
+            .field("name", &self.0.name)
+            .finish_non_exhaustive()
+    }
+}
+
+impl OpendalBackend {
+    fn build(spec: &SourceSpec, secrets: &Secrets, limits: &Limits, origin: Option<&str>) -> Result<Self> {
+        let refuse = |why: String| {
+            Error::new(
+                ErrorKind::Settings,
+                Operation::Connect,
+                spec.name(),
+                ObjectPath::root(),
+                why,
+            )
+        };
+        let Plan {
+            service,
+            options,
+            prefix,
+            traits,
+        } = Plan::of(spec, secrets).map_err(refuse)?;
+        let concurrency = limits
+            .concurrency
+            .or_else(|| spec.concurrency())
+            .unwrap_or(traits.concurrency)
+            .max(1);
+        let block_size = limits
+            .block_size
+            .or_else(|| spec.block_size())
+            .unwrap_or(traits.block_size);
+        let transport =
+            transport::Transport::new(limits, concurrency, spec.setting("ca_file"), origin).map_err(refuse)?;
+        let known: Vec<Secret> = secrets.values().cloned().collect();
+        // Its own start-up hook does not run in every kind of build.
+        ::opendal::init_default_registry();
+        let operator =
+            Operator::via_iter(service, options).map_err(|error| refuse(fault::describe(&error, None, &known)))?;
+        // Of the operator only the service is kept: the layers that it brings fail a whole listing for one entry.
+        let context = OperationContext::new().with_http_transport(HttpTransporter::new(transport));
+        let retry = RetryLayer::new()
+            .with_max_times(RETRIES)
+            .with_min_delay(RETRY_PAUSE)
+            .with_jitter()
+            .with_notify(|event: RetryEvent<'_>| {
+                // The error itself may hold an address with a signature in it.
+                tracing::debug!(attempt = event.attempt, kind = %event.err.kind(), "asking a source again");
+            });
+        let (context, service) = Operator::from_parts(context, operator.base_service().clone())
+            .layer(retry)
+            .into_parts();
+        let capabilities = Capabilities {
+            block_size,
+            read_size_max: traits.read_size_max.max(block_size),
+            concurrency,
+            posix_attributes: false,
+            identities: traits.identities(),
+            implicit_directories: traits.implicit_directories,
+        };
+        Ok(Self(Arc::new(Source {
+            name: spec.name().to_owned(),
+            capabilities,
+            traits,
+            prefix,
+            service,
+            context,
+            slots: Semaphore::new(concurrency as usize),
+            patience: limits.request_timeout,
+            secrets: known,
+            confirmations: Confirmations::default(),
+        })))
+    }
+}
+
+#[async_trait]
+impl Backend for OpendalBackend {
+    fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    fn capabilities(&self) -> &Capabilities {
+        &self.0.capabilities
+    }
+
+    async fn check(&self) -> Result<()> {
+        self.0.check(Operation::Connect).await
+    }
+
+    async fn stat(&self, path: &ObjectPath) -> Result<Presence<Metadata>> {
+        self.0.stat(path).await
+    }
+
+    async fn list(&self, directory: &ObjectPath) -> Result<Presence<Listing>> {
+        list::list(self.0.clone(), directory).await
+    }
+
+    async fn read(&self, path: &ObjectPath, version: &Version, range: Range<u64>) -> Result<Presence<Bytes>> {
+        self.0.read(path, version, range).await
+    }
+
+    async fn read_link(&self, path: &ObjectPath) -> Result<Presence<Vec<u8>>> {
+        Err(self.0.error(
+            ErrorKind::Unsupported,
+            Operation::ReadLink,
+            path,
+            "this kind of source has no links to read",
+        ))
+    }
 }

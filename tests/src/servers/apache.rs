@@ -85,11 +85,11 @@ impl Apache {
 
 impl Server for Apache {
     fn uri(&self) -> String {
-        format!("webdav://127.0.0.1:{}", self.port.number())
+        format!("webdav://tester@127.0.0.1:{}", self.port.number())
     }
 
     fn settings(&self) -> BTreeMap<String, String> {
-        pairs([("username", "tester")])
+        BTreeMap::new()
     }
 
     fn secrets(&self) -> BTreeMap<String, String> {

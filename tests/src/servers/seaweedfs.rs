@@ -44,7 +44,12 @@ impl SeaweedFs {
             "-ip.bind=127.0.0.1".to_owned(),
             "-master.volumeSizeLimitMB=256".to_owned(),
             "-volume.max=40".to_owned(),
+            // The default of ten seconds is what a restart would take.
+            "-master.electionTimeout=1s".to_owned(),
             "-filer".to_owned(),
+            // Both have ports of their own that a second server would find taken.
+            "-s3.port.iceberg=0".to_owned(),
+            "-s3.port.lance=0".to_owned(),
             "-s3".to_owned(),
             format!("-s3.port={}", number(0)),
             format!("-filer.port={}", number(1)),

@@ -88,10 +88,7 @@ impl Server for Sshd {
     }
 
     fn settings(&self) -> BTreeMap<String, String> {
-        pairs([
-            ("key", &self.key.display().to_string()),
-            ("known_hosts_strategy", "accept"),
-        ])
+        pairs([("key", &self.key.display().to_string()), ("known_hosts", "accept")])
     }
 
     fn secrets(&self) -> BTreeMap<String, String> {

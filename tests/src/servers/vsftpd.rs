@@ -28,7 +28,7 @@ impl Vsftpd {
         let conf = folder.path().join("vsftpd.conf");
         let text = format!(
             "listen=YES\nlisten_address=127.0.0.1\nlisten_port={port}\nbackground=NO\nanonymous_enable=NO\n\
-             local_enable=YES\nwrite_enable=YES\nguest_enable=YES\nguest_username=nobody\nvirtual_use_local_privs=YES\n\
+             local_enable=YES\nwrite_enable=YES\nguest_enable=YES\nguest_username=daemon\nvirtual_use_local_privs=YES\n\
              pam_service_name=manifold-tests\nlocal_root={root}\nchroot_local_user=YES\nallow_writeable_chroot=YES\n\
              seccomp_sandbox=NO\nxferlog_enable=NO\nsecure_chroot_dir=/run/vsftpd/empty\npasv_address=127.0.0.1\n\
              force_dot_files=YES\nmax_clients=200\nmax_per_ip=200\ndelay_failed_login=0\nuse_localtime=NO\n\

@@ -1,0 +1,320 @@
+//! The source behind the backend: one step towards it at a time, and what its answers mean.
+
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+use ::opendal::OperationContext;
+use ::opendal::options::ListOptions;
+use ::opendal::raw::{OpList, OpStat, Servicer, oio};
+use futures::FutureExt;
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use super::confirm::Confirmations;
+use super::plan::Traits;
+use super::transport::Answer;
+use super::{fault, path, transport};
+use crate::{
+    Capabilities, Error, ErrorKind, Identity, Kind, Metadata, ObjectPath, Operation, Presence, Result, Secret,
+    Timestamp, Version,
+};
+
+/// What the backend, its listings and its confirmations share.
+pub(super) struct Source {
+    pub(super) name: String,
+    pub(super) capabilities: Capabilities,
+    pub(super) traits: Traits,
+    pub(super) prefix: String,
+    pub(super) service: Servicer,
+    pub(super) context: OperationContext,
+    pub(super) slots: Semaphore,
+    pub(super) patience: Duration,
+    pub(super) secrets: Vec<Secret>,
+    pub(super) confirmations: Confirmations,
+}
+
+impl Source {
+    pub(super) fn error(
+        &self,
+        kind: ErrorKind,
+        operation: Operation,
+        path: &ObjectPath,
+        why: impl Into<String>,
+    ) -> Error {
+        Error::new(kind, operation, self.name.as_str(), path.clone(), why.into())
+    }
+
+    /// Asks the source one thing, in a slot of its own.
+    pub(super) async fn ask<T>(
+        &self,
+        operation: Operation,
+        path: &ObjectPath,
+        step: impl Future<Output = ::opendal::Result<T>> + Send,
+    ) -> Result<Presence<T>> {
+        let _slot = self.slot().await;
+        Ok(match self.step(operation, path, step).await? {
+            Presence::Found((value, _)) => Presence::Found(value),
+            Presence::Absent => Presence::Absent,
+        })
+    }
+
+    /// Waits for one of the source's slots.
+    pub(super) async fn slot(&self) -> SemaphorePermit<'_> {
+        self.slots
+            .acquire()
+            .await
+            .expect("invariant: the semaphore is never closed")
+    }
+
+    /// Takes one step towards the source: within the timeout, and without being torn down by a service that panics over
+    /// what a server sent. The caller holds a slot.
+    pub(super) async fn step<T>(
+        &self,
+        operation: Operation,
+        path: &ObjectPath,
+        step: impl Future<Output = ::opendal::Result<T>> + Send,
+    ) -> Result<Presence<(T, Answer)>> {
+        let guarded = transport::observe(AssertUnwindSafe(step).catch_unwind());
+        let Ok((outcome, answer)) = tokio::time::timeout(self.patience, guarded).await else {
+            let why = format!("no answer within {} s", self.patience.as_secs_f32());
+            return Err(self.error(ErrorKind::TimedOut, operation, path, why));
+        };
+        match outcome {
+            Ok(Ok(value)) => Ok(Presence::Found((value, answer))),
+            Ok(Err(error)) => match fault::classify(&error, answer.status) {
+                None => Ok(Presence::Absent),
+                Some(kind) => {
+                    // The whole source is refused, rather than one object of it.
+                    let whole = path.is_root();
+                    let kind = match kind {
+                        ErrorKind::PermissionDenied if whole => ErrorKind::CredentialsRefused,
+                        kind => kind,
+                    };
+                    Err(self.error(
+                        kind,
+                        operation,
+                        path,
+                        fault::describe(&error, answer.status, &self.secrets),
+                    ))
+                }
+            },
+            Err(_panic) => {
+                let why = "the server's answer could not be understood";
+                Err(self.error(ErrorKind::Nonsense, operation, path, why))
+            }
+        }
+    }
+
+    /// Makes sure that the source itself is there and takes the credentials.
+    pub(super) async fn check(&self, operation: Operation) -> Result<()> {
+        let root = ObjectPath::root();
+        let there = if self.traits.implicit_directories {
+            // An empty prefix is no reason to refuse; a missing bucket is an error of its own.
+            self.any_beneath(operation, &root).await?;
+            true
+        } else {
+            let raw = self.raw(operation, &root, true)?;
+            if self.traits.root_needs_listing && self.prefix.is_empty() {
+                matches!(self.first_entry(operation, &root).await?, Presence::Found(_))
+            } else {
+                let looked = self
+                    .ask(
+                        operation,
+                        &root,
+                        self.service.stat_dyn(&self.context, &raw, OpStat::default()),
+                    )
+                    .await?;
+                matches!(looked, Presence::Found(_))
+            }
+        };
+        if there {
+            return Ok(());
+        }
+        Err(self.error(
+            ErrorKind::NoSuchSource,
+            operation,
+            &root,
+            "the server answers, but has no such folder",
+        ))
+    }
+
+    /// Turns "not found" into absence, once the source itself is known to be there.
+    pub(super) async fn absent<T>(&self, operation: Operation) -> Result<Presence<T>> {
+        self.check(operation).await?;
+        Ok(Presence::Absent)
+    }
+
+    pub(super) async fn first_entry(
+        &self,
+        operation: Operation,
+        directory: &ObjectPath,
+    ) -> Result<Presence<Option<oio::Entry>>> {
+        let raw = self.raw(operation, directory, true)?;
+        let options = OpList::from(ListOptions {
+            limit: Some(1),
+            ..ListOptions::default()
+        });
+        self.ask(operation, directory, async {
+            let mut lister = self.service.list_dyn(&self.context, &raw, options)?;
+            lister.next_dyn().await
+        })
+        .await
+    }
+
+    /// Tells whether anything lies beneath a prefix of an object store.
+    pub(super) async fn any_beneath(&self, operation: Operation, directory: &ObjectPath) -> Result<bool> {
+        match self.first_entry(operation, directory).await? {
+            Presence::Found(entry) => Ok(entry.is_some()),
+            // Only the bucket itself can be missing when a prefix is listed.
+            Presence::Absent => {
+                let why = "the bucket or container does not exist";
+                Err(self.error(ErrorKind::NoSuchSource, operation, &ObjectPath::root(), why))
+            }
+        }
+    }
+
+    pub(super) async fn stat(&self, path: &ObjectPath) -> Result<Presence<Metadata>> {
+        if path.is_root() {
+            self.check(Operation::Stat).await?;
+            return Ok(Presence::Found(directory(None)));
+        }
+        if self.traits.implicit_directories {
+            // A directory wins over an object of the same name, so both questions are asked, at once.
+            let (beneath, object) = tokio::join!(
+                self.any_beneath(Operation::Stat, path),
+                self.stat_object(Operation::Stat, path)
+            );
+            if beneath? {
+                return Ok(Presence::Found(directory(None)));
+            }
+            return match object? {
+                Presence::Found(metadata) => Ok(Presence::Found(metadata)),
+                Presence::Absent => self.stat_marker(path).await,
+            };
+        }
+        match self.stat_object(Operation::Stat, path).await? {
+            Presence::Found(metadata) => Ok(Presence::Found(metadata)),
+            Presence::Absent => self.missing(Operation::Stat, path).await,
+        }
+    }
+
+    /// Looks for the object `path/`, which stands for an empty directory of an object store.
+    pub(super) async fn stat_marker(&self, path: &ObjectPath) -> Result<Presence<Metadata>> {
+        let raw = self.raw(Operation::Stat, path, true)?;
+        let step = self.service.stat_dyn(&self.context, &raw, OpStat::default());
+        Ok(match self.ask(Operation::Stat, path, step).await? {
+            Presence::Found(_) => Presence::Found(directory(None)),
+            Presence::Absent => Presence::Absent,
+        })
+    }
+
+    /// Gives the attributes of exactly one object, without a look at what may lie beneath its name.
+    pub(super) async fn stat_object(&self, operation: Operation, path: &ObjectPath) -> Result<Presence<Metadata>> {
+        let raw = self.raw(operation, path, false)?;
+        if self.traits.implicit_directories && raw.ends_with('/') {
+            let marker = self.marker(operation, path, &raw).await?;
+            return Ok(marker.map_or(Presence::Absent, Presence::Found));
+        }
+        let step = self.service.stat_dyn(&self.context, &raw, OpStat::default());
+        match self.ask(operation, path, step).await? {
+            Presence::Absent => Ok(Presence::Absent),
+            Presence::Found(reply) => match self.metadata(&reply.into_metadata()) {
+                Some(metadata) => Ok(Presence::Found(metadata)),
+                None => Err(self.error(
+                    ErrorKind::Unsupported,
+                    operation,
+                    path,
+                    "neither a file nor a directory",
+                )),
+            },
+        }
+    }
+
+    /// Gives the object whose key ends in a slash, if it holds bytes; without any it only stands for a directory.
+    /// `OpenDAL` takes it for a directory either way, so that its length is taken from the answer.
+    pub(super) async fn marker(&self, operation: Operation, path: &ObjectPath, raw: &str) -> Result<Option<Metadata>> {
+        let _slot = self.slot().await;
+        let step = self.service.stat_dyn(&self.context, raw, OpStat::default());
+        let Presence::Found((reply, answer)) = self.step(operation, path, step).await? else {
+            return Ok(None);
+        };
+        let seen = reply.into_metadata();
+        Ok(answer
+            .object_length
+            .filter(|size| *size > 0)
+            .map(|size| self.file(&seen, size)))
+    }
+
+    /// Answers for an object that the source does not have.
+    pub(super) async fn missing<T>(&self, operation: Operation, path: &ObjectPath) -> Result<Presence<T>> {
+        if path::may_be_garbled(path.as_bytes()) {
+            let why = "the name is not UTF-8 on the server, and cannot be asked for";
+            return Err(self.error(ErrorKind::BadPath, operation, path, why));
+        }
+        self.absent(operation).await
+    }
+
+    /// Gives what we say of an object, or `None` if it is neither file nor directory.
+    pub(super) fn metadata(&self, seen: &::opendal::Metadata) -> Option<Metadata> {
+        if seen.is_dir() {
+            return Some(directory(if self.traits.implicit_directories {
+                None
+            } else {
+                self.modified(seen)
+            }));
+        }
+        seen.is_file().then(|| self.file(seen, seen.content_length()))
+    }
+
+    pub(super) fn file(&self, seen: &::opendal::Metadata, size: u64) -> Metadata {
+        let modified = self.modified(seen);
+        Metadata {
+            kind: Kind::File,
+            size,
+            modified,
+            version: self.traits.version(seen, size, modified),
+            identity: self.traits.identity(seen, size),
+            ..directory(None)
+        }
+    }
+
+    pub(super) fn modified(&self, seen: &::opendal::Metadata) -> Option<Timestamp> {
+        let nanoseconds = seen.last_modified()?.into_inner().as_nanosecond();
+        let rounded = nanoseconds - nanoseconds.rem_euclid(self.traits.time_unit_ns);
+        Some(Timestamp(i64::try_from(rounded).unwrap_or(if rounded < 0 {
+            i64::MIN
+        } else {
+            i64::MAX
+        })))
+    }
+}
+
+/// Gives the attributes of a directory.
+pub(super) fn directory(modified: Option<Timestamp>) -> Metadata {
+    let version = modified.map_or_else(Version::default, |time| {
+        Version::from_stat(0, time, Timestamp::default(), 0)
+    });
+    Metadata {
+        kind: Kind::Directory,
+        size: 0,
+        modified,
+        changed: None,
+        created: None,
+        mode: None,
+        owner: None,
+        links: 1,
+        device: 0,
+        version,
+        identity: None,
+    }
+}
+
+/// Derives an identity from a name of the content: equal for equal bytes, wherever they lie.
+pub(super) fn identity(content_name: &str, size: u64) -> Identity {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&size.to_le_bytes());
+    hasher.update(content_name.as_bytes());
+    let mut bytes = [0; 16];
+    hasher.finalize_xof().fill(&mut bytes);
+    Identity(bytes)
+}

@@ -1,0 +1,75 @@
+//! The contract: what every backend does alike, each shown against its real server.
+//!
+//! A group of properties is one test, which starts a server of its own and checks them one after the other, naming the
+//! one that it is at; so the suite runs as well in one process as in one process for each test.
+
+#[path = "contract/failing.rs"]
+mod failing;
+#[path = "contract/listing.rs"]
+mod listing;
+#[path = "contract/reading.rs"]
+mod reading;
+#[path = "contract/subject.rs"]
+mod subject;
+
+use subject::Subject;
+
+/// Runs one property after the other, and says which it was that did not hold.
+macro_rules! properties {
+    ($subject:expr, $($module:ident::$property:ident),* $(,)?) => {{
+        let subject = $subject;
+        $(
+            println!("{}: {}", subject.name(), stringify!($property));
+            $module::$property(&subject).await;
+        )*
+    }};
+}
+
+/// Makes the tests of one backend.
+macro_rules! contract {
+    ($($backend:ident),* $(,)?) => {$(
+        mod $backend {
+            use super::*;
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn lists_what_is_there() {
+                properties!(
+                    Subject::$backend().await,
+                    listing::an_empty_root_lists_as_empty,
+                    listing::odd_names_survive,
+                    listing::a_name_that_is_not_text_spoils_nothing,
+                    listing::directories_nest_and_may_be_empty,
+                    listing::a_listing_and_a_look_agree,
+                    listing::what_is_missing_is_absent,
+                    listing::ten_thousand_names_are_all_listed,
+                );
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn reads_the_version_that_was_asked_for() {
+                properties!(
+                    Subject::$backend().await,
+                    reading::every_range_gives_its_bytes,
+                    reading::an_empty_file_is_found,
+                    reading::many_readers_read_at_once,
+                    reading::a_changed_file_is_not_read_as_the_old_one,
+                    reading::a_missing_file_is_absent,
+                    reading::bytes_past_four_gigabytes_are_reached,
+                );
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn fails_honestly() {
+                properties!(
+                    Subject::$backend().await,
+                    failing::wrong_credentials_are_named,
+                    failing::a_source_that_does_not_exist_is_named,
+                    failing::a_server_that_says_nothing_is_left_by_the_deadline,
+                    failing::a_killed_server_is_unreachable_and_comes_back,
+                );
+            }
+        }
+    )*};
+}
+
+contract!(s3, webdav, webdav_without_etags, sftp, ftp, azblob, gcs);

@@ -1,0 +1,216 @@
+//! Listings and looks.
+
+use std::collections::BTreeSet;
+use std::thread;
+
+use manifold_backends::{ErrorKind, Kind, ObjectPath, Presence};
+
+use crate::subject::{Subject, told, within};
+
+/// Threads that fill a server.
+const HANDS: usize = 8;
+
+const ODD_NAMES: &[&[u8]] = &[
+    b"two words",
+    b" leading",
+    b"trailing ",
+    b"per%cent",
+    b"%41",
+    b"100%25",
+    b"quest?ion",
+    b"ha#sh",
+    b"plus+plus",
+    b"quo\"te",
+    b"apos'trophe",
+    b"amp&amp;ersand",
+    b"semi;colon",
+    b"com,ma",
+    b"back\\slash",
+    b"co:lon",
+    b"st*ar",
+    b"<angle>",
+    b"pi|pe",
+    b"ti~lde",
+    b"a@b",
+    b"eq=ual",
+    b"dol$lar",
+    b"[bracket]",
+    b"{brace}",
+    b"ca^ret",
+    b"ba`ck",
+    b"(round)!",
+    b"-dash",
+    b".hidden",
+    b"..two dots",
+    b"...",
+    b"new\nline",
+    b"carriage\rreturn",
+    b"tab\there",
+    "caf\u{e9}".as_bytes(),
+    "cafe\u{301}".as_bytes(),
+    "\u{1f98a} fox \u{1f469}\u{200d}\u{1f680}".as_bytes(),
+    "\u{5b57}\u{0627}\u{0644}".as_bytes(),
+    "ß".as_bytes(),
+    &[b'x'; 255],
+];
+
+pub(crate) async fn an_empty_root_lists_as_empty(subject: &Subject) {
+    assert_eq!(subject.list(b"").await, []);
+    assert_eq!(subject.stat(b"").await.kind, Kind::Directory);
+    within(subject.backend.check())
+        .await
+        .unwrap_or_else(|error| panic!("{}", told(&error)));
+}
+
+pub(crate) async fn odd_names_survive(subject: &Subject) {
+    let names: Vec<&[u8]> = ODD_NAMES
+        .iter()
+        .copied()
+        .filter(|name| !subject.traits.impossible.contains(name))
+        .collect();
+    for directory in [&b"odd"[..], b"odd/a directory #1 %20?"] {
+        for name in &names {
+            let mut path = directory.to_vec();
+            path.push(b'/');
+            path.extend_from_slice(name);
+            subject.server.put(&path, name);
+        }
+        let listed = subject.list(directory).await;
+        let seen: BTreeSet<&[u8]> = listed
+            .iter()
+            .filter(|child| child.metadata.kind == Kind::File)
+            .map(|child| child.name.as_slice())
+            .collect();
+        let put: BTreeSet<&[u8]> = names.iter().copied().collect();
+        let text = |names: Vec<&&[u8]>| {
+            names
+                .iter()
+                .map(|name| name.escape_ascii().to_string())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            text(put.difference(&seen).collect()),
+            text(seen.difference(&put).collect()),
+            "missing and made up"
+        );
+        for child in listed.iter().filter(|child| child.metadata.kind == Kind::File) {
+            assert_eq!(
+                child.metadata.size,
+                child.name.len() as u64,
+                "{}",
+                child.name.escape_ascii()
+            );
+            let path = ObjectPath::from_bytes(directory).join(&child.name);
+            let size = child.metadata.size;
+            assert_eq!(subject.read(path.as_bytes(), 0..size).await, child.name, "{path}");
+        }
+    }
+}
+
+pub(crate) async fn a_name_that_is_not_text_spoils_nothing(subject: &Subject) {
+    if !subject.traits.raw_names {
+        return;
+    }
+    subject.put("raw/good", b"good");
+    subject.server.put(b"raw/bad \xff\xfe", b"bad");
+    let listed = subject.list(b"raw").await;
+    assert!(
+        listed.iter().any(|child| child.name == b"good"),
+        "the good name is listed"
+    );
+    let Some(bad) = listed.iter().find(|child| child.name != b"good") else {
+        panic!("the other name is listed too");
+    };
+    let path = ObjectPath::from_bytes("raw").join(&bad.name);
+    match within(subject.backend.stat(&path)).await {
+        Ok(Presence::Found(metadata)) => assert_eq!(metadata.size, 3),
+        Ok(Presence::Absent) => panic!("what is listed is not absent"),
+        Err(error) => assert_eq!(error.kind(), ErrorKind::BadPath, "{error}"),
+    }
+}
+
+pub(crate) async fn directories_nest_and_may_be_empty(subject: &Subject) {
+    let deep: Vec<String> = (0..50).map(|level| format!("d{level}")).collect();
+    let mut path = format!("deep/{}", deep.join("/"));
+    subject.put(&format!("{path}/leaf"), b"leaf");
+    assert_eq!(subject.read(format!("{path}/leaf").as_bytes(), 0..4).await, b"leaf");
+    let listed = subject.list(path.as_bytes()).await;
+    assert_eq!(listed.len(), 1, "{listed:?}");
+    while let Some((parent, name)) = path.rsplit_once('/') {
+        let listed = subject.list(parent.as_bytes()).await;
+        assert_eq!(listed.len(), 1, "{parent}: {listed:?}");
+        assert_eq!(
+            (listed[0].name.as_slice(), listed[0].metadata.kind),
+            (name.as_bytes(), Kind::Directory)
+        );
+        assert_eq!(subject.stat(path.as_bytes()).await.kind, Kind::Directory, "{path}");
+        path = parent.to_owned();
+    }
+    if subject.traits.empty_directories {
+        subject.server.make_directory(b"nest/empty");
+        assert_eq!(subject.list(b"nest/empty").await, []);
+        assert_eq!(subject.stat(b"nest/empty").await.kind, Kind::Directory);
+    }
+}
+
+pub(crate) async fn a_listing_and_a_look_agree(subject: &Subject) {
+    for name in ["one", "two", "three"] {
+        subject.put(&format!("agree/{name}"), name.as_bytes());
+        subject.put(&format!("agree/folder {name}/file"), b"");
+    }
+    for child in subject.list(b"agree").await {
+        let path = ObjectPath::from_bytes("agree").join(&child.name);
+        assert_eq!(subject.stat(path.as_bytes()).await, child.metadata, "{path}");
+    }
+}
+
+pub(crate) async fn what_is_missing_is_absent(subject: &Subject) {
+    subject.put("there/file", b"there");
+    for path in ["missing", "there/missing", "missing/below/it", "there/file/below"] {
+        match within(subject.backend.stat(&ObjectPath::from_bytes(path))).await {
+            Ok(Presence::Absent) => {}
+            Ok(Presence::Found(metadata)) => panic!("{path}: {metadata:?}"),
+            // What lies below a file is refused by some servers, each in its own words.
+            Err(_) if path == "there/file/below" => {}
+            Err(error) => panic!("{path}: {}", told(&error)),
+        }
+    }
+    if subject.backend.capabilities().implicit_directories {
+        assert_eq!(subject.list(b"missing").await, []);
+        return;
+    }
+    for path in ["missing", "there/missing", "missing/below/it"] {
+        match within(subject.backend.list(&ObjectPath::from_bytes(path))).await {
+            Ok(Presence::Absent) => {}
+            Ok(Presence::Found(_)) => panic!("{path} was listed"),
+            Err(error) => panic!("{path}: {}", told(&error)),
+        }
+    }
+    let file = within(subject.backend.list(&ObjectPath::from_bytes("there/file"))).await;
+    let Err(error) = file else {
+        panic!("a file was listed as a directory, or is absent")
+    };
+    assert_eq!(error.kind(), ErrorKind::NotADirectory, "{error}");
+}
+
+pub(crate) async fn ten_thousand_names_are_all_listed(subject: &Subject) {
+    const COUNT: usize = 10_000;
+    thread::scope(|scope| {
+        for hand in 0..HANDS {
+            scope.spawn(move || {
+                for number in (hand..COUNT).step_by(HANDS) {
+                    subject.put(&format!("many/name {number:05}"), b"x");
+                }
+            });
+        }
+    });
+    let listed = subject.list(b"many").await;
+    let names: BTreeSet<Vec<u8>> = listed.iter().map(|child| child.name.clone()).collect();
+    assert_eq!(listed.len(), COUNT);
+    assert_eq!(
+        names,
+        (0..COUNT)
+            .map(|number| format!("name {number:05}").into_bytes())
+            .collect()
+    );
+}
