@@ -1,1 +1,38 @@
-//! placeholder
+//! The file system of a library, as no kernel in particular sees it: resolve, handles, blocks, prefetch.
+//!
+//! It answers what the catalog knows at once, and brings bytes of sources through a block cache. Each adaptor under
+//! `mount/` turns one kernel's requests into calls of [`Vfs`], and [`Event`]s into that kernel's notifications.
+//!
+//! Always true here:
+//! - no type of a kernel, of `OpenDAL` or of SMB is named;
+//! - a request is answered within its deadline, whatever its source does;
+//! - the bytes of one read are of one version;
+//! - memory for file contents stays within one budget.
+
+mod answer;
+mod attributes;
+pub mod cache;
+mod counters;
+mod directory;
+mod error;
+mod events;
+mod fetch;
+mod handle;
+mod open;
+mod prefetch;
+mod read;
+mod settings;
+mod sync;
+mod vfs;
+
+pub use answer::Answer;
+pub use attributes::{Attributes, FilesystemTotals, NameMatch};
+pub use cache::BlockCache;
+pub use counters::{Counters, SourceCounters};
+pub use directory::{Cursor, DirectoryHandle, DirectoryItem};
+pub use error::{Cause, Error};
+pub use events::{Event, EventStream, Received};
+pub use handle::{Access, Backing, Handle, Opened};
+pub use manifold_catalog::{EntryId, Kind, SourceId};
+pub use settings::Settings;
+pub use vfs::Vfs;

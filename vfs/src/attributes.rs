@@ -1,0 +1,77 @@
+//! What the file system says of one entry, in its own words.
+
+use manifold_catalog::{Details, Entry, EntryId, Kind};
+
+/// The unit of [`Attributes::blocks`], in bytes, as `stat` counts them.
+const STAT_BLOCK: u64 = 512;
+
+/// What `stat` needs to know of one entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attributes {
+    /// The entry, which is its inode number too.
+    pub id: EntryId,
+    /// What sort of thing it is.
+    pub kind: Kind,
+    /// Length in bytes.
+    pub size: u64,
+    /// Length in units of 512 bytes.
+    pub blocks: u64,
+    /// Last change of the bytes, in nanoseconds since 1970-01-01 UTC.
+    pub modified_ns: i64,
+    /// Last change of the attributes, in the same unit.
+    pub changed_ns: i64,
+    /// Birth time, where it is known, in the same unit.
+    pub created_ns: Option<i64>,
+    /// Permission bits (`0o7777`).
+    pub mode: u16,
+    /// Owner and group; `None` stands for whoever owns the mount.
+    pub owner: Option<(u32, u32)>,
+    /// Number of hard links.
+    pub links: u32,
+    /// Device number of a device node, else 0.
+    pub device: u64,
+}
+
+impl Attributes {
+    /// Makes them of the catalog's hot row alone: all but birth time and device number.
+    pub(crate) fn of(entry: &Entry) -> Self {
+        Self {
+            id: entry.id,
+            kind: entry.kind,
+            size: entry.size,
+            blocks: entry.size.div_ceil(STAT_BLOCK),
+            modified_ns: entry.modified_ns,
+            changed_ns: entry.changed_ns,
+            created_ns: None,
+            mode: entry.mode,
+            owner: entry.owner,
+            links: entry.links,
+            device: 0,
+        }
+    }
+
+    /// Adds what only the catalog's cold row knows.
+    pub(crate) fn with(mut self, details: &Details) -> Self {
+        self.created_ns = details.created_ns;
+        self.device = details.device;
+        self
+    }
+}
+
+/// How a name is compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NameMatch {
+    /// Byte for byte.
+    Exact,
+    /// Without regard to case, an exact match first.
+    Fold,
+}
+
+/// The size of the whole file system, for `df`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FilesystemTotals {
+    /// Number of entries known.
+    pub entries: u64,
+    /// Sum of the sizes of all files known, in bytes.
+    pub bytes: u64,
+}

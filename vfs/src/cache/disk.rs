@@ -1,0 +1,519 @@
+//! The disk tier: which objects have files, the thread that writes them, and the room that they may take.
+//!
+//! Always true:
+//! - nothing here is ever an error to a reader: what cannot be read counts as missing, what cannot be written is left
+//!   out, with a line in the log when it begins and a count for each;
+//! - the reply path waits for no write: blocks go through a bounded queue to one thread, and are left out when it is full;
+//! - before a block is written, room has been made for it.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use parking_lot::{Condvar, Mutex};
+
+use super::evict::{Occupied, Residents, Uses};
+use super::key::{DiskKey, ObjectKey, Shape, SourceTag, parse_hex};
+use super::object::{Found, HandedOut, Paths, StoredObject, remove_files};
+use crate::counters::{Tally, add};
+
+/// How many objects' files are kept open.
+const OPEN_MAX: usize = 128;
+/// For how long nothing is written after the disk refused a write.
+const PAUSE: Duration = Duration::from_secs(30);
+/// Objects larger than this make room in parts.
+const PARTIAL_MIN: u64 = 64 << 20;
+/// The least that is put out of a large object at once.
+const PARTIAL_STEP: u64 = 32 << 20;
+/// What a block may cost beyond its own bytes, in its map and in the file system's rounding.
+const BLOCK_SLACK: u64 = 16 << 10;
+
+/// What checking all blocks came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Checked {
+    pub(crate) objects: u64,
+    pub(crate) blocks: u64,
+    pub(crate) bytes: u64,
+    pub(crate) bad: u64,
+}
+
+/// The disk tier.
+#[derive(Debug)]
+pub(crate) struct DiskTier {
+    shared: Arc<Shared>,
+    writer: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    root: PathBuf,
+    tally: Arc<Tally>,
+    /// Held while files are written or removed. Taken before `open` and `known`, never on the reply path.
+    ledger: Mutex<Ledger>,
+    open: Mutex<OpenObjects>,
+    /// Every object that has files, as far as they were found yet.
+    known: Mutex<HashMap<DiskKey, Uses>>,
+    /// Whether all that earlier runs left behind has been found.
+    searched: AtomicBool,
+    failing: AtomicBool,
+    queue: Mutex<Queue>,
+    queue_max: u64,
+    arrived: Condvar,
+    settled: Condvar,
+}
+
+#[derive(Debug)]
+struct Ledger {
+    residents: Residents,
+    /// Removed, but still open somewhere: its bytes are free only when the last one lets go.
+    orphans: Vec<(Weak<StoredObject>, u64)>,
+    paused_until: Option<Instant>,
+}
+
+#[derive(Debug, Default)]
+struct OpenObjects {
+    objects: HashMap<DiskKey, Arc<StoredObject>>,
+    order: VecDeque<DiskKey>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    blocks: VecDeque<(Shape, u64, Bytes)>,
+    bytes: u64,
+    busy: bool,
+    stop: bool,
+}
+
+impl DiskTier {
+    /// Starts the tier in a folder, which is made if it is not there. At most `limit` bytes are kept in it, and at most `queue_max`
+    /// bytes wait to be written.
+    pub(crate) fn start(root: &Path, limit: u64, queue_max: u64, tally: Arc<Tally>) -> io::Result<Self> {
+        let shared = Arc::new(Shared {
+            root: root.to_path_buf(),
+            tally,
+            ledger: Mutex::new(Ledger {
+                residents: Residents::new(limit),
+                orphans: Vec::new(),
+                paused_until: None,
+            }),
+            open: Mutex::default(),
+            known: Mutex::default(),
+            searched: AtomicBool::new(false),
+            failing: AtomicBool::new(false),
+            queue: Mutex::new(Queue {
+                busy: true,
+                ..Queue::default()
+            }),
+            queue_max,
+            arrived: Condvar::new(),
+            settled: Condvar::new(),
+        });
+        let thread = std::thread::Builder::new().name("manifold-cache".to_owned());
+        let writer = thread.spawn({
+            let shared = Arc::clone(&shared);
+            move || shared.run()
+        })?;
+        Ok(Self {
+            shared,
+            writer: Some(writer),
+        })
+    }
+
+    /// Tells whether a block may be there. `false` is certain.
+    pub(crate) fn may_contain(&self, shape: Shape, index: u64) -> bool {
+        if let Some(object) = self.shared.open.lock().objects.get(&shape.key) {
+            return object.contains(index);
+        }
+        !self.shared.searched.load(Ordering::Acquire) || self.shared.known.lock().contains_key(&shape.key)
+    }
+
+    /// Reads a block. Blocks the thread.
+    pub(crate) fn read(&self, shape: Shape, index: u64) -> Option<Bytes> {
+        let object = self.shared.load(shape.key)?;
+        if object.shape() != shape {
+            return None;
+        }
+        match object.read(index) {
+            Ok(Found::Block(bytes)) => Some(bytes),
+            Ok(Found::Missing) => None,
+            Ok(Found::Bad) => {
+                add(&self.shared.tally.disk_blocks_bad, 1);
+                tracing::warn!(object = %shape.key.object, index, "a cached block is damaged and is fetched again");
+                None
+            }
+            Err(error) => {
+                self.shared.report("read a block", &error);
+                None
+            }
+        }
+    }
+
+    /// Gives the file of an object that is whole. Takes a few system calls at most.
+    pub(crate) fn hand_out(&self, shape: Shape) -> Option<HandedOut> {
+        self.shared.load(shape.key).filter(|it| it.shape() == shape)?.hand_out()
+    }
+
+    /// Leaves a block to be written, unless too much is waiting already.
+    pub(crate) fn write(&self, shape: Shape, index: u64, bytes: Bytes) {
+        let mut queue = self.shared.queue.lock();
+        if queue.bytes + bytes.len() as u64 > self.shared.queue_max {
+            drop(queue);
+            add(&self.shared.tally.disk_blocks_skipped, 1);
+            return;
+        }
+        queue.bytes += bytes.len() as u64;
+        queue.blocks.push_back((shape, index, bytes));
+        self.shared.arrived.notify_one();
+    }
+
+    /// Waits until all that was left to be written has been.
+    pub(crate) fn settle(&self) {
+        let mut queue = self.shared.queue.lock();
+        while !queue.stop && (queue.busy || !queue.blocks.is_empty()) {
+            self.shared.settled.wait(&mut queue);
+        }
+    }
+
+    /// Gives the bytes in use, those of removed files that are still open among them, and the limit.
+    pub(crate) fn used(&self) -> (u64, u64) {
+        let mut ledger = self.shared.ledger.lock();
+        (ledger.used(), ledger.residents.limit())
+    }
+
+    /// Sums up by source.
+    pub(crate) fn by_source(&self) -> HashMap<SourceTag, Occupied> {
+        self.shared.ledger.lock().residents.by_source()
+    }
+
+    /// Removes all objects of one source, or all. Gives the bytes that they occupied.
+    pub(crate) fn clear(&self, source: Option<SourceTag>) -> io::Result<u64> {
+        {
+            let mut queue = self.shared.queue.lock();
+            queue
+                .blocks
+                .retain(|(shape, ..)| source.is_some_and(|it| it != shape.key.source));
+            queue.bytes = queue.blocks.iter().map(|(.., bytes)| bytes.len() as u64).sum();
+        }
+        let mut ledger = self.shared.ledger.lock();
+        let mut bytes = 0;
+        for key in ledger.residents.keys(source) {
+            bytes += self.shared.remove(&mut ledger, key)?;
+        }
+        Ok(bytes)
+    }
+
+    /// Reads every block, and drops those that are damaged. Blocks the thread for long.
+    pub(crate) fn verify(&self) -> Checked {
+        self.settle();
+        let keys = self.shared.ledger.lock().residents.keys(None);
+        let mut checked = Checked::default();
+        for key in keys {
+            let Some(object) = self.shared.load(key) else { continue };
+            checked.objects += 1;
+            for index in object.indexes() {
+                match object.read(index) {
+                    Ok(Found::Block(bytes)) => {
+                        checked.blocks += 1;
+                        checked.bytes += bytes.len() as u64;
+                    }
+                    Ok(Found::Missing) => {}
+                    Ok(Found::Bad) => {
+                        add(&self.shared.tally.disk_blocks_bad, 1);
+                        checked.bad += 1;
+                    }
+                    Err(error) => {
+                        self.shared.report("verify a block", &error);
+                        checked.bad += 1;
+                    }
+                }
+            }
+        }
+        checked
+    }
+}
+
+impl Drop for DiskTier {
+    fn drop(&mut self) {
+        self.shared.queue.lock().stop = true;
+        self.shared.arrived.notify_all();
+        self.shared.settled.notify_all();
+        if let Some(writer) = self.writer.take()
+            && writer.join().is_err()
+        {
+            tracing::error!("the disk cache's thread has panicked");
+        }
+    }
+}
+
+impl Ledger {
+    fn used(&mut self) -> u64 {
+        self.orphans.retain(|(object, _)| object.strong_count() > 0);
+        self.residents.used() + self.orphans.iter().map(|(_, bytes)| bytes).sum::<u64>()
+    }
+}
+
+impl Shared {
+    /// The writer's life.
+    fn run(&self) {
+        self.search();
+        loop {
+            let (shape, index, bytes) = {
+                let mut queue = self.queue.lock();
+                loop {
+                    queue.busy = false;
+                    if queue.stop {
+                        return;
+                    }
+                    if let Some(next) = queue.blocks.pop_front() {
+                        queue.busy = true;
+                        break next;
+                    }
+                    self.settled.notify_all();
+                    self.arrived.wait(&mut queue);
+                }
+            };
+            self.write(shape, index, &bytes);
+            let mut queue = self.queue.lock();
+            queue.bytes = queue.bytes.saturating_sub(bytes.len() as u64);
+        }
+    }
+
+    /// Finds what earlier runs left behind, oldest first, without reading any of it.
+    fn search(&self) {
+        let mut found = Vec::new();
+        if let Err(error) = self.find(&mut found) {
+            self.report("search the cache folder", &error);
+        }
+        found.sort_unstable_by_key(|(modified, ..)| *modified);
+        let mut ledger = self.ledger.lock();
+        for (_, key, bytes) in found {
+            let uses = self.known.lock().entry(key).or_default().clone();
+            ledger.residents.account_found(key, bytes, &uses);
+        }
+        self.searched.store(true, Ordering::Release);
+        self.make_room(&mut ledger, 0);
+    }
+
+    fn find(&self, found: &mut Vec<(std::time::SystemTime, DiskKey, u64)>) -> io::Result<()> {
+        std::fs::create_dir_all(&self.root)?;
+        for folder in std::fs::read_dir(&self.root)? {
+            let folder = folder?;
+            let Some(source) = parse_hex(folder.file_name().as_encoded_bytes()).map(SourceTag) else {
+                continue;
+            };
+            if !folder.file_type()?.is_dir() {
+                continue;
+            }
+            for file in std::fs::read_dir(folder.path())? {
+                let name = file?.file_name();
+                let name = name.as_encoded_bytes();
+                let (map, hex) = match (name.strip_suffix(b".data"), name.strip_suffix(b".map")) {
+                    (Some(hex), _) => (false, hex),
+                    (_, Some(hex)) => (true, hex),
+                    _ => continue,
+                };
+                let Some(object) = parse_hex(hex).map(ObjectKey) else {
+                    continue;
+                };
+                let key = DiskKey { source, object };
+                let paths = Paths::new(&self.root, key);
+                let about = std::fs::symlink_metadata(&paths.data)
+                    .and_then(|data| Ok((data, std::fs::symlink_metadata(&paths.map)?)));
+                match about {
+                    Ok(_) if map => {}
+                    Ok((data, map)) => {
+                        use std::os::unix::fs::MetadataExt;
+                        let modified = data.modified().unwrap_or(std::time::SystemTime::UNIX_EPOCH);
+                        found.push((modified, key, (data.blocks() + map.blocks()) * 512));
+                    }
+                    // One without the other is of no use.
+                    Err(_) => remove_files(&paths)?,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&self, shape: Shape, index: u64, bytes: &Bytes) {
+        let mut ledger = self.ledger.lock();
+        if ledger.paused_until.is_some_and(|until| Instant::now() < until) {
+            return add(&self.tally.disk_blocks_skipped, 1);
+        }
+        let (limit, need) = (ledger.residents.limit(), bytes.len() as u64 + BLOCK_SLACK);
+        if need > limit || !self.make_room(&mut ledger, need) {
+            return add(&self.tally.disk_blocks_skipped, 1);
+        }
+        match self.write_block(&mut ledger, shape, index, bytes) {
+            Ok(()) => {
+                add(&self.tally.disk_blocks_written, 1);
+                ledger.paused_until = None;
+                if self.failing.swap(false, Ordering::Relaxed) {
+                    tracing::info!(folder = %self.root.display(), "the disk cache works again");
+                }
+            }
+            Err(error) => {
+                add(&self.tally.disk_blocks_skipped, 1);
+                ledger.paused_until = Some(Instant::now() + PAUSE);
+                self.report("write a block", &error);
+            }
+        }
+    }
+
+    fn write_block(&self, ledger: &mut Ledger, shape: Shape, index: u64, bytes: &[u8]) -> io::Result<()> {
+        let object = match self.load(shape.key).filter(|it| it.shape() == shape) {
+            Some(object) => object,
+            None => self.create(ledger, shape)?,
+        };
+        let mut written = Ok(());
+        if !object.contains(index) {
+            written = object.write(index, bytes);
+        }
+        match object.allocated() {
+            Ok(allocated) => ledger.residents.account(shape.key, allocated, object.uses()),
+            // Somebody removed the files under us: the next block begins anew.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.remove(ledger, shape.key)?;
+            }
+            Err(error) => written = written.and(Err(error)),
+        }
+        written
+    }
+
+    fn create(&self, ledger: &mut Ledger, shape: Shape) -> io::Result<Arc<StoredObject>> {
+        self.remove(ledger, shape.key)?;
+        let uses = Uses::default();
+        let object = Arc::new(StoredObject::create(&self.root, shape, uses.clone())?);
+        self.known.lock().insert(shape.key, uses);
+        self.open.lock().insert(shape.key, Arc::clone(&object));
+        Ok(object)
+    }
+
+    /// Gives an object's files, opened if need be.
+    fn load(&self, key: DiskKey) -> Option<Arc<StoredObject>> {
+        if let Some(object) = self.open.lock().objects.get(&key) {
+            return Some(Arc::clone(object));
+        }
+        let uses = self.known.lock().get(&key).cloned();
+        if uses.is_none() && self.searched.load(Ordering::Acquire) {
+            return None;
+        }
+        match StoredObject::open(&self.root, key, uses.unwrap_or_default()) {
+            Ok(object) => Some(self.open.lock().insert(key, Arc::new(object))),
+            Err(error) => {
+                // Not there, or nothing of ours. The next write of a block makes it anew.
+                if !matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::InvalidData | io::ErrorKind::NotADirectory
+                ) {
+                    self.report("open an object", &error);
+                }
+                None
+            }
+        }
+    }
+
+    /// Makes room for `need` more bytes. Gives `false` where that cannot be done.
+    fn make_room(&self, ledger: &mut Ledger, need: u64) -> bool {
+        loop {
+            let excess = (ledger.used() + need).saturating_sub(ledger.residents.limit());
+            if excess == 0 {
+                return true;
+            }
+            let Some(victim) = ledger.residents.victim() else {
+                return false;
+            };
+            if let Err(error) = self.evict(ledger, victim, excess) {
+                self.report("make room", &error);
+                return false;
+            }
+        }
+    }
+
+    fn evict(&self, ledger: &mut Ledger, key: DiskKey, excess: u64) -> io::Result<()> {
+        let before = ledger.residents.bytes_of(key);
+        let step = excess.max(PARTIAL_STEP);
+        if before > PARTIAL_MIN
+            && before / 2 > step
+            && let Some(object) = self.load(key)
+            && object.punch(step)?
+        {
+            let after = object.allocated()?;
+            // A file system may keep what it was told to free; then the whole object goes.
+            if after < before {
+                ledger.residents.account(key, after, object.uses());
+                add(&self.tally.disk_bytes_evicted, before - after);
+                return Ok(());
+            }
+        }
+        let bytes = self.remove(ledger, key)?;
+        add(&self.tally.disk_bytes_evicted, bytes);
+        Ok(())
+    }
+
+    /// Removes an object's files. Whoever has them open keeps them until then.
+    fn remove(&self, ledger: &mut Ledger, key: DiskKey) -> io::Result<u64> {
+        remove_files(&Paths::new(&self.root, key))?;
+        self.known.lock().remove(&key);
+        let object = self.open.lock().remove(key);
+        let bytes = ledger.residents.remove(key);
+        if let Some(object) = object {
+            let weak = Arc::downgrade(&object);
+            drop(object);
+            if weak.strong_count() > 0 {
+                ledger.orphans.push((weak, bytes));
+            }
+        }
+        Ok(bytes)
+    }
+
+    /// Counts a failure, and says so in the log when it is the first since the cache last worked.
+    fn report(&self, what: &str, error: &io::Error) {
+        add(&self.tally.disk_errors, 1);
+        if self.failing.swap(true, Ordering::Relaxed) {
+            tracing::debug!(folder = %self.root.display(), %error, "the disk cache failed again to {what}");
+        } else {
+            tracing::warn!(
+                folder = %self.root.display(),
+                %error,
+                "the disk cache failed to {what}; reading goes on without it, and it is tried again from time to time"
+            );
+        }
+    }
+}
+
+impl OpenObjects {
+    /// Keeps an object open, or gives the one that somebody else was faster to open.
+    fn insert(&mut self, key: DiskKey, object: Arc<StoredObject>) -> Arc<StoredObject> {
+        if let Some(there) = self.objects.get(&key) {
+            return Arc::clone(there);
+        }
+        // What is held by somebody stays, so that what is handed out is always found here.
+        let mut tries = self.order.len();
+        while self.objects.len() >= OPEN_MAX && tries > 0 {
+            tries -= 1;
+            let Some(oldest) = self.order.pop_front() else { break };
+            if self.objects.get(&oldest).is_some_and(|it| Arc::strong_count(it) > 1) {
+                self.order.push_back(oldest);
+            } else {
+                self.objects.remove(&oldest);
+            }
+        }
+        self.order.push_back(key);
+        self.objects.insert(key, Arc::clone(&object));
+        object
+    }
+
+    fn remove(&mut self, key: DiskKey) -> Option<Arc<StoredObject>> {
+        let object = self.objects.remove(&key)?;
+        self.order.retain(|it| *it != key);
+        Some(object)
+    }
+}
+
+#[cfg(test)]
+mod tests;

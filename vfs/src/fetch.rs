@@ -1,0 +1,511 @@
+//! Brings blocks that are not in memory: from the disk cache, else from their source, each once however many wait for it.
+//!
+//! A request is a run of neighbouring blocks. It belongs to the queue, not to a reader: a reader that goes away changes
+//! nothing for others. A request that was made ahead of a reader fails silently; a reader who came to need it asks again.
+//!
+//! Always true: no lock is held across an await, and whatever becomes of a request's task, its blocks are landed and its place and
+//! memory are given back.
+
+pub(crate) mod flight;
+mod queue;
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use manifold_backends::{ObjectPath, Presence, Version};
+use manifold_catalog::{Catalog, EntryId, SourceId};
+use manifold_index::Indexer;
+use parking_lot::Mutex;
+use tokio::runtime::Handle as Runtime;
+
+use self::flight::{Boarding, Duty, Flights, Wait};
+use self::queue::{Lane, Load, Queue, Started};
+use crate::Error;
+use crate::cache::{BlockCache, BlockId, Shape};
+use crate::counters::{Tally, add, take};
+use crate::error::Cause;
+
+/// How many blocks are read from the disk cache at once.
+const DISK_READS_MAX: u32 = 4;
+/// The most blocks of one read from the disk cache.
+const DISK_RUN_MAX: u64 = 8;
+/// Into how many requests a window is cut at least, so that they go in parallel.
+const AHEAD_REQUESTS_MIN: u64 = 4;
+
+/// One version of one object, as far as bringing its bytes is concerned.
+#[derive(Debug)]
+pub(crate) struct Object {
+    /// How it is cached.
+    pub(crate) shape: Shape,
+    /// Where it comes from.
+    pub(crate) source: SourceId,
+    /// The entry that was opened.
+    pub(crate) id: EntryId,
+    /// The version that was opened.
+    pub(crate) version: Version,
+    /// Where it stood when it was opened; used when the catalog does not know it any more.
+    pub(crate) path: ObjectPath,
+    /// The longest request that pays, in blocks.
+    pub(crate) run_max: u64,
+    /// How many requests its source likes at once.
+    pub(crate) concurrency: u32,
+}
+
+/// Why a block did not come.
+#[derive(Clone, Debug)]
+pub(crate) struct Failed {
+    error: Error,
+    /// Whether it had been asked for before anybody needed it; then it is worth asking again.
+    ahead: bool,
+}
+
+/// A block, or why it did not come.
+pub(crate) type Outcome = Result<Bytes, Failed>;
+
+/// Tells a request that it is not wanted any more, unless somebody waits for it.
+pub(crate) type Abandoned = Arc<AtomicBool>;
+
+/// A block that was asked for.
+pub(crate) enum Wanted {
+    /// It is here.
+    Here(Bytes),
+    /// It is on its way.
+    Coming {
+        /// Waits for it.
+        wait: Wait<Outcome>,
+        /// Whether nobody had asked for it before.
+        first: bool,
+    },
+}
+
+/// Brings blocks.
+pub(crate) struct Fetcher {
+    pub(crate) cache: Arc<BlockCache>,
+    pub(crate) catalog: Arc<Catalog>,
+    pub(crate) indexer: Arc<Indexer>,
+    pub(crate) runtime: Runtime,
+    pub(crate) tally: Arc<Tally>,
+    pub(crate) deadline: Duration,
+    flights: Arc<Flights<BlockId, Outcome>>,
+    queue: Mutex<Queue<Run>>,
+}
+
+/// A request: neighbouring blocks of one object.
+struct Run {
+    object: Arc<Object>,
+    first: u64,
+    duties: Vec<Duty<BlockId, Outcome>>,
+    abandoned: Option<Abandoned>,
+}
+
+/// Gives back a request's place and memory when its task ends, in whatever way.
+struct Place {
+    fetcher: Arc<Fetcher>,
+    lane: Lane,
+    load: Load,
+}
+
+impl Fetcher {
+    /// Makes a fetcher that holds at most `budget` bytes in flight.
+    pub(crate) fn new(
+        cache: Arc<BlockCache>,
+        catalog: Arc<Catalog>,
+        indexer: Arc<Indexer>,
+        runtime: Runtime,
+        tally: Arc<Tally>,
+        budget: u64,
+        deadline: Duration,
+    ) -> Arc<Self> {
+        let (flights, queue) = (Flights::new(), Mutex::new(Queue::new(budget)));
+        Arc::new(Self {
+            cache,
+            catalog,
+            indexer,
+            runtime,
+            tally,
+            deadline,
+            flights,
+            queue,
+        })
+    }
+
+    /// Asks for blocks that somebody waits for.
+    pub(crate) fn want(
+        self: &Arc<Self>,
+        object: &Arc<Object>,
+        blocks: impl Iterator<Item = u64>,
+    ) -> Vec<(u64, Wanted)> {
+        let (mut wanted, mut runs) = (Vec::new(), Runs::new(object, None));
+        let mut promote = false;
+        for index in blocks {
+            let block = object.shape.block(index);
+            let otherwise = Err(Failed {
+                error: stopped(),
+                ahead: false,
+            });
+            match self
+                .flights
+                .board(block, true, || self.cache.in_memory(block).map(Ok), otherwise)
+            {
+                Boarding::Kept(Ok(bytes)) => {
+                    add(&self.tally.memory_hits, 1);
+                    wanted.push((index, Wanted::Here(bytes)));
+                }
+                Boarding::Kept(Err(_)) => {}
+                Boarding::Joined { flight, was_ahead } => {
+                    add(&self.tally.joined, 1);
+                    promote |= was_ahead;
+                    wanted.push((
+                        index,
+                        Wanted::Coming {
+                            wait: flight.wait(),
+                            first: false,
+                        },
+                    ));
+                }
+                Boarding::First(duty) => {
+                    wanted.push((
+                        index,
+                        Wanted::Coming {
+                            wait: duty.flight().wait(),
+                            first: true,
+                        },
+                    ));
+                    runs.add(self, index, duty, object.run_max);
+                }
+            }
+        }
+        if promote {
+            let mut queue = self.queue.lock();
+            for lane in [Lane::Disk, Lane::Source(object.source.0)] {
+                queue.promote(lane, |run| {
+                    run.object.shape.key == object.shape.key && run.duties.iter().any(Duty::is_wanted)
+                });
+            }
+        }
+        self.submit(runs.finish());
+        wanted
+    }
+
+    /// Asks for blocks that somebody may want soon.
+    pub(crate) fn ahead(self: &Arc<Self>, object: &Arc<Object>, blocks: Range<u64>, abandoned: &Abandoned) {
+        let run_max = ((blocks.end - blocks.start) / AHEAD_REQUESTS_MIN).clamp(1, object.run_max);
+        let mut runs = Runs::new(object, Some(Arc::clone(abandoned)));
+        for index in blocks {
+            let block = object.shape.block(index);
+            if self.cache.is_in_memory(block) {
+                continue;
+            }
+            let otherwise = Err(Failed {
+                error: stopped(),
+                ahead: true,
+            });
+            if let Boarding::First(duty) =
+                self.flights
+                    .board(block, false, || self.cache.in_memory(block).map(Ok), otherwise)
+            {
+                add(&self.tally.bytes_ahead, object.shape.block_len(index));
+                runs.add(self, index, duty, run_max);
+            }
+        }
+        self.submit(runs.finish());
+    }
+
+    /// Takes back what was asked for ahead and was abandoned before it went out.
+    pub(crate) fn forget_abandoned(&self, object: &Object) {
+        for lane in [Lane::Disk, Lane::Source(object.source.0)] {
+            // Dropped after the lock is let go: landing their blocks wakes others.
+            let gone = self.queue.lock().drop_ahead(lane, Run::is_abandoned);
+            drop(gone);
+        }
+    }
+
+    /// Waits for a block, and asks again where the request that failed was one that nobody had waited for.
+    pub(crate) async fn bring(
+        self: &Arc<Self>,
+        object: &Arc<Object>,
+        index: u64,
+        wait: Wait<Outcome>,
+    ) -> Result<Bytes, Error> {
+        let mut outcome = wait.await;
+        while let Err(Failed { ahead: true, .. }) = outcome {
+            let again = self.want(object, std::iter::once(index)).pop();
+            outcome = match again {
+                Some((_, Wanted::Here(bytes))) => Ok(bytes),
+                Some((_, Wanted::Coming { wait, .. })) => wait.await,
+                None => Err(Failed {
+                    error: stopped(),
+                    ahead: false,
+                }),
+            };
+        }
+        outcome.map_err(|failed| failed.error)
+    }
+
+    fn submit(self: &Arc<Self>, runs: Vec<(Lane, Run)>) {
+        if runs.is_empty() {
+            return;
+        }
+        let mut queue = self.queue.lock();
+        for (lane, run) in runs {
+            let limit = if lane == Lane::Disk {
+                DISK_READS_MAX
+            } else {
+                run.object.concurrency
+            };
+            let load = Load {
+                bytes: run.len(),
+                ahead: !run.duties.iter().any(Duty::is_wanted),
+            };
+            queue.push(lane, limit, load, run);
+        }
+        drop(queue);
+        self.pump();
+    }
+
+    /// Starts all requests that may go.
+    fn pump(self: &Arc<Self>) {
+        loop {
+            let started = self.queue.lock().start();
+            let Some(Started { lane, load, request }) = started else {
+                return;
+            };
+            add(&self.tally.requests_in_flight, 1);
+            add(&self.tally.bytes_in_flight, load.bytes);
+            let place = Place {
+                fetcher: Arc::clone(self),
+                lane,
+                load,
+            };
+            self.runtime.spawn(async move {
+                let fetcher = Arc::clone(&place.fetcher);
+                match lane {
+                    Lane::Disk => fetcher.fetch_from_disk(request).await,
+                    Lane::Source(_) => fetcher.fetch_from_source(request, load.ahead).await,
+                }
+                drop(place);
+            });
+        }
+    }
+
+    async fn fetch_from_disk(self: &Arc<Self>, run: Run) {
+        if run.is_abandoned() {
+            return;
+        }
+        let fetcher = Arc::clone(self);
+        let task = self.runtime.spawn_blocking(move || {
+            let Run {
+                object,
+                first,
+                duties,
+                abandoned,
+            } = run;
+            let mut runs = Runs::new(&object, abandoned);
+            for (index, duty) in (first..).zip(duties) {
+                if let Some(bytes) = fetcher.cache.read_disk(object.shape, index) {
+                    add(&fetcher.tally.disk_hits, 1);
+                    fetcher.cache.keep_in_memory(object.shape.block(index), &bytes);
+                    duty.land(Ok(bytes));
+                } else {
+                    runs.add_to(Lane::Source(object.source.0), index, duty, object.run_max);
+                }
+            }
+            fetcher.submit(runs.finish());
+        });
+        if let Err(error) = task.await {
+            tracing::error!(%error, "reading from the disk cache broke off");
+        }
+    }
+
+    async fn fetch_from_source(&self, run: Run, ahead: bool) {
+        if run.is_abandoned() {
+            return;
+        }
+        add(&self.tally.misses, run.duties.len() as u64);
+        match self.ask(&run).await {
+            Ok(bytes) => {
+                self.tally
+                    .fetched(run.object.source, run.duties.len() as u64, bytes.len() as u64);
+                let mut start = 0;
+                let alone = run.duties.len() == 1;
+                for (index, duty) in (run.first..).zip(run.duties) {
+                    let end = start + run.object.shape.block_len(index) as usize;
+                    // Each block gets memory of its own: as slices, one block in use would keep the whole answer alive, unaccounted.
+                    let block = if alone {
+                        bytes.clone()
+                    } else {
+                        Bytes::copy_from_slice(&bytes[start..end])
+                    };
+                    self.cache.keep(run.object.shape, index, &block);
+                    duty.land(Ok(block));
+                    start = end;
+                }
+            }
+            Err(error) => {
+                add(&self.tally.requests_failed, 1);
+                tracing::debug!(id = run.object.id.0, path = %run.object.path, %error, "a request for blocks failed");
+                for duty in run.duties {
+                    duty.land(Err(Failed {
+                        error: error.clone(),
+                        ahead,
+                    }));
+                }
+            }
+        }
+    }
+
+    /// Makes the request, and makes sure that the answer is what was asked for.
+    async fn ask(&self, run: &Run) -> Result<Bytes, Error> {
+        let object = &run.object;
+        let backend = self
+            .indexer
+            .backend(object.source)
+            .ok_or_else(|| not_connected(object.source))?;
+        let path = self.current_path(object)?;
+        let start = run.first * u64::from(object.shape.block_size);
+        let range = start..start + run.len();
+        let answer = tokio::time::timeout(self.deadline, backend.read(&path, &object.version, range.clone())).await;
+        let what = || {
+            format!(
+                "read {path} on {}, bytes {} to {}",
+                backend.name(),
+                range.start,
+                range.end
+            )
+        };
+        match answer {
+            Err(_) => {
+                let after = self.deadline.as_secs_f32();
+                Err(Error::TimedOut(Cause::new(format!(
+                    "{}: no answer within {after} s",
+                    what()
+                ))))
+            }
+            Ok(Ok(Presence::Found(bytes))) if bytes.len() as u64 == run.len() => Ok(bytes),
+            Ok(Ok(Presence::Found(bytes))) => Err(Error::Io(Cause::new(format!(
+                "{}: the source gave {} bytes",
+                what(),
+                bytes.len()
+            )))),
+            Ok(Ok(Presence::Absent)) => {
+                self.look_again(object.id);
+                Err(Error::Stale)
+            }
+            Ok(Err(error)) => {
+                let error = Error::from_backend(&Arc::new(error));
+                if matches!(error, Error::Stale) {
+                    self.look_again(object.id);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Finds where the object stands now: a directory above it may have been renamed since it was opened.
+    fn current_path(&self, object: &Object) -> Result<ObjectPath, Error> {
+        let path = self.catalog.object_path(object.id).map_err(Error::from_catalog)?;
+        Ok(path
+            .filter(|it| it.0 == object.source)
+            .map_or_else(|| object.path.clone(), |it| ObjectPath::from_bytes(it.1)))
+    }
+
+    /// Has the catalog learn what the source has just shown: that the object has changed, or is gone.
+    fn look_again(&self, id: EntryId) {
+        let indexer = Arc::clone(&self.indexer);
+        self.runtime.spawn(async move {
+            if let Err(error) = indexer.refresh(id).await {
+                tracing::debug!(id = id.0, %error, "an object that had changed could not be looked at again");
+            }
+        });
+    }
+}
+
+impl Run {
+    /// Gives the length in bytes.
+    fn len(&self) -> u64 {
+        (self.first..)
+            .take(self.duties.len())
+            .map(|index| self.object.shape.block_len(index))
+            .sum()
+    }
+
+    fn is_abandoned(&self) -> bool {
+        self.abandoned.as_ref().is_some_and(|it| it.load(Ordering::Relaxed)) && !self.duties.iter().any(Duty::is_wanted)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        take(&self.fetcher.tally.requests_in_flight, 1);
+        take(&self.fetcher.tally.bytes_in_flight, self.load.bytes);
+        self.fetcher.queue.lock().finished(self.lane, self.load);
+        self.fetcher.pump();
+    }
+}
+
+/// Gathers neighbouring blocks into requests.
+struct Runs {
+    object: Arc<Object>,
+    abandoned: Option<Abandoned>,
+    gathered: Vec<(Lane, Run)>,
+}
+
+impl Runs {
+    fn new(object: &Arc<Object>, abandoned: Option<Abandoned>) -> Self {
+        Self {
+            object: Arc::clone(object),
+            abandoned,
+            gathered: Vec::new(),
+        }
+    }
+
+    fn add(&mut self, fetcher: &Fetcher, index: u64, duty: Duty<BlockId, Outcome>, run_max: u64) {
+        let shape = self.object.shape;
+        let on_disk = fetcher.cache.may_be_on_disk(shape, index);
+        let (lane, run_max) = if on_disk {
+            (Lane::Disk, run_max.min(DISK_RUN_MAX))
+        } else {
+            (Lane::Source(self.object.source.0), run_max)
+        };
+        self.add_to(lane, index, duty, run_max);
+    }
+
+    fn add_to(&mut self, lane: Lane, index: u64, duty: Duty<BlockId, Outcome>, run_max: u64) {
+        match self.gathered.last_mut() {
+            Some((last, run))
+                if *last == lane
+                    && run.first + run.duties.len() as u64 == index
+                    && (run.duties.len() as u64) < run_max =>
+            {
+                run.duties.push(duty);
+            }
+            _ => {
+                let (object, abandoned) = (Arc::clone(&self.object), self.abandoned.clone());
+                self.gathered.push((
+                    lane,
+                    Run {
+                        object,
+                        first: index,
+                        duties: vec![duty],
+                        abandoned,
+                    },
+                ));
+            }
+        }
+    }
+
+    fn finish(self) -> Vec<(Lane, Run)> {
+        self.gathered
+    }
+}
+
+fn not_connected(source: SourceId) -> Error {
+    Error::Unreachable(Cause::new(format!("source {source} is not connected")))
+}
+
+fn stopped() -> Error {
+    Error::Io(Cause::new("the request was given up, because reading is being stopped"))
+}

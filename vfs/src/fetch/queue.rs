@@ -1,0 +1,291 @@
+//! Who may ask which source next: the order and the bounds of all requests. Pure: it starts nothing itself.
+//!
+//! A lane is a source, or the disk cache. Each has room for so many requests at once, and all share one budget of bytes in flight.
+//! Readers go before what is fetched ahead, and what is fetched ahead never fills a lane to the last place.
+//!
+//! Always true:
+//! - no lane has more requests under way than its limit;
+//! - the bytes in flight stay within the budget, but for one request that alone is larger: it goes when nothing else does;
+//! - one lane holds at most half of the budget, and the last quarter is only for readers of a lane that has nothing under way: a
+//!   source that hangs cannot take the memory that others need;
+//! - whatever can go, goes: while anything waits, something is under way.
+
+use std::collections::{BTreeMap, VecDeque};
+
+/// Whose requests stand in one line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Lane {
+    /// The disk cache.
+    Disk,
+    /// A source.
+    Source(u32),
+}
+
+/// How much a request will hold in memory, and whether somebody waits for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Load {
+    /// Bytes.
+    pub(crate) bytes: u64,
+    /// Whether it is fetched ahead of a reader.
+    pub(crate) ahead: bool,
+}
+
+/// A request that may go now. [`Queue::finished`] must be told when it ends.
+#[derive(Debug)]
+pub(crate) struct Started<T> {
+    pub(crate) lane: Lane,
+    pub(crate) load: Load,
+    pub(crate) request: T,
+}
+
+#[derive(Debug)]
+struct Line<T> {
+    limit: u32,
+    running: u32,
+    running_ahead: u32,
+    bytes: u64,
+    readers: VecDeque<(Load, T)>,
+    ahead: VecDeque<(Load, T)>,
+}
+
+/// All lanes.
+#[derive(Debug)]
+pub(crate) struct Queue<T> {
+    budget: u64,
+    bytes: u64,
+    lanes: BTreeMap<Lane, Line<T>>,
+    /// The lane that was served last, so that the next goes first.
+    served: Option<Lane>,
+}
+
+impl<T> Queue<T> {
+    /// Starts empty. `budget` is in bytes.
+    pub(crate) fn new(budget: u64) -> Self {
+        Self {
+            budget,
+            bytes: 0,
+            lanes: BTreeMap::new(),
+            served: None,
+        }
+    }
+
+    /// Puts a request in line. `limit` is how many requests the lane likes at once, as far as is known now.
+    pub(crate) fn push(&mut self, lane: Lane, limit: u32, load: Load, request: T) {
+        let row = self.lanes.entry(lane).or_insert_with(|| Line {
+            limit: 1,
+            running: 0,
+            running_ahead: 0,
+            bytes: 0,
+            readers: VecDeque::new(),
+            ahead: VecDeque::new(),
+        });
+        row.limit = limit.max(1);
+        if load.ahead { &mut row.ahead } else { &mut row.readers }.push_back((load, request));
+    }
+
+    /// Moves what `is_wanted` picks from what is fetched ahead to the readers: somebody waits for it now.
+    pub(crate) fn promote(&mut self, lane: Lane, mut is_wanted: impl FnMut(&T) -> bool) {
+        let Some(row) = self.lanes.get_mut(&lane) else { return };
+        let mut at = 0;
+        while at < row.ahead.len() {
+            if is_wanted(&row.ahead[at].1)
+                && let Some((mut load, request)) = row.ahead.remove(at)
+            {
+                load.ahead = false;
+                row.readers.push_back((load, request));
+            } else {
+                at += 1;
+            }
+        }
+    }
+
+    /// Takes out what is fetched ahead and not wanted any more.
+    pub(crate) fn drop_ahead(&mut self, lane: Lane, mut is_dropped: impl FnMut(&T) -> bool) -> Vec<T> {
+        let Some(row) = self.lanes.get_mut(&lane) else {
+            return Vec::new();
+        };
+        let (gone, kept) = std::mem::take(&mut row.ahead)
+            .into_iter()
+            .partition(|it| is_dropped(&it.1));
+        row.ahead = kept;
+        let gone: VecDeque<(Load, T)> = gone;
+        gone.into_iter().map(|it| it.1).collect()
+    }
+
+    /// Gives the next request that may go.
+    pub(crate) fn start(&mut self) -> Option<Started<T>> {
+        for ahead in [false, true] {
+            let after = self.served.and_then(|served| {
+                self.lanes
+                    .keys()
+                    .copied()
+                    .find(|lane| *lane > served)
+                    .or_else(|| self.lanes.keys().next().copied())
+            });
+            let first = after.or_else(|| self.lanes.keys().next().copied())?;
+            let mut order = self
+                .lanes
+                .range(first..)
+                .chain(self.lanes.range(..first))
+                .map(|(lane, _)| *lane);
+            let Some(lane) = order.find(|lane| self.may_start(*lane, ahead)) else {
+                continue;
+            };
+            let row = self.lanes.get_mut(&lane)?;
+            let (load, request) = if ahead { &mut row.ahead } else { &mut row.readers }.pop_front()?;
+            row.running += 1;
+            row.running_ahead += u32::from(ahead);
+            row.bytes += load.bytes;
+            self.bytes += load.bytes;
+            self.served = Some(lane);
+            return Some(Started { lane, load, request });
+        }
+        None
+    }
+
+    /// Takes note that a request has ended, whatever came of it.
+    pub(crate) fn finished(&mut self, lane: Lane, load: Load) {
+        self.bytes -= load.bytes;
+        if let Some(row) = self.lanes.get_mut(&lane) {
+            row.running -= 1;
+            row.running_ahead -= u32::from(load.ahead);
+            row.bytes -= load.bytes;
+            if row.running == 0 && row.readers.is_empty() && row.ahead.is_empty() {
+                self.lanes.remove(&lane);
+            }
+        }
+    }
+
+    /// Gives the bytes in flight.
+    #[cfg(test)]
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    fn may_start(&self, lane: Lane, ahead: bool) -> bool {
+        let Some(row) = self.lanes.get(&lane) else {
+            return false;
+        };
+        let Some((load, _)) = (if ahead { row.ahead.front() } else { row.readers.front() }) else {
+            return false;
+        };
+        if self.bytes == 0 {
+            return true;
+        }
+        let places_kept = if ahead {
+            (row.limit / 4).max(u32::from(row.limit > 1))
+        } else {
+            0
+        };
+        if row.running >= row.limit || row.running_ahead + places_kept >= row.limit && ahead {
+            return false;
+        }
+        let after = self.bytes + load.bytes;
+        if ahead {
+            return after <= self.budget / 2 && row.bytes + load.bytes <= self.budget / 2;
+        }
+        if row.running == 0 {
+            return after <= self.budget;
+        }
+        after <= self.budget - self.budget / 4 && row.bytes + load.bytes <= self.budget / 2
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const READER: Load = Load {
+        bytes: 10,
+        ahead: false,
+    };
+    const AHEAD: Load = Load { bytes: 10, ahead: true };
+
+    #[test]
+    fn readers_go_before_what_is_fetched_ahead() {
+        let mut queue = Queue::new(1000);
+        queue.push(Lane::Source(1), 2, AHEAD, "ahead");
+        queue.push(Lane::Source(1), 2, AHEAD, "ahead");
+        queue.push(Lane::Source(1), 2, READER, "reader");
+        assert_eq!(queue.start().unwrap().request, "reader");
+        assert_eq!(queue.start().unwrap().request, "ahead");
+        assert!(queue.start().is_none(), "the lane is full");
+    }
+
+    #[test]
+    fn what_is_fetched_ahead_leaves_a_place_for_a_reader() {
+        let mut queue = Queue::new(1000);
+        for _ in 0..4 {
+            queue.push(Lane::Source(1), 4, AHEAD, "ahead");
+        }
+        assert_eq!(std::iter::from_fn(|| queue.start()).count(), 3);
+        queue.push(Lane::Source(1), 4, READER, "reader");
+        assert_eq!(queue.start().unwrap().request, "reader");
+    }
+
+    #[test]
+    fn a_source_that_hangs_leaves_the_memory_that_another_needs() {
+        let mut queue = Queue::new(100);
+        for _ in 0..100 {
+            queue.push(Lane::Source(1), 64, READER, "hangs");
+        }
+        assert_eq!(std::iter::from_fn(|| queue.start()).count(), 5);
+        queue.push(Lane::Source(2), 64, READER, "answers");
+        assert_eq!(queue.start().unwrap().request, "answers");
+    }
+
+    #[test]
+    fn what_somebody_waits_for_overtakes() {
+        let mut queue = Queue::new(1000);
+        for number in 0..5 {
+            queue.push(Lane::Source(1), 1, AHEAD, number);
+        }
+        queue.promote(Lane::Source(1), |number| *number == 3);
+        assert_eq!(queue.start().unwrap().request, 3);
+    }
+
+    #[test]
+    fn what_nobody_wants_any_more_is_taken_out() {
+        let mut queue = Queue::new(1000);
+        for number in 0..5 {
+            queue.push(Lane::Source(1), 1, AHEAD, number);
+        }
+        assert_eq!(queue.drop_ahead(Lane::Source(1), |number| number % 2 == 0), [0, 2, 4]);
+        assert_eq!(queue.start().unwrap().request, 1);
+    }
+
+    proptest! {
+        #[test]
+        fn bounds_hold_and_nothing_waits_for_nothing(
+            budget in 1_u64..200,
+            steps in proptest::collection::vec((0_u32..4, 1_u64..80, any::<bool>(), any::<bool>()), 1..120),
+        ) {
+            const LIMIT: u32 = 3;
+            let mut queue = Queue::new(budget);
+            let mut running: Vec<Started<()>> = Vec::new();
+            let mut waiting = 0_usize;
+            for (source, bytes, ahead, finish) in steps {
+                if finish && !running.is_empty() {
+                    let done = running.remove(source as usize % running.len());
+                    queue.finished(done.lane, done.load);
+                } else {
+                    queue.push(Lane::Source(source), LIMIT, Load { bytes, ahead }, ());
+                    waiting += 1;
+                }
+                while let Some(started) = queue.start() {
+                    running.push(started);
+                    waiting -= 1;
+                }
+                let bytes: u64 = running.iter().map(|it| it.load.bytes).sum();
+                prop_assert_eq!(bytes, queue.bytes());
+                prop_assert!(bytes <= budget || running.len() == 1, "{bytes} bytes of {budget}");
+                for lane in 0..4 {
+                    prop_assert!(running.iter().filter(|it| it.lane == Lane::Source(lane)).count() <= LIMIT as usize);
+                }
+                prop_assert!(waiting == 0 || !running.is_empty());
+            }
+        }
+    }
+}

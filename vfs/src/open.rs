@@ -1,0 +1,205 @@
+//! Opening: which version a handle is bound to, and where the kernel may read it by itself. No source is asked.
+//!
+//! A file of this machine is opened at once, and is its own truth: where it differs from the catalog, the catalog learns of it.
+
+use std::sync::Arc;
+
+use manifold_backends::local::LocalBackend;
+use manifold_backends::{Backend, Metadata, ObjectPath, Presence, Version};
+use manifold_catalog::{Details, Entry, EntryId, Kind, SeenAttributes};
+use parking_lot::Mutex;
+
+use crate::attributes::Attributes;
+use crate::cache::{DiskKey, ObjectKey, Shape, SourceTag};
+use crate::error::Cause;
+use crate::fetch::Object;
+use crate::handle::{Access, Backing, OpenFile, OpenObject, Opened, Readahead};
+use crate::vfs::Core;
+use crate::{Answer, Error, Handle};
+
+/// How often an opening is tried anew because the file changed in the middle of it.
+const TRIES: usize = 3;
+
+impl Core {
+    pub(crate) fn open(&self, id: EntryId, access: Access) -> Answer<Opened> {
+        if access == Access::Write {
+            return Answer::err(Error::ReadOnly);
+        }
+        Answer::Ready(self.open_now(id))
+    }
+
+    pub(crate) fn release(&self, handle: Handle) {
+        let Some(file) = self.files.release(handle) else { return };
+        if let OpenFile::Object(open) = &*file {
+            self.abandon(&mut open.readahead.lock());
+            self.fetcher.forget_abandoned(&open.object);
+        }
+    }
+
+    fn open_now(&self, id: EntryId) -> Result<Opened, Error> {
+        let entry = self
+            .catalog
+            .entry(id)
+            .map_err(Error::from_catalog)?
+            .ok_or(Error::Stale)?;
+        match entry.kind {
+            Kind::File => {}
+            Kind::Directory => return Err(Error::IsADirectory),
+            Kind::Symlink => return Err(Error::InvalidArgument),
+            Kind::Fifo | Kind::Socket | Kind::CharDevice | Kind::BlockDevice => {
+                return Err(Error::Unsupported(Cause::new(
+                    "pipes, sockets and devices are opened by the kernel, not here",
+                )));
+            }
+        }
+        let backend = self
+            .indexer
+            .backend(entry.source)
+            .ok_or_else(|| Error::Unreachable(Cause::new(format!("source {} is not connected", entry.source))))?;
+        self.refresh_behind(entry.parent, entry.source);
+        match backend.as_local() {
+            Some(local) => self.open_local(id, local),
+            None => self.open_object(id, &*backend),
+        }
+    }
+
+    fn open_object(&self, id: EntryId, backend: &dyn Backend) -> Result<Opened, Error> {
+        let opening = self.files.begin(id);
+        let (entry, details) = self.rows(id)?;
+        let (source, path) = self
+            .catalog
+            .object_path(id)
+            .map_err(Error::from_catalog)?
+            .ok_or(Error::Stale)?;
+        let (path, version) = (ObjectPath::from_bytes(path), Version::from_stored(&details.version));
+        let able = backend.capabilities();
+        let key = DiskKey {
+            source: SourceTag::new(backend.name()),
+            object: ObjectKey::new(backend.name(), &path, &version, entry.size, able.block_size),
+        };
+        let shape = Shape {
+            key,
+            size: entry.size,
+            block_size: able.block_size,
+        };
+        let whole = self.cache.whole_file(shape);
+        let backing = whole
+            .as_ref()
+            .map_or(Backing::Blocks, |it| Backing::File(Arc::clone(it.file())));
+        let keep_cache = self.files.same_version(id, pages_key(&version, entry.size));
+        let object = Arc::new(Object {
+            shape,
+            source,
+            id,
+            version,
+            path,
+            run_max: u64::from((able.read_size_max / able.block_size).max(1)),
+            concurrency: able.concurrency,
+        });
+        let open = OpenObject {
+            object,
+            readahead: Mutex::new(Readahead::default()),
+            whole,
+        };
+        let handle = opening.finish(OpenFile::Object(open), Attributes::of(&entry));
+        Ok(Opened {
+            handle,
+            backing,
+            keep_cache,
+            size: entry.size,
+        })
+    }
+
+    fn open_local(&self, id: EntryId, local: &LocalBackend) -> Result<Opened, Error> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let opening = self.files.begin(id);
+            let (entry, details) = self.rows(id)?;
+            let (_, path) = self
+                .catalog
+                .object_path(id)
+                .map_err(Error::from_catalog)?
+                .ok_or(Error::Stale)?;
+            let opened = local.open_file(&ObjectPath::from_bytes(path));
+            let (file, seen) = match opened.map_err(|error| Error::from_backend(&Arc::new(error)))? {
+                Presence::Found(found) => found,
+                Presence::Absent => {
+                    self.look_again(id);
+                    return Err(Error::NotFound);
+                }
+            };
+            // A file that never holds still is opened as it is.
+            if seen.version.as_bytes() == &*details.version || tries == TRIES {
+                let file = Arc::new(file);
+                let keep_cache = self.files.same_version(id, pages_key(&seen.version, seen.size));
+                let attributes = Attributes {
+                    size: seen.size,
+                    ..Attributes::of(&entry)
+                };
+                let handle = opening.finish(OpenFile::Local(id, Arc::clone(&file)), attributes);
+                return Ok(Opened {
+                    handle,
+                    backing: Backing::File(file),
+                    keep_cache,
+                    size: seen.size,
+                });
+            }
+            // The catalog learns of it while this opening does not count: nobody has read from it yet.
+            drop(opening);
+            let is_open = |id| self.files.is_open(id);
+            self.catalog
+                .update_attributes(id, seen_attributes(&seen), &is_open)
+                .map_err(Error::from_catalog)?;
+        }
+    }
+
+    /// Reads both rows of an entry, as they stand together.
+    fn rows(&self, id: EntryId) -> Result<(Entry, Details), Error> {
+        let entry = || self.catalog.entry(id).map_err(Error::from_catalog)?.ok_or(Error::Stale);
+        let mut before = entry()?;
+        loop {
+            let details = self
+                .catalog
+                .details(id)
+                .map_err(Error::from_catalog)?
+                .ok_or(Error::Stale)?;
+            let after = entry()?;
+            if after == before {
+                return Ok((after, details));
+            }
+            before = after;
+        }
+    }
+
+    /// Has the catalog learn that an entry is not as it says.
+    fn look_again(&self, id: EntryId) {
+        let indexer = Arc::clone(&self.indexer);
+        self.runtime.spawn(async move {
+            if let Err(error) = indexer.refresh(id).await {
+                tracing::debug!(id = id.0, %error, "an entry that was not there could not be looked at again");
+            }
+        });
+    }
+}
+
+/// Names the bytes that the kernel has pages of, wherever the file stands.
+fn pages_key(version: &Version, size: u64) -> ObjectKey {
+    ObjectKey::new("", &ObjectPath::root(), version, size, 0)
+}
+
+fn seen_attributes(seen: &Metadata) -> SeenAttributes {
+    SeenAttributes {
+        kind: Kind::File,
+        size: seen.size,
+        modified_ns: seen.modified.map_or(0, |it| it.0),
+        changed_ns: seen.changed.map_or(0, |it| it.0),
+        created_ns: seen.created.map(|it| it.0),
+        mode: seen.mode.map_or(0, |it| (it & 0o7777) as u16),
+        owner: seen.owner,
+        links: seen.links,
+        device: seen.device,
+        version: seen.version.as_bytes().into(),
+        identity: seen.identity.map(|it| it.0),
+    }
+}

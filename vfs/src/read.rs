@@ -1,0 +1,225 @@
+//! Reading: what is in memory is answered at once, the rest is brought within the deadline, and what comes next is fetched ahead.
+//!
+//! Always true: an answer is made of blocks of the one version that the handle is bound to; it is short only at the end of that version.
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+
+use crate::cache::Shape;
+use crate::counters::add;
+use crate::error::Cause;
+use crate::fetch::Wanted;
+use crate::handle::{OpenFile, OpenObject, Readahead};
+use crate::prefetch::{Bounds, RunId};
+use crate::vfs::Core;
+use crate::{Answer, Error, Handle};
+
+impl Core {
+    pub(crate) fn read(self: &Arc<Self>, handle: Handle, offset: u64, length: u32) -> Answer<Bytes> {
+        let Some(file) = self.files.get(handle) else {
+            return Answer::err(Error::BadHandle);
+        };
+        let open = match &*file {
+            OpenFile::Local(_, local) => {
+                add(&self.tally.reads_ready, 1);
+                return Answer::Ready(read_local(local, offset, length));
+            }
+            OpenFile::Object(open) => open,
+        };
+        let shape = open.object.shape;
+        let range = offset..offset.saturating_add(u64::from(length)).min(shape.size);
+        if range.is_empty() {
+            return Answer::ok(Bytes::new());
+        }
+        let (run, ahead) = self.note_read(open, range.clone());
+        let answer = if let Some(bytes) = self.read_memory(shape, &range) {
+            add(&self.tally.reads_ready, 1);
+            open.readahead.lock().stream.answered(run);
+            Answer::ok(bytes)
+        } else {
+            add(&self.tally.reads_waited, 1);
+            self.read_later(&file, open, range, run)
+        };
+        // After the reader's own blocks, so that they stand before these in the queue.
+        if let Some((blocks, abandoned)) = ahead {
+            self.fetcher.ahead(&open.object, blocks, &abandoned);
+        }
+        answer
+    }
+
+    /// Learns from a read what to fetch ahead.
+    fn note_read(
+        &self,
+        open: &OpenObject,
+        range: Range<u64>,
+    ) -> (RunId, Option<(Range<u64>, crate::fetch::Abandoned)>) {
+        let shape = open.object.shape;
+        let block_size = u64::from(shape.block_size);
+        let bounds = Bounds {
+            size: shape.size,
+            block_size,
+            window_max: self.window_max(open),
+        };
+        let mut readahead = open.readahead.lock();
+        let seen = readahead.stream.read(range, bounds);
+        if seen.closed {
+            self.abandon(&mut readahead);
+        }
+        if seen.open && !readahead.open {
+            readahead.open = true;
+            self.windows.fetch_add(1, Ordering::Relaxed);
+        }
+        let abandoned = Arc::clone(&readahead.abandoned);
+        drop(readahead);
+        if seen.closed {
+            self.fetcher.forget_abandoned(&open.object);
+        }
+        let blocks = seen.ahead.map(|it| it.start / block_size..it.end.div_ceil(block_size));
+        (seen.run, blocks.map(|blocks| (blocks, abandoned)))
+    }
+
+    /// Closes a handle's window: what was asked for and has not gone out yet is not wanted any more.
+    pub(crate) fn abandon(&self, readahead: &mut Readahead) {
+        readahead.abandoned.store(true, Ordering::Relaxed);
+        readahead.abandoned = Arc::default();
+        if std::mem::take(&mut readahead.open) {
+            self.windows.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Gives the widest window for one handle: its share of half the memory for blocks, and no more than keeps its source busy twice over.
+    fn window_max(&self, open: &OpenObject) -> u64 {
+        let share = self.memory_for_blocks / 2 / self.windows.load(Ordering::Relaxed).max(1);
+        let request = open.object.run_max * u64::from(open.object.shape.block_size);
+        let busy = request
+            .saturating_mul(u64::from(open.object.concurrency))
+            .saturating_mul(2);
+        self.settings.prefetch_bytes.min(share).min(busy)
+    }
+
+    /// Answers from memory alone, if all of it is there.
+    fn read_memory(&self, shape: Shape, range: &Range<u64>) -> Option<Bytes> {
+        let blocks = blocks_of(shape, range);
+        if blocks.end - blocks.start == 1 {
+            let block = self.cache.in_memory(shape.block(blocks.start))?;
+            add(&self.tally.memory_hits, 1);
+            return Some(block.slice(within(shape, blocks.start, range)));
+        }
+        if !blocks.clone().all(|index| self.cache.is_in_memory(shape.block(index))) {
+            return None;
+        }
+        let mut bytes = Vec::with_capacity((range.end - range.start) as usize);
+        for index in blocks.clone() {
+            let block = self.cache.in_memory(shape.block(index))?;
+            bytes.extend_from_slice(&block[within(shape, index, range)]);
+        }
+        add(&self.tally.memory_hits, blocks.end - blocks.start);
+        Some(bytes.into())
+    }
+
+    fn read_later(
+        self: &Arc<Self>,
+        file: &Arc<OpenFile>,
+        open: &OpenObject,
+        range: Range<u64>,
+        run: RunId,
+    ) -> Answer<Bytes> {
+        let shape = open.object.shape;
+        let wanted = self.fetcher.want(&open.object, blocks_of(shape, &range));
+        for (index, it) in &wanted {
+            if matches!(it, Wanted::Coming { first: true, .. }) {
+                open.readahead
+                    .lock()
+                    .stream
+                    .missed(run, (index + 1) * u64::from(shape.block_size));
+            }
+        }
+        let (core, file, object) = (Arc::clone(self), Arc::clone(file), Arc::clone(&open.object));
+        Answer::Pending(Box::pin(async move {
+            let deadline = core.settings.data_deadline;
+            let fetcher = Arc::clone(&core.fetcher);
+            let assemble = async {
+                if let [(index, _)] = wanted[..] {
+                    let block = match wanted.into_iter().next() {
+                        Some((_, Wanted::Here(block))) => block,
+                        Some((_, Wanted::Coming { wait, .. })) => fetcher.bring(&object, index, wait).await?,
+                        None => Bytes::new(),
+                    };
+                    return Ok(block.slice(within(shape, index, &range)));
+                }
+                // Each block is let go as soon as its part is copied: a reader that waits for one holds no other.
+                let mut bytes = vec![0; (range.end - range.start) as usize];
+                let mut coming = Vec::new();
+                for (index, it) in wanted {
+                    match it {
+                        Wanted::Here(block) => copy_part(shape, index, &range, &block, &mut bytes),
+                        Wanted::Coming { wait, .. } => coming.push((index, wait)),
+                    }
+                }
+                for (index, wait) in coming {
+                    let block = fetcher.bring(&object, index, wait).await?;
+                    copy_part(shape, index, &range, &block, &mut bytes);
+                }
+                Ok(Bytes::from(bytes))
+            };
+            let result = tokio::time::timeout(deadline, assemble).await.unwrap_or_else(|_| {
+                add(&core.tally.reads_timed_out, 1);
+                let after = deadline.as_secs_f32();
+                Err(Error::TimedOut(Cause::new(format!(
+                    "read {}: no answer within {after} s",
+                    object.path
+                ))))
+            });
+            if let OpenFile::Object(open) = &*file {
+                open.readahead.lock().stream.answered(run);
+            }
+            result
+        }))
+    }
+}
+
+/// Names the blocks that hold a range, which is not empty.
+fn blocks_of(shape: Shape, range: &Range<u64>) -> Range<u64> {
+    let block_size = u64::from(shape.block_size);
+    range.start / block_size..range.end.div_ceil(block_size)
+}
+
+/// Says which bytes of a block belong to a range that touches it.
+fn within(shape: Shape, index: u64, range: &Range<u64>) -> Range<usize> {
+    let start = index * u64::from(shape.block_size);
+    let end = start + shape.block_len(index);
+    (range.start.max(start) - start) as usize..(range.end.min(end) - start) as usize
+}
+
+fn copy_part(shape: Shape, index: u64, range: &Range<u64>, block: &[u8], bytes: &mut [u8]) {
+    let part = &block[within(shape, index, range)];
+    let at = (index * u64::from(shape.block_size)).saturating_sub(range.start) as usize;
+    bytes[at..at + part.len()].copy_from_slice(part);
+}
+
+/// Reads from a file of this machine, as far as it goes.
+fn read_local(file: &File, offset: u64, length: u32) -> Result<Bytes, Error> {
+    let read = || -> io::Result<Bytes> {
+        // The file may be shorter than was asked for by far: no memory for what is not there.
+        let there = file.metadata()?.len().saturating_sub(offset);
+        let mut bytes = vec![0; there.min(u64::from(length)) as usize];
+        let mut filled = 0;
+        while filled < bytes.len() {
+            match file.read_at(&mut bytes[filled..], offset + filled as u64) {
+                Ok(0) => break,
+                Ok(count) => filled += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        bytes.truncate(filled);
+        Ok(bytes.into())
+    };
+    read().map_err(|error| Error::Io(Cause::new(error)))
+}
