@@ -378,6 +378,33 @@ fn an_access_key_id_can_be_a_reference_too() {
     assert_eq!(secrets["secret_access_key"].expose(), "value of KEY");
 }
 
+#[test]
+fn a_file_of_the_first_format_can_still_be_read() {
+    let folder = TempDir::new().unwrap();
+    let files: [(&str, &[u8]); 2] = [
+        ("secrets", include_bytes!("fixtures/format-1.secrets")),
+        ("secrets.key", include_bytes!("fixtures/format-1.key")),
+    ];
+    for (name, bytes) in files {
+        let path = folder.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    }
+    let vault = Vault {
+        path: folder.path().join("secrets"),
+        key_path: folder.path().join("secrets.key"),
+    };
+    assert_eq!(vault.read().unwrap(), records());
+}
+
+/// What the fixture holds.
+fn records() -> Records {
+    Records::from([
+        ((SOURCE.into(), "password".into()), Record::Here(secret("hunter2"))),
+        (("s3://b".into(), "secret_access_key".into()), Record::InKeyring),
+    ])
+}
+
 /// Files for the damage tests, written once: each case copies them.
 fn written() -> (Vec<u8>, Vec<u8>) {
     let folder = TempDir::new().unwrap();
@@ -385,12 +412,8 @@ fn written() -> (Vec<u8>, Vec<u8>) {
         path: folder.path().join("secrets"),
         key_path: folder.path().join("key"),
     };
-    let records = Records::from([
-        ((SOURCE.into(), "password".into()), Record::Here(secret("hunter2"))),
-        (("s3://b".into(), "secret_access_key".into()), Record::InKeyring),
-    ]);
-    vault.update(|now| now.extend(records.clone())).unwrap();
-    assert_eq!(vault.read().unwrap(), records);
+    vault.update(|now| now.extend(records())).unwrap();
+    assert_eq!(vault.read().unwrap(), records());
     (
         std::fs::read(&vault.path).unwrap(),
         std::fs::read(&vault.key_path).unwrap(),
