@@ -9,6 +9,7 @@ mod apache;
 mod azurite;
 mod daemon;
 mod fake_gcs;
+mod folder;
 mod http;
 mod nginx;
 mod port;
@@ -29,6 +30,7 @@ pub use apache::Apache;
 pub use azurite::Azurite;
 pub use daemon::Daemon;
 pub use fake_gcs::FakeGcs;
+pub use folder::Folder;
 pub use nginx::Nginx;
 pub use samba::Samba;
 pub use seaweedfs::SeaweedFs;
@@ -82,6 +84,11 @@ pub trait Server: Send + Sync {
     /// Ends the server at once, sessions and all, as a crash would.
     fn kill9(&self) {
         self.daemon().kill9();
+    }
+
+    /// Tells whether it is a process, which can be stopped where it stands.
+    fn can_be_paused(&self) -> bool {
+        true
     }
 
     /// Stops the server where it stands: it accepts connections and says nothing.

@@ -72,4 +72,4 @@ macro_rules! contract {
     )*};
 }
 
-contract!(s3, webdav, webdav_without_etags, sftp, ftp, azblob, gcs);
+contract!(local, s3, webdav, webdav_without_etags, sftp, ftp, azblob, gcs);

@@ -26,6 +26,8 @@ const ATTEMPTS_MAX: u32 = 64;
 /// Why something beneath the root, or the root itself, could not be had.
 #[derive(Debug)]
 pub(super) enum Failure {
+    /// No folder stands at the root's path, and none was ever seen there.
+    NoRoot(Errno),
     /// The root could not be opened.
     Root(Errno),
     /// Another folder stands where the root was.
@@ -39,6 +41,13 @@ pub(super) enum Failure {
 impl Failure {
     pub(super) fn root(errno: Errno) -> Self {
         Self::Root(errno)
+    }
+
+    pub(super) fn root_never_seen(errno: Errno) -> Self {
+        match errno {
+            Errno::NOENT | Errno::NOTDIR => Self::NoRoot(errno),
+            _ => Self::Root(errno),
+        }
     }
 
     pub(super) fn root_gone() -> Self {
@@ -56,6 +65,7 @@ impl Failure {
     pub(super) fn into_parts(self, root: &Root) -> (ErrorKind, Box<dyn StdError + Send + Sync>) {
         let path = root.path().display();
         match self {
+            Self::NoRoot(errno) => (ErrorKind::NoSuchSource, format!("no folder stands at {path}: {errno}").into()),
             Self::Root(errno @ (Errno::NOENT | Errno::NOTDIR)) => {
                 (ErrorKind::Unreachable, format!("no folder stands at {path} (is its disk mounted?): {errno}").into())
             }

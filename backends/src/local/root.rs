@@ -141,7 +141,11 @@ impl Root {
     /// sets it.
     pub(super) fn open(&self) -> Result<Opened, Failure> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(CWD, &self.path, flags, Mode::empty()).map_err(Failure::root)?;
+        let opened = rustix::fs::openat(CWD, &self.path, flags, Mode::empty());
+        let fd = opened.map_err(|errno| match self.state.lock().expected {
+            Some(_) => Failure::root(errno),
+            None => Failure::root_never_seen(errno),
+        })?;
         let place = place(&fd).map_err(Failure::root)?;
         let verified = self.state.lock().verified;
         if let Some(Verified { inodes_last, .. }) = verified.filter(|verified| verified.place == place) {

@@ -9,7 +9,7 @@ use futures::TryStreamExt;
 use manifold_backends::{
     Backend, Child, Error, Limits, Metadata, ObjectPath, Presence, Result, Secret, SourceSpec, connect,
 };
-use manifold_tests::servers::{Apache, Azurite, FakeGcs, Nginx, SeaweedFs, Server, Sshd, Vsftpd};
+use manifold_tests::servers::{Apache, Azurite, FakeGcs, Folder, Nginx, SeaweedFs, Server, Sshd, Vsftpd};
 
 /// Long enough that only a hang exceeds it.
 const PATIENCE: Duration = Duration::from_mins(2);
@@ -67,6 +67,10 @@ impl Traits {
 }
 
 impl Subject {
+    pub(crate) async fn local() -> Self {
+        Self::new("a local folder", Folder::start(), Traits::SERVER).await
+    }
+
     pub(crate) async fn s3() -> Self {
         let wrong_secret = Some(("secret_access_key", "wrong-key-of-the-tester"));
         // SeaweedFS takes a backslash for a slash.

@@ -85,7 +85,7 @@ fn a_root_is_a_folder_with_an_absolute_path() {
     assert_eq!(kind_of(LocalBackend::open(Path::new("relative"))), ErrorKind::Settings);
     assert_eq!(
         kind_of(LocalBackend::open(Path::new("/nowhere/at/all"))),
-        ErrorKind::Unreachable
+        ErrorKind::NoSuchSource
     );
     let odd = PathBuf::from(std::ffi::OsString::from_vec(b"/tmp/\xff".to_vec()));
     assert!(
