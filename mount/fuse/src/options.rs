@@ -1,6 +1,6 @@
 //! What a mount may be told. Values only: nothing here reads the environment or a file.
 
-use std::num::NonZeroUsize;
+use std::{num::NonZeroUsize, time::Duration};
 
 /// How a library is mounted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +19,9 @@ pub struct MountOptions {
     pub fs_name: String,
     /// User and group that own entries whose source knows no owner. `None`: the user who mounts.
     pub owner: Option<(u32, u32)>,
+    /// The longest that the file system takes for a request. One that takes twice as long ends the mount, so that no
+    /// process is stuck for good.
+    pub request_deadline: Duration,
 }
 
 /// Fewer threads than this let one slow look-up hold up its neighbours, even on a machine with two cores.
@@ -26,6 +29,9 @@ const THREADS_MIN: usize = 4;
 
 /// Sequential reading of a source with 10 ms a request: 61 MB/s at the kernel's 128 KiB, 601 at 4 MiB, no better beyond.
 const READAHEAD_KIB: u32 = 4096;
+
+/// As the file system's own deadlines.
+const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
 
 impl Default for MountOptions {
     fn default() -> Self {
@@ -39,6 +45,7 @@ impl Default for MountOptions {
             readahead_kib: READAHEAD_KIB,
             fs_name: "manifold".to_owned(),
             owner: None,
+            request_deadline: REQUEST_DEADLINE,
         }
     }
 }

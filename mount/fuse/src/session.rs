@@ -1,0 +1,255 @@
+//! A mount, from its making to its end.
+//!
+//! Owns the session with the kernel and the threads that belong to it. fuser is given a connection and no path: it would
+//! unmount the path again when the session ends, and by then a newer mount may stand there.
+//!
+//! Always true: when [`mount`] fails, nothing is left mounted; when a session ends, however it ends, its mount point is
+//! free or says so in the log.
+
+use std::{
+    fs, io,
+    os::fd::AsFd,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use fuser::{Config, Session, SessionACL};
+use manifold_vfs::Vfs;
+use parking_lot::{Condvar, Mutex};
+use tokio::runtime::Handle;
+
+use crate::{
+    MountError, MountOptions,
+    adaptor::Adaptor,
+    crossing::Crossing,
+    mountpoint::{self, Left, table::Device},
+    notify::{self, Delivery},
+    shared::Shared,
+    watchdog::{self, InFlight},
+};
+
+/// How long [`Mount::unmount`] waits for the kernel to let go of a mount that nothing uses. It takes milliseconds, unless
+/// another mount namespace holds a copy.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// A mounted library. Dropping it unmounts.
+#[derive(Debug)]
+pub struct Mount {
+    point: PathBuf,
+    device: Device,
+    shared: Arc<Shared>,
+    ending: Arc<Ending>,
+    left: AtomicBool,
+}
+
+/// What became of a mount that was taken away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unmounted {
+    /// The kernel has let go of it.
+    Entirely,
+    /// Its name is free, but files are open in it, which are served until they are closed or the process ends.
+    InUse,
+}
+
+/// Mounts a library at the directory `at`, after clearing away what a killed daemon has left there.
+///
+/// `runtime` is where requests wait that have to ask a source. The mount answers until [`Mount::unmount`], or until someone
+/// unmounts it from outside.
+pub fn mount(vfs: Arc<Vfs>, at: &Path, options: &MountOptions, runtime: Handle) -> Result<Mount, MountError> {
+    let point = mountpoint::prepare(at)?;
+    let connection = mountpoint::attach(&point, options)?;
+    let Some(device) = mountpoint::topmost(&point)?.map(|top| top.device) else {
+        let cause = io::Error::other("it was taken away again at once");
+        return Err(MountError::System {
+            doing: "mount",
+            point,
+            cause,
+        });
+    };
+    let mut foothold = Foothold {
+        point: &point,
+        device,
+        ending: Arc::default(),
+        kept: false,
+    };
+    let ending = &Arc::clone(&foothold.ending);
+    let shared = Arc::new(Shared::new(options));
+    let failed = |doing| {
+        let point = point.clone();
+        move |cause| MountError::System { doing, point, cause }
+    };
+
+    // From before the first answer on, so that no change to it is missed.
+    let events = vfs.subscribe();
+    let told = Arc::downgrade(&vfs);
+    let in_flight = InFlight::new(options.threads);
+    let adaptor = Adaptor {
+        vfs,
+        crossing: Crossing::new(runtime, Arc::clone(&in_flight)),
+        shared: Arc::clone(&shared),
+        owner: options
+            .owner
+            .unwrap_or_else(|| (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw())),
+    };
+    let mut config = Config::default();
+    config.n_threads = Some(options.threads.max(1));
+    config.clone_fd = mountpoint::device_opens();
+    // Who may come in is the kernel's business (`allow_other`, `default_permissions`). fuser's own check goes by another of
+    // the caller's ids than the kernel's and would refuse some whom the kernel lets in.
+    let session = Session::from_fd(adaptor, connection, SessionACL::All, config)
+        .map_err(failed("open a session with the kernel"))?;
+    read_ahead(device, options.readahead_kib);
+
+    let delivery = Delivery {
+        notifier: session.notifier(),
+        connection: session
+            .as_fd()
+            .try_clone_to_owned()
+            .map_err(failed("keep the connection to the kernel"))?,
+        shared: Arc::clone(&shared),
+        vfs: told,
+    };
+    notify::start(events, delivery, ending).map_err(failed("start a thread"))?;
+    watchdog::start(in_flight, &point, device, options.request_deadline, ending).map_err(failed("start a thread"))?;
+    thread::Builder::new()
+        .name("manifold-fuse".to_owned())
+        .spawn({
+            let (point, ending) = (point.clone(), Arc::clone(ending));
+            move || serve(session, &point, device, &ending)
+        })
+        .map_err(failed("start a thread"))?;
+    foothold.kept = true;
+    let ending = Arc::clone(ending);
+    drop(foothold);
+    Ok(Mount {
+        point,
+        device,
+        shared,
+        ending,
+        left: AtomicBool::new(false),
+    })
+}
+
+/// A mount that is being made: unless it is kept, it is taken away again, and its threads end.
+struct Foothold<'a> {
+    point: &'a Path,
+    device: Device,
+    ending: Arc<Ending>,
+    kept: bool,
+}
+
+impl Drop for Foothold<'_> {
+    fn drop(&mut self) {
+        if self.kept {
+            return;
+        }
+        self.ending.come();
+        if let Err(error) = mountpoint::leave(self.point, self.device) {
+            tracing::warn!(point = %self.point.display(), %error, "a mount that failed could not be taken away");
+        }
+    }
+}
+
+impl Mount {
+    /// The directory at which the library is mounted, without symbolic links.
+    pub fn point(&self) -> &Path {
+        &self.point
+    }
+
+    /// The file system's device number, as `st_dev` of all that is in it.
+    pub fn device(&self) -> u64 {
+        rustix::fs::makedev(self.device.major, self.device.minor)
+    }
+
+    /// Whether the kernel reads local files and wholly cached objects by itself. `false` after the first file for which it
+    /// said that this process may not ask for it.
+    pub fn passthrough(&self) -> bool {
+        self.shared.passthrough()
+    }
+
+    /// Waits until the mount is over: unmounted by us or from outside, or aborted.
+    pub fn wait(&self) {
+        self.ending.wait();
+    }
+
+    /// Takes the mount away. Where files are open in it, its name becomes free at once all the same, and what is open is
+    /// served until it is closed. A mount that is over already, and whatever stands in its place now, is left alone.
+    pub fn unmount(&self) -> Result<Unmounted, MountError> {
+        if self.ending.has_come() {
+            return Ok(Unmounted::Entirely);
+        }
+        let left = mountpoint::leave(&self.point, self.device)?;
+        self.left.store(true, Ordering::Relaxed);
+        let gone = match left {
+            Left::Detached => false,
+            Left::Unmounted | Left::Gone => self.ending.wait_for(FAREWELL),
+        };
+        Ok(if gone { Unmounted::Entirely } else { Unmounted::InUse })
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        if !self.left.load(Ordering::Relaxed)
+            && let Err(error) = self.unmount()
+        {
+            tracing::warn!(point = %self.point.display(), %error, "the mount could not be taken away");
+        }
+    }
+}
+
+/// Whether and when a session is over.
+#[derive(Debug, Default)]
+pub(crate) struct Ending {
+    over: Mutex<bool>,
+    came: Condvar,
+}
+
+impl Ending {
+    pub(crate) fn has_come(&self) -> bool {
+        *self.over.lock()
+    }
+
+    pub(crate) fn wait(&self) {
+        self.came.wait_while(&mut self.over.lock(), |over| !*over);
+    }
+
+    /// Whether it comes within `patience`.
+    pub(crate) fn wait_for(&self, patience: Duration) -> bool {
+        !self
+            .came
+            .wait_while_for(&mut self.over.lock(), |over| !*over, patience)
+            .timed_out()
+    }
+
+    fn come(&self) {
+        *self.over.lock() = true;
+        self.came.notify_all();
+    }
+}
+
+/// Answers the kernel until the connection ends, then sees to it that no dead mount stays behind.
+fn serve(session: Session<Adaptor>, point: &Path, device: Device, ending: &Ending) {
+    if let Err(error) = session.run() {
+        tracing::error!(point = %point.display(), %error, "the session with the kernel broke off");
+    }
+    match mountpoint::clear_away(point, device) {
+        Ok(false) => tracing::debug!(point = %point.display(), "unmounted"),
+        Ok(true) => tracing::warn!(point = %point.display(), "the mount died and was taken away"),
+        Err(error) => tracing::warn!(point = %point.display(), %error, "a dead mount stays behind"),
+    }
+    ending.come();
+}
+
+/// Lets the kernel read far ahead of a sequential reader. Only root may; without it the kernel's 128 KiB stay.
+fn read_ahead(device: Device, kib: u32) {
+    let setting = format!("/sys/class/bdi/{}:{}/read_ahead_kb", device.major, device.minor);
+    if let Err(error) = fs::write(&setting, kib.to_string()) {
+        tracing::debug!(setting, %error, "the kernel's own readahead stays");
+    }
+}

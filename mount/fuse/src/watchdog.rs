@@ -1,0 +1,187 @@
+//! The last resort against a request that is never answered.
+//!
+//! Each request has its deadline in the file system. Should one outlive twice that time all the same (a disk that blocks in
+//! the middle of a system call, a bug), its process would stay in uninterruptible sleep, because fuser does not handle the
+//! kernel's interrupts. Then the watchdog aborts the connection: every waiting process gets an error, and the mount is over.
+//!
+//! Owns the list of requests in flight. It stands outside the runtime, on a thread of its own, so that a runtime without
+//! free workers is noticed too.
+
+use std::{
+    cell::Cell,
+    collections::HashMap,
+    io,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+
+use crate::{
+    crossing::Ticket,
+    mountpoint::{self, table::Device},
+    session::Ending,
+};
+
+/// A request may take this many times its deadline before the mount is given up.
+const PATIENCE: u32 = 2;
+
+/// The requests that are being answered.
+pub(crate) struct InFlight {
+    since: Instant,
+    /// For each session thread, when the request came that it is answering, as [`Self::now`] tells; 0 when there is none.
+    /// Written for each request, so it has to cost next to nothing: no lock, no allocation.
+    inline: Box<[AtomicU64]>,
+    places_given: AtomicUsize,
+    waiting: Mutex<HashMap<u64, (Ticket, u64)>>,
+}
+
+thread_local! {
+    /// Which place of [`InFlight::inline`] is this thread's. A session thread serves one mount only.
+    static PLACE: Cell<Option<usize>> = const { Cell::new(None) };
+}
+
+impl InFlight {
+    pub(crate) fn new(threads: usize) -> Arc<Self> {
+        Arc::new(Self {
+            since: Instant::now(),
+            inline: (0..threads.max(1)).map(|_| AtomicU64::new(0)).collect(),
+            places_given: AtomicUsize::new(0),
+            waiting: Mutex::new(HashMap::new()),
+        })
+    }
+
+    /// Notes that this thread is answering a request, until the guard goes.
+    pub(crate) fn inline(&self) -> impl Drop + '_ {
+        struct Guard<'a>(&'a AtomicU64);
+        impl Drop for Guard<'_> {
+            fn drop(&mut self) {
+                self.0.store(0, Ordering::Relaxed);
+            }
+        }
+        let place = PLACE.get().unwrap_or_else(|| {
+            let place = self.places_given.fetch_add(1, Ordering::Relaxed);
+            PLACE.set(Some(place));
+            place
+        });
+        let place = &self.inline[place % self.inline.len()];
+        place.store(self.now(), Ordering::Relaxed);
+        Guard(place)
+    }
+
+    /// Notes that a request is waiting in a task, until the guard goes.
+    pub(crate) fn waiting(self: &Arc<Self>, ticket: Ticket) -> impl Drop + Send + 'static {
+        struct Guard(Arc<InFlight>, u64);
+        impl Drop for Guard {
+            fn drop(&mut self) {
+                self.0.waiting.lock().remove(&self.1);
+            }
+        }
+        self.waiting.lock().insert(ticket.id, (ticket, self.now()));
+        Guard(Arc::clone(self), ticket.id)
+    }
+
+    /// The age of the oldest request, and its name where it has one.
+    pub(crate) fn oldest(&self) -> Option<(Duration, Option<Ticket>)> {
+        let inline = self
+            .inline
+            .iter()
+            .map(|place| place.load(Ordering::Relaxed))
+            .filter(|came| *came != 0);
+        let oldest_inline = inline.map(|came| (came, None)).min_by_key(|(came, _)| *came);
+        let oldest_waiting = {
+            let waiting = self.waiting.lock();
+            waiting
+                .values()
+                .map(|(ticket, came)| (*came, Some(*ticket)))
+                .min_by_key(|(came, _)| *came)
+        };
+        let (came, ticket) = oldest_inline
+            .into_iter()
+            .chain(oldest_waiting)
+            .min_by_key(|(came, _)| *came)?;
+        Some((Duration::from_millis(self.now().saturating_sub(came)), ticket))
+    }
+
+    /// Milliseconds since this mount began; never 0.
+    fn now(&self) -> u64 {
+        self.since.elapsed().as_millis() as u64 + 1
+    }
+}
+
+/// Starts the watchdog. It ends with the mount.
+pub(crate) fn start(
+    in_flight: Arc<InFlight>,
+    point: &Path,
+    device: Device,
+    deadline: Duration,
+    ending: &Arc<Ending>,
+) -> io::Result<()> {
+    let ending = Arc::clone(ending);
+    let point = point.to_owned();
+    let limit = deadline * PATIENCE;
+    thread::Builder::new()
+        .name("manifold-watchdog".to_owned())
+        .spawn(move || {
+            while !ending.wait_for(deadline / 2) {
+                if let Some((age, ticket)) = in_flight.oldest().filter(|(age, _)| *age > limit) {
+                    tracing::error!(
+                        ?age,
+                        ?ticket,
+                        "a request was not answered in twice its time: the mount is given up"
+                    );
+                    if let Err(error) = mountpoint::abort(&point, device) {
+                        tracing::error!(%error, "it cannot be given up; mounting fusectl allows it");
+                    }
+                }
+            }
+        })?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TICKET: Ticket = Ticket {
+        id: 5,
+        op: "read",
+        ino: 9,
+    };
+
+    #[test]
+    fn a_request_is_seen_while_it_is_being_answered_and_not_after() {
+        let in_flight = InFlight::new(2);
+        assert!(in_flight.oldest().is_none());
+        let inline = in_flight.inline();
+        assert!(in_flight.oldest().is_some_and(|(_, ticket)| ticket.is_none()));
+        drop(inline);
+        assert!(in_flight.oldest().is_none());
+        let waiting = in_flight.waiting(TICKET);
+        assert_eq!(
+            in_flight
+                .oldest()
+                .and_then(|(_, ticket)| ticket)
+                .map(|ticket| ticket.id),
+            Some(5)
+        );
+        drop(waiting);
+        assert!(in_flight.oldest().is_none());
+    }
+
+    #[test]
+    fn a_request_that_unwinds_is_not_taken_for_one_that_hangs() {
+        let in_flight = InFlight::new(1);
+        let unwound = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let _guard = in_flight.inline();
+            panic!("on purpose");
+        }));
+        assert!(unwound.is_err());
+        assert!(in_flight.oldest().is_none());
+    }
+}
