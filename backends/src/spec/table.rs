@@ -209,6 +209,18 @@ pub(super) static SCHEMES: &[SchemeInfo] = &[
         keys: &[
             USER,
             key("domain", ValueKind::Text, "the Windows domain or workgroup of the user"),
+            key(
+                "signing",
+                ValueKind::Choice(&["auto", "required"]),
+                "whether each message is signed: `auto` signs all but a guest's, `required` refuses to go without",
+            )
+            .default("auto"),
+            key(
+                "encryption",
+                ValueKind::Choice(&["auto", "required"]),
+                "whether each message is encrypted: `auto` where the server demands it, `required` always",
+            )
+            .default("auto"),
         ],
         secrets: PASSWORD,
     },
