@@ -72,3 +72,68 @@ pub async fn connect(spec: &SourceSpec, secrets: &Secrets, limits: &Limits) -> R
         | Scheme::Onedrive => opendal::connect(spec, secrets, &limits).await,
     }
 }
+
+/// Gives the spec with what its source is recognised by, to be kept in place of the first when a source is added. A
+/// folder is recognised by more than its path (see [`RootId`](crate::local::RootId)); other sources by their name
+/// alone. Blocks on a local source's disk.
+pub fn recognisable(spec: &SourceSpec, backend: &dyn Backend) -> Result<SourceSpec> {
+    let Some(local) = backend.as_local() else {
+        return Ok(spec.clone());
+    };
+    let id = local.root_id()?.to_string();
+    spec.with_setting("root_id", &id).map_err(|error| {
+        Error::new(
+            ErrorKind::Settings,
+            Operation::Connect,
+            spec.name(),
+            ObjectPath::root(),
+            error,
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_source_that_was_added_is_not_taken_for_another_after_a_restart() {
+        let parent = tempfile::TempDir::new().unwrap();
+        let root = parent.path().join("disk");
+        std::fs::create_dir(&root).unwrap();
+        let spec = SourceSpec::from_path(&root, &BTreeMap::new()).unwrap();
+        let open = async |spec: &SourceSpec| connect(spec, &Secrets::new(), &Limits::default()).await.unwrap();
+        let kept = recognisable(&spec, &*open(&spec).await).unwrap();
+        assert_eq!(kept.name(), spec.name());
+        open(&kept).await.check().await.unwrap();
+
+        std::fs::rename(&root, parent.path().join("away")).unwrap();
+        std::fs::create_dir(&root).unwrap();
+        let error = open(&kept).await.check().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unreachable);
+        assert!(
+            open(&spec).await.check().await.is_ok(),
+            "nothing was kept, so nothing is missed"
+        );
+    }
+
+    #[tokio::test]
+    async fn the_settings_of_a_source_go_before_those_of_all() {
+        let limits = Limits {
+            concurrency: Some(3),
+            block_size: Some(1 << 17),
+            ..Limits::default()
+        };
+        let given = BTreeMap::from([("block_size".to_owned(), "256KiB".to_owned())]);
+        let spec = SourceSpec::parse("/", &given).unwrap();
+        let backend = connect(&spec, &Secrets::new(), &limits).await.unwrap();
+        assert_eq!(backend.capabilities().block_size, 1 << 18);
+        assert_eq!(backend.capabilities().concurrency, 3);
+        assert_eq!(
+            backend.capabilities().read_size_max % backend.capabilities().block_size,
+            0
+        );
+    }
+}

@@ -23,7 +23,7 @@ pub mod spec;
 
 pub use self::opendal::connect_through;
 pub use backend::{Backend, Capabilities, Listing};
-pub use connect::{Limits, connect};
+pub use connect::{Limits, connect, recognisable};
 pub use diagnose::{Diagnosis, diagnose};
 pub use error::{Error, ErrorKind, Operation, Result};
 pub use object::{Child, Identity, Kind, Metadata, ObjectPath, Presence, Timestamp, Version};
