@@ -6,6 +6,7 @@
 //! - its settings are known to the table ([`schemes`]), checked, and spelled in one way;
 //! - it holds no secret: a setting that is one can only be a reference to where the secret is kept.
 
+mod error;
 mod table;
 mod uri;
 mod values;
@@ -16,6 +17,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::error::SpecError;
 pub use self::table::{KeyInfo, SchemeInfo, SecretKey, ValueKind, common_keys, schemes};
 use crate::ObjectPath;
 use crate::secrets::{SecretReference, Secrets};
@@ -65,82 +67,6 @@ struct Stored {
     uri: String,
     #[serde(default)]
     settings: BTreeMap<String, String>,
-}
-
-/// Why a source cannot be understood. No message holds a value that was given, since it may be a secret gone astray.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum SpecError {
-    /// Neither a URI nor an absolute path.
-    #[error("expected an absolute path or a URI such as smb://host/share")]
-    RelativePath,
-    /// The URI's scheme is not in the table.
-    #[error("unknown kind of source `{scheme}://`{}", meant(*nearest, "://"))]
-    UnknownScheme {
-        /// What was given.
-        scheme: String,
-        /// What may have been meant.
-        nearest: Option<&'static str>,
-    },
-    /// The URI's form is wrong.
-    #[error("{why}")]
-    BadUri {
-        /// What is wrong with it.
-        why: String,
-    },
-    /// A password stands in the URI.
-    #[error(
-        "a URI is shown and logged, and takes no password: leave it out, and give it when asked or as \
-         `password = env:NAME` or `password = file:PATH` (an `@` in a name is written %40)"
-    )]
-    PasswordInUri,
-    /// The setting is not in the table.
-    #[error("unknown setting `{key}` for {scheme}{}", meant(*nearest, ""))]
-    UnknownKey {
-        /// What was given.
-        key: String,
-        /// The kind of source, as its URIs name it.
-        scheme: &'static str,
-        /// What may have been meant.
-        nearest: Option<&'static str>,
-    },
-    /// A setting that the source cannot do without was not given.
-    #[error("{scheme} needs the setting `{key}`: {meaning}")]
-    MissingKey {
-        /// The setting.
-        key: &'static str,
-        /// The kind of source, as its URIs name it.
-        scheme: &'static str,
-        /// What it means.
-        meaning: &'static str,
-    },
-    /// A setting has a value that it cannot have.
-    #[error("bad value of the setting `{key}`: {why}")]
-    BadValue {
-        /// The setting.
-        key: String,
-        /// What was expected.
-        why: String,
-    },
-    /// A setting was given twice, with different values.
-    #[error("the setting `{key}` is given in the URI and beside it, and the two differ")]
-    Conflict {
-        /// The setting.
-        key: String,
-    },
-    /// A secret was given as a plain setting.
-    #[error(
-        "`{key}` is a secret and is not kept among the settings: leave it out to be asked for it, or give `env:NAME` or \
-         `file:PATH`, which say where it is"
-    )]
-    PlainSecret {
-        /// The setting.
-        key: &'static str,
-    },
-}
-
-fn meant(nearest: Option<&str>, suffix: &str) -> String {
-    nearest.map_or_else(String::new, |nearest| format!("; did you mean `{nearest}{suffix}`?"))
 }
 
 impl SourceSpec {
