@@ -1,15 +1,19 @@
-//! The door of the crate.
+//! The door of the crate: opening, and every change. The reads are in `read.rs`.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
+use crate::format::ScanRow;
+use crate::store::{Keeper, Store, When};
 use crate::{
-    BulkLoader, Change, Details, DirectoryState, Entry, EntryId, NewChild, NewSource, OpenError, Result, ScanState,
-    SeenAttributes, SourceError, SourceId, SourceRecord, Subscription,
+    BulkLoader, Change, EntryId, Failure, NewChild, NewSource, OpenError, Result, SeenAttributes, SourceError,
+    SourceId, SourceRecord, Subscription, check, listing, sources,
 };
 
 /// How a catalog is opened.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Options {
     /// Memory for pages of the file, in bytes.
     pub cache_bytes: usize,
@@ -83,157 +87,199 @@ pub struct CheckReport {
 }
 
 /// A library's catalog, open. Share it behind an `Arc`; every method may be called from many threads at once.
+///
+/// Reads never wait for a change. Changes wait for one another.
 #[derive(Debug)]
-pub struct Catalog(());
+pub struct Catalog {
+    store: Arc<Store>,
+    keeper: Option<JoinHandle<()>>,
+}
+
+/// How many rows one transaction reaps at most.
+const REAP_BATCH: usize = 10_000;
 
 impl Catalog {
     /// Opens the catalog, or makes an empty one where there is no file.
-    pub fn open(_file: &Path, _options: Options) -> Result<Self, OpenError> {
-        unimplemented!()
+    ///
+    /// Every page is checked against its checksum before the file is trusted, and until then nothing is written to it.
+    pub fn open(file: &Path, options: Options) -> Result<Self, OpenError> {
+        let store = Store::open(file, options.cache_bytes, options.commit_interval)?;
+        let keeper = Keeper::start(&store).map_err(|cause| OpenError::Io {
+            file: file.to_owned(),
+            cause,
+        })?;
+        Ok(Self {
+            store,
+            keeper: Some(keeper),
+        })
     }
 
-    /// Examines the whole file without changing it.
-    pub fn check(_file: &Path) -> Result<CheckReport, OpenError> {
-        unimplemented!()
+    /// Examines the whole file, row by row, without changing it.
+    pub fn check(file: &Path) -> Result<CheckReport, OpenError> {
+        check::check_file(file)
     }
 
-    /// Looks a name up.
-    pub fn lookup(&self, _parent: EntryId, _name: &[u8]) -> Result<Option<Entry>> {
-        unimplemented!()
-    }
-
-    /// Looks a name up, the exact one first, then one that differs only in case.
-    pub fn lookup_folded(&self, _parent: EntryId, _name: &[u8]) -> Result<Option<Entry>> {
-        unimplemented!()
-    }
-
-    /// Gives the entry of an id.
-    pub fn entry(&self, _id: EntryId) -> Result<Option<Entry>> {
-        unimplemented!()
-    }
-
-    /// Gives what is kept of an entry beyond its attributes.
-    pub fn details(&self, _id: EntryId) -> Result<Option<Details>> {
-        unimplemented!()
-    }
-
-    /// Gives up to `limit` children in the byte order of their names, from the first behind `after` on.
-    pub fn children(&self, _directory: EntryId, _after: Option<&[u8]>, _limit: usize) -> Result<Vec<Entry>> {
-        unimplemented!()
-    }
-
-    /// Says what is known of a directory as a whole; `None` if there is no such directory.
-    pub fn directory_state(&self, _id: EntryId) -> Result<Option<DirectoryState>> {
-        unimplemented!()
-    }
-
-    /// Gives the path in the tree: `/photos/2024/a.jpg`; `None` if the entry is not in the tree.
-    pub fn tree_path(&self, _id: EntryId) -> Result<Option<Vec<u8>>> {
-        unimplemented!()
-    }
-
-    /// Gives the source and the path beneath its root, raw names joined by `/`; empty for the attach point itself.
-    pub fn object_path(&self, _id: EntryId) -> Result<Option<(SourceId, Vec<u8>)>> {
-        unimplemented!()
-    }
-
-    /// Finds the entry at a path of the tree.
-    pub fn resolve(&self, _tree_path: &[u8]) -> Result<Option<Entry>> {
-        unimplemented!()
-    }
-
-    /// Gives entries and bytes, whole and for each source.
-    pub fn totals(&self) -> Result<Totals> {
-        unimplemented!()
-    }
-
-    /// Lists the sources in the order of ids.
-    pub fn sources(&self) -> Result<Vec<SourceRecord>> {
-        unimplemented!()
+    /// Tells whether the storage had to be repaired on opening, because it had not been closed in order.
+    pub fn repaired_on_open(&self) -> bool {
+        self.store.repaired()
     }
 
     /// Adds a source and makes its attach point, with the directories that lead to it. Durable when it returns.
-    pub fn add_source(&self, _new: NewSource) -> Result<SourceRecord, SourceError> {
-        unimplemented!()
+    ///
+    /// What an outer source has under the attach point's name is hidden by it.
+    pub fn add_source(&self, new: NewSource) -> Result<SourceRecord, SourceError> {
+        // What is wrong with a source shows before anything is changed, so such a transaction commits nothing.
+        let (record, _) = self.store.write(When::Now, |edit| match sources::add(edit, new) {
+            Err(SourceError::Catalog(error)) => Err(error),
+            other => Ok(other),
+        })?;
+        record
     }
 
     /// Changes what is needed to connect, and how the source is treated. Durable when it returns.
-    pub fn update_source(&self, _id: SourceId, _spec: String, _options: String) -> Result<SourceRecord> {
-        unimplemented!()
+    pub fn update_source(&self, id: SourceId, spec: String, options: String) -> Result<SourceRecord> {
+        let (record, _) = self
+            .store
+            .write(When::Now, |edit| sources::update(edit, id, spec, options))?;
+        Ok(record)
     }
 
     /// Removes a source with all its entries; attach points nested in it stay. Durable when it returns.
-    pub fn remove_source(&self, _id: SourceId) -> Result<Vec<Change>> {
-        unimplemented!()
+    ///
+    /// What it hid of an outer source comes back with the next listing there, for which the directory is queued.
+    pub fn remove_source(&self, id: SourceId) -> Result<Vec<Change>> {
+        let ((), changes) = self.store.write(When::Now, |edit| sources::remove(edit, id))?;
+        if let Err(error) = self.reap_departed(id, i64::MAX) {
+            // The source is gone; the keeper forgets the rest when the catalog is opened the next time.
+            tracing::warn!(source = id.0, %error, "entries of a removed source are left in the catalog");
+        }
+        Ok(changes)
     }
 
-    /// Makes the children of a directory what a complete listing says.
+    /// Makes the children of a directory what a complete listing says, in one transaction.
+    ///
+    /// This is the only way in which children disappear. Attach points and what leads to them stay. A child that is
+    /// listed unchanged keeps everything; one that changed keeps its id, but for a file for which `open` answers true
+    /// and whose bytes changed: that gets a new id. A child that is gone is kept aside for adoption if it is a
+    /// directory or has an identity, until [`reap_departed`](Self::reap_departed). New directories are queued for the
+    /// scan; so are known ones that a running scan has not listed yet.
+    ///
+    /// `open` is called while the catalog is locked for changes: it must not change the catalog.
     pub fn apply_listing(
         &self,
-        _directory: EntryId,
-        _listing: CompleteListing,
-        _open: &dyn Fn(EntryId) -> bool,
+        directory: EntryId,
+        mut listing: CompleteListing,
+        open: &dyn Fn(EntryId) -> bool,
     ) -> Result<Vec<Change>> {
-        unimplemented!()
+        listing::prepare(directory, &mut listing.children)?;
+        let ((), changes) = self
+            .store
+            .write(When::Soon, |edit| listing::apply(edit, directory, &listing, open))?;
+        Ok(changes)
     }
 
     /// Notes that a directory could not be listed. Its children stay; a running scan passes it over.
-    pub fn note_failure(&self, _directory: EntryId, _message: &str, _at_ns: i64) -> Result<()> {
-        unimplemented!()
+    pub fn note_failure(&self, directory: EntryId, message: &str, at_ns: i64) -> Result<()> {
+        let failure = Failure {
+            at_ns,
+            message: message.to_owned(),
+        };
+        let noted = self.store.write(When::Soon, |edit| {
+            let source = edit.source_directory(directory)?.1.source();
+            edit.mark_failed(source, directory.0, failure)
+        });
+        noted.map(drop)
     }
 
-    /// Takes in what the source said of one entry.
+    /// Takes in what the source said of one entry. If it is of another kind now, it is another entry.
+    ///
+    /// `open` is called while the catalog is locked for changes: it must not change the catalog.
     pub fn update_attributes(
         &self,
-        _id: EntryId,
-        _seen: SeenAttributes,
-        _open: &dyn Fn(EntryId) -> bool,
+        id: EntryId,
+        seen: SeenAttributes,
+        open: &dyn Fn(EntryId) -> bool,
     ) -> Result<Vec<Change>> {
-        unimplemented!()
-    }
-
-    /// Finds the entry that has an identity; one that has departed rather than one that stands in the tree.
-    pub fn find_identity(&self, _source: SourceId, _identity: [u8; 16]) -> Result<Option<Found>> {
-        unimplemented!()
+        let ((), changes) = self
+            .store
+            .write(When::Soon, |edit| listing::apply_one(edit, id, seen, open))?;
+        Ok(changes)
     }
 
     /// Forgets, in bounded batches, what departed before that time and was not adopted. Gives the number of entries.
-    pub fn reap_departed(&self, _source: SourceId, _before_ns: i64) -> Result<u64> {
-        unimplemented!()
+    ///
+    /// The time of departure is that of the listing in which the entry was missing.
+    pub fn reap_departed(&self, source: SourceId, before_ns: i64) -> Result<u64> {
+        self.store.reap(source, before_ns, REAP_BATCH)
     }
 
     /// Begins a bulk load.
-    pub fn bulk_load(&self, _source: SourceId) -> Result<BulkLoader> {
-        unimplemented!()
+    pub fn bulk_load(&self, source: SourceId) -> Result<BulkLoader> {
+        BulkLoader::begin(&self.store, source)
     }
 
     /// Begins a scan: a new generation, with the source's root to be listed. Durable when it returns.
-    pub fn scan_begin(&self, _source: SourceId, _now_ns: i64) -> Result<u64> {
-        unimplemented!()
+    pub fn scan_begin(&self, source: SourceId, now_ns: i64) -> Result<u64> {
+        let (generation, _) = self.store.write(When::Now, |edit| {
+            let (root, _) = sources::root_of(edit, source)?;
+            let scan = edit.scan(source.0)?;
+            let generation = scan.generation + 1;
+            let scan = ScanRow {
+                generation,
+                started_ns: now_ns,
+                finished_ns: None,
+                listed: 0,
+                failed: 0,
+                ..scan
+            };
+            edit.set_scan(source.0, scan);
+            edit.enqueue(source.0, root)?;
+            Ok(generation)
+        })?;
+        Ok(generation)
     }
 
-    /// Gives up to `limit` directories that are still to be listed, in the order of ids.
-    pub fn scan_queue_next(&self, _source: SourceId, _limit: usize) -> Result<Vec<EntryId>> {
-        unimplemented!()
-    }
-
-    /// Says how far the last scan has come; `None` if there never was one.
-    pub fn scan_state(&self, _source: SourceId) -> Result<Option<ScanState>> {
-        unimplemented!()
-    }
-
-    /// Ends the scan. Durable when it returns.
-    pub fn scan_finish(&self, _source: SourceId, _now_ns: i64) -> Result<()> {
-        unimplemented!()
+    /// Ends the scan. Durable when it returns. Directories that are still queued stay so.
+    pub fn scan_finish(&self, source: SourceId, now_ns: i64) -> Result<()> {
+        let ended = self.store.write(When::Now, |edit| {
+            sources::root_of(edit, source)?;
+            let scan = edit.scan(source.0)?;
+            edit.set_scan(
+                source.0,
+                ScanRow {
+                    finished_ns: Some(now_ns),
+                    ..scan
+                },
+            );
+            Ok(())
+        });
+        ended.map(drop)
     }
 
     /// Makes everything that was committed so far durable.
     pub fn sync(&self) -> Result<()> {
-        unimplemented!()
+        self.store.sync()
     }
 
-    /// Delivers all changes from now on.
+    /// Delivers all changes from now on. First listings of directories tell only of the directory, bulk loads of
+    /// nothing: nobody can have seen what stood there.
     pub fn subscribe(&self) -> Subscription {
-        unimplemented!()
+        self.store.subscribe()
+    }
+
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
+    }
+}
+
+impl Drop for Catalog {
+    fn drop(&mut self) {
+        self.store.keeper().stop();
+        if let Some(keeper) = self.keeper.take()
+            && keeper.join().is_err()
+        {
+            tracing::error!("the catalog's commit thread panicked");
+        }
+        self.store.close_subscriptions();
     }
 }

@@ -3,7 +3,11 @@
 //! Every subscriber has a queue of its own with a bound. One that does not keep up is told that it missed something;
 //! it never loses a change without knowing.
 
+use std::collections::VecDeque;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
 
 use crate::EntryId;
 
@@ -67,28 +71,132 @@ pub enum Change {
     Overflow,
 }
 
+/// How many changes a subscriber may leave waiting.
+const QUEUE_MAX: usize = 16_384;
+
 /// The changes from the moment of subscribing on.
 #[derive(Debug)]
-pub struct Subscription(());
+pub struct Subscription(Arc<Queue>);
 
 impl Subscription {
     /// Waits for the next change; `None` once the catalog is closed and nothing is left.
     pub fn recv(&self) -> Option<Change> {
-        unimplemented!()
+        let mut waiting = self.0.waiting.lock();
+        loop {
+            match waiting.changes.pop_front() {
+                Some(change) => return Some(change),
+                None if waiting.closed => return None,
+                None => self.0.bell.wait(&mut waiting),
+            }
+        }
     }
 
     /// Waits for the next change at most that long; `None` when the time is over or the catalog is closed.
-    pub fn recv_timeout(&self, _timeout: Duration) -> Option<Change> {
-        unimplemented!()
+    pub fn recv_timeout(&self, timeout: Duration) -> Option<Change> {
+        let mut waiting = self.0.waiting.lock();
+        let nothing = |waiting: &mut Waiting| waiting.changes.is_empty() && !waiting.closed;
+        self.0.bell.wait_while_for(&mut waiting, nothing, timeout);
+        waiting.changes.pop_front()
     }
 
     /// Gives the next change if one is there.
     pub fn try_recv(&self) -> Option<Change> {
-        unimplemented!()
+        self.0.waiting.lock().changes.pop_front()
     }
 
     /// Tells whether the catalog is closed, so that no further change will come.
     pub fn is_closed(&self) -> bool {
-        unimplemented!()
+        self.0.waiting.lock().closed
+    }
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    waiting: Mutex<Waiting>,
+    bell: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    changes: VecDeque<Change>,
+    closed: bool,
+}
+
+/// Everybody who wants to be told.
+#[derive(Debug, Default)]
+pub(crate) struct Subscribers(Mutex<Vec<Weak<Queue>>>);
+
+impl Subscribers {
+    pub(crate) fn subscribe(&self) -> Subscription {
+        let queue = Arc::new(Queue::default());
+        self.0.lock().push(Arc::downgrade(&queue));
+        Subscription(queue)
+    }
+
+    /// Tells all. A queue without room for it is emptied, and says that everything may have changed.
+    pub(crate) fn publish(&self, changes: &[Change]) {
+        if changes.is_empty() {
+            return;
+        }
+        self.0.lock().retain(|queue| {
+            let Some(queue) = queue.upgrade() else { return false };
+            let mut waiting = queue.waiting.lock();
+            if waiting.changes.len() + changes.len() <= QUEUE_MAX {
+                waiting.changes.extend(changes.iter().cloned());
+            } else {
+                waiting.changes.clear();
+                waiting.changes.push_back(Change::Overflow);
+            }
+            queue.bell.notify_all();
+            true
+        });
+    }
+
+    /// Says that nothing more will come.
+    pub(crate) fn close(&self) {
+        for queue in self.0.lock().drain(..).filter_map(|queue| queue.upgrade()) {
+            queue.waiting.lock().closed = true;
+            queue.bell.notify_all();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attributes(ids: std::ops::Range<u64>) -> Vec<Change> {
+        ids.map(|id| Change::Attributes { id: EntryId(id) }).collect()
+    }
+
+    #[test]
+    fn changes_arrive_in_order_and_the_end_is_told() {
+        let subscribers = Subscribers::default();
+        let subscription = subscribers.subscribe();
+        subscribers.publish(&attributes(0..2));
+        subscribers.publish(&attributes(2..3));
+        subscribers.close();
+        let seen: Vec<_> = std::iter::from_fn(|| subscription.recv()).collect();
+        assert_eq!(seen, attributes(0..3));
+        assert!(subscription.is_closed());
+    }
+
+    #[test]
+    fn a_subscriber_that_does_not_keep_up_is_told_so_and_goes_on() {
+        let subscribers = Subscribers::default();
+        let slow = subscribers.subscribe();
+        subscribers.publish(&attributes(0..QUEUE_MAX as u64));
+        subscribers.publish(&attributes(0..1));
+        subscribers.publish(&attributes(7..8));
+        let seen: Vec<_> = std::iter::from_fn(|| slow.try_recv()).collect();
+        assert_eq!(seen, [Change::Overflow, Change::Attributes { id: EntryId(7) }]);
+    }
+
+    #[test]
+    fn subscribers_that_went_away_are_forgotten() {
+        let subscribers = Subscribers::default();
+        drop(subscribers.subscribe());
+        subscribers.publish(&attributes(0..1));
+        assert!(subscribers.0.lock().is_empty());
     }
 }

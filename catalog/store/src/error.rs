@@ -1,7 +1,9 @@
 //! What can go wrong: on opening, on reading and writing, on adding a source.
 
+use std::io;
 use std::path::PathBuf;
 
+use crate::format::Malformed;
 use crate::{EntryId, SourceId};
 
 /// A result whose error is [`Error`].
@@ -110,3 +112,61 @@ pub enum SourceError {
     #[error(transparent)]
     Catalog(#[from] Error),
 }
+
+impl Error {
+    pub(crate) fn damaged(what: impl Into<String>) -> Self {
+        Self::Damaged(what.into())
+    }
+
+    /// Tells whether the storage will do nothing more until it is opened again.
+    pub(crate) fn breaks_storage(&self) -> bool {
+        matches!(self, Self::Full | Self::Storage(_))
+    }
+
+    pub(crate) fn of_storage(error: redb::Error) -> Self {
+        match error {
+            redb::Error::Corrupted(what) => Self::Damaged(what),
+            redb::Error::Io(cause) if is_full(&cause) => Self::Full,
+            other => Self::Storage(Box::new(other)),
+        }
+    }
+}
+
+/// Tells whether there was no room: on the disk, in the quota, or beneath the limit on a file's size.
+pub(crate) fn is_full(cause: &io::Error) -> bool {
+    matches!(
+        cause.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
+    )
+}
+
+impl From<Malformed> for Error {
+    fn from(fault: Malformed) -> Self {
+        Self::Damaged(fault.to_string())
+    }
+}
+
+impl From<io::Error> for Error {
+    fn from(cause: io::Error) -> Self {
+        Self::of_storage(redb::Error::Io(cause))
+    }
+}
+
+macro_rules! from_redb {
+    ($($error:ident),*) => {
+        $(impl From<redb::$error> for Error {
+            fn from(error: redb::$error) -> Self {
+                Self::of_storage(error.into())
+            }
+        })*
+    };
+}
+
+from_redb!(
+    StorageError,
+    TableError,
+    TransactionError,
+    CommitError,
+    SetDurabilityError,
+    CursorError
+);

@@ -8,19 +8,29 @@
 //! - a file that cannot be read as a catalog is never written to;
 //! - no read transaction outlives the call that needed it, nor the next commit.
 
-#![allow(clippy::unimplemented, reason = "signatures first; the bodies follow")]
-
 mod catalog;
 mod change;
+mod check;
+mod edit;
 mod entry;
 mod error;
+mod fold;
+mod format;
+mod listing;
 mod load;
+mod read;
 mod source;
+mod sources;
+mod storage;
+mod store;
+mod tree;
 
 pub use catalog::{Catalog, CheckReport, CompleteListing, Found, Options, Totals, TotalsOf};
 pub use change::{Change, Subscription};
 pub use entry::{Details, DirectoryState, Entry, EntryId, Failure, Kind, NewChild, SeenAttributes, SourceId};
 pub use error::{Error, OpenError, Result, SourceError};
+#[doc(hidden)]
+pub use format::decode_any;
 pub use load::{BulkLoader, LoadedDirectory};
 /// The longest version, in bytes.
 pub const VERSION_MAX: usize = 4096;

@@ -1,0 +1,281 @@
+//! One change of the catalog: the tables of a write transaction, and the steps that every change is made of.
+//!
+//! The steps keep hot row, cold row, identity index, queue and totals in agreement; no other module writes to a table.
+
+pub(crate) mod depart;
+mod insert;
+mod queue;
+pub(crate) mod update;
+
+use std::cell::OnceCell;
+use std::collections::{BTreeMap, HashSet};
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use redb::{ReadableTable, Table, WriteTransaction};
+
+use crate::error::{Error, Result};
+use crate::format::{
+    self, CHILDREN, ChildKey, Cold, DEPARTED, DIRECTORIES, ENTRIES, FORMAT, HOT_BYTES, HotRow, IDENTITIES, IdentityKey,
+    META, META_FORMAT, META_ID_LIMIT, META_NEXT_SOURCE, NOWHERE, OwnedKey, QUEUE, SOURCES, ScanRow, SourceRow,
+    TOTALS_BYTES, TotalsRow, child_name, decode_state, encode_state, identity_key, subtree_range,
+};
+use crate::tree::{self, Top};
+use crate::{Change, DirectoryState, EntryId, SourceId};
+
+pub(crate) use insert::Fresh;
+
+/// A write transaction's tables, and what must be written before it ends.
+pub(crate) struct Edit<'t> {
+    pub(crate) meta: Table<'t, &'static str, u64>,
+    pub(crate) children: Table<'t, &'static [u8], &'static [u8; HOT_BYTES]>,
+    pub(crate) entries: Table<'t, u64, &'static [u8]>,
+    pub(crate) directories: Table<'t, u64, &'static [u8]>,
+    pub(crate) queue: Table<'t, OwnedKey, ()>,
+    pub(crate) identities: Table<'t, IdentityKey, ()>,
+    pub(crate) departed: Table<'t, OwnedKey, i64>,
+    pub(crate) sources: Table<'t, u32, &'static [u8]>,
+    totals: Table<'t, u32, &'static [u8; TOTALS_BYTES]>,
+    scans: Table<'t, u32, &'static [u8]>,
+    next_id: &'t AtomicU64,
+    /// Totals and scans that were touched, as they are now.
+    totals_now: BTreeMap<u32, TotalsRow>,
+    scans_now: BTreeMap<u32, ScanRow>,
+    /// The directories that lead to an attach point, once somebody has asked.
+    holding: OnceCell<HashSet<u64>>,
+    pub(crate) changes: Vec<Change>,
+}
+
+/// Writes the rows of an empty catalog.
+pub(crate) fn initialise(transaction: &WriteTransaction) -> Result<()> {
+    let root = EntryId::ROOT.0;
+    // Ids begin above the root's; nothing is reserved yet.
+    let next_id = AtomicU64::new(root + 1);
+    let mut edit = Edit::begin(transaction, &next_id)?;
+    edit.meta.insert(META_FORMAT, FORMAT)?;
+    edit.meta.insert(META_NEXT_SOURCE, 1)?;
+    edit.set_id_limit(root + 1)?;
+    edit.put_directory(root, NOWHERE, b"", SourceId::LIBRARY.0, false)?;
+    edit.finish().map(drop)
+}
+
+impl<'t> Edit<'t> {
+    pub(crate) fn begin(transaction: &'t WriteTransaction, next_id: &'t AtomicU64) -> Result<Self> {
+        Ok(Self {
+            meta: transaction.open_table(META)?,
+            children: transaction.open_table(CHILDREN)?,
+            entries: transaction.open_table(ENTRIES)?,
+            directories: transaction.open_table(DIRECTORIES)?,
+            queue: transaction.open_table(QUEUE)?,
+            identities: transaction.open_table(IDENTITIES)?,
+            departed: transaction.open_table(DEPARTED)?,
+            sources: transaction.open_table(SOURCES)?,
+            totals: transaction.open_table(format::TOTALS)?,
+            scans: transaction.open_table(format::SCANS)?,
+            next_id,
+            totals_now: BTreeMap::new(),
+            scans_now: BTreeMap::new(),
+            holding: OnceCell::new(),
+            changes: Vec::new(),
+        })
+    }
+
+    /// Writes what was put off, and gives the changes back. The transaction may then be committed.
+    pub(crate) fn finish(mut self) -> Result<Vec<Change>> {
+        for (source, totals) in &self.totals_now {
+            self.totals.insert(source, &totals.encode())?;
+        }
+        for (source, scan) in &self.scans_now {
+            self.scans.insert(source, scan.encode().as_slice())?;
+        }
+        Ok(self.changes)
+    }
+
+    pub(crate) fn set_id_limit(&mut self, limit: u64) -> Result<()> {
+        self.meta.insert(META_ID_LIMIT, limit)?;
+        Ok(())
+    }
+
+    pub(crate) fn allocate_id(&self) -> u64 {
+        self.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(crate) fn node(&self, id: u64) -> Result<Option<(Cold, HotRow)>> {
+        tree::node(&self.children, &self.entries, id)
+    }
+
+    pub(crate) fn hot(&self, parent: u64, name: &[u8]) -> Result<Option<HotRow>> {
+        match ChildKey::new(parent, name) {
+            Some(key) => tree::hot(&self.children, &key),
+            None => Ok(None),
+        }
+    }
+
+    pub(crate) fn existing_cold(&self, id: u64) -> Result<Cold> {
+        tree::cold(&self.entries, id)?.ok_or_else(|| Error::damaged(format!("entry {id} has lost its details")))
+    }
+
+    /// Gives both rows of a directory that stands in the tree and belongs to a source.
+    pub(crate) fn source_directory(&self, id: EntryId) -> Result<(Cold, HotRow)> {
+        let (cold, hot) = self.node(id.0)?.ok_or(Error::NoEntry(id))?;
+        if !hot.is_directory() {
+            return Err(Error::NotADirectory(id));
+        }
+        if hot.source() == SourceId::LIBRARY.0 {
+            let why = "it belongs to no source";
+            return Err(Error::Refused {
+                directory: id,
+                what: "directory",
+                name: cold.name,
+                why,
+            });
+        }
+        if !self.is_attached(id.0)? {
+            return Err(Error::NoEntry(id));
+        }
+        Ok((cold, hot))
+    }
+
+    /// Tells whether an entry can be reached from the root.
+    pub(crate) fn is_attached(&self, id: u64) -> Result<bool> {
+        Ok(tree::climb(&self.entries, id, |_, _| ControlFlow::Continue(()))? == Top::Root)
+    }
+
+    /// Tells whether a directory leads to an attach point, so that it must stay where it is.
+    pub(crate) fn holds_attach_point(&self, id: u64) -> Result<bool> {
+        if let Some(holding) = self.holding.get() {
+            return Ok(holding.contains(&id));
+        }
+        let mut holding = HashSet::new();
+        for source in self.sources.iter()? {
+            let root = SourceRow::decode(source?.1.value())?.root;
+            tree::climb(&self.entries, root, |above, _| {
+                if above != root {
+                    holding.insert(above);
+                }
+                ControlFlow::Continue(())
+            })?;
+        }
+        Ok(self.holding.get_or_init(|| holding).contains(&id))
+    }
+
+    /// Says that sources came or went.
+    pub(crate) fn sources_changed(&mut self) {
+        self.holding = OnceCell::new();
+    }
+
+    /// Collects the children of a directory that are chosen.
+    pub(crate) fn children_where(
+        &self,
+        directory: u64,
+        mut choose: impl FnMut(&HotRow) -> bool,
+    ) -> Result<Vec<(Box<[u8]>, HotRow)>> {
+        let mut chosen = Vec::new();
+        let range = subtree_range(directory);
+        for row in self.children.range(range.start.as_slice()..range.end.as_slice())? {
+            let (key, row) = row?;
+            let hot = HotRow::decode(row.value())?;
+            if choose(&hot) {
+                chosen.push((child_name(key.value())?.into(), hot));
+            }
+        }
+        Ok(chosen)
+    }
+
+    /// Tells whether a directory has a child of that sort.
+    pub(crate) fn any_child(&self, directory: u64, is: impl Fn(&HotRow) -> bool) -> Result<bool> {
+        let range = subtree_range(directory);
+        for row in self.children.range(range.start.as_slice()..range.end.as_slice())? {
+            if is(&HotRow::decode(row?.1.value())?) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    pub(crate) fn put_hot(&mut self, key: &ChildKey, hot: &HotRow) -> Result<()> {
+        self.children.insert(key.as_slice(), &hot.encode())?;
+        Ok(())
+    }
+
+    pub(crate) fn put_cold(&mut self, id: u64, cold: &Cold) -> Result<()> {
+        self.entries.insert(id, cold.encode().as_slice())?;
+        Ok(())
+    }
+
+    /// Puts a directory that no source told of.
+    pub(crate) fn put_directory(
+        &mut self,
+        id: u64,
+        parent: u64,
+        name: &[u8],
+        source: u32,
+        attach_point: bool,
+    ) -> Result<()> {
+        let key = tree::hot_key(id, parent, name)?;
+        self.put_hot(&key, &HotRow::directory(id, source, attach_point))?;
+        self.put_cold(id, &Cold::directory(parent, name, attach_point))?;
+        self.add_totals(source, TotalsRow::of(0))
+    }
+
+    pub(crate) fn change_identity(
+        &mut self,
+        source: u32,
+        id: u64,
+        old: Option<[u8; 16]>,
+        new: Option<[u8; 16]>,
+    ) -> Result<()> {
+        if old == new {
+            return Ok(());
+        }
+        if let Some(old) = old {
+            self.identities.remove(&identity_key(source, &old, id))?;
+        }
+        if let Some(new) = new {
+            self.identities.insert(&identity_key(source, &new, id), ())?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn state(&self, directory: u64) -> Result<DirectoryState> {
+        match self.directories.get(directory)? {
+            Some(state) => Ok(decode_state(state.value())?),
+            None => Ok(DirectoryState::default()),
+        }
+    }
+
+    pub(crate) fn set_state(&mut self, directory: u64, state: &DirectoryState) -> Result<()> {
+        self.directories.insert(directory, encode_state(state).as_slice())?;
+        Ok(())
+    }
+
+    pub(crate) fn add_totals(&mut self, source: u32, more: TotalsRow) -> Result<()> {
+        let now = self.totals_of(source)?;
+        self.totals_now.insert(source, now.plus(more));
+        Ok(())
+    }
+
+    pub(crate) fn subtract_totals(&mut self, source: u32, less: TotalsRow) -> Result<()> {
+        let now = self.totals_of(source)?.minus(less);
+        let now = now.ok_or_else(|| Error::damaged(format!("totals of source {source} are too small")))?;
+        self.totals_now.insert(source, now);
+        Ok(())
+    }
+
+    fn totals_of(&self, source: u32) -> Result<TotalsRow> {
+        match (self.totals_now.get(&source), self.totals.get(source)?) {
+            (Some(now), _) => Ok(*now),
+            (None, Some(row)) => Ok(TotalsRow::decode(row.value())?),
+            (None, None) => Ok(TotalsRow::default()),
+        }
+    }
+
+    /// Forgets what is kept of a source besides its entries.
+    pub(crate) fn forget_source(&mut self, source: u32) -> Result<()> {
+        self.totals_now.remove(&source);
+        self.scans_now.remove(&source);
+        self.totals.remove(source)?;
+        self.scans.remove(source)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,143 @@
+//! The format of the catalog's file: its tables, and the rows in them (docs/catalog-format.md tells it byte by byte).
+//!
+//! Everything here is a pure function of bytes. Every decoder takes any bytes: what cannot be a row is
+//! [`Malformed`], never a panic.
+
+mod cold;
+mod hot;
+mod keys;
+mod records;
+
+use redb::TableDefinition;
+
+pub(crate) use cold::{Cold, ColdView};
+pub(crate) use hot::{HOT_BYTES, HotRow};
+pub(crate) use keys::{
+    ChildKey, child_name, child_parent, identity_id, identity_key, identity_range, name_fault, owned_id, owned_key,
+    owned_range, subtree_range,
+};
+pub(crate) use records::{ScanRow, SourceRow, TOTALS_BYTES, TotalsRow, decode_state, encode_state};
+
+/// The format that this program writes.
+pub(crate) const FORMAT: u64 = 1;
+
+/// Parent of the root, and of what has departed: no entry has this id.
+pub(crate) const NOWHERE: u64 = 0;
+
+pub(crate) type ChildrenTable = TableDefinition<'static, &'static [u8], &'static [u8; HOT_BYTES]>;
+pub(crate) type OwnedKey = &'static [u8; 12];
+pub(crate) type IdentityKey = &'static [u8; 28];
+
+/// Numbers of the catalog itself, by name.
+pub(crate) const META: TableDefinition<'static, &'static str, u64> = TableDefinition::new("meta");
+/// Parent and name to everything `stat` needs.
+pub(crate) const CHILDREN: ChildrenTable = TableDefinition::new("children");
+/// Id to parent, name, version and the rest.
+pub(crate) const ENTRIES: TableDefinition<'static, u64, &'static [u8]> = TableDefinition::new("entries");
+/// Id of a directory to what is known of it as a whole.
+pub(crate) const DIRECTORIES: TableDefinition<'static, u64, &'static [u8]> = TableDefinition::new("directories");
+/// Source and id of the directories that are still to be listed.
+pub(crate) const QUEUE: TableDefinition<'static, OwnedKey, ()> = TableDefinition::new("queue");
+/// Source, identity and id.
+pub(crate) const IDENTITIES: TableDefinition<'static, IdentityKey, ()> = TableDefinition::new("identities");
+/// Source and id of what has left the tree, to the time when it did.
+pub(crate) const DEPARTED: TableDefinition<'static, OwnedKey, i64> = TableDefinition::new("departed");
+/// The sources.
+pub(crate) const SOURCES: TableDefinition<'static, u32, &'static [u8]> = TableDefinition::new("sources");
+/// Entries and bytes of each source.
+pub(crate) const TOTALS: TableDefinition<'static, u32, &'static [u8; TOTALS_BYTES]> = TableDefinition::new("totals");
+/// The last scan of each source.
+pub(crate) const SCANS: TableDefinition<'static, u32, &'static [u8]> = TableDefinition::new("scans");
+
+/// `meta`: the version of the format.
+pub(crate) const META_FORMAT: &str = "format";
+/// `meta`: ids from here on were never given to an entry.
+pub(crate) const META_ID_LIMIT: &str = "id_limit";
+/// `meta`: the id for the next source.
+pub(crate) const META_NEXT_SOURCE: &str = "next_source";
+
+/// Bytes that are no row of this format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("malformed {0}")]
+pub struct Malformed(pub &'static str);
+
+/// Decodes bytes as each kind of row in turn and encodes again what could be read, for the fuzz target: any bytes are
+/// taken, and what is read back is what was read first.
+#[doc(hidden)]
+pub fn decode_any(bytes: &[u8]) {
+    if let Ok(row) = HotRow::decode(bytes) {
+        let again = HotRow::decode(&row.encode()).expect("invariant: an encoded row decodes");
+        assert_eq!(row, again);
+    }
+    if let Ok(row) = ColdView::decode(bytes) {
+        let row = row.to_owned();
+        let again = row.encode();
+        assert_eq!(ColdView::decode(&again).map(ColdView::to_owned), Ok(row));
+    }
+    if let Ok(state) = decode_state(bytes) {
+        assert_eq!(decode_state(&encode_state(&state)), Ok(state));
+    }
+    if let Ok(row) = SourceRow::decode(bytes) {
+        assert_eq!(SourceRow::decode(&row.encode()), Ok(row));
+    }
+    if let Ok(row) = ScanRow::decode(bytes) {
+        assert_eq!(ScanRow::decode(&row.encode()), Ok(row));
+    }
+    if let Ok(row) = TotalsRow::decode(bytes) {
+        assert_eq!(TotalsRow::decode(&row.encode()), Ok(row));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_decoded_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            decode_any(&bytes);
+        }
+
+        #[test]
+        fn any_bytes_of_a_plausible_length_are_decoded_without_panic(
+            mut bytes in proptest::collection::vec(0u8..32, 12..120),
+            length in 0u8..24,
+        ) {
+            bytes[9] = length;
+            bytes[11] = 0;
+            decode_any(&bytes);
+        }
+
+        #[test]
+        fn a_cold_row_survives_its_encoding(
+            parent: u64,
+            name in proptest::collection::vec(any::<u8>(), 0..=255),
+            version in proptest::collection::vec(any::<u8>(), 0..300),
+            raw_name: Option<Vec<u8>>,
+            created_ns: Option<i64>,
+            device: u64,
+            identity: Option<[u8; 16]>,
+            content: Option<[u8; 32]>,
+            attach_point: bool,
+        ) {
+            let cold = Cold {
+                parent,
+                name: name.into(),
+                version: version.into(),
+                raw_name: raw_name.map(Into::into),
+                created_ns,
+                device,
+                identity,
+                content,
+                attach_point,
+            };
+            let bytes = cold.encode();
+            prop_assert_eq!(ColdView::decode(&bytes).map(ColdView::to_owned), Ok(cold));
+            for cut in 0..bytes.len() {
+                prop_assert!(ColdView::decode(&bytes[..cut]).is_err());
+            }
+        }
+    }
+}

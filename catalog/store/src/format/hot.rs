@@ -1,0 +1,198 @@
+//! The hot row: everything `stat` needs, so that a listing brings its attributes along.
+
+use zerocopy::byteorder::little_endian::{I64, U16, U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use super::Malformed;
+use crate::{Entry, EntryId, Kind, SeenAttributes, SourceId};
+
+/// Length of a hot row.
+pub(crate) const HOT_BYTES: usize = size_of::<HotRow>();
+
+const OWNER_KNOWN: u8 = 1;
+const ATTACH_POINT: u8 = 2;
+const KIND_SHIFT: u16 = 12;
+const MODE_MASK: u16 = 0o7777;
+
+/// A hot row as it stands in the file: little-endian, unaligned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub(crate) struct HotRow {
+    id: U64,
+    size: U64,
+    modified_ns: I64,
+    changed_ns: I64,
+    source: U32,
+    kind_and_mode: U16,
+    flags: u8,
+    uid: U32,
+    gid: U32,
+    links: U32,
+}
+
+impl HotRow {
+    /// Builds the row of something that a source told of.
+    pub(crate) fn of(id: u64, source: u32, seen: &SeenAttributes) -> Self {
+        let (uid, gid) = seen.owner.unwrap_or_default();
+        Self {
+            id: id.into(),
+            size: if seen.kind == Kind::Directory { 0 } else { seen.size }.into(),
+            modified_ns: seen.modified_ns.into(),
+            changed_ns: seen.changed_ns.into(),
+            source: source.into(),
+            kind_and_mode: (kind_code(seen.kind) << KIND_SHIFT | seen.mode & MODE_MASK).into(),
+            flags: if seen.owner.is_some() { OWNER_KNOWN } else { 0 },
+            uid: uid.into(),
+            gid: gid.into(),
+            links: seen.links.into(),
+        }
+    }
+
+    /// Builds the row of a directory that no source told of: the library's own, or an attach point.
+    pub(crate) fn directory(id: u64, source: u32, attach_point: bool) -> Self {
+        Self {
+            id: id.into(),
+            size: 0.into(),
+            modified_ns: 0.into(),
+            changed_ns: 0.into(),
+            source: source.into(),
+            kind_and_mode: (kind_code(Kind::Directory) << KIND_SHIFT | 0o755).into(),
+            flags: if attach_point { ATTACH_POINT } else { 0 },
+            uid: 0.into(),
+            gid: 0.into(),
+            links: 2.into(),
+        }
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
+        let row = Self::read_from_bytes(bytes).map_err(|_| Malformed("attributes"))?;
+        if row.flags & !(OWNER_KNOWN | ATTACH_POINT) != 0 || kind_of(row.kind_and_mode.get() >> KIND_SHIFT).is_none() {
+            return Err(Malformed("attributes"));
+        }
+        Ok(row)
+    }
+
+    pub(crate) fn encode(&self) -> [u8; HOT_BYTES] {
+        let mut bytes = [0; HOT_BYTES];
+        bytes.copy_from_slice(self.as_bytes());
+        bytes
+    }
+
+    pub(crate) fn id(&self) -> u64 {
+        self.id.get()
+    }
+
+    pub(crate) fn source(&self) -> u32 {
+        self.source.get()
+    }
+
+    pub(crate) fn size(&self) -> u64 {
+        self.size.get()
+    }
+
+    pub(crate) fn kind(&self) -> Kind {
+        kind_of(self.kind_and_mode.get() >> KIND_SHIFT).expect("invariant: rows are decoded or built with a known kind")
+    }
+
+    pub(crate) fn is_directory(&self) -> bool {
+        self.kind() == Kind::Directory
+    }
+
+    pub(crate) fn is_attach_point(&self) -> bool {
+        self.flags & ATTACH_POINT != 0
+    }
+
+    pub(crate) fn with_attach_point(mut self, attach_point: bool) -> Self {
+        self.flags = self.flags & !ATTACH_POINT | if attach_point { ATTACH_POINT } else { 0 };
+        self
+    }
+
+    /// Turns the row into what callers see.
+    pub(crate) fn entry(&self, parent: u64, name: &[u8]) -> Entry {
+        let id = EntryId(self.id());
+        Entry {
+            id,
+            parent: if id == EntryId::ROOT { id } else { EntryId(parent) },
+            name: name.into(),
+            kind: self.kind(),
+            size: self.size(),
+            modified_ns: self.modified_ns.get(),
+            changed_ns: self.changed_ns.get(),
+            mode: self.kind_and_mode.get() & MODE_MASK,
+            owner: (self.flags & OWNER_KNOWN != 0).then(|| (self.uid.get(), self.gid.get())),
+            links: self.links.get(),
+            source: SourceId(self.source()),
+            attach_point: self.is_attach_point(),
+        }
+    }
+}
+
+/// The codes are those of `st_mode`'s upper four bits.
+fn kind_code(kind: Kind) -> u16 {
+    match kind {
+        Kind::Fifo => 1,
+        Kind::CharDevice => 2,
+        Kind::Directory => 4,
+        Kind::BlockDevice => 6,
+        Kind::File => 8,
+        Kind::Symlink => 10,
+        Kind::Socket => 12,
+    }
+}
+
+fn kind_of(code: u16) -> Option<Kind> {
+    Some(match code {
+        1 => Kind::Fifo,
+        2 => Kind::CharDevice,
+        4 => Kind::Directory,
+        6 => Kind::BlockDevice,
+        8 => Kind::File,
+        10 => Kind::Symlink,
+        12 => Kind::Socket,
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_layout_is_what_the_format_says() {
+        assert_eq!(HOT_BYTES, 51);
+        let seen = SeenAttributes {
+            kind: Kind::File,
+            size: 0x0102_0304_0506_0708,
+            modified_ns: -1,
+            changed_ns: 2,
+            created_ns: None,
+            mode: 0o100_644,
+            owner: Some((3, 4)),
+            links: 5,
+            device: 0,
+            version: Box::default(),
+            identity: None,
+        };
+        let bytes = HotRow::of(9, 6, &seen).encode();
+        assert_eq!(bytes[..8], [9, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(bytes[8..16], [8, 7, 6, 5, 4, 3, 2, 1]);
+        assert_eq!(bytes[16..24], [0xff; 8]);
+        assert_eq!(bytes[24..32], [2, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(bytes[32..36], [6, 0, 0, 0]);
+        assert_eq!(bytes[36..38], 0x81a4u16.to_le_bytes());
+        assert_eq!(bytes[38..], [1, 3, 0, 0, 0, 4, 0, 0, 0, 5, 0, 0, 0]);
+    }
+
+    #[test]
+    fn unknown_kinds_and_flags_are_malformed() {
+        let good = HotRow::directory(1, 0, true).encode();
+        assert!(HotRow::decode(&good).is_ok());
+        let mut kind = good;
+        kind[37] = 0x30;
+        let mut flags = good;
+        flags[38] = 0x80;
+        for bad in [&kind[..], &flags, &good[1..], &[]] {
+            assert!(HotRow::decode(bad).is_err());
+        }
+    }
+}

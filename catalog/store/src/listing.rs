@@ -1,0 +1,352 @@
+//! A complete listing against what the catalog has: the one way in which children disappear.
+//!
+//! First everything is only looked at, and each child gets its fate; then the tables are changed. What stands in the
+//! directory for another reason than the listing (attach points, and the library's directories that lead to them)
+//! stays whatever the listing says, and hides a listed child of the same name.
+
+mod adopt;
+
+use std::collections::{HashMap, HashSet};
+
+use redb::ReadableTable;
+
+use crate::edit::depart::Standing;
+use crate::edit::update::{Seen, is_unchanged};
+use crate::edit::{Edit, Fresh};
+use crate::error::{Error, Result};
+use crate::format::{HotRow, child_name, name_fault, subtree_range};
+use crate::tree;
+use crate::{Change, CompleteListing, EntryId, Kind, NewChild, SeenAttributes, SourceId, VERSION_MAX};
+
+use adopt::Adoption;
+
+/// Sorts the children of a listing by name and refuses what cannot stand in a directory.
+pub(crate) fn prepare(directory: EntryId, children: &mut [NewChild]) -> Result<()> {
+    let refuse = |what, child: &NewChild, why| Error::Refused {
+        directory,
+        what,
+        name: child.name.clone(),
+        why,
+    };
+    for child in &*children {
+        if let Some(why) = name_fault(&child.name) {
+            return Err(refuse("name", child, why));
+        }
+        if child.raw_name.as_ref().is_some_and(|raw| raw.len() > u16::MAX.into()) {
+            return Err(refuse("raw name of", child, "it is longer than 65535 bytes"));
+        }
+        if child.seen.version.len() > VERSION_MAX {
+            return Err(refuse("version of", child, "it is longer than 4096 bytes"));
+        }
+    }
+    children.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+    match children.windows(2).find(|pair| pair[0].name == pair[1].name) {
+        Some(pair) => Err(refuse("name", &pair[0], "it is listed twice")),
+        None => Ok(()),
+    }
+}
+
+/// Makes the children of a directory what a prepared listing says.
+pub(crate) fn apply(
+    edit: &mut Edit<'_>,
+    directory: EntryId,
+    listing: &CompleteListing,
+    open: &dyn Fn(EntryId) -> bool,
+) -> Result<()> {
+    let (_, hot) = edit.source_directory(directory)?;
+    let source = hot.source();
+    let first = edit.state(directory.0)?.listed_ns.is_none();
+    let before = edit.changes.len();
+    let plan = Plan::make(edit, directory.0, source, &listing.children)?;
+    plan.carry_out(edit, listing, open)?;
+    edit.mark_listed(source, directory.0, listing.listed_ns, listing.scan)?;
+    if first {
+        // Nobody can have seen what stood in a directory that was never listed.
+        let seen = |change: &Change| match change {
+            Change::Added { parent, .. } | Change::Removed { parent, .. } => *parent != directory,
+            _ => true,
+        };
+        let told: Vec<_> = edit.changes.split_off(before).into_iter().filter(seen).collect();
+        edit.changes.extend(told);
+    }
+    let shape = |change: &Change| !matches!(change, Change::Attributes { .. } | Change::Content { .. });
+    if first || edit.changes[before..].iter().any(shape) {
+        edit.changes.push(Change::Directory { id: directory });
+    }
+    Ok(())
+}
+
+/// Takes in what a source said of one entry alone.
+pub(crate) fn apply_one(
+    edit: &mut Edit<'_>,
+    id: EntryId,
+    seen: SeenAttributes,
+    open: &dyn Fn(EntryId) -> bool,
+) -> Result<()> {
+    let (cold, hot) = edit.node(id.0)?.ok_or(Error::NoEntry(id))?;
+    if !edit.is_attached(id.0)? {
+        return Err(Error::NoEntry(id));
+    }
+    let refuse = |why| Error::Refused {
+        directory: id,
+        what: "attributes of",
+        name: cold.name.clone(),
+        why,
+    };
+    if seen.version.len() > VERSION_MAX {
+        return Err(refuse("the version is longer than 4096 bytes"));
+    }
+    let child = NewChild {
+        name: cold.name.clone(),
+        raw_name: cold.raw_name.clone(),
+        seen,
+        adopt: None,
+    };
+    if hot.is_attach_point() {
+        if child.seen.kind != Kind::Directory {
+            return Err(refuse("the root of a source is a directory"));
+        }
+        return edit.update_attach_point(&hot, &cold, &child);
+    }
+    if hot.source() == SourceId::LIBRARY.0 {
+        return Err(refuse("it belongs to no source"));
+    }
+    let (directory, source) = (cold.parent, hot.source());
+    let seen = Seen {
+        directory,
+        source,
+        child: &child,
+    };
+    if hot.kind() == child.seen.kind {
+        return edit.update_child(&seen, &hot, open);
+    }
+    let standing = Standing {
+        parent: directory,
+        name: cold.name.clone(),
+        hot,
+    };
+    // Nobody told the time; nothing is adopted from here once it is reaped, which may be at once.
+    edit.remove_child(&standing, child.seen.changed_ns)?;
+    if edit.hot(directory, &child.name)?.is_none() {
+        let new = edit.allocate_id();
+        edit.insert_fresh(
+            source,
+            &mut [Fresh {
+                id: new,
+                parent: directory,
+                child: &child,
+            }],
+            |_| false,
+        )?;
+        let (parent, id) = (EntryId(directory), EntryId(new));
+        edit.changes.push(Change::Added {
+            parent,
+            name: child.name.clone(),
+            id,
+        });
+    }
+    edit.changes.push(Change::Directory { id: EntryId(directory) });
+    Ok(())
+}
+
+/// What is to happen, child by child (numbers are places in the listing).
+struct Plan<'a> {
+    directory: u64,
+    source: u32,
+    children: &'a [NewChild],
+    /// Known children that are seen differently now.
+    updates: Vec<(usize, HotRow)>,
+    /// The library's directories that the source has too.
+    takeovers: Vec<(usize, HotRow)>,
+    /// Children that need a new row: adopted or with a new id.
+    fresh: Vec<usize>,
+    /// Known directories that are still there, in case a scan runs.
+    known_directories: Vec<u64>,
+    /// Children of this directory that lose their place, by id.
+    loose: HashMap<u64, Standing>,
+    adoptions: HashMap<usize, Adoption>,
+}
+
+impl<'a> Plan<'a> {
+    fn make(edit: &Edit<'_>, directory: u64, source: u32, children: &'a [NewChild]) -> Result<Self> {
+        let mut plan = Self {
+            directory,
+            source,
+            children,
+            updates: Vec::new(),
+            takeovers: Vec::new(),
+            fresh: Vec::new(),
+            known_directories: Vec::new(),
+            loose: HashMap::new(),
+            adoptions: HashMap::new(),
+        };
+        // Children that stand under their name in another identity, and claim to have been elsewhere: whether they are
+        // an adoption or a change is known only when the claim was looked at.
+        let mut claims = HashMap::new();
+        let mut next = 0;
+        let range = subtree_range(directory);
+        for row in edit.children.range(range.start.as_slice()..range.end.as_slice())? {
+            let (key, row) = row?;
+            let (name, hot) = (child_name(key.value())?, HotRow::decode(row.value())?);
+            while children.get(next).is_some_and(|child| &*child.name < name) {
+                plan.fresh.push(next);
+                next += 1;
+            }
+            if children.get(next).is_some_and(|child| &*child.name == name) {
+                plan.pair(edit, next, hot, &mut claims)?;
+                next += 1;
+            } else if hot.source() == source && !hot.is_attach_point() {
+                plan.loose.insert(
+                    hot.id(),
+                    Standing {
+                        parent: directory,
+                        name: name.into(),
+                        hot,
+                    },
+                );
+            }
+        }
+        plan.fresh.extend(next..children.len());
+        plan.weigh_adoptions(edit)?;
+        plan.settle_claims(claims);
+        Ok(plan)
+    }
+
+    /// Decides on a listed child whose name is there already.
+    fn pair(&mut self, edit: &Edit<'_>, index: usize, hot: HotRow, claims: &mut HashMap<usize, HotRow>) -> Result<()> {
+        let child = &self.children[index];
+        let is_directory = child.seen.kind == Kind::Directory;
+        if hot.is_attach_point() {
+            return Ok(());
+        }
+        if hot.source() != self.source {
+            if is_directory {
+                self.takeovers.push((index, hot));
+            }
+            return Ok(());
+        }
+        if hot.is_directory() && edit.holds_attach_point(hot.id())? {
+            if is_directory {
+                self.updates.push((index, hot));
+                self.known_directories.push(hot.id());
+            } else {
+                self.loosen(index, hot);
+            }
+            return Ok(());
+        }
+        if hot.kind() != child.seen.kind {
+            self.loosen(index, hot);
+            self.fresh.push(index);
+            return Ok(());
+        }
+        let seen = Seen {
+            directory: self.directory,
+            source: self.source,
+            child,
+        };
+        let (unchanged, identity) = tree::with_cold(&edit.entries, hot.id(), |cold| {
+            Ok((is_unchanged(&seen, &hot, &cold), cold.identity))
+        })?
+        .ok_or_else(|| Error::damaged(format!("entry {} has lost its details", hot.id())))?;
+        let claimed = child.adopt.is_some_and(|adopt| adopt.0 != hot.id());
+        if claimed && identity.is_some() && child.seen.identity.is_some() && identity != child.seen.identity {
+            self.loosen(index, hot);
+            self.fresh.push(index);
+            claims.insert(index, hot);
+            return Ok(());
+        }
+        if !unchanged {
+            self.updates.push((index, hot));
+        }
+        if is_directory {
+            self.known_directories.push(hot.id());
+        }
+        Ok(())
+    }
+
+    fn loosen(&mut self, index: usize, hot: HotRow) {
+        let name = self.children[index].name.clone();
+        self.loose.insert(
+            hot.id(),
+            Standing {
+                parent: self.directory,
+                name,
+                hot,
+            },
+        );
+    }
+
+    /// Where a claim did not hold, the child is what stood under its name before, changed; unless that moved away.
+    fn settle_claims(&mut self, claims: HashMap<usize, HotRow>) {
+        let moved: HashSet<u64> = self.adoptions.values().map(|adoption| adoption.moving.id).collect();
+        for (index, hot) in claims {
+            if !self.adoptions.contains_key(&index) && !moved.contains(&hot.id()) {
+                self.loose.remove(&hot.id());
+                self.fresh.retain(|fresh| *fresh != index);
+                self.updates.push((index, hot));
+                if hot.is_directory() {
+                    self.known_directories.push(hot.id());
+                }
+            }
+        }
+    }
+
+    fn carry_out(
+        mut self,
+        edit: &mut Edit<'_>,
+        listing: &CompleteListing,
+        open: &dyn Fn(EntryId) -> bool,
+    ) -> Result<()> {
+        let (directory, source) = (self.directory, self.source);
+        let seen = |index: usize| Seen {
+            directory,
+            source,
+            child: &self.children[index],
+        };
+        for adoption in self.adoptions.values() {
+            edit.lift(&adoption.moving, source)?;
+            self.loose.remove(&adoption.moving.id);
+        }
+        let mut loose: Vec<_> = self.loose.into_values().collect();
+        loose.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        for standing in &loose {
+            edit.remove_child(standing, listing.listed_ns)?;
+        }
+        for (index, hot) in &self.updates {
+            edit.update_child(&seen(*index), hot, open)?;
+        }
+        for (index, hot) in &self.takeovers {
+            edit.take_over(hot, &seen(*index))?;
+        }
+        self.fresh.sort_unstable();
+        let mut fresh = Vec::with_capacity(self.fresh.len() - self.adoptions.len());
+        for index in self.fresh {
+            if let Some(adoption) = self.adoptions.get(&index) {
+                edit.settle(&adoption.moving, &adoption.hot, &seen(index))?;
+                if adoption.hot.is_directory() {
+                    self.known_directories.push(adoption.moving.id);
+                }
+            } else {
+                let id = edit.allocate_id();
+                fresh.push(Fresh {
+                    id,
+                    parent: directory,
+                    child: &self.children[index],
+                });
+                let (parent, id) = (EntryId(directory), EntryId(id));
+                edit.changes.push(Change::Added {
+                    parent,
+                    name: self.children[index].name.clone(),
+                    id,
+                });
+            }
+        }
+        edit.insert_fresh(source, &mut fresh, |_| false)?;
+        if edit.scan(source)?.is_running() {
+            for directory in self.known_directories {
+                edit.enqueue_for_scan(source, directory)?;
+            }
+        }
+        Ok(())
+    }
+}

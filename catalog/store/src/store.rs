@@ -1,0 +1,288 @@
+//! The open file: one writer, a snapshot for the readers, and the commits.
+//!
+//! Always true here:
+//! - Readers share one snapshot with its tables open, which each commit replaces. Nobody keeps a snapshot beyond one
+//!   call, so that no commit has to leave old pages lying about for longer than that.
+//! - Small changes are committed at once, but made durable together, by the keeper thread or by the next durable
+//!   commit. What hands out ids beyond the reserved limit moves the limit in the same transaction, durably; so an id
+//!   that anyone has seen is never given away again.
+//! - After the storage has failed, it is opened again in place, held: reads go on, and the next change tries to write.
+//!
+//! Lock order: `writer` before `snapshot` before the queues of subscribers.
+
+mod keeper;
+mod opening;
+mod snapshot;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::{Mutex, RwLock};
+use redb::{Database, Durability};
+
+use crate::change::Subscribers;
+use crate::edit::Edit;
+use crate::error::{OpenError, Result};
+use crate::format::{owned_id, owned_key};
+use crate::{Change, SourceId, Subscription};
+
+pub(crate) use keeper::Keeper;
+pub(crate) use opening::{open as open_file, refuse as refuse_file};
+pub(crate) use snapshot::Snapshot;
+
+use crate::storage::HeldFile;
+
+/// How many ids are reserved at a time. What is left of them after a crash is never used: 2^64 ids outlast that.
+const IDS_RESERVED: u64 = 1 << 16;
+
+/// When a change must be on the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum When {
+    /// Before the call returns.
+    Now,
+    /// With the next durable commit.
+    Soon,
+}
+
+/// The open catalog, beneath its public face.
+#[derive(Debug)]
+pub(crate) struct Store {
+    file: PathBuf,
+    cache_bytes: usize,
+    writer: Mutex<Writer>,
+    snapshot: RwLock<Arc<Snapshot>>,
+    /// The next id to be given away.
+    next_id: AtomicU64,
+    subscribers: Subscribers,
+    keeper: Arc<Keeper>,
+    repaired: bool,
+}
+
+#[derive(Debug)]
+struct Writer {
+    /// `None` only while it is being opened again, or when that failed.
+    database: Option<Database>,
+    held: HeldFile,
+    /// The reserved limit as the file has it.
+    id_limit: u64,
+    /// Whether there are commits that are not durable yet.
+    behind: bool,
+}
+
+impl Store {
+    pub(crate) fn open(file: &Path, cache_bytes: usize, commit_interval: Duration) -> Result<Arc<Self>, OpenError> {
+        opening::create_if_missing(file)?;
+        let opened = opening::open(file, cache_bytes)?;
+        opened.held.release().map_err(|cause| OpenError::Io {
+            file: file.to_owned(),
+            cause,
+        })?;
+        let snapshot = Snapshot::take(&opened.database).map_err(|error| opening::refuse(file, error))?;
+        let store = Arc::new(Self {
+            file: file.to_owned(),
+            cache_bytes,
+            snapshot: RwLock::new(Arc::new(snapshot)),
+            next_id: AtomicU64::new(opened.id_limit),
+            writer: Mutex::new(Writer {
+                database: Some(opened.database),
+                held: opened.held,
+                id_limit: opened.id_limit,
+                behind: false,
+            }),
+            subscribers: Subscribers::default(),
+            keeper: Arc::new(Keeper::new(commit_interval)),
+            repaired: opened.repaired,
+        });
+        Ok(store)
+    }
+
+    pub(crate) fn keeper(&self) -> &Arc<Keeper> {
+        &self.keeper
+    }
+
+    pub(crate) fn repaired(&self) -> bool {
+        self.repaired
+    }
+
+    pub(crate) fn subscribe(&self) -> Subscription {
+        self.subscribers.subscribe()
+    }
+
+    pub(crate) fn close_subscriptions(&self) {
+        self.subscribers.close();
+    }
+
+    /// Reserves an id in memory. It becomes somebody's only through a commit.
+    pub(crate) fn allocate_id(&self) -> u64 {
+        self.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Runs a read on the present snapshot, once more if the storage was opened again meanwhile.
+    pub(crate) fn read<T>(&self, read: impl Fn(&Snapshot) -> Result<T>) -> Result<T> {
+        let snapshot = Arc::clone(&self.snapshot.read());
+        let result = read(&snapshot);
+        match result {
+            Err(error) if error.breaks_storage() => {
+                drop(snapshot);
+                // Whoever broke it opens it again under this lock.
+                let mut writer = self.writer.lock();
+                let again = Arc::clone(&self.snapshot.read());
+                match read(&again) {
+                    Err(error) if error.breaks_storage() => {
+                        drop(again);
+                        self.reopen(&mut writer)?;
+                        let again = Arc::clone(&self.snapshot.read());
+                        read(&again)
+                    }
+                    result => result,
+                }
+            }
+            result => result,
+        }
+    }
+
+    /// Runs one change as one transaction. If it fails, nothing has changed.
+    ///
+    /// What the change reports is given to the subscribers after the commit, in the order of commits.
+    pub(crate) fn write<T>(
+        &self,
+        when: When,
+        change: impl FnOnce(&mut Edit<'_>) -> Result<T>,
+    ) -> Result<(T, Vec<Change>)> {
+        let mut writer = self.writer.lock();
+        let result = self.write_locked(&mut writer, when, change);
+        self.mend(&mut writer, result)
+    }
+
+    /// Opens the storage again where it was the storage that failed.
+    fn mend<T>(&self, writer: &mut Writer, result: Result<T>) -> Result<T> {
+        if let Err(error) = &result
+            && error.breaks_storage()
+        {
+            tracing::warn!(file = %self.file.display(), %error, "the catalog could not be written; opening it again");
+            self.reopen(writer)?;
+        }
+        result
+    }
+
+    fn write_locked<T>(
+        &self,
+        writer: &mut Writer,
+        when: When,
+        change: impl FnOnce(&mut Edit<'_>) -> Result<T>,
+    ) -> Result<(T, Vec<Change>)> {
+        if writer.database.is_none() {
+            self.reopen(writer)?;
+        }
+        writer.held.release()?;
+        let database = writer.database.as_ref().expect("invariant: it was opened above");
+        let mut transaction = database.begin_write()?;
+        transaction.set_quick_repair(true);
+        let mut edit = Edit::begin(&transaction, &self.next_id)?;
+        let value = change(&mut edit)?;
+        let next_id = self.next_id.load(Ordering::Relaxed);
+        let id_limit = if next_id > writer.id_limit {
+            next_id.saturating_add(IDS_RESERVED)
+        } else {
+            writer.id_limit
+        };
+        if id_limit != writer.id_limit {
+            edit.set_id_limit(id_limit)?;
+        }
+        let changes = edit.finish()?;
+        let durable = when == When::Now || id_limit != writer.id_limit;
+        transaction.set_durability(if durable {
+            Durability::Immediate
+        } else {
+            Durability::None
+        })?;
+        transaction.commit()?;
+        writer.id_limit = id_limit;
+        writer.behind = !durable;
+        *self.snapshot.write() = Arc::new(Snapshot::take(database)?);
+        self.subscribers.publish(&changes);
+        if !durable {
+            self.keeper.wake();
+        }
+        Ok((value, changes))
+    }
+
+    /// Makes all commits so far durable.
+    pub(crate) fn sync(&self) -> Result<()> {
+        let mut writer = self.writer.lock();
+        if !writer.behind {
+            return Ok(());
+        }
+        let result = self.write_locked(&mut writer, When::Now, |_| Ok(()));
+        self.mend(&mut writer, result).map(drop)
+    }
+
+    /// Forgets what departed from a source before that time, one batch a transaction, so that others get their turn.
+    pub(crate) fn reap(&self, source: SourceId, before_ns: i64, batch: usize) -> Result<u64> {
+        let mut total = 0;
+        loop {
+            let ((reaped, done), _) = self.write(When::Soon, |edit| edit.reap(source.0, before_ns, batch))?;
+            total += reaped;
+            if done {
+                return Ok(total);
+            }
+        }
+    }
+
+    /// Forgets one batch of what a removed source left; tells whether that was all.
+    pub(crate) fn reap_some(&self, source: SourceId) -> Result<bool> {
+        const BATCH: usize = 2_000;
+        let ((_, done), _) = self.write(When::Soon, |edit| edit.reap(source.0, i64::MAX, BATCH))?;
+        Ok(done)
+    }
+
+    /// The sources that are gone and have left entries behind.
+    pub(crate) fn orphans(&self) -> Result<Vec<SourceId>> {
+        self.read(|snapshot| {
+            let mut orphans = Vec::new();
+            let mut next = 0;
+            while let Some(row) = snapshot.departed.range::<&[u8; 12]>(&owned_key(next, 0)..)?.next() {
+                let (source, _) = owned_id(row?.0.value());
+                if snapshot.sources.get(source)?.is_none() {
+                    orphans.push(SourceId(source));
+                }
+                let Some(after) = source.checked_add(1) else { break };
+                next = after;
+            }
+            Ok(orphans)
+        })
+    }
+
+    /// Opens the storage again after it failed. What was not durable is lost, so everybody is told that everything
+    /// may have changed.
+    fn reopen(&self, writer: &mut Writer) -> Result<()> {
+        // The old database must close before its file can be locked again.
+        writer.database = None;
+        let opened = opening::reopen(&self.file, self.cache_bytes)?;
+        writer.held = opened.held;
+        writer.id_limit = opened.id_limit;
+        writer.behind = false;
+        *self.snapshot.write() = Arc::new(Snapshot::take(&opened.database)?);
+        writer.database = Some(opened.database);
+        self.subscribers.publish(&[Change::Overflow]);
+        Ok(())
+    }
+}
+
+impl Drop for Store {
+    /// Closes cleanly: everything durable, and no id left reserved that was not given away.
+    fn drop(&mut self) {
+        let next_id = self.next_id.load(Ordering::Relaxed);
+        let mut writer = self.writer.lock();
+        if !writer.behind && writer.id_limit <= next_id {
+            return;
+        }
+        let closed = self.write_locked(&mut writer, When::Now, |edit| edit.set_id_limit(next_id));
+        if let Err(error) = closed {
+            // The next opening starts from the last durable commit, as after a crash.
+            tracing::warn!(file = %self.file.display(), %error, "the catalog could not be closed cleanly");
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! What readers see: the tables of one commit, open.
+
+use std::fmt;
+
+use redb::{Database, ReadOnlyTable, ReadableDatabase};
+
+use crate::error::Result;
+use crate::format::{self, HOT_BYTES, IdentityKey, OwnedKey, TOTALS_BYTES};
+
+/// All tables of one commit.
+pub(crate) struct Snapshot {
+    pub(crate) meta: ReadOnlyTable<&'static str, u64>,
+    pub(crate) children: ReadOnlyTable<&'static [u8], &'static [u8; HOT_BYTES]>,
+    pub(crate) entries: ReadOnlyTable<u64, &'static [u8]>,
+    pub(crate) directories: ReadOnlyTable<u64, &'static [u8]>,
+    pub(crate) queue: ReadOnlyTable<OwnedKey, ()>,
+    pub(crate) identities: ReadOnlyTable<IdentityKey, ()>,
+    pub(crate) departed: ReadOnlyTable<OwnedKey, i64>,
+    pub(crate) sources: ReadOnlyTable<u32, &'static [u8]>,
+    pub(crate) totals: ReadOnlyTable<u32, &'static [u8; TOTALS_BYTES]>,
+    pub(crate) scans: ReadOnlyTable<u32, &'static [u8]>,
+}
+
+impl Snapshot {
+    pub(crate) fn take(database: &Database) -> Result<Self> {
+        let transaction = database.begin_read()?;
+        Ok(Self {
+            meta: transaction.open_table(format::META)?,
+            children: transaction.open_table(format::CHILDREN)?,
+            entries: transaction.open_table(format::ENTRIES)?,
+            directories: transaction.open_table(format::DIRECTORIES)?,
+            queue: transaction.open_table(format::QUEUE)?,
+            identities: transaction.open_table(format::IDENTITIES)?,
+            departed: transaction.open_table(format::DEPARTED)?,
+            sources: transaction.open_table(format::SOURCES)?,
+            totals: transaction.open_table(format::TOTALS)?,
+            scans: transaction.open_table(format::SCANS)?,
+        })
+    }
+}
+
+impl fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Snapshot")
+    }
+}

@@ -1,0 +1,10 @@
+//! The catalog from outside: what its callers may rely on.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(unreachable_pub, reason = "modules of one test binary")]
+#![allow(missing_docs, reason = "names of tests say what holds")]
+
+mod listings;
+mod renames;
+mod sources;
+mod support;
