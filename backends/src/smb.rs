@@ -10,9 +10,10 @@
 //! There: NTLM log-in and guests, SMB 2.0.2 to 3.1.1, signing, encryption, big and small servers (credits), links of
 //! Windows and WSL, every name a server can hold. Not there: Kerberos, DFS referrals to other servers, multichannel.
 //!
-//! Known limits, both of Windows servers: a listing may show the size and time of a file that another program is
-//! writing as they were when it opened it; and NTFS may put off the new time of a written file until it is closed, until
-//! when a change of bytes that changes no size cannot be seen.
+//! Known limits, of the servers. Samba tells no time of the last change but the one of the last write: a program on the
+//! server that overwrites bytes in place and puts the old time back is not noticed. Windows may show the size and time of
+//! a file that another program is writing as they were when it was opened, and may put off the new time of a written file
+//! until that is closed.
 
 mod facts;
 mod failure;

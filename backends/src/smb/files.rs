@@ -1,26 +1,28 @@
 //! Files that are being read: their handles, kept open between reads, and the proof that what is read is one version.
 //!
-//! A handle is found by path and version. Opening one compares the file's attributes with the version asked for; after
-//! each read the handle is asked again. A write changes the time of the last change before it changes the bytes, so
-//! equal attributes afterwards prove that the bytes read belong to the version.
+//! A handle is found by path and version. Opening one, and after each read, the server is asked what stands at the path:
+//! the same file in the version asked for proves that the bytes read belong to it, since a write changes the file's time
+//! before it changes its bytes. Reads that end together share the question; it is never older than the end of a read.
 //!
-//! A handle goes on to read the file it opened when that is renamed, replaced or deleted. To lose its last name changes
-//! a file's time of the last change and nothing else; that one difference is accepted.
+//! A handle goes on to read the file it opened when that was renamed, replaced or deleted. Then the handle itself is
+//! asked, and must tell what it told when it was opened. To lose its last name changes a file's time of the last change
+//! and nothing else; that one difference is accepted.
 //!
 //! Handles are few ([`HANDLES_MAX`]) and do not stay open when unused ([`IDLE`]): Windows does not let a folder be
-//! renamed while something in it is open. When its connection breaks, a handle is dead; the next read opens another.
+//! renamed while something in it is open, and Samba tells old times of what is open. When its connection breaks, a
+//! handle is dead; the next read opens another.
 //!
 //! Always true: no byte is given out that was not read between two moments at which the file was in the version asked
 //! for.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::future::try_join_all;
+use futures::FutureExt;
+use futures::future::{BoxFuture, Shared, try_join_all};
 use parking_lot::Mutex;
 use smb2::types::FileId;
 use tokio::sync::OnceCell;
@@ -71,10 +73,24 @@ pub(super) struct OpenFile {
     pool: Weak<Pool>,
     session: Arc<Session>,
     handle: FileId,
+    name: Arc<[u16]>,
+    /// What stood at the path when the file was opened.
+    facts: Facts,
+    version: Version,
+    /// What the handle told of itself when it was opened.
     opened: Facts,
-    /// The time of the last change that the file must still have.
-    changed: AtomicU64,
+    confirmations: Mutex<Confirmations>,
 }
+
+/// The question whether the file is still the same: being asked, and to be asked next.
+#[derive(Debug, Default)]
+struct Confirmations {
+    last: Option<Confirmation>,
+    /// Not begun, so that whoever has read until now may wait for it.
+    next: Option<Confirmation>,
+}
+
+type Confirmation = Shared<BoxFuture<'static, Result<(), Failure>>>;
 
 impl Files {
     /// Makes an empty pool of handles over the connections.
@@ -117,7 +133,7 @@ impl Files {
 
     /// Gives the size of the file in that version.
     pub(super) async fn size(self: &Arc<Self>, name: &[u16], version: &Version) -> Result<u64, Failure> {
-        Ok(self.get(&(name.to_vec(), version.clone())).await?.opened.size)
+        Ok(self.get(&(name.to_vec(), version.clone())).await?.facts.size)
     }
 
     /// Opens a file in whatever version it is, for one reader alone.
@@ -129,15 +145,23 @@ impl Files {
                 let (name, pool) = (Arc::clone(&name), weak.clone());
                 async move {
                     let (handle, opened) = session.open(&name).await?;
-                    let changed = AtomicU64::new(opened.changed);
                     // From here on the handle closes itself, should nobody wait for it any more.
-                    Ok(Arc::new(OpenFile {
+                    let mut file = OpenFile {
                         pool,
                         session,
                         handle,
+                        name,
+                        facts: opened,
+                        version: opened.version(),
                         opened,
-                        changed,
-                    }))
+                        confirmations: Mutex::default(),
+                    };
+                    file.facts = file.session.stat(&file.name).await?;
+                    if file.facts.index != opened.index {
+                        return Err(changed());
+                    }
+                    file.version = file.facts.version();
+                    Ok(Arc::new(file))
                 }
             })
             .await
@@ -145,21 +169,15 @@ impl Files {
 
     /// Reads a range of an open file: in pieces, all on the way at once, then asks whether the file is still the same.
     pub(super) async fn read_open(&self, file: &Arc<OpenFile>, range: Range<u64>) -> Result<Vec<Bytes>, Failure> {
-        if range.end > file.opened.size || range.start > range.end {
-            let text = format!("bytes {range:?} were asked of a file of {} bytes", file.opened.size);
+        if range.end > file.facts.size || range.start > range.end {
+            let text = format!("bytes {range:?} were asked of a file of {} bytes", file.facts.size);
             return Err(Failure::new(ErrorKind::Other, text));
         }
         let piece = u64::from(file.session.read_size(PIECE));
         let starts = (range.start..range.end).step_by(piece as usize);
         let pieces = starts.map(|start| self.read_piece(file, start..range.end.min(start + piece)));
         let pieces = try_join_all(pieces).await?;
-        let now = {
-            let asked = Arc::clone(file);
-            self.pool
-                .exchange_on(&file.session, async move { asked.session.query(asked.handle).await })
-                .await?
-        };
-        file.confirm(&now)?;
+        file.confirm(&self.pool).await?;
         Ok(pieces.into_iter().flatten().collect())
     }
 
@@ -183,7 +201,7 @@ impl Files {
         let file = cell
             .get_or_try_init(|| async {
                 let file = self.open_any(&key.0).await?;
-                if file.opened.version() == key.1 {
+                if file.version == key.1 {
                     Ok(file)
                 } else {
                     Err(changed())
@@ -236,6 +254,23 @@ impl Files {
         file
     }
 
+    /// Gives the files of a directory that are open here, as wire paths.
+    pub(super) fn open_in(&self, directory: &[u16]) -> HashSet<Vec<u16>> {
+        let mut prefix = directory.to_vec();
+        if !prefix.is_empty() {
+            prefix.push(u16::from(b'\\'));
+        }
+        let slots = self.slots.lock();
+        let names = slots.open.keys().map(|(name, _)| name);
+        names
+            .filter(|name| {
+                name.strip_prefix(&*prefix)
+                    .is_some_and(|name| !name.contains(&u16::from(b'\\')))
+            })
+            .cloned()
+            .collect()
+    }
+
     /// Lets go of a handle that is no longer of use.
     fn forget(&self, key: &Key, file: &Arc<OpenFile>) {
         let mut slots = self.slots.lock();
@@ -266,28 +301,61 @@ async fn sweep(files: Weak<Files>) {
 }
 
 impl OpenFile {
-    /// Gives the file's attributes when it was opened.
-    pub(super) fn opened(&self) -> &Facts {
-        &self.opened
+    /// Gives the file's size when it was opened.
+    pub(super) fn size(&self) -> u64 {
+        self.facts.size
     }
 
-    /// Tells whether the file is still what it was when it was opened.
-    fn confirm(&self, now: &Facts) -> Result<(), Failure> {
-        let changed_before = self.changed.load(Ordering::Relaxed);
-        let expected = Facts {
-            changed: changed_before,
-            ..self.opened
-        };
-        if now.version() == expected.version() {
-            return Ok(());
+    /// Joins the next question whether the file is still the same.
+    fn confirm(self: &Arc<Self>, pool: &Arc<Pool>) -> Confirmation {
+        let mut confirmations = self.confirmations.lock();
+        if let Some(next) = &confirmations.next {
+            return next.clone();
         }
-        // Once unlinked, it is held to the time that the unlinking left.
-        let first_time = changed_before == self.opened.changed;
-        if first_time && now.only_unlinked_since(&self.opened) {
-            self.changed.store(now.changed, Ordering::Relaxed);
-            return Ok(());
+        let (file, pool, last) = (Arc::clone(self), Arc::clone(pool), confirmations.last.take());
+        // A task of its own: it must end even if all who wait for it go away.
+        let task = tokio::spawn(async move {
+            if let Some(last) = last {
+                // Its answer is not for those who wait here.
+                let _earlier = last.await;
+            }
+            {
+                let mut confirmations = file.confirmations.lock();
+                confirmations.last = confirmations.next.take();
+            }
+            file.ask(&pool).await
+        });
+        let next = async move {
+            task.await.unwrap_or_else(|error| {
+                let text = format!("the exchange was broken off: {error}");
+                Err(Failure::new(ErrorKind::Other, text))
+            })
         }
-        Err(changed())
+        .boxed()
+        .shared();
+        confirmations.next = Some(next.clone());
+        next
+    }
+
+    /// Asks whether the file is still the same.
+    async fn ask(self: &Arc<Self>, pool: &Arc<Pool>) -> Result<(), Failure> {
+        let asked = Arc::clone(self);
+        let stat = async move { asked.session.stat(&asked.name).await };
+        match pool.exchange_on(&self.session, stat).await {
+            Ok(now) if now.version() == self.version => return Ok(()),
+            Ok(now) if now.index == self.opened.index => return Err(changed()),
+            // Another file stands there, or none.
+            Ok(_) | Err(Failure::Absent) => {}
+            Err(failure) => return Err(failure),
+        }
+        let asked = Arc::clone(self);
+        let query = async move { asked.session.query(asked.handle).await };
+        let now = pool.exchange_on(&self.session, query).await?;
+        if now.version() == self.opened.version() || now.only_unlinked_since(&self.opened) {
+            Ok(())
+        } else {
+            Err(changed())
+        }
     }
 }
 

@@ -187,7 +187,11 @@ impl Share {
     }
 
     async fn stat(&self, path: &ObjectPath) -> Result<Facts, Failure> {
-        let name: Arc<[u16]> = self.wire(path)?.into();
+        self.stat_wire(self.wire(path)?).await
+    }
+
+    async fn stat_wire(&self, name: Vec<u16>) -> Result<Facts, Failure> {
+        let name: Arc<[u16]> = name.into();
         self.pool
             .exchange(move |session| {
                 let name = Arc::clone(&name);
@@ -328,7 +332,7 @@ impl Source {
     async fn size(&self) -> Result<u64, Failure> {
         match &self.version {
             Some(version) => self.files.size(&self.name, version).await,
-            None => Ok(self.any().await?.opened().size),
+            None => Ok(self.any().await?.size()),
         }
     }
 
@@ -398,17 +402,32 @@ pub(super) struct SmbLister {
 
 impl SmbLister {
     async fn next_page(&mut self) -> Result<bool, Failure> {
+        let directory = self.share.wire(&self.directory)?;
         let pages = match &mut self.pages {
             Some(pages) => pages,
-            unopened => {
-                let name = self.share.wire(&self.directory)?;
-                unopened.insert(DirectoryPages::open(&self.share.pool, &name).await?)
-            }
+            unopened => unopened.insert(DirectoryPages::open(&self.share.pool, &directory).await?),
         };
         let Some(page) = pages.next().await? else {
             return Ok(false);
         };
-        for (name, facts) in page {
+        let open = self.share.files.open_in(&directory);
+        for (name, mut facts) in page {
+            if !open.is_empty() {
+                // Samba lists what is open with the times that it had when it was opened, so that it is asked for.
+                let mut path = directory.clone();
+                if !path.is_empty() {
+                    path.push(u16::from(b'\\'));
+                }
+                path.extend_from_slice(&name);
+                if open.contains(&path) {
+                    match self.share.stat_wire(path).await {
+                        Ok(now) => facts = now,
+                        // Removed since; the listing is right about when it was made.
+                        Err(Failure::Absent) => {}
+                        Err(failure) => return Err(failure),
+                    }
+                }
+            }
             let metadata = facts.to_opendal();
             let path = names::to_opendal(&self.directory.join(&names::from_wire(&name)), metadata.is_dir())?;
             self.entries.push_back(oio::Entry::with(path, metadata));

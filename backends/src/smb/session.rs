@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use bytes::Bytes;
 use smb2::client::connection::Connection;
 use smb2::crypto::encryption::Cipher;
-use smb2::msg::close::CloseRequest;
+use smb2::msg::close::{CloseRequest, CloseResponse, SMB2_CLOSE_FLAG_POSTQUERY_ATTRIB};
 use smb2::msg::ioctl::{IoctlRequest, IoctlResponse, SMB2_0_IOCTL_IS_FSCTL};
 use smb2::msg::query_directory::{FileInformationClass, QueryDirectoryFlags, QueryDirectoryRequest};
 use smb2::msg::query_info::{InfoType, QueryInfoRequest};
@@ -112,6 +112,9 @@ impl Session {
     }
 
     /// Asks for the attributes of what stands at `name`, the link itself if it is one.
+    ///
+    /// They come with the answer to the closing. While a file is open, Samba tells everyone else who asks, in a listing
+    /// too, the times that it had when it was opened, whatever a program on the server did to it since.
     pub(super) async fn stat(&self, name: &[u16]) -> Result<Facts, Failure> {
         let name = self.full_name(name);
         let open = Open {
@@ -124,7 +127,7 @@ impl Session {
             query(FileId::SENTINEL, wire::ATTRIBUTE_TAG_INFORMATION),
         );
         let close = CloseRequest {
-            flags: 0,
+            flags: SMB2_CLOSE_FLAG_POSTQUERY_ATTRIB,
             file_id: FileId::SENTINEL,
         };
         let frames = self
@@ -138,11 +141,21 @@ impl Session {
         let [created, all, tag, closed] = frames;
         let handle = file_id(&created?)?;
         let facts = all.and_then(|frame| facts_of(&frame));
-        if closed.is_err() {
+        let Ok(closed) = closed else {
             // A server that fails the rest of a compound with its first failure leaves the handle open.
             self.close(handle).await?;
-        }
+            let text = "the server could not close what it had opened";
+            return Err(facts.err().unwrap_or_else(|| Failure::new(ErrorKind::Nonsense, text)));
+        };
+        let closed = CloseResponse::unpack(&mut ReadCursor::new(&closed.body))?;
         let mut facts = facts?;
+        if closed.flags & SMB2_CLOSE_FLAG_POSTQUERY_ATTRIB != 0 {
+            facts.created = closed.creation_time.0;
+            facts.modified = closed.last_write_time.0;
+            facts.changed = closed.change_time.0;
+            facts.size = closed.end_of_file;
+            facts.attributes = closed.file_attributes;
+        }
         if facts.attributes & Facts::REPARSE_POINT != 0 {
             facts.tag = wire::reparse_tag(wire::output_buffer(&tag?.body)?)?;
         }

@@ -171,6 +171,35 @@ async fn replacing_a_file_again_and_again_never_mixes_its_versions() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_file_overwritten_in_place_is_noticed() {
+    let server = Samba::start();
+    server.put(b"file", &noise(5, MIB));
+    let backend = connect(&server).await;
+    let before = stat(&*backend, "file").await;
+    read(&*backend, "file", &before.version, 0..10)
+        .await
+        .expect("the old bytes");
+    let mut file = File::options()
+        .write(true)
+        .open(server.file(b"file"))
+        .expect("the file");
+    file.write_all(b"something else").expect("write");
+    drop(file);
+    // The handle that is still open does not hide it, neither from a listing nor from a reader.
+    assert_ne!(children(&*backend, "").await[0].metadata.version, before.version);
+    assert_eq!(
+        kind(read(&*backend, "file", &before.version, 0..10).await),
+        ErrorKind::VersionChanged
+    );
+    let after = stat(&*backend, "file").await;
+    assert_eq!(after.size, before.size);
+    assert_eq!(
+        read(&*backend, "file", &after.version, 0..9).await.expect("new bytes"),
+        b"something"[..]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_was_cut_is_not_read_short() {
     let server = Samba::start();
     server.put(b"file", &noise(6, 2 * MIB));
