@@ -202,6 +202,12 @@ impl Vfs {
         Answer::Ready(self.core.files.get(handle).map(drop).ok_or(Error::BadHandle))
     }
 
+    /// Tells that the kernel has taken the [`Backing::File`](crate::Backing::File) of a handle and reads it by itself, so
+    /// that no descriptor of ours is needed for it. The handle stays open; it cannot be read from any more.
+    pub fn leave_to_kernel(&self, handle: Handle) {
+        self.core.files.leave_to_kernel(handle);
+    }
+
     /// Closes a file.
     pub fn release(&self, handle: Handle) {
         self.core.release(handle);
