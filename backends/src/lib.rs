@@ -18,7 +18,6 @@ pub mod local;
 mod object;
 mod opendal;
 pub mod secrets;
-mod sftp;
 mod smb;
 pub mod spec;
 

@@ -18,7 +18,6 @@ mod error;
 mod events;
 mod fetch;
 mod handle;
-mod look;
 mod open;
 mod prefetch;
 mod read;

@@ -6,16 +6,11 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use fuser::{BackingId, FileHandle, FopenFlags, INodeNo, InitFlags, KernelConfig, Notifier, ReplyOpen, Version};
-use manifold_vfs::{Backing, Opened, Vfs};
+use fuser::{BackingId, FileHandle, FopenFlags, INodeNo, InitFlags, KernelConfig, ReplyOpen, Version};
+use manifold_vfs::{Backing, Opened};
 use rustix::{io::Errno, thread::CapabilitySet};
 
-use crate::{
-    MountOptions,
-    listings::Listings,
-    modes::Modes,
-    notify::{ATTRIBUTES_ONLY, TO_THE_END},
-};
+use crate::{MountOptions, listings::Listings, modes::Modes};
 
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -26,7 +21,6 @@ pub(crate) struct Shared {
     /// A backing file may itself lie on this many layers of stacked file systems, less one (`fuse_init_out`).
     stack_depth: u32,
     kernel: OnceLock<Version>,
-    notifier: OnceLock<Notifier>,
 }
 
 impl Shared {
@@ -37,7 +31,6 @@ impl Shared {
             passthrough: AtomicBool::new(options.passthrough && may_pass_through()),
             stack_depth: if options.sources_on_overlayfs { 2 } else { 1 },
             kernel: OnceLock::new(),
-            notifier: OnceLock::new(),
         }
     }
 
@@ -60,40 +53,29 @@ impl Shared {
     }
 
     /// Answers an open in the mode that the inode has, or gets now.
-    pub(crate) fn opened(&self, vfs: &Vfs, ino: INodeNo, opened: &Opened, reply: ReplyOpen) {
-        let registered = self.modes.open(ino, || match &opened.backing {
+    pub(crate) fn opened(&self, ino: INodeNo, opened: Opened, reply: ReplyOpen) {
+        let Opened {
+            handle,
+            backing,
+            keep_cache,
+            ..
+        } = opened;
+        let handle = FileHandle(handle.0);
+        let registered = self.modes.open(ino, || match &backing {
             Backing::File(file) if self.passthrough() => self.register(ino, file, &reply),
             Backing::File(_) | Backing::Blocks => None,
         });
-        let handle = opened.handle;
+        drop(backing);
         // There is nothing to flush, and each close would wait for the answer.
         let mut flags = FopenFlags::FOPEN_NOFLUSH;
         if let Some(registered) = registered {
-            // Thousands of files may be open, and the kernel has a reference to each.
-            vfs.leave_to_kernel(handle);
             // Without KEEP_CACHE: the kernel answers EIO if it is told to keep pages that it will not have.
-            return reply.opened_passthrough(FileHandle(handle.0), flags, &registered);
+            return reply.opened_passthrough(handle, flags, &registered);
         }
-        if opened.keep_cache {
+        if keep_cache {
             flags |= FopenFlags::FOPEN_KEEP_CACHE;
         }
-        reply.opened(FileHandle(handle.0), flags);
-    }
-
-    /// Takes the attributes back that the kernel has of an inode. Not to be called from a thread that answers requests.
-    pub(crate) fn forget_attributes(&self, ino: INodeNo) {
-        let told = self
-            .notifier
-            .get()
-            .map(|notifier| notifier.inval_inode(ino, ATTRIBUTES_ONLY, TO_THE_END));
-        if let Some(Err(error)) = told {
-            tracing::warn!(ino = ino.0, %error, "the kernel could not be told of a new size");
-        }
-    }
-
-    /// Lets [`Self::forget_attributes`] work.
-    pub(crate) fn connect(&self, notifier: Notifier) {
-        self.notifier.get_or_init(|| notifier);
+        reply.opened(handle, flags);
     }
 
     /// Hands a file to the kernel, which takes a reference of its own: our descriptor may be closed.

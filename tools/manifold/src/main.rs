@@ -1,1 +1,47 @@
-fn main() {}
+//! `manifold`: the command and the daemon that put the rooms of the workspace together.
+//!
+//! [`cli`] says what can be asked for, `commands` does it. A command asks the daemon over its socket ([`control`]) where one
+//! runs, and else opens the library itself ([`open`]); both are answered by the same code ([`answer`]).
+
+mod answer;
+mod ask;
+mod attach;
+mod cli;
+mod commands;
+mod connections;
+mod control;
+mod daemon;
+mod failure;
+mod helper;
+mod intake;
+mod library;
+mod logging;
+mod mounts;
+mod open;
+mod print;
+mod progress;
+mod reach;
+mod settings;
+mod status;
+mod time;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let arguments: Vec<_> = std::env::args_os().collect();
+    let outcome = match helper::translate(&arguments) {
+        None => commands::run(cli::Cli::parse_from(arguments)),
+        Some(Ok(helper::Call::Mount(translated))) => commands::run(cli::Cli::parse_from(translated)),
+        Some(Ok(helper::Call::Nothing)) => Ok(()),
+        Some(Err(failure)) => Err(failure),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            print::say(&failure);
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}

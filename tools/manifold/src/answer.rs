@@ -1,0 +1,293 @@
+//! What a library answers to each request, whether the daemon is asked or the command works by itself.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use manifold_catalog::{EntryId, Kind, NewSource, SourceId, SourceRecord};
+use manifold_vfs::cache::{ClearScope, SourceTag};
+use manifold_vfs::{Attributes, Cursor, NameMatch};
+
+use crate::attach;
+use crate::connections::{blocking, parse_spec};
+use crate::control::status::SourceStatus;
+use crate::control::text::Text;
+use crate::control::{CacheFacts, EntryFacts, EntryLine, Listing, PAGE_MAX, Reply, Request, SourceCache, Verified};
+use crate::failure::{Failure, Result};
+use crate::open::OpenLibrary;
+use crate::print::visible;
+use crate::time::{rfc3339, told};
+
+impl OpenLibrary {
+    /// Answers a request. Those about a daemon are answered as by a library that has none.
+    pub(crate) async fn answer(self: Arc<Self>, request: Request) -> Result<Reply> {
+        match request {
+            Request::Status => Ok(Reply::Status(Box::new(self.status(None, None)?))),
+            Request::Sources => Ok(Reply::Sources {
+                sources: self.source_statuses()?,
+            }),
+            Request::Spec { id } => Ok(Reply::Spec {
+                spec: Box::new(parse_spec(&self.record(SourceId(id))?)?),
+            }),
+            Request::AddSource { spec, attach } => {
+                let record = self.add_source(*spec, attach).await?;
+                Ok(Reply::Added {
+                    source: Box::new(self.source_status(&record)?),
+                })
+            }
+            Request::RemoveSource { id } => self.remove_source(SourceId(id)).await.map(|()| Reply::Done),
+            Request::Scan { id } => self.scan(id.map(SourceId)).map(|()| Reply::Done),
+            Request::List { path, after, limit } => self.list(&path, after.as_ref(), limit).await.map(Reply::Listing),
+            Request::Stat { path } => self.stat(&path).await.map(|facts| Reply::Entry(Box::new(facts))),
+            Request::CacheShow => self.cache_facts().map(Reply::Cache),
+            Request::CacheClear { source } => {
+                let bytes = blocking(move || self.cache_clear(source.as_deref())).await?;
+                Ok(Reply::Cleared { bytes })
+            }
+            Request::CacheVerify => {
+                let report = blocking(move || Ok(self.vfs.cache().verify())).await?;
+                Ok(Reply::Verified(Verified {
+                    objects: report.objects,
+                    blocks: report.blocks,
+                    bytes: report.bytes,
+                    bad_blocks: report.bad_blocks,
+                }))
+            }
+            Request::Stop => Err(Failure::new(format!(
+                "the library '{}' is not mounted",
+                self.library.name()
+            ))),
+        }
+    }
+
+    /// Finds a source by its id.
+    fn record(&self, id: SourceId) -> Result<SourceRecord> {
+        let found = self.sources()?.into_iter().find(|record| record.id == id);
+        found.ok_or_else(|| Failure::new("that source is not in the library any more"))
+    }
+
+    async fn add_source(
+        self: &Arc<Self>,
+        spec: manifold_backends::SourceSpec,
+        attach: Option<Text>,
+    ) -> Result<SourceRecord> {
+        let this = Arc::clone(self);
+        let record = blocking(move || {
+            let present: Vec<_> = this.sources()?.iter().map(attach::Present::from).collect();
+            attach::check_new(&spec, &present, this.library.state())?;
+            let text = serde_json::to_string(&spec)
+                .map_err(|error| Failure::new(format!("cannot write the source down: {error}")))?;
+            let attach = match attach {
+                Some(Text(path)) => attach::canonical(&path)?,
+                None => attach::free_name(&spec.default_attach_name(), |path| {
+                    Ok(this.catalog.resolve(path)?.is_some())
+                })?,
+            };
+            let new = NewSource {
+                name: spec.name().to_owned(),
+                attach,
+                spec: text,
+                options: "{}".to_owned(),
+            };
+            Ok(this.catalog.add_source(new)?)
+        })
+        .await?;
+        if self.keeps_connections() {
+            self.connections.keep(&record);
+        }
+        Ok(record)
+    }
+
+    async fn remove_source(self: Arc<Self>, id: SourceId) -> Result<()> {
+        let record = self.record(id)?;
+        // First, since it can fail for a reason of its own, such as a locked keyring: nothing has changed then.
+        self.connections.forget_secrets(&record.name).await?;
+        self.connections.let_go(id);
+        let this = Arc::clone(&self);
+        blocking(move || {
+            this.catalog.remove_source(id)?;
+            if let Err(failure) = this.cache_clear(Some(&record.name)) {
+                // The blocks are found by nobody any more, and go when room is needed.
+                tracing::warn!(source = record.name, "{}", failure.message());
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    fn scan(&self, id: Option<SourceId>) -> Result<()> {
+        if let Some(id) = id {
+            self.record(id)?;
+        }
+        if !self.keeps_connections() {
+            return Err(
+                Failure::new("scans run in the daemon, and none runs").hint("mount the library: manifold mount")
+            );
+        }
+        self.connections.hurry(id);
+        for record in self.sources()? {
+            if id.is_none_or(|id| id == record.id) && self.indexer.backend(record.id).is_some() {
+                self.indexer.scan(record.id);
+            }
+        }
+        Ok(())
+    }
+
+    /// Finds the entry at a path as the mount would, listing what was never listed.
+    async fn find(&self, path: &Text) -> Result<Attributes> {
+        let about = || visible(&path.0);
+        let mut found = self.vfs.attributes(EntryId::ROOT, None).wait().await?;
+        for name in path
+            .0
+            .split(|byte| *byte == b'/')
+            .filter(|name| !name.is_empty() && *name != b".")
+        {
+            if name == b".." {
+                return Err(Failure::usage(format!(
+                    "{}: a path of the library holds no '..'",
+                    about()
+                )));
+            }
+            if found.kind != Kind::Directory {
+                return Err(Failure::new(format!("{}: not a directory", about())));
+            }
+            self.connect_for(found.id).await?;
+            let looked_up = self.vfs.lookup(found.id, name, NameMatch::Exact).wait().await;
+            (_, found) = looked_up.map_err(|error| Failure::from(error).about(about()))?;
+        }
+        Ok(found)
+    }
+
+    /// Connects the source of a directory that must be listed first, where no daemon has connected it.
+    async fn connect_for(&self, directory: EntryId) -> Result<()> {
+        let listed = self
+            .catalog
+            .directory_state(directory)?
+            .is_some_and(|state| state.listed_ns.is_some());
+        let Some(entry) = self.catalog.entry(directory)? else {
+            return Ok(());
+        };
+        if listed || entry.source == SourceId::LIBRARY || self.keeps_connections() {
+            return Ok(());
+        }
+        let record = self.record(entry.source)?;
+        self.connections.connect_now(&record).await.map(drop)
+    }
+
+    async fn list(&self, path: &Text, after: Option<&Text>, limit: u32) -> Result<Listing> {
+        let about = || visible(&path.0);
+        let found = self.find(path).await?;
+        if found.kind != Kind::Directory {
+            return Err(Failure::new(format!("{}: not a directory", about())).hint("`manifold stat` tells what it is"));
+        }
+        self.connect_for(found.id).await?;
+        let handle = self.vfs.open_directory(found.id).wait().await;
+        let handle = handle.map_err(|error| Failure::from(error).about(about()))?;
+        let limit = limit.clamp(1, PAGE_MAX) as usize;
+        let mut listing = Listing {
+            entries: Vec::new(),
+            more: false,
+        };
+        let cursor = after.map_or(Cursor::Offset(0), |name| Cursor::AfterName(&name.0));
+        let read = self.vfs.read_directory(handle, cursor, &mut |item| {
+            if listing.entries.len() == limit {
+                listing.more = true;
+                return ControlFlow::Break(());
+            }
+            listing.entries.push(EntryLine {
+                name: Text::new(item.name),
+                id: item.attributes.id.0,
+                kind: kind_word(item.attributes.kind).to_owned(),
+                size: item.attributes.size,
+                modified: told(item.attributes.modified_ns),
+                mode: format!("{:04o}", item.attributes.mode),
+            });
+            ControlFlow::Continue(())
+        });
+        self.vfs.release_directory(handle);
+        read.map_err(|error| Failure::from(error).about(about()))?;
+        Ok(listing)
+    }
+
+    async fn stat(&self, path: &Text) -> Result<EntryFacts> {
+        let found = self.find(path).await?;
+        let tree_path = self.catalog.tree_path(found.id)?.unwrap_or_else(|| path.0.clone());
+        let place = self
+            .catalog
+            .object_path(found.id)?
+            .filter(|(source, _)| *source != SourceId::LIBRARY);
+        let details = self.catalog.details(found.id)?;
+        let state = self.catalog.directory_state(found.id)?;
+        let source = match &place {
+            Some((id, _)) => Some(self.record(*id)?.name),
+            None => None,
+        };
+        Ok(EntryFacts {
+            path: Text(tree_path),
+            id: found.id.0,
+            kind: kind_word(found.kind).to_owned(),
+            size: found.size,
+            modified: told(found.modified_ns),
+            changed: told(found.changed_ns),
+            created: details.and_then(|details| details.created_ns).map(rfc3339),
+            mode: format!("{:04o}", found.mode),
+            owner: found.owner,
+            links: found.links,
+            source,
+            object_path: place.map(|(_, path)| Text(path)),
+            listed: state.as_ref().and_then(|state| state.listed_ns).map(rfc3339),
+            failure: state.and_then(|state| state.failure).map(|failure| failure.message),
+        })
+    }
+
+    /// Says what is cached.
+    pub(crate) fn cache_facts(&self) -> Result<CacheFacts> {
+        let usage = self.vfs.cache().show();
+        let names: Vec<_> = self
+            .sources()?
+            .into_iter()
+            .map(|record| (SourceTag::new(&record.name), record.name))
+            .collect();
+        let sources = usage.sources.iter().map(|it| SourceCache {
+            uri: names
+                .iter()
+                .find(|(tag, _)| *tag == it.source)
+                .map(|(_, name)| name.clone()),
+            objects: it.objects,
+            bytes: it.bytes,
+        });
+        Ok(CacheFacts {
+            directory: Text::new(self.library.cache_folder(&self.settings).as_os_str().as_encoded_bytes()),
+            disk_bytes: usage.disk_used,
+            disk_limit_bytes: usage.disk_limit,
+            memory_bytes: usage.memory_used,
+            memory_limit_bytes: usage.memory_limit,
+            sources: sources.collect(),
+        })
+    }
+
+    fn cache_clear(&self, source: Option<&str>) -> Result<u64> {
+        let scope = source.map_or(ClearScope::All, ClearScope::Source);
+        let cleared = self.vfs.cache().clear(scope);
+        cleared.map_err(|error| Failure::new(format!("cannot clear the whole cache: {error}")))
+    }
+
+    /// Gives each source as it is now.
+    pub(crate) fn source_statuses(&self) -> Result<Vec<SourceStatus>> {
+        self.sources()?
+            .iter()
+            .map(|record| self.source_status(record))
+            .collect()
+    }
+}
+
+fn kind_word(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Directory => "directory",
+        Kind::File => "file",
+        Kind::Symlink => "symlink",
+        Kind::Fifo => "fifo",
+        Kind::Socket => "socket",
+        Kind::CharDevice => "character-device",
+        Kind::BlockDevice => "block-device",
+    }
+}

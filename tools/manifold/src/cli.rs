@@ -1,0 +1,244 @@
+//! The command line: one definition, from which help, man pages and completions are made.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+
+const EXAMPLES: &str = "\
+Examples:
+  manifold up ~/Pictures ~/Music          Mount two folders at ~/Manifold, until Ctrl-C
+  manifold up smb://ada@nas.local/media   The same with a share of a NAS; asks for the password
+  manifold up                             Mount again what was mounted before
+  manifold status                         Is everything all right?
+
+Sources are kept in a library, so each is named once. `manifold source add --help` tells which
+kinds there are. Everything is read-only so far: nothing is ever changed at a source.";
+
+const UP_EXAMPLES: &str = "\
+Examples:
+  manifold up ~/Pictures
+  manifold up ~/Pictures smb://ada@nas.local/media --at /mnt/all
+  manifold up 's3://photos?endpoint=https://s3.example.org' --set access_key_id=env:AWS_ACCESS_KEY_ID
+  manifold up
+
+Each folder or URI appears under its own last name: ~/Pictures as /Pictures. A second one of the same
+name becomes `Pictures 2`. What was added stays in the library; `manifold source remove` takes it out.
+A source that does not answer is shown as last known; a new one that does not is refused.";
+
+const ADD_EXAMPLES: &str = "\
+Examples:
+  manifold source add ~/Pictures --at /photos
+  manifold source add smb://ada@nas.local/media/films
+  manifold source add s3://archive --set region=eu-west-1 --set access_key_id=env:AWS_ACCESS_KEY_ID \\
+                      --set secret_access_key=env:AWS_SECRET_ACCESS_KEY
+  manifold source add webdavs://ada@cloud.example.org/remote.php/dav/files/ada
+  manifold source add sftp://ada@server.example.org/srv/media --set key=/home/ada/.ssh/id_ed25519
+  pass show nas | manifold source add smb://ada@nas.local/media --secret-stdin password
+
+Passwords, keys and tokens are never given on the command line, where every process can read them.
+They are asked for on the terminal, or taken from stdin, or a reference says where they are:
+password=env:NAME, password=file:/path.";
+
+/// One drive over everything you store: local folders, NAS shares, buckets, servers and cloud drives.
+#[derive(Debug, Parser)]
+#[command(
+    name = "manifold",
+    version,
+    about,
+    long_about = "One drive over everything you store: local folders, NAS shares, buckets, servers and cloud drives.\n\n\
+        Browsing is instant, and works while a source is away; files are fetched when they are read, and kept in a cache.",
+    after_help = EXAMPLES,
+    max_term_width = 110,
+    arg_required_else_help = true,
+    disable_help_subcommand = true
+)]
+pub(crate) struct Cli {
+    /// The library to use: a name, or a folder (with a / in it) that holds it
+    #[arg(long, global = true, value_name = "NAME|DIR")]
+    pub(crate) library: Option<OsString>,
+
+    /// Print data as JSON
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Add folders and URIs to the library, mount it, and show progress until Ctrl-C
+    #[command(after_help = UP_EXAMPLES)]
+    Up(Up),
+    /// Add, list, test, scan and remove sources
+    #[command(subcommand)]
+    Source(Source),
+    /// Mount the library, and serve it until it is unmounted
+    Mount(Mount),
+    /// Unmount the library, and end its daemon
+    Unmount {
+        /// The mount point; without it, the mount of the library
+        mountpoint: Option<PathBuf>,
+    },
+    /// Say whether everything is all right
+    Status,
+    /// List a directory of the library
+    Ls {
+        /// Its path in the library
+        #[arg(default_value = "/")]
+        path: OsString,
+        /// Show kind, size and time too
+        #[arg(short, long)]
+        long: bool,
+    },
+    /// Show all that is known of an entry
+    Stat {
+        /// Its path in the library
+        path: OsString,
+    },
+    /// Show, clear and verify the cache
+    #[command(subcommand)]
+    Cache(Cache),
+    /// Examine the catalog and the settings, without changing them
+    Check,
+    /// Show the settings in force, and where they are
+    Settings {
+        /// Print a file with every setting, its meaning and its default instead
+        #[arg(long)]
+        defaults: bool,
+    },
+    /// Print completions for a shell
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Write the man pages into a folder
+    Man {
+        /// The folder
+        folder: PathBuf,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Up {
+    /// Folders and URIs to add; those that are there already are fine
+    #[arg(value_name = "DIR_OR_URI")]
+    pub(crate) places: Vec<OsString>,
+    /// Where to mount [default: ~/Manifold, or the setting mount.point]
+    #[arg(long, value_name = "MOUNTPOINT")]
+    pub(crate) at: Option<PathBuf>,
+    /// A setting of the source; only with a single `DIR_OR_URI`
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// Add a source although it cannot be reached now
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Let other users in, each to what its permissions let them
+    #[arg(long)]
+    pub(crate) allow_other: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Source {
+    /// Try a source out, and add it to the library
+    #[command(after_help = ADD_EXAMPLES)]
+    Add(Add),
+    /// List the sources
+    List,
+    /// Try a source out, and say in words what is wrong with it
+    Test {
+        /// A source of the library, by its path or URI; or any folder or URI
+        source: OsString,
+        /// A setting, where it is not a source of the library
+        #[arg(long, value_name = "KEY=VALUE")]
+        set: Vec<String>,
+    },
+    /// Take a source out of the library; nothing is deleted at the source
+    Remove {
+        /// The source, by its path or URI
+        source: OsString,
+    },
+    /// List everything of a source anew, in the background
+    Scan {
+        /// The source, by its path or URI; all without it
+        source: Option<OsString>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Add {
+    /// What to add
+    #[arg(value_name = "DIR_OR_URI")]
+    pub(crate) place: OsString,
+    /// Where in the library it appears [default: its last name]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) at: Option<OsString>,
+    /// A setting; a secret only as a reference, as in password=env:NAME or password=file:/path
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// Read this secret from stdin
+    #[arg(long, value_name = "KEY")]
+    pub(crate) secret_stdin: Option<String>,
+    /// Add it although it cannot be reached now
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Mount {
+    /// Where [default: ~/Manifold, or the setting mount.point]
+    pub(crate) mountpoint: Option<PathBuf>,
+    /// Return as soon as it is mounted, and go on in the background
+    #[arg(long)]
+    pub(crate) background: bool,
+    /// Let other users in, each to what its permissions let them
+    #[arg(long)]
+    pub(crate) allow_other: bool,
+    /// Who owns what has no owner at its source: user and group id
+    #[arg(long, value_name = "UID:GID", value_parser = owner)]
+    pub(crate) owner: Option<(u32, u32)>,
+    /// Set by `--background` for the process that stays
+    #[arg(long, hide = true)]
+    pub(crate) detached: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Cache {
+    /// Say what is cached, and where
+    Show,
+    /// Forget what is cached; it is fetched again when it is read
+    Clear {
+        /// Only of this source, by its path or URI
+        source: Option<OsString>,
+    },
+    /// Read everything that is cached on disk, and drop what is damaged
+    Verify,
+}
+
+fn owner(text: &str) -> Result<(u32, u32), String> {
+    let parsed = text
+        .split_once(':')
+        .and_then(|(user, group)| Some((user.parse().ok()?, group.parse().ok()?)));
+    parsed.ok_or_else(|| "expected two numbers, as in 1000:1000".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_holds_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn an_owner_is_two_numbers() {
+        assert_eq!(owner("1000:100"), Ok((1000, 100)));
+        assert!(owner("ada:users").is_err());
+        assert!(owner("1000").is_err());
+    }
+}

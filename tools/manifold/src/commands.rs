@@ -1,0 +1,69 @@
+//! The commands. Each file has one or a few; this one leads to them.
+
+mod browse;
+mod cache;
+mod check;
+mod generate;
+mod mount;
+mod source;
+mod status;
+mod up;
+
+use crate::cli::{Cli, Command};
+use crate::failure::{Failure, Result};
+use crate::library::{Library, Surroundings};
+use crate::logging;
+use crate::print::Output;
+use crate::reach::Context;
+use crate::settings::{self, Level};
+
+/// Does what was asked for.
+pub(crate) fn run(cli: Cli) -> Result<()> {
+    let mut out = Output::new(cli.json);
+    let asked = std::env::var("MANIFOLD_LOG").ok();
+    let done = match &cli.command {
+        Command::Completions { shell } => generate::completions(*shell, &mut out),
+        Command::Man { folder } => generate::man_pages(folder),
+        Command::Settings { defaults: true } => out.line(settings::template().trim_end()),
+        _ => {
+            let around = Surroundings::read();
+            let library = Library::locate(cli.library.as_deref(), &around)?;
+            let context = Context {
+                around,
+                library,
+                choice: cli.library.clone(),
+            };
+            // A daemon logs as its settings say, a command only what went wrong. A daemon with bad settings says so itself.
+            let level = match &cli.command {
+                Command::Mount(_) => context.settings().map_or(Level::Warn, |settings| settings.log.level),
+                _ => Level::Warn,
+            };
+            logging::start(level, asked.as_deref())?;
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .enable_all()
+                .build()
+                .map_err(|error| Failure::new(format!("cannot start the runtime: {error}")))?;
+            let done = runtime.block_on(dispatch(cli.command, &context, &mut out));
+            // What still waits for a source is not waited for.
+            runtime.shutdown_background();
+            done
+        }
+    };
+    done.and(out.flush())
+}
+
+async fn dispatch(command: Command, context: &Context, out: &mut Output) -> Result<()> {
+    match command {
+        Command::Up(up) => up::up(up, context).await,
+        Command::Source(source) => source::run(source, context, out).await,
+        Command::Mount(mount) => mount::mount(mount, context, out).await,
+        Command::Unmount { mountpoint } => mount::unmount(mountpoint.as_deref(), context, out).await,
+        Command::Status => status::status(context, out).await,
+        Command::Ls { path, long } => browse::ls(&path, long, context, out).await,
+        Command::Stat { path } => browse::stat(&path, context, out).await,
+        Command::Cache(cache) => cache::run(cache, context, out).await,
+        Command::Check => check::check(context, out).await,
+        Command::Settings { .. } => check::settings(context, out),
+        Command::Completions { .. } | Command::Man { .. } => Ok(()),
+    }
+}

@@ -1,0 +1,192 @@
+//! `mount` and `unmount`: the library as a file system, in the foreground or not.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::cli;
+use crate::control::client::Client;
+use crate::control::{Reply, Request};
+use crate::daemon::{Daemon, MountWishes, Signals, check_point};
+use crate::failure::{Failure, Result, io_failure};
+use crate::library::Library;
+use crate::library::lock::{Role, try_lock};
+use crate::mounts;
+use crate::open::OpenLibrary;
+use crate::print::{Output, say};
+use crate::reach::{Context, mismatch};
+
+/// How long a daemon may take to end: it serves open files for a moment, and makes everything durable.
+const END_PATIENCE: Duration = Duration::from_secs(30);
+/// The log of a daemon in the background is begun anew when it is longer than this, in bytes.
+const LOG_MAX: u64 = 4 << 20;
+
+/// Mounts the library. Prints the mount point when it is mounted.
+pub(super) async fn mount(mount: cli::Mount, context: &Context, out: &mut Output) -> Result<()> {
+    if mount.background {
+        return in_background(&mount, context);
+    }
+    if mount.detached {
+        rustix::process::setsid().map_err(|error| Failure::new(format!("cannot leave the terminal: {error}")))?;
+    }
+    context.library.create()?;
+    let settings = context.settings()?;
+    let lock = context.lock_as_daemon()?;
+    let at = match &mount.mountpoint {
+        Some(at) => at.clone(),
+        None => context.library.default_point(&settings, &context.around)?,
+    };
+    let point = check_point(&at, context.library.state(), &[])?;
+    let open = OpenLibrary::open(context.library.clone(), settings, lock, Role::Daemon, true)?;
+    let mut signals = Signals::take()?;
+    let wishes = MountWishes {
+        allow_other: mount.allow_other,
+        owner: mount.owner,
+    };
+    let daemon = Daemon::start(open, point, &wishes).await?;
+    out.line(daemon.point().display())?;
+    out.flush()?;
+    daemon.run(&mut signals).await
+}
+
+/// Starts a process that stays, and returns when it has mounted, or has said why not.
+fn in_background(mount: &cli::Mount, context: &Context) -> Result<()> {
+    context.library.create()?;
+    let file = context.library.log_file();
+    let failed = |error: std::io::Error| io_failure("write the log", &file, &error);
+    let mut options = fs::OpenOptions::new();
+    let mut log = options
+        .read(true)
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(&file)
+        .map_err(failed)?;
+    let mut begin = log.metadata().map_err(failed)?.len();
+    if begin > LOG_MAX {
+        log.set_len(0).map_err(failed)?;
+        begin = 0;
+    }
+    let program =
+        std::env::current_exe().map_err(|error| Failure::new(format!("cannot find this program: {error}")))?;
+    let mut command = Command::new(program);
+    if let Some(choice) = &context.choice {
+        command.arg("--library").arg(choice);
+    }
+    command.args(["mount", "--detached"]);
+    if let Some(point) = &mount.mountpoint {
+        command.arg(point);
+    }
+    if mount.allow_other {
+        command.arg("--allow-other");
+    }
+    if let Some((user, group)) = mount.owner {
+        command.args(["--owner", &format!("{user}:{group}")]);
+    }
+    let stderr = log.try_clone().map_err(failed)?;
+    // It is told ready by this pipe alone; one that systemd watches is not started like this.
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(stderr)
+        .env_remove("NOTIFY_SOCKET");
+    let mut child = command
+        .spawn()
+        .map_err(|error| Failure::new(format!("cannot start the daemon: {error}")))?;
+    let mut point = String::new();
+    if let Some(stdout) = child.stdout.take() {
+        let read = BufReader::new(stdout).read_line(&mut point);
+        read.map_err(|error| Failure::new(format!("cannot hear from the daemon: {error}")))?;
+    }
+    if !point.is_empty() {
+        say(format_args!("mounted at {}", point.trim_end()));
+        return Ok(());
+    }
+    let status = child
+        .wait()
+        .map_err(|error| Failure::new(format!("cannot wait for the daemon: {error}")))?;
+    let mut said = String::new();
+    log.seek(SeekFrom::Start(begin)).map_err(failed)?;
+    log.read_to_string(&mut said).map_err(failed)?;
+    // Its own words are an error with hints already.
+    let words = said.find("error: ").and_then(|at| said.get(at + "error: ".len()..));
+    let words = words.map_or_else(
+        || format!("the daemon ended with {status}"),
+        |words| words.replace("\nhint: ", "\n"),
+    );
+    Err(Failure::from_lines(words.trim_end()))
+}
+
+/// Ends the daemon of the library, or of the one that is mounted at `point`.
+pub(super) async fn unmount(point: Option<&Path>, context: &Context, out: &mut Output) -> Result<()> {
+    let mut library = context.library.clone();
+    if let Some(point) = point {
+        let real = mounts::real_path(point).map_err(|error| io_failure("use the mount point", point, &error))?;
+        let Some(found) = mounts::ours()?.into_iter().rfind(|mount| mount.point == real) else {
+            return Err(Failure::new(format!("Manifold is not mounted at {}", point.display())));
+        };
+        library = Library::of_fs_name(&found.fs_name, &context.around)?;
+        if is_dead(&real) {
+            return detach(&real);
+        }
+    }
+    let Some(mut client) = Client::connect(&library.socket()).await? else {
+        return match dead_mount_of(&library)? {
+            Some(dead) => detach(&dead),
+            None => Err(Failure::new(format!("the library '{}' is not mounted", library.name()))),
+        };
+    };
+    let Reply::Done = client.ask(Request::Stop).await? else {
+        return Err(mismatch());
+    };
+    let since = Instant::now();
+    while let Err(holder) = try_lock(&library.lock_file(), Role::Command)? {
+        if holder.role == Role::Daemon && since.elapsed() > END_PATIENCE {
+            return Err(holder
+                .refusal(library.name())
+                .about("the daemon was asked to end, and has not yet"));
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    if out.json() {
+        return out.value(&serde_json::json!({ "unmounted": true }));
+    }
+    say("unmounted");
+    Ok(())
+}
+
+/// Tells whether the daemon of a mount is gone.
+fn is_dead(point: &Path) -> bool {
+    fs::metadata(point).is_err_and(|error| error.kind() == std::io::ErrorKind::NotConnected)
+}
+
+fn dead_mount_of(library: &Library) -> Result<Option<PathBuf>> {
+    let own = |mount: &mounts::OurMount| mount.fs_name == library.fs_name() && is_dead(&mount.point);
+    Ok(mounts::ours()?.into_iter().find(own).map(|mount| mount.point))
+}
+
+/// Takes away a mount whose daemon was killed.
+fn detach(point: &Path) -> Result<()> {
+    use rustix::mount::{UnmountFlags, unmount};
+    let detached = match unmount(point, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
+        Err(rustix::io::Errno::PERM) => {
+            let helper = Command::new("fusermount3")
+                .args(["-u", "-z", "--"])
+                .arg(point)
+                .stdin(Stdio::null())
+                .output();
+            match helper {
+                Ok(output) if output.status.success() => Ok(()),
+                Ok(output) => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
+                Err(error) => Err(format!("fusermount3: {error}")),
+            }
+        }
+        other => other.map_err(|error| error.to_string()),
+    };
+    detached.map_err(|why| Failure::new(format!("cannot take away the dead mount at {}: {why}", point.display())))?;
+    say(format_args!("took away the dead mount at {}", point.display()));
+    Ok(())
+}

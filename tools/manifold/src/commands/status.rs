@@ -1,0 +1,102 @@
+//! `status`: is everything all right? The first line says it; the rest says why.
+
+use crate::control::status::{SourceState, SourceStatus, Status};
+use crate::control::{Reply, Request};
+use crate::failure::Result;
+use crate::print::{Output, human_size};
+use crate::reach::{Context, mismatch};
+use crate::time::short;
+
+/// Shows how everything is.
+pub(super) async fn status(context: &Context, out: &mut Output) -> Result<()> {
+    context.library.require()?;
+    let mut reach = context.reach(false).await?;
+    let Reply::Status(status) = reach.ask(Request::Status).await? else {
+        return Err(mismatch());
+    };
+    if out.json() {
+        out.value(&status)?;
+    } else {
+        show(&status, out)?;
+    }
+    reach.close().await
+}
+
+fn show(status: &Status, out: &mut Output) -> Result<()> {
+    out.line(&status.summary)?;
+    if !status.sources.is_empty() {
+        out.line("")?;
+        sources(&status.sources, out)?;
+    }
+    out.line("")?;
+    if let Some(mount) = &status.mount {
+        let passthrough = match &mount.passthrough_why_not {
+            None => "passthrough on".to_owned(),
+            Some(why) => format!("passthrough off: {why}"),
+        };
+        out.line(format_args!("mount    {}, {passthrough}", mount.point.visible()))?;
+    }
+    if let Some(cache) = &status.cache {
+        out.line(format_args!(
+            "cache    {} of {} on disk, {} of {} in memory",
+            human_size(cache.disk_bytes),
+            human_size(cache.disk_limit_bytes),
+            human_size(cache.memory_bytes),
+            human_size(cache.memory_limit_bytes)
+        ))?;
+    }
+    match status.uploads.waiting {
+        0 => out.line("uploads  none waiting")?,
+        waiting => out.line(format_args!("uploads  {waiting} waiting"))?,
+    }
+    match &status.daemon {
+        Some(daemon) => out.line(format_args!(
+            "daemon   process {}, version {}, since {}",
+            daemon.pid,
+            daemon.version,
+            short(&daemon.started)
+        )),
+        None => out.line(format_args!(
+            "daemon   none runs; mount the library \"{}\" with: manifold up",
+            status.library.name
+        )),
+    }
+}
+
+/// Shows sources as a table, with what is wrong on lines of its own.
+pub(super) fn sources(sources: &[SourceStatus], out: &mut Output) -> Result<()> {
+    let width =
+        |text: &dyn Fn(&SourceStatus) -> String| sources.iter().map(|it| text(it).chars().count()).max().unwrap_or(0);
+    let attach = width(&|it| it.attach.visible());
+    let state = width(&state_word);
+    for source in sources {
+        out.line(format_args!(
+            "{:<attach$}  {:<state$}  {:>9} entries  {:>9}  {}",
+            source.attach.visible(),
+            state_word(source),
+            source.entries,
+            human_size(source.bytes),
+            source.uri
+        ))?;
+        if let Some(problem) = &source.problem {
+            out.line(format_args!("    since {}: {}", short(&problem.since), problem.message))?;
+            if !problem.hint.is_empty() {
+                out.line(format_args!("    {}", problem.hint))?;
+            }
+        }
+        if let Some(scan) = source.scan.as_ref().filter(|scan| scan.failed > 0) {
+            out.line(format_args!(
+                "    {} directories could not be listed; `manifold stat` tells why",
+                scan.failed
+            ))?;
+        }
+    }
+    Ok(())
+}
+
+fn state_word(source: &SourceStatus) -> String {
+    match (source.state, &source.scan) {
+        (SourceState::Scanning, Some(scan)) => format!("scanning {}%", scan.percent()),
+        (state, _) => state.as_str().to_owned(),
+    }
+}

@@ -1,0 +1,170 @@
+//! `up`: from nothing to a mounted drive in one command.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::attach::Present;
+use crate::cli;
+use crate::commands::source;
+use crate::control::status::{SourceState, SourceStatus};
+use crate::daemon::{Daemon, MountWishes, Signals, check_point};
+use crate::failure::{Failure, Result};
+use crate::intake::{Intake, understand};
+use crate::library::lock::Role;
+use crate::open::OpenLibrary;
+use crate::print::say;
+use crate::progress::ScanLines;
+use crate::reach::{Context, Reach};
+use crate::time::{now_ns, rfc3339};
+
+/// How often progress is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// Adds what is named, mounts everything, and shows progress until the end.
+pub(super) async fn up(up: cli::Up, context: &Context) -> Result<()> {
+    if !up.set.is_empty() && up.places.len() != 1 {
+        return Err(Failure::usage("--set belongs to one DIR_OR_URI, so name exactly one")
+            .hint("settings can also follow a URI: 's3://bucket?region=eu-west-1'"));
+    }
+    let mut specs = Vec::new();
+    for place in &up.places {
+        specs.push(understand(place, &up.set)?);
+    }
+    context.library.create()?;
+    let settings = context.settings()?;
+    let lock = context.lock_as_daemon()?;
+    let at = match &up.at {
+        Some(at) => at.clone(),
+        None => context.library.default_point(&settings, &context.around)?,
+    };
+    let roots: Vec<_> = specs
+        .iter()
+        .filter_map(|spec| spec.local_root().map(std::path::Path::to_owned))
+        .collect();
+    let point = check_point(&at, context.library.state(), &roots)?;
+    let open = OpenLibrary::open(context.library.clone(), settings, lock, Role::Daemon, true)?;
+
+    let mut reach = Reach::Here(Arc::clone(&open));
+    let intake = Intake::new(&context.library, &open.settings, up.force);
+    let present: Vec<_> = source::all(&mut reach).await?.iter().map(Present::from).collect();
+    // All are tried out before the first is added: a call that fails has changed nothing.
+    let mut candidates = Vec::new();
+    for (i, spec) in specs.iter().enumerate() {
+        if let Some(same) = present.iter().find(|present| present.is(spec)) {
+            if !up.set.is_empty() {
+                return Err(
+                    Failure::usage(format!("{} is there already, with settings of its own", spec.name()))
+                        .hint("`manifold source remove` takes it out; then it can be added with others"),
+                );
+            }
+            say(format_args!(
+                "{} is there already, at {}",
+                spec.name(),
+                same.attached_at()
+            ));
+        } else if specs.iter().take(i).any(|before| before.name() == spec.name()) {
+            say(format_args!("{} is named twice, and added once", spec.name()));
+        } else {
+            candidates.push(
+                intake
+                    .try_out(spec.clone(), manifold_backends::Secrets::new(), &present)
+                    .await?,
+            );
+        }
+    }
+    if present.is_empty() && candidates.is_empty() {
+        return Err(
+            Failure::usage("the library has no sources yet, so there is nothing to mount")
+                .hint("name folders or URIs: manifold up ~/Pictures smb://user@host/share"),
+        );
+    }
+    for candidate in candidates {
+        let source = intake.add(candidate, None, &mut reach).await?;
+        say(format_args!("added {} at {}", source.uri, source.attach.visible()));
+    }
+    drop(reach);
+
+    let mut signals = Signals::take()?;
+    let wishes = MountWishes {
+        allow_other: up.allow_other,
+        owner: None,
+    };
+    let daemon = Daemon::start(open, point, &wishes).await?;
+    say(format_args!("mounted at {}; Ctrl-C unmounts", daemon.point().display()));
+    let watch = tokio::spawn(watch(Arc::clone(daemon.library())));
+    let ended = daemon.run(&mut signals).await;
+    watch.abort();
+    if ended.is_ok() {
+        say("unmounted");
+    }
+    ended
+}
+
+/// Shows how scans go on, and says what becomes of sources. Ends when it is aborted.
+async fn watch(open: Arc<OpenLibrary>) {
+    let mut lines = ScanLines::default();
+    let mut said = BTreeMap::new();
+    let begun = rfc3339(now_ns());
+    let mut ticks = tokio::time::interval(LOOK_EVERY);
+    loop {
+        ticks.tick().await;
+        let sources = match open.source_statuses() {
+            Ok(sources) => sources,
+            Err(failure) => {
+                tracing::error!("{}", failure.message());
+                return;
+            }
+        };
+        for source in &sources {
+            let finished = source.scan.as_ref().and_then(|scan| scan.finished.clone());
+            let before = said.insert(source.id, (source.state, finished.clone()));
+            announce(before.as_ref().map(|(state, _)| *state), source);
+            // A scan that had ended before is no news.
+            let news = before.map_or_else(|| finished > Some(begun.clone()), |(_, before)| before != finished);
+            if let Some(scan) = source.scan.as_ref().filter(|_| news && finished.is_some()) {
+                say(format_args!(
+                    "{} is scanned: {} entries, {} directories could not be listed",
+                    source.attach.visible(),
+                    source.entries,
+                    scan.failed
+                ));
+            }
+        }
+        let texts: Vec<_> = sources
+            .iter()
+            .filter_map(|source| Some((source.id, line(source)?)))
+            .collect();
+        lines.show(&texts);
+    }
+}
+
+fn line(source: &SourceStatus) -> Option<String> {
+    let scan = source.scan.as_ref().filter(|_| source.state == SourceState::Scanning)?;
+    Some(format!(
+        "{}: {} entries, {} directories listed, {} to go",
+        source.attach.visible(),
+        source.entries,
+        scan.listed,
+        scan.queued
+    ))
+}
+
+fn announce(before: Option<SourceState>, source: &SourceStatus) {
+    let attach = source.attach.visible();
+    match (source.state, &source.problem) {
+        (SourceState::Offline, Some(problem)) if before != Some(SourceState::Offline) => {
+            say(format_args!(
+                "{attach} is offline, and shown as last known: {}",
+                problem.message
+            ));
+            if !problem.hint.is_empty() {
+                say(format_args!("hint: {}", problem.hint));
+            }
+        }
+        (SourceState::Ok | SourceState::Scanning, _) if before == Some(SourceState::Offline) => {
+            say(format_args!("{attach} is back"));
+        }
+        _ => {}
+    }
+}

@@ -1,0 +1,251 @@
+//! The control protocol: what commands ask of a library, and what it answers.
+//!
+//! The same requests are answered by the daemon over its socket and, where none runs, by the command itself: there is
+//! one [`Request`] for each thing that can be asked and one place that answers it ([`crate::answer`]). On the socket each is
+//! one line of JSON; `docs/control.md` describes it for others. No secret ever travels here.
+
+pub(crate) mod client;
+pub(crate) mod server;
+pub(crate) mod status;
+pub(crate) mod text;
+
+use manifold_backends::SourceSpec;
+use serde::{Deserialize, Serialize};
+
+use crate::failure::Failure;
+use status::{SourceStatus, Status};
+use text::Text;
+
+/// The version of the protocol. One that differs is refused by both sides.
+pub(crate) const VERSION: u32 = 1;
+
+/// The longest line, in bytes: a page of a listing with names of 255 bytes in their longest form.
+pub(crate) const LINE_MAX: u64 = 4 << 20;
+
+/// The most entries in one page of a listing.
+pub(crate) const PAGE_MAX: u32 = 1000;
+
+/// A line from a command.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Call {
+    /// [`VERSION`].
+    pub(crate) version: u32,
+    /// What is asked.
+    #[serde(flatten)]
+    pub(crate) request: Request,
+}
+
+/// What can be asked.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "kebab-case")]
+pub(crate) enum Request {
+    /// How is everything?
+    Status,
+    /// Which sources are there?
+    Sources,
+    /// What is a source, to connect to it elsewhere? Without its secrets.
+    Spec {
+        /// Its id.
+        id: u32,
+    },
+    /// Attach a source, at a path or, without one, under its own last name.
+    AddSource {
+        /// What it is; its secrets are in the store already.
+        spec: Box<SourceSpec>,
+        /// Where.
+        attach: Option<Text>,
+    },
+    /// Take a source away. Nothing is deleted at the source.
+    RemoveSource {
+        /// Its id.
+        id: u32,
+    },
+    /// List everything anew.
+    Scan {
+        /// One source; all without it.
+        id: Option<u32>,
+    },
+    /// What is in a directory?
+    List {
+        /// Its path in the tree.
+        path: Text,
+        /// The last name of the page before.
+        after: Option<Text>,
+        /// Names in a page, at most [`PAGE_MAX`].
+        limit: u32,
+    },
+    /// What is known of an entry?
+    Stat {
+        /// Its path in the tree.
+        path: Text,
+    },
+    /// What is cached?
+    CacheShow,
+    /// Forget what is cached.
+    CacheClear {
+        /// Of one source, by its URI; of all without it.
+        source: Option<String>,
+    },
+    /// Read everything that is cached, and drop what is damaged.
+    CacheVerify,
+    /// Unmount, and end.
+    Stop,
+}
+
+/// A line from the library.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Line {
+    /// [`VERSION`].
+    pub(crate) version: u32,
+    /// What became of the request.
+    #[serde(flatten)]
+    pub(crate) outcome: Outcome,
+}
+
+/// What became of a request.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Outcome {
+    /// It was answered.
+    Reply(Reply),
+    /// It failed.
+    Error(Failure),
+}
+
+/// The answers, each to the request of the same kind.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "to", rename_all = "kebab-case")]
+pub(crate) enum Reply {
+    /// To [`Request::Status`].
+    Status(Box<Status>),
+    /// To [`Request::Sources`].
+    Sources {
+        /// In the order in which they were added.
+        sources: Vec<SourceStatus>,
+    },
+    /// To [`Request::Spec`].
+    Spec {
+        /// What it is.
+        spec: Box<SourceSpec>,
+    },
+    /// To [`Request::AddSource`].
+    Added {
+        /// The source as it is now.
+        source: Box<SourceStatus>,
+    },
+    /// To [`Request::List`].
+    Listing(Listing),
+    /// To [`Request::Stat`].
+    Entry(Box<EntryFacts>),
+    /// To [`Request::CacheShow`].
+    Cache(CacheFacts),
+    /// To [`Request::CacheClear`].
+    Cleared {
+        /// Bytes that were freed on disk.
+        bytes: u64,
+    },
+    /// To [`Request::CacheVerify`].
+    Verified(Verified),
+    /// To [`Request::RemoveSource`], [`Request::Scan`] and [`Request::Stop`].
+    Done,
+}
+
+/// A page of a directory.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Listing {
+    /// In the byte order of names.
+    pub(crate) entries: Vec<EntryLine>,
+    /// Whether there are more behind these.
+    pub(crate) more: bool,
+}
+
+/// An entry in a listing.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct EntryLine {
+    /// Its name.
+    pub(crate) name: Text,
+    /// Its inode number.
+    pub(crate) id: u64,
+    /// What it is.
+    pub(crate) kind: String,
+    /// Bytes.
+    pub(crate) size: u64,
+    /// Last change, RFC 3339; `None` where the source does not tell.
+    pub(crate) modified: Option<String>,
+    /// Permission bits, in octal.
+    pub(crate) mode: String,
+}
+
+/// All that is known of an entry.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct EntryFacts {
+    /// Its path in the tree.
+    pub(crate) path: Text,
+    /// Its inode number.
+    pub(crate) id: u64,
+    /// What it is.
+    pub(crate) kind: String,
+    /// Bytes.
+    pub(crate) size: u64,
+    /// Last change of the bytes, RFC 3339.
+    pub(crate) modified: Option<String>,
+    /// Last change of the attributes, RFC 3339.
+    pub(crate) changed: Option<String>,
+    /// Birth, RFC 3339.
+    pub(crate) created: Option<String>,
+    /// Permission bits, in octal.
+    pub(crate) mode: String,
+    /// Owner and group; `None`: whoever mounts.
+    pub(crate) owner: Option<(u32, u32)>,
+    /// Hard links.
+    pub(crate) links: u32,
+    /// The source it comes from, by its URI; `None` for the library's own directories.
+    pub(crate) source: Option<String>,
+    /// Its path beneath the source's root, as the source calls it.
+    pub(crate) object_path: Option<Text>,
+    /// When the directory was last listed completely, RFC 3339.
+    pub(crate) listed: Option<String>,
+    /// Why its last listing failed.
+    pub(crate) failure: Option<String>,
+}
+
+/// What is cached.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct CacheFacts {
+    /// The folder of the disk cache.
+    pub(crate) directory: Text,
+    /// Bytes on disk.
+    pub(crate) disk_bytes: u64,
+    /// The most that they may be.
+    pub(crate) disk_limit_bytes: u64,
+    /// Bytes in memory.
+    pub(crate) memory_bytes: u64,
+    /// The most that they may be.
+    pub(crate) memory_limit_bytes: u64,
+    /// What each source has on disk, for those that have anything.
+    pub(crate) sources: Vec<SourceCache>,
+}
+
+/// What one source has in the disk cache.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SourceCache {
+    /// Its URI; `None` where it is not of the library any more.
+    pub(crate) uri: Option<String>,
+    /// Objects with blocks on disk.
+    pub(crate) objects: u64,
+    /// Their bytes.
+    pub(crate) bytes: u64,
+}
+
+/// What verifying the disk cache came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Verified {
+    /// Objects looked at.
+    pub(crate) objects: u64,
+    /// Blocks that are as they were written.
+    pub(crate) blocks: u64,
+    /// Their bytes.
+    pub(crate) bytes: u64,
+    /// Blocks that are not, and were dropped; they are fetched again when needed.
+    pub(crate) bad_blocks: u64,
+}

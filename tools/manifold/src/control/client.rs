@@ -1,0 +1,84 @@
+//! The command's end of the control socket.
+
+use std::io;
+use std::path::Path;
+
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+
+use super::server::reachable;
+use super::{Call, LINE_MAX, Line, Outcome, Reply, Request, VERSION};
+use crate::failure::{Failure, Result, io_failure};
+
+/// The part of a line that any version has.
+#[derive(serde::Deserialize)]
+pub(super) struct Versioned {
+    pub(super) version: u32,
+}
+
+/// A connection to the daemon.
+#[derive(Debug)]
+pub(crate) struct Client {
+    stream: BufReader<UnixStream>,
+}
+
+impl Client {
+    /// Connects; `None` if no daemon listens there.
+    pub(crate) async fn connect(socket: &Path) -> Result<Option<Self>> {
+        let (address, _folder) = match reachable(socket) {
+            Ok(reached) => reached,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(io_failure("reach", socket, &error)),
+        };
+        match UnixStream::connect(&address).await {
+            Ok(stream) => Ok(Some(Self {
+                stream: BufReader::new(stream),
+            })),
+            // A socket that nobody listens on was left behind by a daemon that was killed.
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+                Ok(None)
+            }
+            Err(error) => Err(io_failure("reach the daemon at", socket, &error)),
+        }
+    }
+
+    /// Asks, and waits for the answer.
+    pub(crate) async fn ask(&mut self, request: Request) -> Result<Reply> {
+        let gone = |error: io::Error| {
+            Failure::new(format!("the daemon went away before it answered: {error}"))
+                .hint("`manifold status` tells how it is")
+        };
+        let mut call = serde_json::to_vec(&Call {
+            version: VERSION,
+            request,
+        })
+        .map_err(|error| Failure::new(format!("cannot write the request: {error}")))?;
+        call.push(b'\n');
+        self.stream.get_mut().write_all(&call).await.map_err(gone)?;
+        let mut line = Vec::new();
+        let read = (&mut self.stream)
+            .take(LINE_MAX)
+            .read_until(b'\n', &mut line)
+            .await
+            .map_err(gone)?;
+        if read == 0 {
+            return Err(gone(io::ErrorKind::UnexpectedEof.into()));
+        }
+        // The version is looked at first: the rest of a foreign line need not make sense.
+        let other = |found: u32| {
+            Failure::new(format!(
+                "the daemon speaks version {found} of the control protocol, this command {VERSION}"
+            ))
+            .hint("use the same manifold for both: `manifold unmount`, then mount again")
+        };
+        let nonsense = |error| Failure::new(format!("the daemon's answer makes no sense: {error}"));
+        let found: Versioned = serde_json::from_slice(&line).map_err(nonsense)?;
+        if found.version != VERSION {
+            return Err(other(found.version));
+        }
+        match serde_json::from_slice::<Line>(&line).map_err(nonsense)?.outcome {
+            Outcome::Reply(reply) => Ok(reply),
+            Outcome::Error(failure) => Err(failure),
+        }
+    }
+}

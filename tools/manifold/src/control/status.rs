@@ -1,0 +1,163 @@
+//! How everything is: the answer to `manifold status`, whose JSON form is described in `docs/control.md` and only grows.
+
+use serde::{Deserialize, Serialize};
+
+use super::CacheFacts;
+use super::text::Text;
+
+/// How everything is.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Status {
+    /// The version of this form, 1.
+    pub(crate) schema: u32,
+    /// Whether anything needs attention.
+    pub(crate) verdict: Verdict,
+    /// The same in words.
+    pub(crate) summary: String,
+    /// Which library.
+    pub(crate) library: LibraryFacts,
+    /// The daemon; `None` where none runs.
+    pub(crate) daemon: Option<DaemonFacts>,
+    /// The mount; `None` where it is not mounted.
+    pub(crate) mount: Option<MountFacts>,
+    /// In the order in which they were added.
+    pub(crate) sources: Vec<SourceStatus>,
+    /// What is cached; `None` where no daemon runs.
+    pub(crate) cache: Option<CacheFacts>,
+    /// What is still to be uploaded.
+    pub(crate) uploads: Uploads,
+}
+
+/// Whether anything needs attention.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Verdict {
+    /// All is well.
+    Ok,
+    /// Mounted, but something needs attention.
+    Attention,
+    /// Not mounted.
+    NotMounted,
+}
+
+/// Which library.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct LibraryFacts {
+    /// Its name.
+    pub(crate) name: String,
+    /// Its state folder.
+    pub(crate) state: Text,
+    /// Its settings.
+    pub(crate) settings: Text,
+}
+
+/// The daemon.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct DaemonFacts {
+    /// Its process id.
+    pub(crate) pid: u32,
+    /// Its version.
+    pub(crate) version: String,
+    /// Since when it runs, RFC 3339.
+    pub(crate) started: String,
+}
+
+/// The mount.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct MountFacts {
+    /// Where.
+    pub(crate) point: Text,
+    /// Whether the kernel reads local files and wholly cached ones by itself.
+    pub(crate) passthrough: bool,
+    /// Why it does not.
+    pub(crate) passthrough_why_not: Option<String>,
+}
+
+/// A source.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct SourceStatus {
+    /// Its id within the library.
+    pub(crate) id: u32,
+    /// Its name: a URI without secrets.
+    pub(crate) uri: String,
+    /// Where it is attached.
+    pub(crate) attach: Text,
+    /// How it is.
+    pub(crate) state: SourceState,
+    /// What is wrong.
+    pub(crate) problem: Option<Problem>,
+    /// Its scan.
+    pub(crate) scan: Option<ScanFacts>,
+    /// Entries that are known.
+    pub(crate) entries: u64,
+    /// Their bytes.
+    pub(crate) bytes: u64,
+}
+
+/// How a source is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum SourceState {
+    /// It answers.
+    Ok,
+    /// It answers, and is being scanned.
+    Scanning,
+    /// It is being connected.
+    Connecting,
+    /// It does not answer, or not us; its tree is as last known.
+    Offline,
+    /// No daemon runs, so nobody asked.
+    Unknown,
+}
+
+impl SourceState {
+    /// Gives the word for it.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Scanning => "scanning",
+            Self::Connecting => "connecting",
+            Self::Offline => "offline",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// What is wrong with a source.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Problem {
+    /// What is wrong.
+    pub(crate) message: String,
+    /// What to do.
+    pub(crate) hint: String,
+    /// Since when, RFC 3339.
+    pub(crate) since: String,
+}
+
+/// How far the last scan of a source has come.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ScanFacts {
+    /// When it ended, RFC 3339; `None` while it goes on.
+    pub(crate) finished: Option<String>,
+    /// Directories listed.
+    pub(crate) listed: u64,
+    /// Directories known and still to be listed.
+    pub(crate) queued: u64,
+    /// Directories whose listing failed.
+    pub(crate) failed: u64,
+}
+
+impl ScanFacts {
+    /// Gives the share of the known directories that is done. It can fall while more are being found.
+    pub(crate) fn percent(&self) -> u64 {
+        let known = self.listed + self.queued + self.failed;
+        ((self.listed + self.failed) * 100).checked_div(known).unwrap_or(0)
+    }
+}
+
+/// What is still to be uploaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Uploads {
+    /// Files that wait.
+    pub(crate) waiting: u64,
+}

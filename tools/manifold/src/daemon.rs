@@ -1,0 +1,220 @@
+//! The daemon: a mounted library that answers on its control socket until it is told to end.
+//!
+//! Owns the order of things at the start (lock, catalog, mount, socket, sources) and at the end (sources, mount, catalog).
+//! Always true: however it ends short of being killed, nothing stays mounted and everything is durable.
+
+mod end;
+mod service;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use manifold_fuse::{Mount, MountError, MountOptions, Unmounted};
+use tokio::sync::Notify;
+
+use crate::connections::{blocking, parse_spec};
+use crate::control::server::{Answer, Server};
+use crate::control::status::{DaemonFacts, MountFacts, Status};
+use crate::control::text::Text;
+use crate::control::{Reply, Request};
+use crate::failure::{Failure, Result, io_failure};
+use crate::mounts;
+use crate::open::OpenLibrary;
+use crate::print::say;
+use crate::time::{now_ns, rfc3339};
+
+pub(crate) use end::Signals;
+
+/// How a library is to be mounted, beyond its settings.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct MountWishes {
+    /// Lets other users in, whatever the settings say.
+    pub(crate) allow_other: bool,
+    /// Who owns what has no owner at its source; whoever mounts without it.
+    pub(crate) owner: Option<(u32, u32)>,
+}
+
+/// A running daemon.
+#[derive(Debug)]
+pub(crate) struct Daemon {
+    open: Arc<OpenLibrary>,
+    mount: Arc<Mount>,
+    started: String,
+    /// Told when a command asks for the end.
+    stop: Notify,
+}
+
+/// Looks at the mount point before anything else is done, and gives its real path. `sources` are folders that it must not lie
+/// in, beside the state folder. One that does not exist is made, in a folder that does.
+pub(crate) fn check_point(at: &Path, state: &Path, sources: &[PathBuf]) -> Result<PathBuf> {
+    let point = mounts::real_path(at).map_err(|error| io_failure("use the mount point", at, &error))?;
+    mounts::check_point(
+        &point,
+        &mounts::real_path(state).unwrap_or_else(|_| state.to_owned()),
+        sources,
+    )?;
+    match std::fs::create_dir(&point) {
+        Ok(()) => say(format_args!("made the mount point {}", point.display())),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(MountError::Missing(point).into()),
+        Err(error) => return Err(io_failure("make the mount point", &point, &error)),
+    }
+    mounts::check_usable(&point)?;
+    Ok(point)
+}
+
+impl Daemon {
+    /// Mounts the library at `point`, which [`check_point`] gave, and begins to connect its sources.
+    pub(crate) async fn start(open: Arc<OpenLibrary>, point: PathBuf, wishes: &MountWishes) -> Result<Arc<Self>> {
+        let roots = local_roots(&open)?;
+        mounts::check_point(
+            &point,
+            &mounts::real_path(open.library.state()).unwrap_or_default(),
+            &roots,
+        )?;
+        let settings = &open.settings.mount;
+        let options = MountOptions {
+            allow_other: settings.allow_other || wishes.allow_other,
+            passthrough: settings.passthrough,
+            readahead_kib: u32::try_from(settings.readahead / 1024).unwrap_or(u32::MAX),
+            fs_name: open.library.fs_name(),
+            owner: wishes.owner,
+            request_deadline: open.settings.deadlines.data.max(open.settings.deadlines.metadata),
+            ..MountOptions::default()
+        };
+        let vfs = Arc::clone(&open.vfs);
+        let runtime = tokio::runtime::Handle::current();
+        let mount = blocking(move || Ok(manifold_fuse::mount(vfs, &point, &options, runtime)?)).await?;
+        tracing::info!(library = open.library.name(), at = %mount.point().display(), "mounted");
+        for record in open.sources()? {
+            open.connections.keep(&record);
+        }
+        Ok(Arc::new(Self {
+            open,
+            mount: Arc::new(mount),
+            started: rfc3339(now_ns()),
+            stop: Notify::new(),
+        }))
+    }
+
+    /// Answers commands until the end comes: a signal, a command, or somebody who unmounts from outside. Then unmounts,
+    /// makes everything durable, and ends.
+    pub(crate) async fn run(self: Arc<Self>, signals: &mut Signals) -> Result<()> {
+        let server = Server::bind(&self.open.library.socket())?;
+        service::ready(&format!("mounted at {}", self.mount.point().display()));
+        let gone = end::of_mount(&self.mount)?;
+        tokio::select! {
+            () = server.serve(Arc::clone(&self)) => {}
+            () = service::keep_alive() => {}
+            () = signals.next() => {}
+            () = self.stop.notified() => {}
+            _ended = gone => say("unmounted from outside"),
+        }
+        service::stopping();
+        drop(server);
+        let ended = tokio::select! {
+            ended = self.end() => ended,
+            () = signals.next() => self.end_at_once(),
+        };
+        tracing::info!(library = self.open.library.name(), "ended");
+        ended
+    }
+
+    /// Gives the mount point.
+    pub(crate) fn point(&self) -> &Path {
+        self.mount.point()
+    }
+
+    /// Gives the library.
+    pub(crate) fn library(&self) -> &Arc<OpenLibrary> {
+        &self.open
+    }
+
+    fn status(&self) -> Result<Status> {
+        let passthrough = self.mount.passthrough();
+        let daemon = DaemonFacts {
+            pid: std::process::id(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            started: self.started.clone(),
+        };
+        let mount = MountFacts {
+            point: Text::new(self.mount.point().as_os_str().as_encoded_bytes()),
+            passthrough,
+            passthrough_why_not: (!passthrough).then(|| why_no_passthrough(self.open.settings.mount.passthrough)),
+        };
+        self.open.status(Some(daemon), Some(mount))
+    }
+}
+
+impl Answer for Daemon {
+    async fn answer(self: Arc<Self>, request: Request) -> Result<Reply> {
+        match request {
+            Request::Status => {
+                self.open.connections.look_at_all().await;
+                Ok(Reply::Status(Box::new(self.status()?)))
+            }
+            Request::Stop => {
+                self.stop.notify_one();
+                Ok(Reply::Done)
+            }
+            Request::AddSource { spec, attach } => {
+                // What is mounted now has not been kept out when the indexer was made.
+                if let Some(root) = spec.local_root() {
+                    mounts::check_point(self.mount.point(), Path::new("/dev/null"), &[root.to_owned()])?;
+                }
+                Arc::clone(&self.open).answer(Request::AddSource { spec, attach }).await
+            }
+            other => Arc::clone(&self.open).answer(other).await,
+        }
+    }
+}
+
+fn local_roots(open: &OpenLibrary) -> Result<Vec<PathBuf>> {
+    let mut roots = Vec::new();
+    for record in open.sources()? {
+        match parse_spec(&record) {
+            Ok(spec) => roots.extend(spec.local_root().map(Path::to_owned)),
+            Err(failure) => tracing::error!("{}", failure.message()),
+        }
+    }
+    Ok(roots)
+}
+
+/// Says why the kernel does not read files by itself.
+fn why_no_passthrough(wanted: bool) -> String {
+    /// `CAP_SYS_ADMIN`, as capabilities(7) numbers it.
+    const SYS_ADMIN: u32 = 21;
+    if !wanted {
+        return "switched off in the settings (mount.passthrough)".to_owned();
+    }
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let effective = effective
+        .and_then(|digits| u64::from_str_radix(digits.trim(), 16).ok())
+        .unwrap_or(0);
+    if effective >> SYS_ADMIN & 1 == 0 {
+        "it needs the capability CAP_SYS_ADMIN, which root has; reading works all the same".to_owned()
+    } else {
+        "this kernel does not offer it for these files (Linux 6.9 and CONFIG_FUSE_PASSTHROUGH do)".to_owned()
+    }
+}
+
+impl Daemon {
+    /// Unmounts, and waits a little for those who have files open.
+    async fn end(&self) -> Result<()> {
+        let mount = Arc::clone(&self.mount);
+        let left = blocking(move || Ok(mount.unmount()?)).await;
+        let left = match left {
+            Ok(Unmounted::InUse) => end::wait_for_users(&self.mount).await,
+            Ok(Unmounted::Entirely) => Ok(()),
+            Err(failure) => Err(failure),
+        };
+        left.and(self.open.close().await)
+    }
+
+    /// Lets everything fall. What is committed is kept; the kernel answers those who still read with an error.
+    fn end_at_once(&self) -> Result<()> {
+        self.mount.unmount()?;
+        Err(Failure::new("ended at once, as asked by the second signal"))
+    }
+}

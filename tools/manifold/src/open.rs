@@ -1,0 +1,151 @@
+//! An open library: its catalog, what fills it, the file system over it, and its sources' connections.
+//!
+//! The one place that puts the rooms together; the daemon and the commands that work without one both use it. Always true:
+//! whoever has an [`OpenLibrary`] holds the library's lock, and keeps it until the process ends.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use manifold_backends::{SecretStore, StoreOptions};
+use manifold_catalog::{Catalog, OpenError, SourceRecord};
+use manifold_index::{IndexSettings, Indexer};
+use manifold_vfs::Vfs;
+use tokio::runtime::Handle;
+
+use crate::connections::Connections;
+use crate::failure::{Failure, Result};
+use crate::library::Library;
+use crate::library::lock::{Lock, Role};
+use crate::mounts;
+use crate::settings::Settings;
+use crate::time::now_ns;
+
+/// How long the keyring may take to answer. It may ask the person to unlock it.
+const KEYRING_PATIENCE: Duration = Duration::from_secs(30);
+/// How long a catalog may still be held by a process that has let go of the library's lock and is about to end.
+const LAST_BREATH: Duration = Duration::from_secs(5);
+
+/// An open library.
+#[derive(Debug)]
+pub(crate) struct OpenLibrary {
+    pub(crate) library: Library,
+    pub(crate) settings: Settings,
+    pub(crate) catalog: Arc<Catalog>,
+    pub(crate) indexer: Arc<Indexer>,
+    pub(crate) vfs: Arc<Vfs>,
+    pub(crate) connections: Arc<Connections>,
+    /// Whether the disk cache was started.
+    pub(crate) with_cache: bool,
+    role: Role,
+    _lock: Lock,
+}
+
+impl OpenLibrary {
+    /// Opens a library whose lock the caller has taken in that role. No source is asked for anything yet.
+    ///
+    /// `with_cache` starts the disk cache too, which those that only look at the tree do without.
+    pub(crate) fn open(
+        library: Library,
+        settings: Settings,
+        lock: Lock,
+        role: Role,
+        with_cache: bool,
+    ) -> Result<Arc<Self>> {
+        let catalog = Arc::new(open_catalog(&library)?);
+        let runtime = Handle::current();
+        let index_settings = IndexSettings {
+            scan_concurrency: settings.scan.concurrency as usize,
+            stat_timeout: settings.deadlines.metadata,
+            skip_paths: kept_out(&library)?,
+            ..IndexSettings::default()
+        };
+        let indexer = Indexer::new(Arc::clone(&catalog), runtime.clone(), index_settings, Arc::new(now_ns));
+        let cache_directory = (with_cache && settings.cache.disk_bytes > 0).then(|| library.cache_folder(&settings));
+        let vfs_settings = manifold_vfs::Settings {
+            data_deadline: settings.deadlines.data,
+            metadata_deadline: settings.deadlines.metadata,
+            memory_bytes: settings.cache.memory_bytes,
+            cache_bytes: if cache_directory.is_some() {
+                settings.cache.disk_bytes
+            } else {
+                0
+            },
+            cache_directory,
+            ..manifold_vfs::Settings::default()
+        };
+        let vfs = Vfs::new(Arc::clone(&catalog), Arc::clone(&indexer), vfs_settings, runtime)
+            .map_err(|error| Failure::from(error).about("cannot start the file system"))?;
+        let connections = Connections::new(
+            Arc::clone(&indexer),
+            Arc::clone(&vfs),
+            secret_store(&library, &settings),
+            &settings,
+        );
+        Ok(Arc::new(Self {
+            library,
+            settings,
+            catalog,
+            indexer,
+            vfs,
+            connections,
+            with_cache,
+            role,
+            _lock: lock,
+        }))
+    }
+
+    /// Tells whether sources are kept connected here, as a daemon does.
+    pub(crate) fn keeps_connections(&self) -> bool {
+        self.role == Role::Daemon
+    }
+
+    /// Lists the sources in the order in which they were added.
+    pub(crate) fn sources(&self) -> Result<Vec<SourceRecord>> {
+        Ok(self.catalog.sources()?)
+    }
+
+    /// Ends what is under way, and makes everything durable.
+    pub(crate) async fn close(&self) -> Result<()> {
+        self.connections.stop();
+        self.indexer.stop().await;
+        let (catalog, vfs) = (Arc::clone(&self.catalog), Arc::clone(&self.vfs));
+        let synced = tokio::task::spawn_blocking(move || {
+            vfs.cache().settle();
+            catalog.sync()
+        })
+        .await;
+        match synced {
+            Ok(synced) => Ok(synced?),
+            Err(error) => Err(Failure::new(format!("cannot make the catalog durable: {error}"))),
+        }
+    }
+}
+
+/// Gives the store of a library's secrets.
+pub(crate) fn secret_store(library: &Library, settings: &Settings) -> SecretStore {
+    SecretStore::new(StoreOptions {
+        file: library.secrets_file(),
+        key_file: library.secrets_key(),
+        keyring: settings.secrets.keyring.then_some(KEYRING_PATIENCE),
+    })
+}
+
+fn open_catalog(library: &Library) -> Result<Catalog> {
+    let since = Instant::now();
+    loop {
+        match Catalog::open(&library.catalog_file(), manifold_catalog::Options::default()) {
+            Err(OpenError::Locked { .. }) if since.elapsed() < LAST_BREATH => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            other => return Ok(other?),
+        }
+    }
+}
+
+/// What no local source may lead into: mounts of Manifold, and the library's own state. Sources are checked when they are
+/// added; what was mounted since then is kept out as well.
+fn kept_out(library: &Library) -> Result<Vec<std::path::PathBuf>> {
+    let mut paths: Vec<_> = mounts::ours()?.into_iter().map(|mount| mount.point).collect();
+    paths.push(mounts::real_path(library.state()).unwrap_or_else(|_| library.state().to_owned()));
+    Ok(paths)
+}

@@ -1,0 +1,199 @@
+//! The table of settings: names, defaults, meanings, bounds, and the field that each one fills.
+
+use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::{Cache, Deadlines, Level, Log, Mount, Scan, Secrets, Settings, values};
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+const TIB: u64 = 1 << 40;
+
+/// One setting.
+pub(super) struct Key {
+    /// The table of the file that it stands in.
+    pub(super) table: &'static str,
+    /// Its name there.
+    pub(super) name: &'static str,
+    /// Its default, as it stands in the file.
+    pub(super) default: &'static str,
+    /// What it means, with its bounds.
+    pub(super) meaning: &'static str,
+    /// What its values look like, and the field they fill.
+    pub(super) field: Field,
+}
+
+/// What the values of a setting look like, and the field they fill.
+pub(super) enum Field {
+    /// Bytes, within bounds or 0 where that is among them.
+    Size(&'static [RangeInclusive<u64>], fn(&mut Settings) -> &mut u64),
+    /// A span of time, within bounds.
+    Duration(RangeInclusive<Duration>, fn(&mut Settings) -> &mut Duration),
+    /// A whole number, within bounds.
+    Count(RangeInclusive<u32>, fn(&mut Settings) -> &mut u32),
+    /// `true` or `false`.
+    Flag(fn(&mut Settings) -> &mut bool),
+    /// An absolute path, or one that begins with `~/`; empty for the default.
+    Path(fn(&mut Settings) -> &mut Option<PathBuf>),
+    /// A word for how much is logged.
+    Level(fn(&mut Settings) -> &mut Level),
+}
+
+/// Every setting; those of one table stand together.
+pub(super) const KEYS: &[Key] = &[
+    Key {
+        table: "cache",
+        name: "directory",
+        default: "\"\"",
+        meaning: "Folder of the disk cache, on a local disk; empty: `cache` in the library's state folder.",
+        field: Field::Path(|it| &mut it.cache.directory),
+    },
+    Key {
+        table: "cache",
+        name: "disk_bytes",
+        default: "\"20 GiB\"",
+        meaning: "Most that the disk cache may occupy; 0 goes without one (0, or 64 MiB to 1024 TiB).",
+        field: Field::Size(&[0..=0, 64 * MIB..=1024 * TIB], |it| &mut it.cache.disk_bytes),
+    },
+    Key {
+        table: "cache",
+        name: "memory_bytes",
+        default: "\"256 MiB\"",
+        meaning: "Memory for file contents: cached blocks, requests under way, reading ahead (32 MiB to 1 TiB).",
+        field: Field::Size(&[32 * MIB..=TIB], |it| &mut it.cache.memory_bytes),
+    },
+    Key {
+        table: "deadlines",
+        name: "connect",
+        default: "\"5 s\"",
+        meaning: "How long a connection to a source may take to be made (100 ms to 5 min).",
+        field: Field::Duration(Duration::from_millis(100)..=Duration::from_mins(5), |it| {
+            &mut it.deadlines.connect
+        }),
+    },
+    Key {
+        table: "deadlines",
+        name: "data",
+        default: "\"10 s\"",
+        meaning: "How long an application waits for bytes of a source before its read fails (1 s to 10 min).",
+        field: Field::Duration(Duration::from_secs(1)..=Duration::from_mins(10), |it| {
+            &mut it.deadlines.data
+        }),
+    },
+    Key {
+        table: "deadlines",
+        name: "metadata",
+        default: "\"10 s\"",
+        meaning: "How long it waits for a directory that was never listed before (1 s to 10 min).",
+        field: Field::Duration(Duration::from_secs(1)..=Duration::from_mins(10), |it| {
+            &mut it.deadlines.metadata
+        }),
+    },
+    Key {
+        table: "log",
+        name: "level",
+        default: "\"info\"",
+        meaning: "What the daemon logs: \"error\", \"warn\", \"info\", \"debug\" or \"trace\"; MANIFOLD_LOG overrides it.",
+        field: Field::Level(|it| &mut it.log.level),
+    },
+    Key {
+        table: "mount",
+        name: "allow_other",
+        default: "false",
+        meaning: "Let other users in, each to what its permissions let them; needs user_allow_other in /etc/fuse.conf.",
+        field: Field::Flag(|it| &mut it.mount.allow_other),
+    },
+    Key {
+        table: "mount",
+        name: "passthrough",
+        default: "true",
+        meaning: "Let the kernel read local files and wholly cached ones by itself, where it may.",
+        field: Field::Flag(|it| &mut it.mount.passthrough),
+    },
+    Key {
+        table: "mount",
+        name: "point",
+        default: "\"\"",
+        meaning: "Where the library is mounted if the command names no place; empty: ~/Manifold.",
+        field: Field::Path(|it| &mut it.mount.point),
+    },
+    Key {
+        table: "mount",
+        name: "readahead",
+        default: "\"4 MiB\"",
+        meaning: "How far the kernel reads ahead of a sequential reader, where we may set it (0 to 64 MiB).",
+        field: Field::Size(&[0..=64 * MIB], |it| &mut it.mount.readahead),
+    },
+    Key {
+        table: "scan",
+        name: "concurrency",
+        default: "8",
+        meaning: "How many directories of one source are listed at once in the background (1 to 64).",
+        field: Field::Count(1..=64, |it| &mut it.scan.concurrency),
+    },
+    Key {
+        table: "secrets",
+        name: "keyring",
+        default: "true",
+        meaning: "Keep secrets in the system's keyring where there is one; else, and without one, in an encrypted file.",
+        field: Field::Flag(|it| &mut it.secrets.keyring),
+    },
+];
+
+impl Key {
+    /// Gives the name with its table.
+    pub(super) fn full_name(&self) -> String {
+        format!("{}.{}", self.table, self.name)
+    }
+
+    /// Gives the value in force, as it would stand in the file.
+    pub(super) fn show(&self, settings: &mut Settings) -> String {
+        match &self.field {
+            Field::Size(_, field) => quoted(&values::show_size(*field(settings))),
+            Field::Duration(_, field) => quoted(&values::show_duration(*field(settings))),
+            Field::Count(_, field) => field(settings).to_string(),
+            Field::Flag(field) => field(settings).to_string(),
+            Field::Path(field) => quoted(
+                &field(settings)
+                    .as_deref()
+                    .unwrap_or(Path::new(""))
+                    .display()
+                    .to_string(),
+            ),
+            Field::Level(field) => quoted(field(settings).as_str()),
+        }
+    }
+}
+
+fn quoted(text: &str) -> String {
+    toml::Value::from(text).to_string()
+}
+
+/// The defaults. That they are those of the table is tested.
+pub(super) fn defaults() -> Settings {
+    Settings {
+        cache: Cache {
+            directory: None,
+            disk_bytes: 20 * GIB,
+            memory_bytes: 256 * MIB,
+        },
+        deadlines: Deadlines {
+            connect: Duration::from_secs(5),
+            data: Duration::from_secs(10),
+            metadata: Duration::from_secs(10),
+        },
+        log: Log { level: Level::Info },
+        mount: Mount {
+            allow_other: false,
+            passthrough: true,
+            point: None,
+            readahead: 4096 * KIB,
+        },
+        scan: Scan { concurrency: 8 },
+        secrets: Secrets { keyring: true },
+        given: BTreeSet::new(),
+    }
+}

@@ -1,0 +1,198 @@
+//! Gathers how everything is, and draws the verdict.
+
+use manifold_catalog::SourceRecord;
+
+use crate::connections::Health;
+use crate::control::status::{
+    DaemonFacts, LibraryFacts, MountFacts, Problem, ScanFacts, SourceState, SourceStatus, Status, Uploads, Verdict,
+};
+use crate::control::text::Text;
+use crate::failure::Result;
+use crate::open::OpenLibrary;
+use crate::time::rfc3339;
+
+/// The version of the JSON form.
+const SCHEMA: u32 = 1;
+
+impl OpenLibrary {
+    /// Says how everything is.
+    pub(crate) fn status(&self, daemon: Option<DaemonFacts>, mount: Option<MountFacts>) -> Result<Status> {
+        let sources = self.source_statuses()?;
+        let (verdict, summary) = judge(&sources, mount.as_ref());
+        let path = |path: &std::path::Path| Text::new(path.as_os_str().as_encoded_bytes());
+        Ok(Status {
+            schema: SCHEMA,
+            verdict,
+            summary,
+            library: LibraryFacts {
+                name: self.library.name().to_owned(),
+                state: path(self.library.state()),
+                settings: path(&self.library.settings_file()),
+            },
+            daemon,
+            mount,
+            sources,
+            cache: if self.with_cache {
+                Some(self.cache_facts()?)
+            } else {
+                None
+            },
+            uploads: Uploads { waiting: 0 },
+        })
+    }
+
+    /// Says how one source is, as far as is known without asking it.
+    pub(crate) fn source_status(&self, record: &SourceRecord) -> Result<SourceStatus> {
+        let scan = self.catalog.scan_state(record.id)?;
+        let totals = self.catalog.totals()?;
+        let totals = totals
+            .sources
+            .into_iter()
+            .find(|(id, _)| *id == record.id)
+            .map(|(_, totals)| totals);
+        let scanning = scan.is_some_and(|scan| scan.finished_ns.is_none());
+        let (state, problem) = match self.connections.health(record.id) {
+            None => (SourceState::Unknown, None),
+            Some(Health::Connecting) => (SourceState::Connecting, None),
+            Some(Health::Well) if scanning => (SourceState::Scanning, None),
+            Some(Health::Well) => (SourceState::Ok, None),
+            Some(Health::Failing { failure, since_ns }) => {
+                let problem = Problem {
+                    message: failure.message().to_owned(),
+                    hint: failure.hints().join("; "),
+                    since: rfc3339(since_ns),
+                };
+                (SourceState::Offline, Some(problem))
+            }
+        };
+        Ok(SourceStatus {
+            id: record.id.0,
+            uri: record.name.clone(),
+            attach: Text::new(record.attach.clone()),
+            state,
+            problem,
+            scan: scan.map(|scan| ScanFacts {
+                finished: scan.finished_ns.map(rfc3339),
+                listed: scan.listed,
+                queued: scan.queued,
+                failed: scan.failed,
+            }),
+            entries: totals.map_or(0, |totals| totals.entries),
+            bytes: totals.map_or(0, |totals| totals.bytes),
+        })
+    }
+}
+
+/// Draws the verdict, and puts it into one line.
+fn judge(sources: &[SourceStatus], mount: Option<&MountFacts>) -> (Verdict, String) {
+    let Some(mount) = mount else {
+        return (
+            Verdict::NotMounted,
+            format!("not mounted; {}", count(sources.len(), "source")),
+        );
+    };
+    let point = mount.point.visible();
+    let offline: Vec<_> = sources.iter().filter(|it| it.state == SourceState::Offline).collect();
+    if let Some(first) = offline.first() {
+        let others = if offline.len() > 1 {
+            format!(" and {} more", offline.len() - 1)
+        } else {
+            String::new()
+        };
+        return (
+            Verdict::Attention,
+            format!(
+                "mounted at {point}, but {}{others} cannot be reached; what is known of it is shown",
+                first.attach.visible()
+            ),
+        );
+    }
+    let failed: u64 = sources
+        .iter()
+        .filter_map(|it| it.scan.as_ref())
+        .map(|scan| scan.failed)
+        .sum();
+    if failed > 0 {
+        return (
+            Verdict::Attention,
+            format!(
+                "mounted at {point}, but {} could not be listed",
+                count(failed as usize, "directory")
+            ),
+        );
+    }
+    let scanning = sources.iter().filter(|it| it.state == SourceState::Scanning).count();
+    let and = if scanning > 0 {
+        format!(", {scanning} being scanned")
+    } else {
+        String::new()
+    };
+    (
+        Verdict::Ok,
+        format!(
+            "all is well: mounted at {point}, {}{and}",
+            count(sources.len(), "source")
+        ),
+    )
+}
+
+fn count(number: usize, word: &str) -> String {
+    match (number, word.strip_suffix('y')) {
+        (1, _) => format!("1 {word}"),
+        (_, Some(stem)) => format!("{number} {stem}ies"),
+        _ => format!("{number} {word}s"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source(attach: &str, state: SourceState, failed: u64) -> SourceStatus {
+        SourceStatus {
+            id: 1,
+            uri: "smb://nas/x".into(),
+            attach: Text::new(attach),
+            state,
+            problem: None,
+            scan: Some(ScanFacts {
+                finished: None,
+                listed: 1,
+                queued: 2,
+                failed,
+            }),
+            entries: 0,
+            bytes: 0,
+        }
+    }
+
+    #[test]
+    fn the_verdict_names_what_needs_attention_first() {
+        let mount = MountFacts {
+            point: Text::new("/m"),
+            passthrough: true,
+            passthrough_why_not: None,
+        };
+        let well = source("/a", SourceState::Ok, 0);
+        let scanning = source("/b", SourceState::Scanning, 0);
+        let away = source("/c", SourceState::Offline, 3);
+        let (verdict, words) = judge(&[well.clone(), scanning.clone()], Some(&mount));
+        assert_eq!(
+            (verdict, words.as_str()),
+            (Verdict::Ok, "all is well: mounted at /m, 2 sources, 1 being scanned")
+        );
+        let (verdict, words) = judge(&[well.clone(), away.clone(), away], Some(&mount));
+        assert_eq!(verdict, Verdict::Attention);
+        assert!(words.contains("but /c and 1 more cannot be reached"), "{words}");
+        let (verdict, words) = judge(&[source("/a", SourceState::Ok, 1)], Some(&mount));
+        assert_eq!(
+            (verdict, words.as_str()),
+            (Verdict::Attention, "mounted at /m, but 1 directory could not be listed")
+        );
+        let (verdict, words) = judge(&[scanning], None);
+        assert_eq!(
+            (verdict, words.as_str()),
+            (Verdict::NotMounted, "not mounted; 1 source")
+        );
+    }
+}
