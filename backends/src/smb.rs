@@ -113,17 +113,26 @@ impl SmbBackend {
         })
     }
 
-    /// Turns a failure into absence or into the error of this source.
-    fn absent_or<T>(
+    /// Turns a failure into absence or into the error of this source. Nothing is absent beneath a root that is not there:
+    /// the folder of a disk that is not mounted must not look as if everything in it had been removed.
+    async fn absent_or<T>(
         &self,
         path: &ObjectPath,
         operation: Operation,
         failure: impl Into<Failure>,
     ) -> Result<Presence<T>> {
-        match failure.into() {
-            Failure::Absent => Ok(Presence::Absent),
-            failure @ Failure::Failed { .. } => Err(error(&self.name, path, operation, failure)),
-        }
+        let failure = match failure.into() {
+            Failure::Absent => match self.share.has_root().await {
+                Ok(true) if !path.is_root() => return Ok(Presence::Absent),
+                Ok(_) => Failure::new(
+                    ErrorKind::NoSuchSource,
+                    "the share has no such folder, or no longer; check the path after its name",
+                ),
+                Err(failure) => failure,
+            },
+            failure @ Failure::Failed { .. } => failure,
+        };
+        Err(error(&self.name, path, operation, failure))
     }
 }
 
@@ -152,18 +161,7 @@ impl Backend for SmbBackend {
     }
 
     async fn check(&self) -> Result<()> {
-        match self.stat(&ObjectPath::root()).await? {
-            Presence::Found(_) => Ok(()),
-            Presence::Absent => Err(error(
-                &self.name,
-                &ObjectPath::root(),
-                Operation::Connect,
-                Failure::new(
-                    ErrorKind::NoSuchSource,
-                    "the share has no such folder; check the path after its name",
-                ),
-            )),
-        }
+        self.stat(&ObjectPath::root()).await.map(drop)
     }
 
     async fn stat(&self, path: &ObjectPath) -> Result<Presence<Metadata>> {
@@ -173,18 +171,18 @@ impl Backend for SmbBackend {
         };
         match stat.await {
             Ok(metadata) => Ok(Presence::Found(metadata)),
-            Err(failure) => self.absent_or(path, Operation::Stat, failure),
+            Err(failure) => self.absent_or(path, Operation::Stat, failure).await,
         }
     }
 
     async fn list(&self, directory: &ObjectPath) -> Result<Presence<Listing>> {
         let prefix = match names::to_opendal(directory, true) {
             Ok(prefix) => prefix,
-            Err(bad) => return self.absent_or(directory, Operation::List, bad),
+            Err(bad) => return self.absent_or(directory, Operation::List, bad).await,
         };
         let lister = match self.operator.lister(&prefix).await {
             Ok(lister) => lister,
-            Err(failure) => return self.absent_or(directory, Operation::List, failure),
+            Err(failure) => return self.absent_or(directory, Operation::List, failure).await,
         };
         let depth = if directory.is_root() {
             0
@@ -204,7 +202,7 @@ impl Backend for SmbBackend {
         let mut pages = Box::pin(children.try_ready_chunks(PAGE_CHILDREN));
         let first = match pages.next().await.transpose() {
             Ok(first) => first,
-            Err(failure) => return self.absent_or(directory, Operation::List, failure.1),
+            Err(failure) => return self.absent_or(directory, Operation::List, failure.1).await,
         };
         let (source, directory) = (self.name.clone(), directory.clone());
         let rest = pages.map_err(move |failure| error(&source, &directory, Operation::List, failure.1));
@@ -225,14 +223,14 @@ impl Backend for SmbBackend {
         };
         match read.await {
             Ok(bytes) => Ok(Presence::Found(bytes)),
-            Err(failure) => self.absent_or(path, Operation::Read, failure),
+            Err(failure) => self.absent_or(path, Operation::Read, failure).await,
         }
     }
 
     async fn read_link(&self, path: &ObjectPath) -> Result<Presence<Vec<u8>>> {
         match self.share.read_link(path).await {
             Ok(target) => Ok(Presence::Found(target)),
-            Err(failure) => self.absent_or(path, Operation::ReadLink, failure),
+            Err(failure) => self.absent_or(path, Operation::ReadLink, failure).await,
         }
     }
 }

@@ -71,7 +71,10 @@ fn kind<T>(answer: Result<T>) -> ErrorKind {
 }
 
 async fn stat(backend: &dyn Backend, name: &str) -> Metadata {
-    found(backend.stat(&path(name)).await)
+    match backend.stat(&path(name)).await.expect("an answer") {
+        Presence::Found(metadata) => metadata,
+        Presence::Absent => panic!("{name:?} is absent"),
+    }
 }
 
 async fn children(backend: &dyn Backend, directory: &str) -> Vec<Child> {

@@ -9,7 +9,7 @@
 //! - **`OpenDAL`.** A `str` that the operator trims and normalises. White space, control characters, `%` and what is
 //!   not UTF-8 are percent-encoded there, so that it arrives as it was sent.
 //!
-//! Always true: a name that came from the wire goes back to the wire as it came.
+//! Always true: a name that came from the wire goes back to the wire as it came, in one of at most two forms.
 
 use std::fmt::Write as _;
 
@@ -43,6 +43,25 @@ pub(super) enum BadName {
 
 /// Gives the wire form of a path: names joined by `\`, empty for the root.
 pub(super) fn to_wire(path: &ObjectPath) -> Result<Vec<u16>, BadName> {
+    to_wire_with(path, Ends::Mapped)
+}
+
+/// Gives the other wire form of a path in which a name ends with a space or a full stop: as it is. Samba lets programs on
+/// the server make such names, and sends and takes them so.
+pub(super) fn to_wire_with_plain_ends(path: &ObjectPath) -> Option<Vec<u16>> {
+    let mut names = path.as_bytes().split(|&byte| byte == b'/');
+    let plain = names.any(|name| name.ends_with(b" ") || name.ends_with(b"."));
+    plain.then(|| to_wire_with(path, Ends::Plain).ok()).flatten()
+}
+
+/// What becomes of a space or a full stop at the end of a name.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ends {
+    Mapped,
+    Plain,
+}
+
+fn to_wire_with(path: &ObjectPath, ends: Ends) -> Result<Vec<u16>, BadName> {
     if path.as_bytes().len() > PATH_BYTES_MAX {
         return Err(BadName::TooLong);
     }
@@ -58,6 +77,13 @@ pub(super) fn to_wire(path: &ObjectPath) -> Result<Vec<u16>, BadName> {
             b"" | b"." | b".." => return Err(BadName::Special),
             name if name.contains(&0) => return Err(BadName::Nul),
             name => match std::str::from_utf8(name) {
+                Ok(name) if ends == Ends::Plain && name.ends_with([' ', '.']) => {
+                    let (name, end) = name.split_at(name.len() - 1);
+                    // With something after it, the end of the rest is no end.
+                    wire.extend(smb2::encode_name(&format!("{name}x")).encode_utf16());
+                    wire.pop();
+                    wire.extend(end.encode_utf16());
+                }
                 Ok(name) => wire.extend(smb2::encode_name(name).encode_utf16()),
                 Err(_) => from_wtf8(name, &mut wire)?,
             },
@@ -73,7 +99,9 @@ pub(super) fn from_wire(name: &[u16]) -> Vec<u8> {
             let plain = smb2::decode_name(&name);
             // The mapping loses a mapped space or full stop that is not the last character, and makes two names that
             // are none out of mapped full stops. Such a name stays mapped, so that it can be opened.
-            if smb2::encode_name(&plain) == name && plain != "." && plain != ".." {
+            let back = smb2::encode_name(&plain);
+            let plain_end = name.ends_with([' ', '.']) && plain == name;
+            if (back == name || plain_end) && plain != "." && plain != ".." {
                 plain.into_owned().into_bytes()
             } else {
                 name.into_bytes()
@@ -193,6 +221,31 @@ mod tests {
                 "{name:?}: {wire:x?}"
             );
             assert_eq!(from_wire(&wire), name.as_bytes());
+        }
+    }
+
+    #[test]
+    fn a_name_with_a_plain_end_can_be_sent_as_it_came() {
+        for name in ["...", "tail ", "a?b.", "Inc./x"] {
+            let plain = to_wire_with_plain_ends(&path(name.as_bytes())).expect("another form");
+            let expected: Vec<u16> = name
+                .replace('/', "\\")
+                .replace('?', "\u{f025}")
+                .encode_utf16()
+                .collect();
+            assert_eq!(plain, expected);
+        }
+        assert_eq!(to_wire_with_plain_ends(&path(b"no end")), None);
+        let wire: Vec<u16> = "Inc. ".encode_utf16().collect();
+        assert_eq!(from_wire(&wire), b"Inc. ");
+    }
+
+    #[test]
+    fn a_mapped_name_that_would_be_no_name_stays_mapped() {
+        for name in ["\u{f029}", ".\u{f029}", "a\u{f028}b"] {
+            let wire: Vec<u16> = name.encode_utf16().collect();
+            assert_eq!(from_wire(&wire), name.as_bytes());
+            assert_eq!(to_wire(&path(name.as_bytes())), Ok(wire));
         }
     }
 

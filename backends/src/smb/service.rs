@@ -176,18 +176,22 @@ pub(super) struct Share {
 }
 
 impl Share {
-    /// Gives the wire path of a path beneath the root.
-    fn wire(&self, path: &ObjectPath) -> Result<Vec<u16>, Failure> {
+    /// Gives the wire paths under which a path beneath the root may stand: one, or two to be tried in turn.
+    fn wires(&self, path: &ObjectPath) -> Result<Wires, Failure> {
         let root = &self.pool.settings().root;
-        Ok(if path.is_root() {
-            names::to_wire(root)?
+        let full = if path.is_root() {
+            root.clone()
         } else {
-            names::to_wire(&root.join(path.as_bytes()))?
+            root.join(path.as_bytes())
+        };
+        Ok(Wires {
+            usual: names::to_wire(&full)?,
+            other: names::to_wire_with_plain_ends(&full),
         })
     }
 
     async fn stat(&self, path: &ObjectPath) -> Result<Facts, Failure> {
-        self.stat_wire(self.wire(path)?).await
+        self.wires(path)?.find(|name| self.stat_wire(name)).await
     }
 
     async fn stat_wire(&self, name: Vec<u16>) -> Result<Facts, Failure> {
@@ -200,17 +204,25 @@ impl Share {
             .await
     }
 
+    /// Tells whether the folder that is the root stands on the share.
+    pub(super) async fn has_root(&self) -> Result<bool, Failure> {
+        match self.stat(&ObjectPath::root()).await {
+            Ok(_) => Ok(true),
+            Err(Failure::Absent) => Ok(false),
+            Err(failure) => Err(failure),
+        }
+    }
+
     /// Reads where a link points. `OpenDAL` has no such operation, so that the backend asks here.
     pub(super) async fn read_link(&self, path: &ObjectPath) -> Result<Vec<u8>, Failure> {
-        let name: Arc<[u16]> = self.wire(path)?.into();
-        let target = self
-            .pool
-            .exchange(move |session| {
+        let ask = |name: Vec<u16>| {
+            let name: Arc<[u16]> = name.into();
+            self.pool.exchange(move |session| {
                 let name = Arc::clone(&name);
                 async move { session.read_link(&name).await }
             })
-            .await?;
-        Ok(match target {
+        };
+        Ok(match self.wires(path)?.find(ask).await? {
             LinkTarget::Unix(target) => target,
             LinkTarget::Windows(target) => {
                 let parts: Vec<Vec<u8>> = target
@@ -220,6 +232,26 @@ impl Share {
                 parts.join(&b'/')
             }
         })
+    }
+}
+
+/// The wire paths of one object.
+#[derive(Debug)]
+struct Wires {
+    usual: Vec<u16>,
+    other: Option<Vec<u16>>,
+}
+
+impl Wires {
+    /// Asks under the one path, and if nothing stands there, under the other.
+    async fn find<T, R>(&self, ask: impl Fn(Vec<u16>) -> R) -> Result<T, Failure>
+    where
+        R: Future<Output = Result<T, Failure>>,
+    {
+        match (ask(self.usual.clone()).await, &self.other) {
+            (Err(Failure::Absent), Some(other)) => ask(other.clone()).await,
+            (answer, _) => answer,
+        }
     }
 }
 
@@ -256,7 +288,7 @@ impl Service for SmbService {
     }
 
     fn read(&self, _: &OperationContext, path: &str, args: OpRead) -> opendal::Result<Self::Reader> {
-        let name = self.0.wire(&names::from_opendal(path))?;
+        let names = self.0.wires(&names::from_opendal(path))?;
         let version = match args.version() {
             Some(text) => Some(Facts::version_of_text(text).ok_or_else(|| {
                 opendal::Error::new(OpendalErrorKind::ConfigInvalid, "this is not a version of an SMB file")
@@ -265,7 +297,7 @@ impl Service for SmbService {
         };
         let source = Source {
             files: Arc::clone(&self.0.files),
-            name,
+            names,
             version,
             any: OnceCell::new(),
         };
@@ -318,7 +350,7 @@ pub(super) struct SmbReader(Arc<Source>);
 
 struct Source {
     files: Arc<Files>,
-    name: Vec<u16>,
+    names: Wires,
     version: Option<Version>,
     /// The file, if it is read in whatever version it is.
     any: OnceCell<Arc<OpenFile>>,
@@ -326,19 +358,29 @@ struct Source {
 
 impl Source {
     async fn any(&self) -> Result<&Arc<OpenFile>, Failure> {
-        self.any.get_or_try_init(|| self.files.open_any(&self.name)).await
+        let open = |name: Vec<u16>| async move { self.files.open_any(&name).await };
+        self.any.get_or_try_init(|| self.names.find(open)).await
     }
 
     async fn size(&self) -> Result<u64, Failure> {
         match &self.version {
-            Some(version) => self.files.size(&self.name, version).await,
+            Some(version) => {
+                let ask = |name: Vec<u16>| async move { self.files.size(&name, version).await };
+                self.names.find(ask).await
+            }
             None => Ok(self.any().await?.size()),
         }
     }
 
     async fn read(&self, range: std::ops::Range<u64>) -> Result<Buffer, Failure> {
         let pieces = match &self.version {
-            Some(version) => self.files.read(&self.name, version, range).await?,
+            Some(version) => {
+                let read = |name: Vec<u16>| {
+                    let range = range.clone();
+                    async move { self.files.read(&name, version, range).await }
+                };
+                self.names.find(read).await?
+            }
             None => self.files.read_open(self.any().await?, range).await?,
         };
         Ok(Buffer::from(pieces))
@@ -396,21 +438,28 @@ impl oio::ReadStream for SmbStream {
 pub(super) struct SmbLister {
     share: Share,
     directory: ObjectPath,
-    pages: Option<DirectoryPages>,
+    /// The wire path that was found, and its pages.
+    pages: Option<(Vec<u16>, DirectoryPages)>,
     entries: VecDeque<oio::Entry>,
 }
 
 impl SmbLister {
     async fn next_page(&mut self) -> Result<bool, Failure> {
-        let directory = self.share.wire(&self.directory)?;
-        let pages = match &mut self.pages {
+        let (directory, pages) = match &mut self.pages {
             Some(pages) => pages,
-            unopened => unopened.insert(DirectoryPages::open(&self.share.pool, &directory).await?),
+            unopened => {
+                let pool = &self.share.pool;
+                let open = |name: Vec<u16>| async move {
+                    let pages = DirectoryPages::open(pool, &name).await?;
+                    Ok((name, pages))
+                };
+                unopened.insert(self.share.wires(&self.directory)?.find(open).await?)
+            }
         };
         let Some(page) = pages.next().await? else {
             return Ok(false);
         };
-        let open = self.share.files.open_in(&directory);
+        let open = self.share.files.open_in(directory);
         for (name, mut facts) in page {
             if !open.is_empty() {
                 // Samba lists what is open with the times that it had when it was opened, so that it is asked for.

@@ -60,6 +60,10 @@ async fn a_sub_folder_can_be_the_source_and_must_exist() {
     )
     .await;
     assert_eq!(kind(gone.check().await), ErrorKind::NoSuchSource);
+    // Nor does anything in it look removed when the folder goes while it is in use.
+    std::fs::rename(server.file("a b".as_bytes()), server.file(b"away")).expect("rename");
+    assert_eq!(kind(backend.stat(&path("file")).await), ErrorKind::NoSuchSource);
+    assert_eq!(kind(backend.list(&ObjectPath::root()).await), ErrorKind::NoSuchSource);
 }
 
 #[tokio::test(flavor = "multi_thread")]
