@@ -21,7 +21,6 @@ pub mod secrets;
 mod smb;
 pub mod spec;
 
-pub use self::opendal::connect_through;
 pub use backend::{Backend, Capabilities, Listing};
 pub use connect::{Limits, connect, recognisable};
 pub use diagnose::{Diagnosis, diagnose};

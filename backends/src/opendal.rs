@@ -48,18 +48,6 @@ pub(crate) async fn connect(spec: &SourceSpec, secrets: &Secrets, limits: &Limit
     Ok(Arc::new(OpendalBackend::build(spec, secrets, limits, None)?))
 }
 
-/// Builds the backend of a drive whose interface is served at another address: a gateway, or a double in a test.
-///
-/// `origin` is the address (`http://host:port`) that takes the place of the service's own.
-pub fn connect_through(
-    spec: &SourceSpec,
-    secrets: &Secrets,
-    limits: &Limits,
-    origin: &str,
-) -> Result<Arc<dyn Backend>> {
-    Ok(Arc::new(OpendalBackend::build(spec, secrets, limits, Some(origin))?))
-}
-
 /// One source on a service that `OpenDAL` speaks to.
 struct OpendalBackend(Arc<Source>);
 
@@ -72,6 +60,8 @@ impl fmt::Debug for OpendalBackend {
 }
 
 impl OpendalBackend {
+    /// Builds the backend. `origin` (`http://host:port`) takes the place of the service's own address; the drives have
+    /// theirs fixed, and doubles of them in tests are reached so.
     fn build(spec: &SourceSpec, secrets: &Secrets, limits: &Limits, origin: Option<&str>) -> Result<Self> {
         let refuse = |why: String| {
             Error::new(
@@ -175,3 +165,6 @@ impl Backend for OpendalBackend {
         ))
     }
 }
+
+#[cfg(test)]
+mod tests;

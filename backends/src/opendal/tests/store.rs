@@ -1,0 +1,219 @@
+//! What object stores and `WebDAV` servers may say, and how it is taken.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use super::*;
+
+fn bucket(answer: impl Fn(&Asked) -> Said + Send + Sync + 'static) -> OpendalBackend {
+    let settings = BTreeMap::from([
+        ("endpoint".to_owned(), serve(answer)),
+        ("anonymous".to_owned(), "true".to_owned()),
+    ]);
+    let spec = SourceSpec::parse("s3://bucket", &settings).expect("a good source");
+    OpendalBackend::build(&spec, &Secrets::new(), &Limits::default(), None).expect("a backend")
+}
+
+fn page(keys: &[(&str, u64)], prefixes: &[&str], truncated: &str) -> Said {
+    let mut xml = format!("<ListBucketResult>{truncated}");
+    for (key, size) in keys {
+        let _infallible = write!(
+            xml,
+            "<Contents><Key>{key}</Key><Size>{size}</Size><ETag>&quot;e-{size}&quot;</ETag>\
+             <LastModified>2024-01-02T03:04:05.678Z</LastModified></Contents>"
+        );
+    }
+    for prefix in prefixes {
+        let _infallible = write!(xml, "<CommonPrefixes><Prefix>{prefix}</Prefix></CommonPrefixes>");
+    }
+    (
+        200,
+        vec![("Content-Type", "application/xml".to_owned())],
+        (xml + "</ListBucketResult>").into_bytes(),
+    )
+}
+
+const LAST: &str = "<IsTruncated>false</IsTruncated>";
+
+fn missing() -> Said {
+    (
+        404,
+        vec![],
+        b"<Error><Code>NoSuchKey</Code><Message>no</Message></Error>".to_vec(),
+    )
+}
+
+fn object(asked: &Asked, bytes: &'static [u8]) -> Said {
+    let headers = vec![
+        ("ETag", format!("\"e-{}\"", bytes.len())),
+        ("Last-Modified", "Tue, 02 Jan 2024 03:04:05 GMT".to_owned()),
+    ];
+    (if asked.method == "HEAD" { 200 } else { 206 }, headers, bytes.to_vec())
+}
+
+#[tokio::test]
+async fn an_object_and_a_prefix_of_one_name_are_two_children() {
+    let backend = bucket(|asked| {
+        if asked.target.contains("list-type") {
+            return page(&[("a", 5)], &["a/"], LAST);
+        }
+        object(asked, b"bytes")
+    });
+    let listed = children(&backend, "").await.expect("a listing");
+    let mut seen = names(&listed);
+    seen.sort_unstable_by_key(|(_, kind)| *kind == Kind::File);
+    assert_eq!(seen, [("a", Kind::Directory), ("a", Kind::File)]);
+    let path = ObjectPath::from_bytes("a");
+    let Presence::Found(directory) = backend.stat(&path).await.expect("a look") else {
+        panic!("absent")
+    };
+    assert_eq!(directory.kind, Kind::Directory, "the directory wins");
+    let file = listed
+        .iter()
+        .find(|child| child.metadata.kind == Kind::File)
+        .expect("the object");
+    let read = backend.read(&path, &file.metadata.version, 0..5).await.expect("a read");
+    assert_eq!(
+        read,
+        Presence::Found(Bytes::from_static(b"bytes")),
+        "and the object can be read"
+    );
+}
+
+#[tokio::test]
+async fn an_object_whose_key_ends_in_a_slash_is_a_child_without_a_name() {
+    let backend = bucket(|asked| match asked.target.as_str() {
+        target if target.contains("list-type") => page(&[("a/", 6), ("a/b", 1)], &["a//"], LAST),
+        "/bucket/a/" => object(asked, b"marker"),
+        _ => missing(),
+    });
+    let listed = children(&backend, "a").await.expect("a listing");
+    let mut seen = names(&listed);
+    seen.sort_unstable_by_key(|(name, kind)| (*name, *kind == Kind::File));
+    assert_eq!(seen, [("", Kind::Directory), ("", Kind::File), ("b", Kind::File)]);
+    let marker = listed
+        .iter()
+        .find(|child| child.name.is_empty() && child.metadata.kind == Kind::File);
+    let metadata = &marker.expect("the marker").metadata;
+    assert_eq!(metadata.size, 6);
+    let path = ObjectPath::from_bytes("a").join(b"");
+    let read = backend.read(&path, &metadata.version, 0..6).await.expect("a read");
+    assert_eq!(read, Presence::Found(Bytes::from_static(b"marker")));
+}
+
+#[tokio::test]
+async fn a_key_that_no_request_can_name_is_listed_and_refused() {
+    let backend = bucket(|asked| {
+        if asked.target.contains("list-type") {
+            return page(&[("good", 1)], &["./", "../"], LAST);
+        }
+        missing()
+    });
+    let listed = children(&backend, "").await.expect("a listing");
+    assert_eq!(listed.len(), 3, "{listed:?}");
+    for path in [".", "..", "../etc", "a/../b"] {
+        let error = backend.stat(&ObjectPath::from_bytes(path)).await.expect_err("no look");
+        assert_eq!(error.kind(), ErrorKind::BadPath, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_listing_that_never_ends_is_nonsense() {
+    let backend = bucket(|_| page(&[("a", 1), ("b", 1)], &[], ""));
+    let error = children(&backend, "").await.expect_err("no listing");
+    assert_eq!(error.kind(), ErrorKind::Nonsense, "{error}");
+}
+
+#[tokio::test]
+async fn a_listing_that_goes_too_deep_is_nonsense() {
+    let backend = bucket(|_| page(&[("a/b/c", 1)], &[], LAST));
+    let error = children(&backend, "").await.expect_err("no listing");
+    assert_eq!(error.kind(), ErrorKind::Nonsense, "{error}");
+}
+
+#[tokio::test]
+async fn a_listing_that_breaks_off_is_an_error() {
+    let backend = bucket(|asked| {
+        if asked.target.contains("continuation-token") {
+            return (500, vec![], b"<Error><Code>InternalError</Code></Error>".to_vec());
+        }
+        let more = "<IsTruncated>true</IsTruncated><NextContinuationToken>more</NextContinuationToken>";
+        page(&[("a", 1)], &[], more)
+    });
+    children(&backend, "").await.expect_err("no listing");
+}
+
+#[tokio::test]
+async fn a_bucket_that_is_gone_is_neither_empty_nor_absent() {
+    let backend = bucket(|_| {
+        (
+            404,
+            vec![],
+            b"<Error><Code>NoSuchBucket</Code><Message>no</Message></Error>".to_vec(),
+        )
+    });
+    let path = ObjectPath::from_bytes("a");
+    let errors = [
+        backend.check().await.err(),
+        backend.stat(&path).await.err(),
+        children(&backend, "").await.err(),
+        backend.read(&path, &Version::from_etag(b"e"), 0..1).await.err(),
+    ];
+    for error in errors {
+        let error = error.expect("an error");
+        assert_eq!(error.kind(), ErrorKind::NoSuchSource, "{error}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_of_the_wrong_length_or_version_is_not_passed_on() {
+    let path = ObjectPath::from_bytes("a");
+    let version = Version::from_etag(b"\"e-5\"");
+    // The whole object in place of a range.
+    let whole = bucket(|asked| {
+        if asked.target.contains("list-type") {
+            return page(&[], &[], LAST);
+        }
+        object(asked, b"bytes")
+    });
+    let error = whole.read(&path, &version, 1..3).await.expect_err("too much");
+    assert_eq!(error.kind(), ErrorKind::Nonsense, "{error}");
+    // Fewer bytes, of the version that was asked for.
+    let error = whole.read(&path, &version, 0..9).await.expect_err("too little");
+    assert_eq!(error.kind(), ErrorKind::Nonsense, "{error}");
+    // A server that ignores the condition.
+    let error = whole
+        .read(&path, &Version::from_etag(b"\"old\""), 0..5)
+        .await
+        .expect_err("another version");
+    assert_eq!(error.kind(), ErrorKind::VersionChanged, "{error}");
+}
+
+#[tokio::test]
+async fn a_crowd_of_readers_shares_its_looks() {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    const READERS: usize = 64;
+    static LOOKS: AtomicUsize = AtomicUsize::new(0);
+    let multistatus = br#"<D:multistatus xmlns:D="DAV:"><D:response><D:href>/a</D:href><D:propstat>
+        <D:status>HTTP/1.1 200 OK</D:status><D:prop><D:getcontentlength>5</D:getcontentlength>
+        <D:getetag>"e"</D:getetag><D:getlastmodified>Tue, 02 Jan 2024 03:04:05 GMT</D:getlastmodified>
+        <D:resourcetype/></D:prop></D:propstat></D:response></D:multistatus>"#;
+    let address = serve(move |asked| {
+        if asked.method == "PROPFIND" {
+            LOOKS.fetch_add(1, Ordering::SeqCst);
+            return (207, vec![], multistatus.to_vec());
+        }
+        (206, vec![], b"bytes".to_vec())
+    });
+    let uri = address.replace("http://", "webdav://");
+    let spec = SourceSpec::parse(&uri, &BTreeMap::new()).expect("a good source");
+    let backend = OpendalBackend::build(&spec, &Secrets::new(), &Limits::default(), None).expect("a backend");
+    let path = ObjectPath::from_bytes("a");
+    let version = Version::from_etag(b"\"e\"");
+    let reads = (0..READERS).map(|_| backend.read(&path, &version, 0..5));
+    for read in futures::future::join_all(reads).await {
+        assert_eq!(read.expect("a read"), Presence::Found(Bytes::from_static(b"bytes")));
+    }
+    let looks = LOOKS.load(Ordering::SeqCst);
+    assert!((1..READERS).contains(&looks), "{looks} looks for {READERS} readers");
+}
