@@ -13,7 +13,7 @@ use manifold_catalog::{Catalog, Entry, EntryId};
 use parking_lot::{Mutex, RwLock};
 
 use crate::attributes::Attributes;
-use crate::{Error, vfs};
+use crate::{Error, look};
 
 /// One name in so many is remembered for as long as the handle is open.
 const MARK_EVERY: u64 = 1_000;
@@ -142,7 +142,7 @@ fn give(
     each: &mut dyn FnMut(DirectoryItem<'_>) -> ControlFlow<()>,
 ) -> Result<usize, Error> {
     for (taken, entry) in entries.iter().enumerate() {
-        let attributes = vfs::attributes_of(catalog, entry)?;
+        let attributes = look::attributes_of(catalog, entry)?;
         let item = DirectoryItem {
             name: &entry.name,
             attributes: &attributes,

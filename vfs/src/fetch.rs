@@ -8,10 +8,11 @@
 
 pub(crate) mod flight;
 mod queue;
+mod run;
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -23,6 +24,7 @@ use tokio::runtime::Handle as Runtime;
 
 use self::flight::{Boarding, Duty, Flights, Wait};
 use self::queue::{Lane, Load, Queue, Started};
+use self::run::{Run, Runs};
 use crate::Error;
 use crate::cache::{BlockCache, BlockId, Shape};
 use crate::counters::{Tally, add, take};
@@ -32,6 +34,8 @@ use crate::error::Cause;
 const DISK_READS_MAX: u32 = 4;
 /// The most blocks of one read from the disk cache.
 const DISK_RUN_MAX: u64 = 8;
+/// No request takes more than one part in so many of the budget, so that it finds room beside others.
+const BUDGET_PARTS: u64 = 8;
 /// Into how many requests a window is cut at least, so that they go in parallel.
 const AHEAD_REQUESTS_MIN: u64 = 4;
 
@@ -89,16 +93,10 @@ pub(crate) struct Fetcher {
     pub(crate) runtime: Runtime,
     pub(crate) tally: Arc<Tally>,
     pub(crate) deadline: Duration,
+    /// The longest request, in bytes; a single block always goes.
+    request_max: u64,
     flights: Arc<Flights<BlockId, Outcome>>,
     queue: Mutex<Queue<Run>>,
-}
-
-/// A request: neighbouring blocks of one object.
-struct Run {
-    object: Arc<Object>,
-    first: u64,
-    duties: Vec<Duty<BlockId, Outcome>>,
-    abandoned: Option<Abandoned>,
 }
 
 /// Gives back a request's place and memory when its task ends, in whatever way.
@@ -120,6 +118,7 @@ impl Fetcher {
         deadline: Duration,
     ) -> Arc<Self> {
         let (flights, queue) = (Flights::new(), Mutex::new(Queue::new(budget)));
+        let request_max = budget / BUDGET_PARTS;
         Arc::new(Self {
             cache,
             catalog,
@@ -127,6 +126,7 @@ impl Fetcher {
             runtime,
             tally,
             deadline,
+            request_max,
             flights,
             queue,
         })
@@ -174,7 +174,7 @@ impl Fetcher {
                             first: true,
                         },
                     ));
-                    runs.add(self, index, duty, object.run_max);
+                    runs.add(self, index, duty, self.run_max(object));
                 }
             }
         }
@@ -192,7 +192,7 @@ impl Fetcher {
 
     /// Asks for blocks that somebody may want soon.
     pub(crate) fn ahead(self: &Arc<Self>, object: &Arc<Object>, blocks: Range<u64>, abandoned: &Abandoned) {
-        let run_max = ((blocks.end - blocks.start) / AHEAD_REQUESTS_MIN).clamp(1, object.run_max);
+        let run_max = ((blocks.end - blocks.start) / AHEAD_REQUESTS_MIN).clamp(1, self.run_max(object));
         let mut runs = Runs::new(object, Some(Arc::clone(abandoned)));
         for index in blocks {
             let block = object.shape.block(index);
@@ -243,6 +243,14 @@ impl Fetcher {
             };
         }
         outcome.map_err(|failed| failed.error)
+    }
+
+    /// Gives the longest request for an object, in blocks: what pays at its source, and finds room in memory beside others.
+    fn run_max(&self, object: &Object) -> u64 {
+        object
+            .run_max
+            .min(self.request_max / u64::from(object.shape.block_size))
+            .max(1)
     }
 
     fn submit(self: &Arc<Self>, runs: Vec<(Lane, Run)>) {
@@ -310,7 +318,7 @@ impl Fetcher {
                     fetcher.cache.keep_in_memory(object.shape.block(index), &bytes);
                     duty.land(Ok(bytes));
                 } else {
-                    runs.add_to(Lane::Source(object.source.0), index, duty, object.run_max);
+                    runs.add_to(Lane::Source(object.source.0), index, duty, fetcher.run_max(&object));
                 }
             }
             fetcher.submit(runs.finish());
@@ -423,82 +431,12 @@ impl Fetcher {
     }
 }
 
-impl Run {
-    /// Gives the length in bytes.
-    fn len(&self) -> u64 {
-        (self.first..)
-            .take(self.duties.len())
-            .map(|index| self.object.shape.block_len(index))
-            .sum()
-    }
-
-    fn is_abandoned(&self) -> bool {
-        self.abandoned.as_ref().is_some_and(|it| it.load(Ordering::Relaxed)) && !self.duties.iter().any(Duty::is_wanted)
-    }
-}
-
 impl Drop for Place {
     fn drop(&mut self) {
         take(&self.fetcher.tally.requests_in_flight, 1);
         take(&self.fetcher.tally.bytes_in_flight, self.load.bytes);
         self.fetcher.queue.lock().finished(self.lane, self.load);
         self.fetcher.pump();
-    }
-}
-
-/// Gathers neighbouring blocks into requests.
-struct Runs {
-    object: Arc<Object>,
-    abandoned: Option<Abandoned>,
-    gathered: Vec<(Lane, Run)>,
-}
-
-impl Runs {
-    fn new(object: &Arc<Object>, abandoned: Option<Abandoned>) -> Self {
-        Self {
-            object: Arc::clone(object),
-            abandoned,
-            gathered: Vec::new(),
-        }
-    }
-
-    fn add(&mut self, fetcher: &Fetcher, index: u64, duty: Duty<BlockId, Outcome>, run_max: u64) {
-        let shape = self.object.shape;
-        let on_disk = fetcher.cache.may_be_on_disk(shape, index);
-        let (lane, run_max) = if on_disk {
-            (Lane::Disk, run_max.min(DISK_RUN_MAX))
-        } else {
-            (Lane::Source(self.object.source.0), run_max)
-        };
-        self.add_to(lane, index, duty, run_max);
-    }
-
-    fn add_to(&mut self, lane: Lane, index: u64, duty: Duty<BlockId, Outcome>, run_max: u64) {
-        match self.gathered.last_mut() {
-            Some((last, run))
-                if *last == lane
-                    && run.first + run.duties.len() as u64 == index
-                    && (run.duties.len() as u64) < run_max =>
-            {
-                run.duties.push(duty);
-            }
-            _ => {
-                let (object, abandoned) = (Arc::clone(&self.object), self.abandoned.clone());
-                self.gathered.push((
-                    lane,
-                    Run {
-                        object,
-                        first: index,
-                        duties: vec![duty],
-                        abandoned,
-                    },
-                ));
-            }
-        }
-    }
-
-    fn finish(self) -> Vec<(Lane, Run)> {
-        self.gathered
     }
 }
 

@@ -62,6 +62,8 @@ pub enum Backing {
 pub(crate) enum OpenFile {
     /// A file of this machine.
     Local(EntryId, Arc<File>),
+    /// A file of this machine that the kernel has open too, and reads without us.
+    Kernels(EntryId),
     /// A version of an object.
     Object(OpenObject),
 }
@@ -127,6 +129,15 @@ impl OpenFiles {
         self.entries.lock().get(&id)?.attributes.clone()
     }
 
+    /// Closes the file of this machine behind a handle, and keeps the handle.
+    pub(crate) fn leave_to_kernel(&self, handle: Handle) {
+        if let Some(file) = self.files.write().get_mut(&handle)
+            && let OpenFile::Local(id, _) = **file
+        {
+            *file = Arc::new(OpenFile::Kernels(id));
+        }
+    }
+
     /// Closes a handle.
     pub(crate) fn release(&self, handle: Handle) -> Option<Arc<OpenFile>> {
         let file = self.files.write().remove(&handle)?;
@@ -186,7 +197,7 @@ impl OpenFile {
     /// Names the entry.
     pub(crate) fn id(&self) -> EntryId {
         match self {
-            Self::Local(id, _) => *id,
+            Self::Local(id, _) | Self::Kernels(id) => *id,
             Self::Object(open) => open.object.id,
         }
     }

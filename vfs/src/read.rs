@@ -30,6 +30,7 @@ impl Core {
                 add(&self.tally.reads_ready, 1);
                 return Answer::Ready(read_local(local, offset, length));
             }
+            OpenFile::Kernels(_) => return Answer::err(Error::BadHandle),
             OpenFile::Object(open) => open,
         };
         let shape = open.object.shape;

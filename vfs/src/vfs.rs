@@ -11,8 +11,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use manifold_backends::{ObjectPath, Presence};
-use manifold_catalog::{Catalog, Change, Entry, EntryId, Kind, SourceId, Subscription};
+use manifold_catalog::{Catalog, Change, EntryId, SourceId, Subscription};
 use manifold_index::Indexer;
 use moka::sync::Cache;
 use parking_lot::{Mutex, RwLock};
@@ -28,12 +27,8 @@ use crate::fetch::Fetcher;
 use crate::handle::{Access, Handle, OpenFiles, Opened};
 use crate::{Answer, Error, Settings};
 
-/// The longest name, in bytes.
-const NAME_MAX: usize = 255;
 /// How many targets of symbolic links are remembered.
 const LINKS_MAX: u64 = 4_096;
-/// How often one directory is looked at for being out of date, at most.
-const STALE_CHECK_EVERY: Duration = Duration::from_secs(1);
 /// How long the thread that passes on changes may take to notice that it is to end.
 const WATCH_EVERY: Duration = Duration::from_millis(200);
 /// How many changes are passed on at once.
@@ -49,8 +44,6 @@ pub struct Vfs {
 
 /// One version of a symbolic link.
 type LinkVersion = (EntryId, Box<[u8]>);
-/// A stored name, and what stands under it.
-type Named = (Box<[u8]>, Attributes);
 
 /// What all requests share.
 pub(crate) struct Core {
@@ -66,10 +59,10 @@ pub(crate) struct Core {
     pub(crate) windows: AtomicU64,
     /// The limit of the memory tier, in bytes.
     pub(crate) memory_for_blocks: u64,
-    directories: Directories,
-    links: Cache<LinkVersion, Arc<[u8]>>,
-    refresh: RwLock<HashMap<SourceId, Duration>>,
-    checked: Mutex<Option<(EntryId, Instant)>>,
+    pub(crate) directories: Directories,
+    pub(crate) links: Cache<LinkVersion, Arc<[u8]>>,
+    pub(crate) refresh: RwLock<HashMap<SourceId, Duration>>,
+    pub(crate) checked: Mutex<Option<(EntryId, Instant)>>,
     publisher: Publisher,
 }
 
@@ -209,6 +202,12 @@ impl Vfs {
         Answer::Ready(self.core.files.get(handle).map(drop).ok_or(Error::BadHandle))
     }
 
+    /// Tells that the kernel has taken the [`Backing::File`](crate::Backing::File) of a handle and reads it by itself, so
+    /// that no descriptor of ours is needed for it. The handle stays open; it cannot be read from any more.
+    pub fn leave_to_kernel(&self, handle: Handle) {
+        self.core.files.leave_to_kernel(handle);
+    }
+
     /// Closes a file.
     pub fn release(&self, handle: Handle) {
         self.core.release(handle);
@@ -265,158 +264,6 @@ impl Drop for Vfs {
 }
 
 impl Core {
-    /// Looks a name up in what is known. `None`: the directory was never listed, so nobody can tell.
-    fn lookup_known(self: &Arc<Self>, parent: EntryId, name: &[u8], how: NameMatch) -> Result<Option<Named>, Error> {
-        if name.len() > NAME_MAX {
-            return Err(Error::NameTooLong);
-        }
-        if name.is_empty() || name.contains(&b'/') || name.contains(&0) {
-            return Err(Error::InvalidArgument);
-        }
-        let found = match how {
-            NameMatch::Exact => self.catalog.lookup(parent, name),
-            NameMatch::Fold => self.catalog.lookup_folded(parent, name),
-        };
-        if let Some(entry) = found.map_err(Error::from_catalog)? {
-            self.refresh_behind(parent, entry.source);
-            let attributes = attributes_of(&self.catalog, &entry)?;
-            return Ok(Some((entry.name, attributes)));
-        }
-        if self.is_listed(parent)? {
-            Err(Error::NotFound)
-        } else {
-            Ok(None)
-        }
-    }
-
-    /// Tells whether a directory has been listed completely, and has it listed again behind that if it may be out of date.
-    fn is_listed(self: &Arc<Self>, id: EntryId) -> Result<bool, Error> {
-        let entry = self
-            .catalog
-            .entry(id)
-            .map_err(Error::from_catalog)?
-            .ok_or(Error::Stale)?;
-        if entry.kind != Kind::Directory {
-            return Err(Error::NotADirectory);
-        }
-        if entry.source == SourceId::LIBRARY {
-            return Ok(true);
-        }
-        let state = self.catalog.directory_state(id).map_err(Error::from_catalog)?;
-        let is_listed = state.is_some_and(|it| it.listed_ns.is_some());
-        if is_listed {
-            self.refresh_behind(id, entry.source);
-        }
-        Ok(is_listed)
-    }
-
-    /// Lists a directory now, within the deadline.
-    async fn list(self: &Arc<Self>, directory: EntryId) -> Result<(), Error> {
-        let deadline = self.settings.metadata_deadline;
-        if let Ok(listed) = tokio::time::timeout(deadline, self.indexer.list_now(directory)).await {
-            return listed.map_err(Error::from_index);
-        }
-        let path = self
-            .catalog
-            .tree_path(directory)
-            .map_err(Error::from_catalog)?
-            .unwrap_or_default();
-        let (path, after) = (path.escape_ascii(), deadline.as_secs_f32());
-        Err(Error::TimedOut(Cause::new(format!(
-            "list {path}: no answer within {after} s"
-        ))))
-    }
-
-    /// Has a directory listed again in the background if what is known of it is stale.
-    pub(crate) fn refresh_behind(&self, directory: EntryId, source: SourceId) {
-        if source == SourceId::LIBRARY {
-            return;
-        }
-        let now = Instant::now();
-        {
-            let mut checked = self.checked.lock();
-            if checked.is_some_and(|(id, at)| id == directory && now < at + STALE_CHECK_EVERY) {
-                return;
-            }
-            *checked = Some((directory, now));
-        }
-        let after = self
-            .refresh
-            .read()
-            .get(&source)
-            .copied()
-            .unwrap_or(self.settings.refresh);
-        self.indexer.refresh_directory_if_stale(directory, after);
-    }
-
-    fn attributes(&self, id: EntryId, handle: Option<Handle>) -> Result<Attributes, Error> {
-        if let Some(handle) = handle
-            && self.files.get(handle).is_none()
-        {
-            return Err(Error::BadHandle);
-        }
-        match self.catalog.entry(id).map_err(Error::from_catalog)? {
-            Some(entry) => attributes_of(&self.catalog, &entry),
-            // Replaced or removed, but open: as it was.
-            None => self.files.attributes(id).ok_or(Error::Stale),
-        }
-    }
-
-    fn read_link(self: &Arc<Self>, id: EntryId) -> Answer<Vec<u8>> {
-        let known = || -> Result<_, Error> {
-            let entry = self
-                .catalog
-                .entry(id)
-                .map_err(Error::from_catalog)?
-                .ok_or(Error::Stale)?;
-            if entry.kind != Kind::Symlink {
-                return Err(Error::InvalidArgument);
-            }
-            let details = self
-                .catalog
-                .details(id)
-                .map_err(Error::from_catalog)?
-                .ok_or(Error::Stale)?;
-            Ok((entry.source, details.version))
-        };
-        let (source, version) = match known() {
-            Ok(known) => known,
-            Err(error) => return Answer::err(error),
-        };
-        let key = (id, version);
-        if let Some(target) = self.links.get(&key) {
-            return Answer::ok(target.to_vec());
-        }
-        let core = Arc::clone(self);
-        Answer::Pending(Box::pin(async move {
-            let backend = core.indexer.backend(source);
-            let backend =
-                backend.ok_or_else(|| Error::Unreachable(Cause::new(format!("source {source} is not connected"))))?;
-            let path = core
-                .catalog
-                .object_path(id)
-                .map_err(Error::from_catalog)?
-                .ok_or(Error::Stale)?
-                .1;
-            let path = ObjectPath::from_bytes(path);
-            let deadline = core.settings.metadata_deadline;
-            match tokio::time::timeout(deadline, backend.read_link(&path)).await {
-                Err(_) => {
-                    let (name, after) = (backend.name(), deadline.as_secs_f32());
-                    Err(Error::TimedOut(Cause::new(format!(
-                        "read link {path} on {name}: no answer within {after} s"
-                    ))))
-                }
-                Ok(Err(error)) => Err(Error::from_backend(&Arc::new(error))),
-                Ok(Ok(Presence::Absent)) => Err(Error::NotFound),
-                Ok(Ok(Presence::Found(target))) => {
-                    core.links.insert(key, target.as_slice().into());
-                    Ok(target)
-                }
-            }
-        }))
-    }
-
     /// Passes on the catalog's changes, until told to stop.
     fn watch(&self, changes: &Subscription, stop: &AtomicBool) {
         let mut events = Vec::new();
@@ -457,14 +304,4 @@ impl std::fmt::Debug for Core {
             .field("settings", &self.settings)
             .finish_non_exhaustive()
     }
-}
-
-/// Makes attributes of a row; a device's number stands in the other one.
-pub(crate) fn attributes_of(catalog: &Catalog, entry: &Entry) -> Result<Attributes, Error> {
-    let attributes = Attributes::of(entry);
-    if !matches!(entry.kind, Kind::CharDevice | Kind::BlockDevice) {
-        return Ok(attributes);
-    }
-    let details = catalog.details(entry.id).map_err(Error::from_catalog)?;
-    Ok(details.map_or(attributes.clone(), |details| attributes.with(&details)))
 }

@@ -6,6 +6,8 @@
 //! - the reply path waits for no write: blocks go through a bounded queue to one thread, and are left out when it is full;
 //! - before a block is written, room has been made for it.
 
+mod search;
+
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -18,7 +20,7 @@ use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 
 use super::evict::{Occupied, Residents, Uses};
-use super::key::{DiskKey, ObjectKey, Shape, SourceTag, parse_hex};
+use super::key::{DiskKey, Shape, SourceTag};
 use super::object::{Found, HandedOut, Paths, StoredObject, remove_files};
 use crate::counters::{Tally, add};
 
@@ -260,7 +262,7 @@ impl Ledger {
 impl Shared {
     /// The writer's life.
     fn run(&self) {
-        self.search();
+        self.take_over();
         loop {
             let (shape, index, bytes) = {
                 let mut queue = self.queue.lock();
@@ -283,60 +285,17 @@ impl Shared {
         }
     }
 
-    /// Finds what earlier runs left behind, oldest first, without reading any of it.
-    fn search(&self) {
-        let mut found = Vec::new();
-        if let Err(error) = self.find(&mut found) {
-            self.report("search the cache folder", &error);
-        }
-        found.sort_unstable_by_key(|(modified, ..)| *modified);
+    /// Makes known what earlier runs left behind, oldest first, without reading any of it.
+    fn take_over(&self) {
+        let mut found = search::search(&self.root, &|error| self.report("search the cache folder", error));
+        found.sort_unstable_by_key(|it| it.modified);
         let mut ledger = self.ledger.lock();
-        for (_, key, bytes) in found {
-            let uses = self.known.lock().entry(key).or_default().clone();
-            ledger.residents.account_found(key, bytes, &uses);
+        for it in found {
+            let uses = self.known.lock().entry(it.key).or_default().clone();
+            ledger.residents.account_found(it.key, it.bytes, &uses);
         }
         self.searched.store(true, Ordering::Release);
         self.make_room(&mut ledger, 0);
-    }
-
-    fn find(&self, found: &mut Vec<(std::time::SystemTime, DiskKey, u64)>) -> io::Result<()> {
-        std::fs::create_dir_all(&self.root)?;
-        for folder in std::fs::read_dir(&self.root)? {
-            let folder = folder?;
-            let Some(source) = parse_hex(folder.file_name().as_encoded_bytes()).map(SourceTag) else {
-                continue;
-            };
-            if !folder.file_type()?.is_dir() {
-                continue;
-            }
-            for file in std::fs::read_dir(folder.path())? {
-                let name = file?.file_name();
-                let name = name.as_encoded_bytes();
-                let (map, hex) = match (name.strip_suffix(b".data"), name.strip_suffix(b".map")) {
-                    (Some(hex), _) => (false, hex),
-                    (_, Some(hex)) => (true, hex),
-                    _ => continue,
-                };
-                let Some(object) = parse_hex(hex).map(ObjectKey) else {
-                    continue;
-                };
-                let key = DiskKey { source, object };
-                let paths = Paths::new(&self.root, key);
-                let about = std::fs::symlink_metadata(&paths.data)
-                    .and_then(|data| Ok((data, std::fs::symlink_metadata(&paths.map)?)));
-                match about {
-                    Ok(_) if map => {}
-                    Ok((data, map)) => {
-                        use std::os::unix::fs::MetadataExt;
-                        let modified = data.modified().unwrap_or(std::time::SystemTime::UNIX_EPOCH);
-                        found.push((modified, key, (data.blocks() + map.blocks()) * 512));
-                    }
-                    // One without the other is of no use.
-                    Err(_) => remove_files(&paths)?,
-                }
-            }
-        }
-        Ok(())
     }
 
     fn write(&self, shape: Shape, index: u64, bytes: &Bytes) {

@@ -6,8 +6,8 @@
 //! Always true:
 //! - no lane has more requests under way than its limit;
 //! - the bytes in flight stay within the budget, but for one request that alone is larger: it goes when nothing else does;
-//! - one lane holds at most half of the budget, and the last quarter is only for readers of a lane that has nothing under way: a
-//!   source that hangs cannot take the memory that others need;
+//! - one lane holds at most three eighths of the budget, and the last quarter is only for readers of a lane that has
+//!   nothing under way: a source that hangs cannot take the memory that others need, not even for fetching ahead;
 //! - whatever can go, goes: while anything waits, something is under way.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -182,12 +182,12 @@ impl<T> Queue<T> {
         }
         let after = self.bytes + load.bytes;
         if ahead {
-            return after <= self.budget / 2 && row.bytes + load.bytes <= self.budget / 2;
+            return after <= self.budget / 8 * 5 && row.bytes + load.bytes <= self.budget / 4;
         }
         if row.running == 0 {
             return after <= self.budget;
         }
-        after <= self.budget - self.budget / 4 && row.bytes + load.bytes <= self.budget / 2
+        after <= self.budget / 4 * 3 && row.bytes + load.bytes <= self.budget / 8 * 3
     }
 }
 
@@ -231,7 +231,7 @@ mod tests {
         for _ in 0..100 {
             queue.push(Lane::Source(1), 64, READER, "hangs");
         }
-        assert_eq!(std::iter::from_fn(|| queue.start()).count(), 5);
+        assert_eq!(std::iter::from_fn(|| queue.start()).count(), 3);
         queue.push(Lane::Source(2), 64, READER, "answers");
         assert_eq!(queue.start().unwrap().request, "answers");
     }

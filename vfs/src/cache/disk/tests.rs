@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
+use crate::cache::ObjectKey;
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;

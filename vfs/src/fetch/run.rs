@@ -1,0 +1,87 @@
+//! Requests: runs of neighbouring blocks, gathered from those that are missing.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::flight::Duty;
+use super::queue::Lane;
+use super::{Abandoned, DISK_RUN_MAX, Fetcher, Object, Outcome};
+use crate::cache::BlockId;
+
+/// A request: neighbouring blocks of one object.
+pub(super) struct Run {
+    pub(super) object: Arc<Object>,
+    pub(super) first: u64,
+    pub(super) duties: Vec<Duty<BlockId, Outcome>>,
+    pub(super) abandoned: Option<Abandoned>,
+}
+
+impl Run {
+    /// Gives the length in bytes.
+    pub(super) fn len(&self) -> u64 {
+        (self.first..)
+            .take(self.duties.len())
+            .map(|index| self.object.shape.block_len(index))
+            .sum()
+    }
+
+    pub(super) fn is_abandoned(&self) -> bool {
+        self.abandoned.as_ref().is_some_and(|it| it.load(Ordering::Relaxed)) && !self.duties.iter().any(Duty::is_wanted)
+    }
+}
+
+/// Gathers neighbouring blocks into requests.
+pub(super) struct Runs {
+    object: Arc<Object>,
+    abandoned: Option<Abandoned>,
+    gathered: Vec<(Lane, Run)>,
+}
+
+impl Runs {
+    pub(super) fn new(object: &Arc<Object>, abandoned: Option<Abandoned>) -> Self {
+        Self {
+            object: Arc::clone(object),
+            abandoned,
+            gathered: Vec::new(),
+        }
+    }
+
+    pub(super) fn add(&mut self, fetcher: &Fetcher, index: u64, duty: Duty<BlockId, Outcome>, run_max: u64) {
+        let shape = self.object.shape;
+        let on_disk = fetcher.cache.may_be_on_disk(shape, index);
+        let (lane, run_max) = if on_disk {
+            (Lane::Disk, run_max.min(DISK_RUN_MAX))
+        } else {
+            (Lane::Source(self.object.source.0), run_max)
+        };
+        self.add_to(lane, index, duty, run_max);
+    }
+
+    pub(super) fn add_to(&mut self, lane: Lane, index: u64, duty: Duty<BlockId, Outcome>, run_max: u64) {
+        match self.gathered.last_mut() {
+            Some((last, run))
+                if *last == lane
+                    && run.first + run.duties.len() as u64 == index
+                    && (run.duties.len() as u64) < run_max =>
+            {
+                run.duties.push(duty);
+            }
+            _ => {
+                let (object, abandoned) = (Arc::clone(&self.object), self.abandoned.clone());
+                self.gathered.push((
+                    lane,
+                    Run {
+                        object,
+                        first: index,
+                        duties: vec![duty],
+                        abandoned,
+                    },
+                ));
+            }
+        }
+    }
+
+    pub(super) fn finish(self) -> Vec<(Lane, Run)> {
+        self.gathered
+    }
+}
