@@ -184,7 +184,7 @@ impl Indexer {
     }
 
     /// Lists a directory of its source and gives the catalog what it holds. The caller has a turn.
-    pub(crate) async fn list(&self, target: &Target) -> Result<Presence<()>, IndexError> {
+    pub(crate) async fn list(self: &Arc<Self>, target: &Target) -> Result<Presence<()>, IndexError> {
         target.may_be_listed()?;
         let listed_ns = self.clock.now_ns();
         let scan = target.source.generation();

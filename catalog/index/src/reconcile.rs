@@ -1,11 +1,14 @@
 //! From a complete listing to one change of the catalog: which of the new names are old entries that have moved.
 //!
 //! A new name whose identity the catalog knows may be a rename, a hard link, a copy, or a new object that was given
-//! the inode of a dead one. It is taken for a rename only if the object looks the same (kind, birth or else size and
-//! time) *and* the old place is known to be empty: the old entry has departed, or its directory is the one just
-//! listed, or the source says so when asked. An error proves nothing, and the child gets a new id.
+//! the inode of a dead one. It is taken for a rename only if the old place is known to be empty: the old entry has
+//! departed; or it still stands in the catalog, looks the same (kind, birth or else size and time), and its directory
+//! is the one just listed, or the source says so when asked. An error proves nothing, and the child gets a new id.
+//! A directory that is adopted is listed anew soon, so that children of a dead namesake would not stay.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt;
 use manifold_backends::{ObjectPath, Presence};
@@ -31,7 +34,7 @@ struct Question {
 impl Indexer {
     /// Gives a complete listing to the catalog. `scan` is the scan that ran when the listing began, 0 if none.
     pub(crate) async fn reconcile(
-        &self,
+        self: &Arc<Self>,
         target: &Target,
         mut children: Vec<NewChild>,
         listed_ns: i64,
@@ -56,6 +59,11 @@ impl Indexer {
                 children[child].adopt = Some(old);
             }
         }
+        let adopted: Vec<EntryId> = children
+            .iter()
+            .filter(|child| child.seen.kind == Kind::Directory)
+            .filter_map(|child| child.adopt)
+            .collect();
         let open = self.open_probe();
         self.blocking(move |catalog| {
             catalog.apply_listing(
@@ -69,7 +77,11 @@ impl Indexer {
             )?;
             Ok(())
         })
-        .await
+        .await?;
+        for directory in adopted {
+            self.refresh_directory_if_stale(directory, Duration::ZERO);
+        }
+        Ok(())
     }
 
     async fn old_place_is_empty(
@@ -126,12 +138,16 @@ fn find_renames(
         let Some(found) = catalog.find_identity(source, identity)? else {
             continue;
         };
-        if taken.contains(&found.id) || !is_same_object(catalog, found.id, child)? {
+        if taken.contains(&found.id) {
             continue;
         }
+        // What has departed has no attributes to compare any more; the catalog sees to it that the kind is the same.
         if found.departed {
             taken.insert(found.id);
             children[index].adopt = Some(found.id);
+            continue;
+        }
+        if !is_same_object(catalog, found.id, child)? {
             continue;
         }
         let Some(old) = catalog.entry(found.id)? else { continue };
@@ -147,14 +163,13 @@ fn find_renames(
             }
             continue;
         }
-        if let Some((of_source, path)) = catalog.object_path(found.id)?
-            && of_source == source
-        {
+        if let Some((_, path)) = catalog.object_path(found.id)? {
             taken.insert(found.id);
+            let old_path = ObjectPath::from_bytes(path);
             questions.push(Question {
                 child: index,
                 old: found.id,
-                old_path: ObjectPath::from_bytes(path),
+                old_path,
             });
         }
     }

@@ -300,6 +300,11 @@ impl Indexer {
                 queue.passed_over.insert(directory);
                 return Ok(());
             }
+            // It had joined a listing that was stopped for another reason than the scan's own end.
+            IndexError::Stopped if !source.cancel.is_cancelled() => {
+                queue.put_back(directory);
+                return Ok(());
+            }
             IndexError::Stopped | IndexError::NotConnected(_) | IndexError::Catalog(_) => return Err(error),
             _ => {}
         }
@@ -322,6 +327,14 @@ impl Indexer {
     /// Lists a directory when it is the scan's turn, or waits for a listing of it that is under way already.
     async fn list_behind(self: &Arc<Self>, source: &Arc<Source>, directory: EntryId) -> Outcome {
         let _turn = source.background_turn().await?;
+        // Somebody may have opened it since it was taken from the queue.
+        let state = self
+            .catalog()
+            .directory_state(directory)?
+            .ok_or(IndexError::NotFound(directory.0))?;
+        if state.listed_ns.is_some() && state.scan == source.generation() && state.failure.is_none() {
+            return Ok(());
+        }
         let mut landing = None;
         let waiter = self.flights.join_or_start(directory, |it| landing = Some(it));
         let Some(landing) = landing else {

@@ -1,0 +1,11 @@
+//! The indexer against a source that keeps its own truth and fails on cue, and against real folders.
+
+#![allow(clippy::unwrap_used, reason = "a test that meets an error there has failed")]
+
+mod library;
+mod local_folders;
+mod nothing_disappears;
+mod on_demand;
+mod renames;
+mod scans;
+mod support;
