@@ -185,7 +185,7 @@ impl Catalog {
             message: message.to_owned(),
         };
         let noted = self.store.write(When::Soon, |edit| {
-            let source = edit.source_directory(directory)?.1.source();
+            let source = edit.source_directory(directory)?.source();
             edit.mark_failed(source, directory.0, failure)
         });
         noted.map(drop)

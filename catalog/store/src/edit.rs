@@ -115,8 +115,13 @@ impl<'t> Edit<'t> {
         tree::cold(&self.entries, id)?.ok_or_else(|| Error::damaged(format!("entry {id} has lost its details")))
     }
 
-    /// Gives both rows of a directory that stands in the tree and belongs to a source.
-    pub(crate) fn source_directory(&self, id: EntryId) -> Result<(Cold, HotRow)> {
+    /// Gives the row of a directory that stands in the tree and belongs to a source.
+    pub(crate) fn source_directory(&self, id: EntryId) -> Result<HotRow> {
+        self.source_directory_with(id, &mut HashSet::new())
+    }
+
+    /// The same for many of them: `attached` gathers the directories that are known to stand in the tree.
+    pub(crate) fn source_directory_with(&self, id: EntryId, attached: &mut HashSet<u64>) -> Result<HotRow> {
         let (cold, hot) = self.node(id.0)?.ok_or(Error::NoEntry(id))?;
         if !hot.is_directory() {
             return Err(Error::NotADirectory(id));
@@ -130,10 +135,19 @@ impl<'t> Edit<'t> {
                 why,
             });
         }
-        if !self.is_attached(id.0)? {
+        let mut way = Vec::new();
+        let top = tree::climb(&self.entries, id.0, |above, _| {
+            if attached.contains(&above) {
+                return ControlFlow::Break(());
+            }
+            way.push(above);
+            ControlFlow::Continue(())
+        })?;
+        if !matches!(top, Top::Root | Top::Stopped) {
             return Err(Error::NoEntry(id));
         }
-        Ok((cold, hot))
+        attached.extend(way);
+        Ok(hot)
     }
 
     /// Tells whether an entry can be reached from the root.
@@ -263,10 +277,12 @@ impl<'t> Edit<'t> {
     }
 
     fn totals_of(&self, source: u32) -> Result<TotalsRow> {
-        match (self.totals_now.get(&source), self.totals.get(source)?) {
-            (Some(now), _) => Ok(*now),
-            (None, Some(row)) => Ok(TotalsRow::decode(row.value())?),
-            (None, None) => Ok(TotalsRow::default()),
+        if let Some(now) = self.totals_now.get(&source) {
+            return Ok(*now);
+        }
+        match self.totals.get(source)? {
+            Some(row) => Ok(TotalsRow::decode(row.value())?),
+            None => Ok(TotalsRow::default()),
         }
     }
 

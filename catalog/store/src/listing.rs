@@ -53,8 +53,7 @@ pub(crate) fn apply(
     listing: &CompleteListing,
     open: &dyn Fn(EntryId) -> bool,
 ) -> Result<()> {
-    let (_, hot) = edit.source_directory(directory)?;
-    let source = hot.source();
+    let source = edit.source_directory(directory)?.source();
     let first = edit.state(directory.0)?.listed_ns.is_none();
     let before = edit.changes.len();
     let plan = Plan::make(edit, directory.0, source, &listing.children)?;

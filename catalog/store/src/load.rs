@@ -159,9 +159,7 @@ impl BulkLoader {
             let mut batch = Batch {
                 source: source.0,
                 begun,
-                new: HashSet::new(),
-                hidden: HashSet::new(),
-                fresh: Vec::new(),
+                ..Batch::default()
             };
             for part in &mut pending {
                 batch.decide(edit, part.directory)?;
@@ -189,6 +187,7 @@ impl BulkLoader {
 }
 
 /// One transaction of the load.
+#[derive(Default)]
 struct Batch {
     source: u32,
     begun: HashMap<u64, Progress>,
@@ -196,6 +195,8 @@ struct Batch {
     new: HashSet<u64>,
     /// Directories that this batch was to bring, but found their name taken.
     hidden: HashSet<u64>,
+    /// Directories that are known to stand in the tree.
+    attached: HashSet<u64>,
     /// Part and child of all that is to be put.
     fresh: Vec<(usize, usize)>,
 }
@@ -207,8 +208,8 @@ impl Batch {
             self.begun.entry(directory).or_insert(Progress::Loading);
             return Ok(());
         }
-        let ours = match edit.source_directory(EntryId(directory)) {
-            Ok((_, hot)) => hot.source() == self.source && edit.state(directory)?.listed_ns.is_none(),
+        let ours = match edit.source_directory_with(EntryId(directory), &mut self.attached) {
+            Ok(hot) => hot.source() == self.source && edit.state(directory)?.listed_ns.is_none(),
             Err(Error::NoEntry(_) | Error::NotADirectory(_) | Error::Refused { .. }) => false,
             Err(error) => return Err(error),
         };

@@ -6,7 +6,7 @@ use redb::{CursorError, Table};
 
 use super::Edit;
 use crate::error::{Error, Result};
-use crate::format::{ChildKey, ColdView, HOT_BYTES, HotRow, TotalsRow, identity_key};
+use crate::format::{ChildKey, ColdView, HOT_BYTES, HotRow, IdentityKey, TotalsRow, identity_key};
 use crate::{EntryId, Kind, NewChild};
 
 /// An entry that is new.
@@ -29,12 +29,11 @@ impl Edit<'_> {
             return Ok(());
         }
         fresh.sort_unstable_by(|a, b| (a.parent, &a.child.name).cmp(&(b.parent, &b.child.name)));
-        let mut totals = TotalsRow::default();
-        insert_hot_rows(&mut self.children, fresh, |one| {
-            let hot = HotRow::of(one.id, source, &one.child.seen);
-            totals = totals.plus(TotalsRow::of(hot.size()));
-            hot.encode()
-        })?;
+        insert_hot_rows(&mut self.children, source, fresh)?;
+        let sizes = fresh
+            .iter()
+            .map(|one| HotRow::of(one.id, source, &one.child.seen).size());
+        let totals = sizes.fold(TotalsRow::default(), |sum, size| sum.plus(TotalsRow::of(size)));
         self.add_totals(source, totals)?;
         fresh.sort_unstable_by_key(|one| one.id);
         insert_cold_rows(&mut self.entries, fresh)?;
@@ -43,9 +42,7 @@ impl Edit<'_> {
             .filter_map(|one| Some(identity_key(source, one.child.seen.identity.as_ref()?, one.id)))
             .collect();
         identities.sort_unstable();
-        for key in &identities {
-            self.identities.insert(key, ())?;
-        }
+        insert_identities(&mut self.identities, &identities)?;
         for one in fresh
             .iter()
             .filter(|one| one.child.seen.kind == Kind::Directory && !listed(one.id))
@@ -60,8 +57,8 @@ impl Edit<'_> {
 /// belong in its gap; then it is set anew.
 fn insert_hot_rows(
     table: &mut Table<'_, &'static [u8], &'static [u8; HOT_BYTES]>,
+    source: u32,
     fresh: &[Fresh<'_>],
-    mut row: impl FnMut(&Fresh<'_>) -> [u8; HOT_BYTES],
 ) -> Result<()> {
     let mut rest = fresh;
     while let Some(first) = rest.first() {
@@ -73,7 +70,7 @@ fn insert_hot_rows(
             if index > 0 && rest[index - 1].parent == one.parent && rest[index - 1].child.name == one.child.name {
                 break;
             }
-            match cursor.insert_before(key.as_slice(), &row(one)) {
+            match cursor.insert_before(key.as_slice(), &HotRow::of(one.id, source, &one.child.seen).encode()) {
                 Ok(()) => inserted += 1,
                 Err(CursorError::UnorderedKey) => break,
                 Err(error) => return Err(error.into()),
@@ -111,6 +108,28 @@ fn insert_cold_rows(table: &mut Table<'_, u64, &'static [u8]>, fresh: &[Fresh<'_
         cursor.close()?;
         if inserted == 0 {
             return Err(Error::damaged("a new id is already taken"));
+        }
+        rest = &rest[inserted..];
+    }
+    Ok(())
+}
+
+/// Identities of neighbours are often neighbours too: inodes, and whatever a service counts up.
+fn insert_identities(table: &mut Table<'_, IdentityKey, ()>, keys: &[[u8; 28]]) -> Result<()> {
+    let mut rest = keys;
+    while let Some(first) = rest.first() {
+        let mut cursor = table.upper_bound_mut(Bound::<&[u8; 28]>::Excluded(first))?;
+        let mut inserted = 0;
+        for key in rest {
+            match cursor.insert_before(key, ()) {
+                Ok(()) => inserted += 1,
+                Err(CursorError::UnorderedKey) => break,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        cursor.close()?;
+        if inserted == 0 {
+            return Err(Error::damaged("a new entry is already in the index of identities"));
         }
         rest = &rest[inserted..];
     }

@@ -9,10 +9,12 @@ use crate::{DirectoryState, Failure};
 
 impl Edit<'_> {
     pub(crate) fn scan(&self, source: u32) -> Result<ScanRow> {
-        match (self.scans_now.get(&source), self.scans.get(source)?) {
-            (Some(now), _) => Ok(*now),
-            (None, Some(row)) => Ok(ScanRow::decode(row.value())?),
-            (None, None) => Ok(ScanRow::default()),
+        if let Some(now) = self.scans_now.get(&source) {
+            return Ok(*now);
+        }
+        match self.scans.get(source)? {
+            Some(row) => Ok(ScanRow::decode(row.value())?),
+            None => Ok(ScanRow::default()),
         }
     }
 

@@ -4,7 +4,11 @@
 #![allow(unreachable_pub, reason = "modules of one test binary")]
 #![allow(missing_docs, reason = "names of tests say what holds")]
 
+mod crashes;
+mod damage;
+mod full_disk;
 mod listings;
+mod loads;
 mod renames;
 mod sources;
 mod support;

@@ -1,0 +1,199 @@
+//! `kill -9` at any moment: what was acknowledged as durable is there, everything agrees, no id is given twice, and
+//! opening again repairs nothing.
+//!
+//! The test starts its own binary again as the child that is killed; the child says on its standard output what it has
+//! been promised.
+
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use manifold_catalog::{Catalog, EntryId, NewChild, Options};
+
+use crate::support::{Scratch, add_source, file, folder, id, listing};
+
+const CHILD: &str = "MANIFOLD_TEST_CRASH_CHILD";
+const SEED: &str = "MANIFOLD_TEST_CRASH_SEED";
+
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % bound
+    }
+}
+
+/// Not a test of its own: the life of the child, until it is killed.
+#[test]
+fn child_that_works_until_it_is_killed() {
+    let Ok(path) = std::env::var(CHILD) else { return };
+    let seed = std::env::var(SEED).unwrap();
+    let mut random = Random(seed.parse().unwrap());
+    let options = Options {
+        commit_interval: Duration::from_millis(3),
+        ..Options::default()
+    };
+    let catalog = Catalog::open(Path::new(&path), options).unwrap();
+    let source = catalog.sources().unwrap().remove(0);
+    let mut say = std::io::stdout().lock();
+    // The test harness has begun a line of its own.
+    writeln!(say, "\nready {}", catalog.repaired_on_open()).unwrap();
+    for step in 0.. {
+        let directory = EntryId(id(&catalog, "/s/work").0);
+        match random.below(6) {
+            0 => {
+                // A promise: what is synced is there for good.
+                let name = format!("promise {}", random.below(u64::MAX));
+                let mut children = kept(&catalog, directory);
+                children.push(file(&name));
+                catalog.apply_listing(directory, listing(children), &|_| false).unwrap();
+                let given = catalog.lookup(directory, name.as_bytes()).unwrap().unwrap().id;
+                catalog.sync().unwrap();
+                writeln!(say, "kept {given} {name}").unwrap();
+            }
+            1 => {
+                let load = catalog.resolve(b"/s/load").unwrap().unwrap().id;
+                let mut loader = catalog.bulk_load(source.id).unwrap();
+                let names = (0..random.below(9000)).map(|n| folder(&format!("{seed} {step} {n}")));
+                for met in loader.add(load, names.collect()).unwrap() {
+                    writeln!(say, "may {}", met.id).unwrap();
+                }
+                loader.flush().unwrap();
+            }
+            2 => {
+                let mut children = kept(&catalog, directory);
+                children.extend((0..random.below(40)).map(|n| folder(&format!("passing {seed} {step} {n}"))));
+                catalog
+                    .apply_listing(directory, listing(children), &|_| random_open(step))
+                    .unwrap();
+                for entry in catalog.children(directory, None, usize::MAX).unwrap() {
+                    writeln!(say, "seen {} {}", entry.id, String::from_utf8_lossy(&entry.name)).unwrap();
+                }
+            }
+            3 => drop(catalog.reap_departed(source.id, i64::MAX).unwrap()),
+            4 => drop(catalog.scan_begin(source.id, 1).unwrap()),
+            _ => catalog.note_failure(directory, "seeded", 1).unwrap(),
+        }
+        writeln!(say, "step").unwrap();
+    }
+}
+
+fn random_open(step: u64) -> bool {
+    step.is_multiple_of(2)
+}
+
+fn kept(catalog: &Catalog, directory: EntryId) -> Vec<NewChild> {
+    let children = catalog.children(directory, None, usize::MAX).unwrap();
+    let names = children
+        .iter()
+        .map(|entry| String::from_utf8_lossy(&entry.name).into_owned());
+    names
+        .filter(|name| name.starts_with("promise"))
+        .map(|name| file(&name))
+        .collect()
+}
+
+fn start(scratch: &Scratch, seed: u64) -> Child {
+    Command::new(std::env::current_exe().unwrap())
+        .args([
+            "crashes::child_that_works_until_it_is_killed",
+            "--exact",
+            "--nocapture",
+            "--test-threads=1",
+        ])
+        .env(CHILD, scratch.file())
+        .env(SEED, seed.to_string())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+#[test]
+fn a_killed_process_loses_nothing_that_was_promised_and_no_id_is_given_twice() {
+    let scratch = Scratch::new();
+    let catalog = scratch.open();
+    let source = add_source(&catalog, "/s");
+    catalog
+        .apply_listing(source.root, listing(vec![folder("work"), folder("load")]), &|_| false)
+        .unwrap();
+    drop(catalog);
+    let mut promised = Vec::new();
+    let mut given: HashMap<u64, String> = HashMap::new();
+    let mut random = Random(20_261_121);
+    for round in 0..24 {
+        let mut child = start(&scratch, random.below(u64::MAX));
+        let mut steps = random.below(30);
+        // Some are killed between steps, some within one, after a moment of its work.
+        let moment = random.below(200_000);
+        let mut ids = Vec::new();
+        for line in BufReader::new(child.stdout.take().unwrap()).lines() {
+            let line = line.unwrap();
+            let mut words = line.splitn(3, ' ');
+            match (words.next().unwrap_or_default(), words.next(), words.next()) {
+                ("ready", Some(repaired), _) => assert_eq!(repaired, "false", "round {round}"),
+                ("kept", Some(id), Some(name)) => promised.push((id.parse::<u64>().unwrap(), name.to_owned())),
+                ("seen", Some(id), Some(name)) => ids.push((id.parse::<u64>().unwrap(), name.to_owned())),
+                ("step", ..) if steps > 0 => steps -= 1,
+                ("step", ..) => break,
+                _ => {}
+            }
+        }
+        for _ in 0..moment {
+            std::hint::spin_loop();
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        Catalog::check(&scratch.file()).unwrap();
+        let catalog = scratch.open();
+        assert!(!catalog.repaired_on_open(), "round {round}");
+        for (id, name) in &promised {
+            let entry = catalog.resolve(format!("/s/work/{name}").as_bytes()).unwrap();
+            assert_eq!(entry.map(|entry| entry.id.0), Some(*id), "{name} in round {round}");
+        }
+        // Every name is made once only, so an id that anyone saw under two names was given twice.
+        for (id, name) in ids {
+            let before = given.entry(id).or_insert_with(|| name.clone());
+            assert_eq!(*before, name, "id {id} in round {round}");
+        }
+    }
+    assert!(
+        promised.len() > 20 && given.len() > 100,
+        "{} promises, {} ids",
+        promised.len(),
+        given.len()
+    );
+}
+
+#[test]
+fn two_processes_never_have_the_same_catalog_open() {
+    let scratch = Scratch::new();
+    let catalog = scratch.open();
+    let source = add_source(&catalog, "/s");
+    catalog
+        .apply_listing(source.root, listing(vec![folder("work"), folder("load")]), &|_| false)
+        .unwrap();
+    drop(catalog);
+    let mut child = start(&scratch, 1);
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().starts_with("ready")));
+    let before = Catalog::open(&scratch.file(), Options::default());
+    assert!(
+        matches!(before, Err(manifold_catalog::OpenError::Locked { .. })),
+        "{before:?}"
+    );
+    let checked = Catalog::check(&scratch.file());
+    assert!(
+        matches!(checked, Err(manifold_catalog::OpenError::Locked { .. })),
+        "{checked:?}"
+    );
+    child.kill().unwrap();
+    child.wait().unwrap();
+    drop(scratch.open());
+}
