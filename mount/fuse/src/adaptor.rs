@@ -22,7 +22,7 @@ use fuser::{
     ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow,
     WriteFlags,
 };
-use manifold_vfs::{Access, Cursor, DirectoryHandle, DirectoryItem, Error, Handle, NameMatch, Vfs};
+use manifold_vfs::{Access, Answer, Cursor, DirectoryHandle, DirectoryItem, Error, Handle, NameMatch, Vfs};
 
 use crate::{
     attributes::{entry_id, file_attr, file_type, inode, no_entry},
@@ -198,13 +198,26 @@ impl Filesystem for Adaptor {
         if flags.acc_mode() != OpenAccMode::O_RDONLY {
             return reply.error(Errno::EROFS);
         }
-        let shared = Arc::clone(&self.shared);
+        let (vfs, shared, runtime) = (Arc::clone(&self.vfs), Arc::clone(&self.shared), self.crossing.runtime());
+        // What the kernel has been told, or will be told is no longer so.
+        let known = match self.vfs.attributes(entry_id(ino), None) {
+            Answer::Ready(Ok(attributes)) => Some(attributes.size),
+            Answer::Ready(Err(_)) | Answer::Pending(_) => None,
+        };
         self.crossing.answer(
             ticket(request, "open", ino),
             reply,
             || self.vfs.open(entry_id(ino), Access::Read),
             move |reply, ticket, opened| match opened {
-                Ok(opened) => shared.opened(ino, opened, reply),
+                Ok(opened) if known.is_none_or(|size| size == opened.size) => shared.opened(&vfs, ino, &opened, reply),
+                // The file was found to be another than was known. The kernel cuts reads at the size that it knows, so it
+                // has to unlearn that before the first of them.
+                Ok(opened) => {
+                    let _told = runtime.spawn_blocking(move || {
+                        shared.forget_attributes(ino);
+                        shared.opened(&vfs, ino, &opened, reply);
+                    });
+                }
                 Err(error) => reply.error(ticket.failed(&error)),
             },
         );

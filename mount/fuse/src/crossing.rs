@@ -121,6 +121,11 @@ impl Crossing {
         }
     }
 
+    /// Where else work can be done.
+    pub(crate) fn runtime(&self) -> Handle {
+        self.runtime.clone()
+    }
+
     /// Runs a handler that never waits.
     pub(crate) fn now(&self, ticket: Ticket, handle: impl FnOnce()) {
         let _inline = self.in_flight.inline();

@@ -51,14 +51,19 @@ pub(crate) fn prepare(at: &Path) -> Result<PathBuf, MountError> {
         point: point.clone(),
         cause: cause.into(),
     };
-    for layer in 0.. {
-        match rustix::fs::stat(&point) {
-            Ok(status) if rustix::fs::FileType::from_raw_mode(status.st_mode).is_dir() => break,
-            Ok(_) => return Err(MountError::NotADirectory(point)),
-            Err(Errno::NOTCONN) if layer < DEAD_LAYERS_MAX => clear_dead(&point)?,
-            Err(Errno::NOENT) => return Err(MountError::Missing(point)),
-            Err(cause) => return Err(failed(cause)),
+    let mut layers = 0;
+    while is_dead(&point) {
+        if layers == DEAD_LAYERS_MAX {
+            return Err(failed(Errno::NOTCONN));
         }
+        clear_dead(&point)?;
+        layers += 1;
+    }
+    match rustix::fs::stat(&point) {
+        Ok(status) if rustix::fs::FileType::from_raw_mode(status.st_mode).is_dir() => {}
+        Ok(_) => return Err(MountError::NotADirectory(point)),
+        Err(Errno::NOENT) => return Err(MountError::Missing(point)),
+        Err(cause) => return Err(failed(cause)),
     }
     if let Some(top) = topmost(&point)?
         && top.kind == KIND
@@ -126,7 +131,7 @@ pub(crate) fn leave(point: &Path, device: Device) -> Result<Left, MountError> {
 /// point in the meantime. So the number alone does not tell ours from another's; that it is dead does.
 pub(crate) fn clear_away(point: &Path, device: Device) -> Result<bool, MountError> {
     let same_number = topmost(point)?.is_some_and(|top| top.device == device);
-    if same_number && rustix::fs::stat(point).is_err_and(|errno| errno == Errno::NOTCONN) {
+    if same_number && is_dead(point) {
         return detach(point, UnmountFlags::DETACH).map(|left| left == Left::Unmounted);
     }
     Ok(false)
@@ -187,6 +192,13 @@ fn real_path(at: &Path) -> Result<PathBuf, MountError> {
         }
         other => other.map_err(failed),
     }
+}
+
+/// Whether nobody answers for the mount at `point` any more.
+///
+/// By statfs: the kernel answers a stat out of its memory, for as long as it was allowed to believe what the dead daemon said.
+fn is_dead(point: &Path) -> bool {
+    rustix::fs::statfs(point).is_err_and(|errno| matches!(errno, Errno::NOTCONN | Errno::CONNABORTED))
 }
 
 fn clear_dead(point: &Path) -> Result<(), MountError> {

@@ -34,9 +34,9 @@ const QUEUE_MAX: usize = 16_384;
 const LOOK: Duration = Duration::from_millis(500);
 
 /// An offset before the beginning stands for the attributes alone (`fuse_reverse_inval_inode`).
-const ATTRIBUTES_ONLY: i64 = -1;
+pub(crate) const ATTRIBUTES_ONLY: i64 = -1;
 /// A length of 0 reaches to the end.
-const TO_THE_END: i64 = 0;
+pub(crate) const TO_THE_END: i64 = 0;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Notice {

@@ -105,6 +105,7 @@ pub fn mount(vfs: Arc<Vfs>, at: &Path, options: &MountOptions, runtime: Handle) 
         .map_err(failed("open a session with the kernel"))?;
     read_ahead(device, options.readahead_kib);
 
+    shared.connect(session.notifier());
     let delivery = Delivery {
         notifier: session.notifier(),
         connection: session

@@ -6,11 +6,16 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use fuser::{BackingId, FileHandle, FopenFlags, INodeNo, InitFlags, KernelConfig, ReplyOpen, Version};
-use manifold_vfs::{Backing, Opened};
+use fuser::{BackingId, FileHandle, FopenFlags, INodeNo, InitFlags, KernelConfig, Notifier, ReplyOpen, Version};
+use manifold_vfs::{Backing, Opened, Vfs};
 use rustix::{io::Errno, thread::CapabilitySet};
 
-use crate::{MountOptions, listings::Listings, modes::Modes};
+use crate::{
+    MountOptions,
+    listings::Listings,
+    modes::Modes,
+    notify::{ATTRIBUTES_ONLY, TO_THE_END},
+};
 
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -21,6 +26,7 @@ pub(crate) struct Shared {
     /// A backing file may itself lie on this many layers of stacked file systems, less one (`fuse_init_out`).
     stack_depth: u32,
     kernel: OnceLock<Version>,
+    notifier: OnceLock<Notifier>,
 }
 
 impl Shared {
@@ -31,6 +37,7 @@ impl Shared {
             passthrough: AtomicBool::new(options.passthrough && may_pass_through()),
             stack_depth: if options.sources_on_overlayfs { 2 } else { 1 },
             kernel: OnceLock::new(),
+            notifier: OnceLock::new(),
         }
     }
 
@@ -53,29 +60,40 @@ impl Shared {
     }
 
     /// Answers an open in the mode that the inode has, or gets now.
-    pub(crate) fn opened(&self, ino: INodeNo, opened: Opened, reply: ReplyOpen) {
-        let Opened {
-            handle,
-            backing,
-            keep_cache,
-            ..
-        } = opened;
-        let handle = FileHandle(handle.0);
-        let registered = self.modes.open(ino, || match &backing {
+    pub(crate) fn opened(&self, vfs: &Vfs, ino: INodeNo, opened: &Opened, reply: ReplyOpen) {
+        let registered = self.modes.open(ino, || match &opened.backing {
             Backing::File(file) if self.passthrough() => self.register(ino, file, &reply),
             Backing::File(_) | Backing::Blocks => None,
         });
-        drop(backing);
+        let handle = opened.handle;
         // There is nothing to flush, and each close would wait for the answer.
         let mut flags = FopenFlags::FOPEN_NOFLUSH;
         if let Some(registered) = registered {
+            // Thousands of files may be open, and the kernel has a reference to each.
+            vfs.leave_to_kernel(handle);
             // Without KEEP_CACHE: the kernel answers EIO if it is told to keep pages that it will not have.
-            return reply.opened_passthrough(handle, flags, &registered);
+            return reply.opened_passthrough(FileHandle(handle.0), flags, &registered);
         }
-        if keep_cache {
+        if opened.keep_cache {
             flags |= FopenFlags::FOPEN_KEEP_CACHE;
         }
-        reply.opened(handle, flags);
+        reply.opened(FileHandle(handle.0), flags);
+    }
+
+    /// Takes the attributes back that the kernel has of an inode. Not to be called from a thread that answers requests.
+    pub(crate) fn forget_attributes(&self, ino: INodeNo) {
+        let told = self
+            .notifier
+            .get()
+            .map(|notifier| notifier.inval_inode(ino, ATTRIBUTES_ONLY, TO_THE_END));
+        if let Some(Err(error)) = told {
+            tracing::warn!(ino = ino.0, %error, "the kernel could not be told of a new size");
+        }
+    }
+
+    /// Lets [`Self::forget_attributes`] work.
+    pub(crate) fn connect(&self, notifier: Notifier) {
+        self.notifier.get_or_init(|| notifier);
     }
 
     /// Hands a file to the kernel, which takes a reference of its own: our descriptor may be closed.

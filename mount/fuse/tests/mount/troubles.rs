@@ -1,0 +1,169 @@
+//! Sources that do not answer, and code that panics: each request gets its answer, and the mount lives on.
+
+use std::{
+    fs,
+    process::{Command, Stdio},
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+
+use manifold_fuse::MountOptions;
+use manifold_vfs::Settings;
+use rustix::io::Errno;
+
+use crate::{
+    library::{Library, errno, need_root, pattern},
+    script::{Cue, Script},
+};
+
+const DEADLINE: Duration = Duration::from_millis(300);
+
+fn troubled() -> (Arc<Script>, Library) {
+    let script = Script::new();
+    script.put("file", pattern(300_000));
+    script.put("other", "content");
+    let settings = Settings {
+        data_deadline: DEADLINE,
+        ..Settings::default()
+    };
+    let library = Library::over(Arc::clone(&script) as _, settings);
+    (script, library)
+}
+
+#[test]
+fn a_read_that_nobody_answers_ends_at_its_deadline() {
+    let (script, library) = troubled();
+    let mounted = library.mount(&MountOptions::default());
+    script.cue(Cue::Silent);
+    assert_eq!(errno(fs::read(mounted.path("file"))), Errno::TIMEDOUT);
+    assert_eq!(
+        fs::metadata(mounted.path("file"))
+            .expect("what was listed is known")
+            .len(),
+        300_000
+    );
+}
+
+#[test]
+fn who_waits_for_a_silent_source_holds_up_nobody_else() {
+    let script = Script::new();
+    let names = ["a", "b", "c", "d", "e", "f", "g", "h"];
+    for name in names {
+        script.put(name, pattern(300_000));
+    }
+    let settings = Settings {
+        data_deadline: Duration::from_mins(10),
+        ..Settings::default()
+    };
+    let library = Library::over(Arc::clone(&script) as _, settings);
+    let options = MountOptions {
+        threads: 1,
+        request_deadline: Duration::from_mins(10),
+        ..MountOptions::default()
+    };
+    let mounted = library.mount(&options);
+    assert_eq!(fs::read_dir(mounted.path("")).expect("it lists").count(), names.len());
+    script.cue(Cue::Silent);
+    let readers = names.map(|name| {
+        let path = mounted.path(name);
+        thread::spawn(move || fs::read(path))
+    });
+    library.runtime.block_on(script.asked());
+    // The one session thread is free: none of these waits for the readers.
+    for _ in 0..100 {
+        assert!(mounted.path("a").exists());
+        assert!(!mounted.path("missing").exists());
+        assert_eq!(fs::read_dir(mounted.root()).expect("it lists").count(), 1);
+    }
+    assert!(
+        readers.iter().all(|reader| !reader.is_finished()),
+        "the readers are still waiting"
+    );
+    script.cue(Cue::Answer);
+    for reader in readers {
+        assert!(reader.join().expect("no panic").expect("it reads") == pattern(300_000));
+    }
+}
+
+#[test]
+fn a_killed_reader_dies() {
+    let (script, library) = troubled();
+    let mounted = library.mount(&MountOptions::default());
+    script.cue(Cue::Silent);
+    let mut reader = Command::new("cat")
+        .arg(mounted.path("file"))
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("cat");
+    library.runtime.block_on(script.asked());
+    reader.kill().expect("it is ours");
+    // Returns at the deadline of the read at the latest.
+    assert!(!reader.wait().expect("it was ours").success());
+}
+
+#[test]
+fn a_panic_is_an_error_for_one_request_and_nothing_for_the_rest() {
+    let (script, library) = troubled();
+    let mounted = library.mount(&MountOptions::default());
+    for _ in 0..8 {
+        script.cue(Cue::Panic);
+        // Whoever catches it, it must not be taken for a file that is not there.
+        let refused = errno(fs::read(mounted.path("file")));
+        assert!(matches!(refused, Errno::IO | Errno::TIMEDOUT), "{refused}");
+        script.cue(Cue::Answer);
+        assert_eq!(fs::read_to_string(mounted.path("other")).expect("it reads"), "content");
+    }
+    assert!(fs::read(mounted.path("file")).expect("it reads") == pattern(300_000));
+}
+
+#[test]
+fn what_waits_when_the_runtime_ends_is_answered() {
+    let (script, library) = troubled();
+    let mounted = library.mount(&MountOptions {
+        request_deadline: Duration::from_mins(10),
+        ..MountOptions::default()
+    });
+    let path = mounted.path("file");
+    script.cue(Cue::Silent);
+    let reader = thread::spawn(move || errno(fs::read(path)));
+    library.runtime.block_on(script.asked());
+    let Library { runtime, .. } = library;
+    runtime.shutdown_background();
+    assert!(matches!(reader.join().expect("no panic"), Errno::IO | Errno::TIMEDOUT));
+}
+
+#[test]
+fn a_request_that_outlives_twice_its_deadline_ends_the_mount_and_frees_who_waits() {
+    need_root();
+    let script = Script::new();
+    script.put("file", pattern(300_000));
+    // The file system's own deadline fails to be kept.
+    let settings = Settings {
+        data_deadline: Duration::from_hours(1),
+        ..Settings::default()
+    };
+    let library = Library::over(Arc::clone(&script) as _, settings);
+    let options = MountOptions {
+        request_deadline: Duration::from_millis(200),
+        ..MountOptions::default()
+    };
+    let mounted = library.mount(&options);
+    let path = mounted.path("file");
+    script.cue(Cue::Silent);
+    let refused = errno(fs::read(path));
+    assert!(
+        matches!(refused, Errno::CONNABORTED | Errno::NOTCONN | Errno::IO),
+        "{refused}"
+    );
+    mounted.mount.wait();
+    assert!(
+        fs::read_dir(mounted.root())
+            .expect("the directory is free")
+            .next()
+            .is_none()
+    );
+    // The next mount is as good as the first.
+    script.cue(Cue::Answer);
+    assert!(fs::read(library.mount(&MountOptions::default()).path("file")).expect("it reads") == pattern(300_000));
+}
