@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::local::LocalBackend;
-use crate::{Backend, Error, ErrorKind, ObjectPath, Operation, Result, Scheme, Secrets, SourceSpec, opendal, smb};
+use crate::{
+    Backend, Error, ErrorKind, ObjectPath, Operation, Result, Scheme, Secrets, SourceSpec, opendal, sftp, smb,
+};
 
 /// What a backend may use of its source.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,9 +63,9 @@ pub async fn connect(spec: &SourceSpec, secrets: &Secrets, limits: &Limits) -> R
     match spec.scheme() {
         Scheme::Local => Ok(Arc::new(LocalBackend::connect(spec, &limits)?)),
         Scheme::Smb => smb::connect(spec, secrets, &limits).await,
+        Scheme::Sftp => sftp::connect(spec, &limits).await,
         Scheme::S3
         | Scheme::Webdav
-        | Scheme::Sftp
         | Scheme::Ftp
         | Scheme::Azblob
         | Scheme::Gcs

@@ -18,6 +18,7 @@ pub mod local;
 mod object;
 mod opendal;
 pub mod secrets;
+mod sftp;
 mod smb;
 pub mod spec;
 

@@ -39,6 +39,7 @@ macro_rules! contract {
                     listing::odd_names_survive,
                     listing::a_name_that_is_not_text_spoils_nothing,
                     listing::directories_nest_and_may_be_empty,
+                    listing::what_is_no_file_is_told_as_what_it_is,
                     listing::a_listing_and_a_look_agree,
                     listing::what_is_missing_is_absent,
                     listing::ten_thousand_names_are_all_listed,

@@ -235,10 +235,6 @@ impl Plan {
                     },
                 )
             }
-            Scheme::Sftp => {
-                sftp(&mut options)?;
-                ("sftp", Traits::SERVER)
-            }
             Scheme::Ftp => {
                 ftp(&mut options)?;
                 let traits = Traits {
@@ -281,12 +277,11 @@ impl Plan {
                     },
                 )
             }
-            Scheme::Local | Scheme::Smb => return Err("this kind of source does not go through OpenDAL".to_owned()),
+            Scheme::Local | Scheme::Smb | Scheme::Sftp => {
+                return Err("this kind of source does not go through OpenDAL".to_owned());
+            }
         };
-        if service != "sftp" || !prefix.is_empty() {
-            // Without a folder, SFTP begins in the user's home.
-            options.set("root", "/");
-        }
+        options.set("root", "/");
         Ok(Self {
             service,
             options: options.list,
@@ -362,17 +357,6 @@ fn webdav(options: &mut Options<'_>) -> Result<(), String> {
     }
     options.secret("password");
     options.secret("token");
-    Ok(())
-}
-
-fn sftp(options: &mut Options<'_>) -> Result<(), String> {
-    let endpoint = options.server("ssh")?;
-    options.set("endpoint", endpoint);
-    if let Some(user) = options.spec.user() {
-        options.set("user", user);
-    }
-    options.setting("key", "key");
-    options.setting("known_hosts", "known_hosts_strategy");
     Ok(())
 }
 

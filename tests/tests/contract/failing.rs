@@ -46,12 +46,12 @@ fn refused<T>(what: &str, answer: Result<Presence<T>>) -> Error {
 }
 
 pub(crate) async fn wrong_credentials_are_named(subject: &Subject) {
-    let Some((key, value)) = subject.traits.wrong_secret else {
+    let Some((answer, value)) = within(subject.connect_as_stranger()).await else {
         return;
     };
     subject.put("secret/file", b"secret");
     let path = ObjectPath::from_bytes("secret/file");
-    match within(subject.connect_with(key, value)).await {
+    match answer {
         Err(error) => assert_eq!(error.kind(), ErrorKind::CredentialsRefused, "{error}"),
         Ok(backend) => {
             for (what, error) in every_way(&*backend, &path).await {

@@ -1,11 +1,16 @@
 //! Listings and looks.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
+use std::fs::{self, Permissions};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::process::Command;
 use std::thread;
 
 use manifold_backends::{ErrorKind, Kind, ObjectPath, Presence};
 
-use crate::subject::{Subject, told, within};
+use crate::subject::{Subject, found, told, within};
 
 /// Threads that fill a server.
 const HANDS: usize = 8;
@@ -151,6 +156,54 @@ pub(crate) async fn directories_nest_and_may_be_empty(subject: &Subject) {
         assert_eq!(subject.list(b"nest/empty").await, []);
         assert_eq!(subject.stat(b"nest/empty").await.kind, Kind::Directory);
     }
+}
+
+pub(crate) async fn what_is_no_file_is_told_as_what_it_is(subject: &Subject) {
+    if !subject.traits.file_types {
+        return;
+    }
+    subject.put("types/file", b"target");
+    let place = |name: &str| subject.server.file(format!("types/{name}").as_bytes());
+    fs::set_permissions(place("file"), Permissions::from_mode(0o640)).expect("set the mode");
+    symlink("file", place("link")).expect("make a link");
+    symlink(OsStr::from_bytes(b"nowhere \xff"), place("dangling")).expect("make a link");
+    symlink(".", place("loop")).expect("make a link");
+    let made = Command::new("mkfifo")
+        .arg(place("fifo"))
+        .status()
+        .expect("start mkfifo");
+    assert!(made.success());
+    let kinds: BTreeMap<Vec<u8>, Kind> = subject
+        .list(b"types")
+        .await
+        .into_iter()
+        .map(|child| (child.name, child.metadata.kind))
+        .collect();
+    let expected = [
+        ("dangling", Kind::Symlink),
+        ("fifo", Kind::Fifo),
+        ("file", Kind::File),
+        ("link", Kind::Symlink),
+        ("loop", Kind::Symlink),
+    ];
+    assert_eq!(
+        kinds,
+        expected.map(|(name, kind)| (name.as_bytes().to_vec(), kind)).into()
+    );
+    assert_eq!(subject.stat(b"types/file").await.mode, Some(0o640));
+    for (name, target) in [("link", &b"file"[..]), ("dangling", b"nowhere \xff"), ("loop", b".")] {
+        let path = ObjectPath::from_bytes("types").join(name.as_bytes());
+        assert_eq!(
+            found(within(subject.backend.read_link(&path)).await, name),
+            target,
+            "{name}"
+        );
+    }
+    // A FIFO that is opened blocks a server for good.
+    let fifo = subject.stat(b"types/fifo").await;
+    let path = ObjectPath::from_bytes("types/fifo");
+    assert!(within(subject.backend.read(&path, &fifo.version, 0..1)).await.is_err());
+    assert_eq!(subject.read(b"types/file", 0..6).await, b"target");
 }
 
 pub(crate) async fn a_listing_and_a_look_agree(subject: &Subject) {

@@ -20,10 +20,13 @@ pub(crate) struct Subject {
     pub(crate) server: Arc<dyn Server>,
     pub(crate) backend: Arc<dyn Backend>,
     pub(crate) traits: Traits,
+    /// A setting that makes the server refuse whoever comes with it.
+    strange: Option<(&'static str, String)>,
 }
 
 /// What a server or its protocol can do, where that is not the same for all.
 #[derive(Clone, Copy)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own about a server")]
 pub(crate) struct Traits {
     /// Names that the server, or the way to it, cannot hold.
     pub(crate) impossible: &'static [&'static [u8]],
@@ -33,6 +36,8 @@ pub(crate) struct Traits {
     pub(crate) sparse: bool,
     /// Whether it holds names that are not UTF-8, as plain files.
     pub(crate) raw_names: bool,
+    /// Whether it tells links, FIFOs and modes.
+    pub(crate) file_types: bool,
     /// A secret that is wrong, and its key; `None` if the server asks for none.
     pub(crate) wrong_secret: Option<(&'static str, &'static str)>,
     /// What comes after the URI's authority or container to name a folder that is not there.
@@ -54,6 +59,7 @@ impl Traits {
         empty_directories: true,
         sparse: true,
         raw_names: true,
+        file_types: false,
         wrong_secret: None,
         missing_source: MissingSource::Folder,
     };
@@ -68,7 +74,11 @@ impl Traits {
 
 impl Subject {
     pub(crate) async fn local() -> Self {
-        Self::new("a local folder", Folder::start(), Traits::SERVER).await
+        let traits = Traits {
+            file_types: true,
+            ..Traits::SERVER
+        };
+        Self::new("a local folder", Folder::start(), traits).await
     }
 
     pub(crate) async fn s3() -> Self {
@@ -100,12 +110,16 @@ impl Subject {
     }
 
     pub(crate) async fn sftp() -> Self {
-        // OpenDAL's listing breaks off at a name that is not UTF-8.
+        let server = Sshd::start();
+        let strange = Some(("key", server.strange_key().display().to_string()));
         let traits = Traits {
-            raw_names: false,
+            file_types: true,
             ..Traits::SERVER
         };
-        Self::new("SFTP", Sshd::start(), traits).await
+        Self {
+            strange,
+            ..Self::new("SFTP", server, traits).await
+        }
     }
 
     pub(crate) async fn ftp() -> Self {
@@ -149,6 +163,7 @@ impl Subject {
             server,
             backend,
             traits,
+            strange: None,
         }
     }
 
@@ -156,11 +171,22 @@ impl Subject {
         self.name
     }
 
-    /// Connects to the same server with another secret.
-    pub(crate) async fn connect_with(&self, key: &str, value: &str) -> Result<Arc<dyn Backend>> {
-        let mut secrets = self.server.secrets();
-        secrets.insert(key.to_owned(), value.to_owned());
-        connect_to(&self.server.uri(), &self.server.settings(), &secrets).await
+    /// Connects to the same server as someone whom it refuses, and gives what must not be told with it; `None` if it
+    /// refuses nobody.
+    pub(crate) async fn connect_as_stranger(&self) -> Option<(Result<Arc<dyn Backend>>, &str)> {
+        let (mut settings, mut secrets) = (self.server.settings(), self.server.secrets());
+        let never_told = match (&self.strange, self.traits.wrong_secret) {
+            (Some((key, value)), _) => {
+                settings.insert((*key).to_owned(), value.clone());
+                "PRIVATE KEY"
+            }
+            (None, Some((key, value))) => {
+                secrets.insert(key.to_owned(), value.to_owned());
+                value
+            }
+            (None, None) => return None,
+        };
+        Some((connect_to(&self.server.uri(), &settings, &secrets).await, never_told))
     }
 
     /// Connects to the same server under another URI.

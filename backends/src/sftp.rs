@@ -1,0 +1,560 @@
+//! SFTP servers, through the machine's own `ssh` and a client of protocol version 3 of our own.
+//!
+//! `ssh` brings the user's keys, agent, known hosts and configuration; what runs over it is
+//! draft-ietf-secsh-filexfer-02, the version that every server speaks. `OpenDAL`'s service is not used: its listing
+//! breaks off at a name that is not UTF-8, follows links in circles, and makes the root folder where it is missing.
+//!
+//! Always true here:
+//! - names are the server's bytes, and links are links;
+//! - only a regular file is ever opened: a FIFO would block the server's process for good;
+//! - bytes are given only after the open file was looked at once more, after they had come;
+//! - an exchange that its caller gives up on costs the session nothing, and leaves no file open on the server.
+
+mod attributes;
+mod session;
+mod wire;
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use futures::{StreamExt, TryStreamExt, stream};
+use tokio::sync::{Mutex, Semaphore};
+
+use self::session::{Answer, Fault, Handle, Session, SshCommand};
+use self::wire::{Reply, Request, Status};
+use crate::{
+    Backend, Capabilities, Child, Error, ErrorKind, Kind, Limits, Listing, Metadata, ObjectPath, Operation, Presence,
+    Result, SourceSpec, Version,
+};
+
+/// Children in one batch of a listing.
+const BATCH: usize = 1_000;
+/// Bytes asked for at once; servers may give less.
+const PIECE: u64 = 128 * 1024;
+/// Pieces of one read that are under way at once.
+const PIECES: usize = 16;
+/// Files that are kept open between reads.
+const OPEN_MAX: usize = 32;
+
+/// Builds the backend. The connection is made by the first question.
+#[expect(clippy::unused_async, reason = "every kind of source is connected in the same way")]
+pub(crate) async fn connect(spec: &SourceSpec, limits: &Limits) -> Result<Arc<dyn Backend>> {
+    let command = SshCommand::of(spec, limits).map_err(|why| {
+        Error::new(
+            ErrorKind::Settings,
+            Operation::Connect,
+            spec.name(),
+            ObjectPath::root(),
+            why,
+        )
+    })?;
+    let concurrency = limits.concurrency.or_else(|| spec.concurrency()).unwrap_or(16).max(1);
+    let block_size = limits.block_size.or_else(|| spec.block_size()).unwrap_or(1 << 20);
+    Ok(Arc::new(SftpBackend(Arc::new(Server {
+        name: spec.name().to_owned(),
+        root: spec.prefix().clone(),
+        capabilities: Capabilities {
+            block_size,
+            read_size_max: block_size.max(4 << 20),
+            concurrency,
+            posix_attributes: true,
+            identities: false,
+            implicit_directories: false,
+        },
+        command,
+        connect_patience: limits.connect_timeout + limits.request_timeout,
+        patience: limits.request_timeout,
+        slots: Semaphore::new(concurrency as usize),
+        session: Mutex::new(None),
+        open: parking_lot::Mutex::new(Vec::new()),
+    }))))
+}
+
+struct SftpBackend(Arc<Server>);
+
+impl fmt::Debug for SftpBackend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SftpBackend")
+            .field("name", &self.0.name)
+            .finish_non_exhaustive()
+    }
+}
+
+struct Server {
+    name: String,
+    /// The source's root: beneath the server's, or the user's home if empty.
+    root: ObjectPath,
+    capabilities: Capabilities,
+    command: SshCommand,
+    connect_patience: Duration,
+    patience: Duration,
+    slots: Semaphore,
+    /// The session in use; replaced when it is found dead.
+    session: Mutex<Option<Arc<Session>>>,
+    /// Files kept open, the last used at the end.
+    open: parking_lot::Mutex<Vec<(ObjectPath, Version, Arc<Handle>)>>,
+}
+
+#[async_trait]
+impl Backend for SftpBackend {
+    fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    fn capabilities(&self) -> &Capabilities {
+        &self.0.capabilities
+    }
+
+    async fn check(&self) -> Result<()> {
+        let _slot = self.0.slot().await;
+        self.0.check(Operation::Connect).await
+    }
+
+    async fn stat(&self, path: &ObjectPath) -> Result<Presence<Metadata>> {
+        let _slot = self.0.slot().await;
+        self.0.stat(Operation::Stat, path).await
+    }
+
+    async fn list(&self, directory: &ObjectPath) -> Result<Presence<Listing>> {
+        self.0.clone().list(directory).await
+    }
+
+    async fn read(&self, path: &ObjectPath, version: &Version, range: Range<u64>) -> Result<Presence<Bytes>> {
+        let _slot = self.0.slot().await;
+        self.0.read(path, version, range).await
+    }
+
+    async fn read_link(&self, path: &ObjectPath) -> Result<Presence<Vec<u8>>> {
+        let _slot = self.0.slot().await;
+        let request = Request::ReadLink(self.0.raw(Operation::ReadLink, path)?);
+        match self.0.ask(Operation::ReadLink, path, &request).await? {
+            Presence::Absent => self.0.missing(Operation::ReadLink).await,
+            Presence::Found(Reply::Names(names)) if names.len() == 1 => Ok(Presence::Found(
+                names.into_iter().next().map(|entry| entry.name).unwrap_or_default(),
+            )),
+            Presence::Found(_) => Err(self.0.nonsense(Operation::ReadLink, path)),
+        }
+    }
+}
+
+impl Server {
+    fn error(&self, kind: ErrorKind, operation: Operation, path: &ObjectPath, why: impl Into<String>) -> Error {
+        Error::new(kind, operation, self.name.as_str(), path.clone(), why.into())
+    }
+
+    fn nonsense(&self, operation: Operation, path: &ObjectPath) -> Error {
+        self.error(
+            ErrorKind::Nonsense,
+            operation,
+            path,
+            "the server's answer does not fit the question",
+        )
+    }
+
+    async fn slot(&self) -> tokio::sync::SemaphorePermit<'_> {
+        self.slots
+            .acquire()
+            .await
+            .expect("invariant: the semaphore is never closed")
+    }
+
+    /// Writes a path as the server takes it.
+    fn raw(&self, operation: Operation, path: &ObjectPath) -> Result<Vec<u8>> {
+        let bytes = path.as_bytes();
+        let bad = |part: &[u8]| matches!(part, b"" | b"." | b"..") || part.contains(&0);
+        if !path.is_root() && bytes.split(|byte| *byte == b'/').any(bad) {
+            return Err(self.error(
+                ErrorKind::BadPath,
+                operation,
+                path,
+                "a part is empty, `.` or `..`, or holds a NUL",
+            ));
+        }
+        let mut raw = Vec::with_capacity(self.root.as_bytes().len() + bytes.len() + 2);
+        if self.root.is_root() {
+            raw.push(b'.');
+        } else {
+            raw.push(b'/');
+            raw.extend_from_slice(self.root.as_bytes());
+        }
+        if !path.is_root() {
+            raw.push(b'/');
+            raw.extend_from_slice(bytes);
+        }
+        Ok(raw)
+    }
+
+    /// Gives the session, making one if there is none that lives. Whether it is new.
+    async fn session(&self, operation: Operation, path: &ObjectPath) -> Result<(Arc<Session>, bool)> {
+        let mut current = self.session.lock().await;
+        if let Some(session) = current.as_ref().filter(|session| session.lives()) {
+            return Ok((session.clone(), false));
+        }
+        self.open.lock().clear();
+        let made = tokio::time::timeout(self.connect_patience, Session::connect(&self.command)).await;
+        match made {
+            Ok(Ok(session)) => {
+                *current = Some(session.clone());
+                Ok((session, true))
+            }
+            Ok(Err(fault)) => Err(self.fault(operation, path, fault)),
+            Err(_elapsed) => {
+                let why = format!("no connection within {} s", self.connect_patience.as_secs_f32());
+                Err(self.error(ErrorKind::TimedOut, operation, path, why))
+            }
+        }
+    }
+
+    fn fault(&self, operation: Operation, path: &ObjectPath, fault: Fault) -> Error {
+        self.error(fault.kind, operation, path, fault.why)
+    }
+
+    /// Puts one question to the server. A session that died since it was last used is replaced once.
+    async fn ask(&self, operation: Operation, path: &ObjectPath, request: &Request) -> Result<Presence<Reply>> {
+        loop {
+            let (session, new) = self.session(operation, path).await?;
+            match self.ask_on(&session, operation, path, request).await {
+                Err(error) if error.kind() == ErrorKind::Unreachable && !new && !session.lives() => {}
+                answer => return answer,
+            }
+        }
+    }
+
+    async fn ask_on(
+        &self,
+        session: &Session,
+        operation: Operation,
+        path: &ObjectPath,
+        request: &Request,
+    ) -> Result<Presence<Reply>> {
+        Ok(match self.answer(session, operation, path, request).await? {
+            Presence::Found((reply, _)) => Presence::Found(reply),
+            Presence::Absent => Presence::Absent,
+        })
+    }
+
+    /// Puts one question to the server over this session, and sorts out the refusals.
+    async fn answer(
+        &self,
+        session: &Session,
+        operation: Operation,
+        path: &ObjectPath,
+        request: &Request,
+    ) -> Result<Presence<Answer>> {
+        let Ok(answer) = tokio::time::timeout(self.patience, session.exchange(request)).await else {
+            let why = format!("no answer within {} s", self.patience.as_secs_f32());
+            return Err(self.error(ErrorKind::TimedOut, operation, path, why));
+        };
+        let (kind, why) = match answer.map_err(|fault| self.fault(operation, path, fault))? {
+            (Reply::Status(Status::NoSuchFile, _), _) => return Ok(Presence::Absent),
+            (Reply::Status(Status::PermissionDenied, why), _) => (ErrorKind::PermissionDenied, why),
+            (Reply::Status(Status::BadMessage, why), _) => (ErrorKind::BadPath, why),
+            (Reply::Status(Status::Unsupported, why), _) => (ErrorKind::Unsupported, why),
+            (Reply::Status(Status::ConnectionLost, why), _) => (ErrorKind::Unreachable, why),
+            (Reply::Status(Status::Failure | Status::Other(_), why), _) => (ErrorKind::Other, why),
+            answer => return Ok(Presence::Found(answer)),
+        };
+        Err(self.error(kind, operation, path, format!("the server says: {why}")))
+    }
+
+    /// Makes sure that the source's root is there, and a folder.
+    async fn check(&self, operation: Operation) -> Result<()> {
+        let root = ObjectPath::root();
+        match self
+            .ask(operation, &root, &Request::Stat(self.raw(operation, &root)?))
+            .await?
+        {
+            Presence::Absent => Err(self.error(
+                ErrorKind::NoSuchSource,
+                operation,
+                &root,
+                "the server answers, but has no such folder",
+            )),
+            Presence::Found(Reply::Attributes(seen)) => match seen.metadata() {
+                Some(Metadata {
+                    kind: Kind::Directory, ..
+                }) => Ok(()),
+                Some(_) => Err(self.error(ErrorKind::NotADirectory, operation, &root, "not a folder")),
+                None => Err(self.nonsense(operation, &root)),
+            },
+            Presence::Found(_) => Err(self.nonsense(operation, &root)),
+        }
+    }
+
+    /// Turns "not found" into absence, once the root is known to be there.
+    async fn missing<T>(&self, operation: Operation) -> Result<Presence<T>> {
+        self.check(operation).await?;
+        Ok(Presence::Absent)
+    }
+
+    async fn stat(&self, operation: Operation, path: &ObjectPath) -> Result<Presence<Metadata>> {
+        let raw = self.raw(operation, path)?;
+        // The root may be reached through a link; nothing beneath it is.
+        let request = if path.is_root() {
+            Request::Stat(raw)
+        } else {
+            Request::Lstat(raw)
+        };
+        match self.ask(operation, path, &request).await? {
+            Presence::Found(Reply::Attributes(seen)) => match seen.metadata() {
+                Some(metadata) => Ok(Presence::Found(metadata)),
+                None => Err(self.nonsense(operation, path)),
+            },
+            Presence::Found(_) => Err(self.nonsense(operation, path)),
+            Presence::Absent if path.is_root() => Err(self.error(
+                ErrorKind::NoSuchSource,
+                operation,
+                path,
+                "the server answers, but has no such folder",
+            )),
+            Presence::Absent => self.missing(operation).await,
+        }
+    }
+
+    async fn list(self: Arc<Self>, directory: &ObjectPath) -> Result<Presence<Listing>> {
+        let _slot = self.slot().await;
+        let request = Request::OpenDirectory(self.raw(Operation::List, directory)?);
+        let handle = match self.open(Operation::List, directory, &request).await {
+            Ok(Presence::Found(handle)) => handle,
+            // Servers say the same of what is missing and of what is no directory.
+            Ok(Presence::Absent) => {
+                return match self.stat(Operation::List, directory).await? {
+                    Presence::Absent => Ok(Presence::Absent),
+                    Presence::Found(Metadata {
+                        kind: Kind::Directory, ..
+                    }) => Err(self.nonsense(Operation::List, directory)),
+                    Presence::Found(_) => Err(self.not_a_directory(directory)),
+                };
+            }
+            Err(error) => return Err(self.why_not_listed(directory, error).await),
+        };
+        let walk = Walk {
+            server: self.clone(),
+            handle,
+            directory: directory.clone(),
+        };
+        let Some((first, rest)) = walk.next_batch().await? else {
+            return Ok(Presence::Found(stream::empty().boxed()));
+        };
+        let rest = stream::try_unfold(rest, |walk| async {
+            let Some(walk) = walk else { return Ok(None) };
+            let server = walk.server.clone();
+            let _slot = server.slot().await;
+            walk.next_batch().await
+        });
+        Ok(Presence::Found(stream::once(async { Ok(first) }).chain(rest).boxed()))
+    }
+
+    /// Tells a file from a directory that could not be opened; servers say "failure" of both.
+    async fn why_not_listed(&self, directory: &ObjectPath, error: Error) -> Error {
+        if error.kind() != ErrorKind::Other {
+            return error;
+        }
+        match self.stat(Operation::List, directory).await {
+            Ok(Presence::Found(metadata)) if metadata.kind != Kind::Directory => self.not_a_directory(directory),
+            _ => error,
+        }
+    }
+
+    fn not_a_directory(&self, path: &ObjectPath) -> Error {
+        self.error(ErrorKind::NotADirectory, Operation::List, path, "not a directory")
+    }
+
+    /// Opens a file or directory.
+    async fn open(&self, operation: Operation, path: &ObjectPath, request: &Request) -> Result<Presence<Handle>> {
+        loop {
+            let (session, new) = self.session(operation, path).await?;
+            match self.answer(&session, operation, path, request).await {
+                Ok(Presence::Found((_, Some(handle)))) => return Ok(Presence::Found(handle)),
+                Ok(Presence::Found(_)) => return Err(self.nonsense(operation, path)),
+                Ok(Presence::Absent) => return Ok(Presence::Absent),
+                Err(error) if error.kind() == ErrorKind::Unreachable && !new && !session.lives() => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn read(&self, path: &ObjectPath, version: &Version, range: Range<u64>) -> Result<Presence<Bytes>> {
+        let kept = self.kept_open(path, version);
+        let known = kept.is_some();
+        match self.read_once(path, version, &range, kept).await {
+            // The session that the open file belonged to has died: open it anew.
+            Err(error) if known && error.kind() == ErrorKind::Unreachable => {
+                self.read_once(path, version, &range, None).await
+            }
+            answer => answer,
+        }
+    }
+
+    async fn read_once(
+        &self,
+        path: &ObjectPath,
+        version: &Version,
+        range: &Range<u64>,
+        kept: Option<Arc<Handle>>,
+    ) -> Result<Presence<Bytes>> {
+        let handle = match kept {
+            Some(handle) => handle,
+            None => match self.open_file(path, version).await? {
+                Presence::Found(handle) => Arc::new(handle),
+                Presence::Absent => return Ok(Presence::Absent),
+            },
+        };
+        let fetched = self.fetch(path, &handle, range).await;
+        if matches!(&fetched, Err(error) if !matches!(error.kind(), ErrorKind::Nonsense | ErrorKind::Other)) {
+            return fetched.map(Presence::Found);
+        }
+        // Bytes, or too few of them, mean something only if the file is still what it was.
+        let request = Request::Fstat(handle.raw().to_vec());
+        match self.ask_on(handle.session(), Operation::Read, path, &request).await? {
+            Presence::Found(Reply::Attributes(seen)) => {
+                if seen.metadata().is_none_or(|metadata| metadata.version != *version) {
+                    return Err(self.changed(path));
+                }
+            }
+            Presence::Found(_) => return Err(self.nonsense(Operation::Read, path)),
+            Presence::Absent => return Err(self.changed(path)),
+        }
+        let bytes = fetched?;
+        self.keep_open(path, version, handle);
+        Ok(Presence::Found(bytes))
+    }
+
+    fn changed(&self, path: &ObjectPath) -> Error {
+        let why = "the file has changed since it was last looked at";
+        self.error(ErrorKind::VersionChanged, Operation::Read, path, why)
+    }
+
+    /// Opens a regular file in the version that is asked for.
+    async fn open_file(&self, path: &ObjectPath, version: &Version) -> Result<Presence<Handle>> {
+        match self.stat(Operation::Read, path).await? {
+            Presence::Absent => return Ok(Presence::Absent),
+            Presence::Found(metadata) => match metadata.kind {
+                Kind::File if metadata.version == *version => {}
+                Kind::Directory => {
+                    return Err(self.error(
+                        ErrorKind::IsADirectory,
+                        Operation::Read,
+                        path,
+                        "a directory stands there",
+                    ));
+                }
+                _ => return Err(self.changed(path)),
+            },
+        }
+        let request = Request::OpenFile(self.raw(Operation::Read, path)?);
+        self.open(Operation::Read, path, &request).await
+    }
+
+    /// Fetches a range in pieces, several at once.
+    async fn fetch(&self, path: &ObjectPath, handle: &Handle, range: &Range<u64>) -> Result<Bytes> {
+        let starts = (0..)
+            .map(|index| range.start + index * PIECE)
+            .take_while(|start| *start < range.end);
+        let pieces = starts.map(|start| self.piece(path, handle, start..range.end.min(start + PIECE)));
+        let mut bytes = BytesMut::with_capacity(usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(0));
+        let mut pieces = stream::iter(pieces).buffered(PIECES);
+        while let Some(piece) = pieces.try_next().await? {
+            bytes.extend_from_slice(&piece);
+        }
+        Ok(bytes.freeze())
+    }
+
+    /// Fetches one piece, asking again for what the server left out.
+    async fn piece(&self, path: &ObjectPath, handle: &Handle, range: Range<u64>) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        let mut at = range.start;
+        while at < range.end {
+            let request = Request::Read {
+                handle: handle.raw().to_vec(),
+                offset: at,
+                length: (range.end - at) as u32,
+            };
+            match self.ask_on(handle.session(), Operation::Read, path, &request).await? {
+                Presence::Found(Reply::Data(data)) if !data.is_empty() && data.len() as u64 <= range.end - at => {
+                    at += data.len() as u64;
+                    if bytes.is_empty() {
+                        bytes = data;
+                    } else {
+                        bytes.extend_from_slice(&data);
+                    }
+                }
+                Presence::Found(Reply::Status(Status::EndOfFile, _)) => {
+                    let why = "the file ends before the range that was asked for";
+                    return Err(self.error(ErrorKind::Nonsense, Operation::Read, path, why));
+                }
+                _ => return Err(self.nonsense(Operation::Read, path)),
+            }
+        }
+        Ok(bytes)
+    }
+
+    fn kept_open(&self, path: &ObjectPath, version: &Version) -> Option<Arc<Handle>> {
+        let mut open = self.open.lock();
+        let at = open.iter().position(|(known, of, _)| known == path && of == version)?;
+        let entry = open.remove(at);
+        let handle = entry.2.clone();
+        if !handle.session().lives() {
+            return None;
+        }
+        open.push(entry);
+        Some(handle)
+    }
+
+    fn keep_open(&self, path: &ObjectPath, version: &Version, handle: Arc<Handle>) {
+        let mut open = self.open.lock();
+        open.retain(|(known, _, _)| known != path);
+        if open.len() >= OPEN_MAX {
+            open.remove(0);
+        }
+        open.push((path.clone(), version.clone(), handle));
+    }
+}
+
+/// A listing under way.
+struct Walk {
+    server: Arc<Server>,
+    handle: Handle,
+    directory: ObjectPath,
+}
+
+impl Walk {
+    /// Gathers the next batch; `None` beside it where it was the last. The caller holds a slot.
+    async fn next_batch(self) -> Result<Option<(Vec<Child>, Option<Self>)>> {
+        let mut children = Vec::new();
+        loop {
+            let request = Request::ReadDirectory(self.handle.raw().to_vec());
+            match self
+                .server
+                .ask_on(self.handle.session(), Operation::List, &self.directory, &request)
+                .await?
+            {
+                Presence::Found(Reply::Names(names)) if !names.is_empty() => {
+                    for entry in names {
+                        if matches!(entry.name.as_slice(), b"." | b"..") {
+                            continue;
+                        }
+                        let Some(metadata) = entry.attributes.metadata() else {
+                            return Err(self.server.nonsense(Operation::List, &self.directory));
+                        };
+                        children.push(Child {
+                            name: entry.name,
+                            metadata,
+                        });
+                    }
+                    if children.len() >= BATCH {
+                        return Ok(Some((children, Some(self))));
+                    }
+                }
+                Presence::Found(Reply::Status(Status::EndOfFile, _)) => {
+                    return Ok((!children.is_empty()).then_some((children, None)));
+                }
+                _ => return Err(self.server.nonsense(Operation::List, &self.directory)),
+            }
+        }
+    }
+}
