@@ -93,6 +93,7 @@ impl OpenLibrary {
         .await?;
         if self.keeps_connections() {
             self.connections.keep(&record);
+            self.connections.tried_once().await;
         }
         Ok(record)
     }

@@ -12,7 +12,7 @@ use manifold_catalog::{SourceId, SourceRecord};
 use manifold_index::Indexer;
 use manifold_vfs::Vfs;
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
@@ -26,6 +26,8 @@ const PAUSE_FIRST: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_mins(1);
 /// How long a source may take to say how it is, when somebody waits for the answer.
 const LOOK_PATIENCE: Duration = Duration::from_secs(3);
+/// How long the first try of all sources is waited for. Connecting asks most kinds for nothing, so it is over at once.
+const FIRST_TRY_PATIENCE: Duration = Duration::from_secs(5);
 /// A word about a source counts as true for that long.
 const LOOK_AGE_MAX: Duration = Duration::from_secs(5);
 /// A remote source whose last scan ended longer ago than this is scanned again when it is connected. What is opened in the
@@ -66,6 +68,8 @@ struct Connection {
     looked: Option<Instant>,
     /// Ends the pause between two tries.
     hurry: Arc<Notify>,
+    /// Whether the first try is over.
+    tried: watch::Receiver<bool>,
     task: Option<JoinHandle<()>>,
 }
 
@@ -82,20 +86,39 @@ impl Connections {
         })
     }
 
-    /// Keeps a source connected from now on, trying for as long as it takes, and has it scanned.
+    /// Keeps a source connected from now on, trying for as long as it takes, and has it scanned. One that is kept already
+    /// stays as it is.
     pub(crate) fn keep(self: &Arc<Self>, record: &SourceRecord) {
+        let mut sources = self.sources.lock();
+        if sources.contains_key(&record.id) {
+            return;
+        }
         let hurry = Arc::new(Notify::new());
-        let task = tokio::spawn(Arc::clone(self).connect_for_good(record.clone(), Arc::clone(&hurry)));
+        let tried = watch::Sender::new(false);
+        let told = tried.subscribe();
+        let task = tokio::spawn(Arc::clone(self).connect_for_good(record.clone(), Arc::clone(&hurry), tried));
         let connection = Connection {
             name: record.name.clone(),
             health: Health::Connecting,
             looked: None,
             hurry,
+            tried: told,
             task: Some(task),
         };
-        if let Some(Connection { task: Some(before), .. }) = self.sources.lock().insert(record.id, connection) {
-            before.abort();
-        }
+        sources.insert(record.id, connection);
+    }
+
+    /// Waits until each source that is kept has been tried once, but not for long. Whoever looks into the mount before that
+    /// would be told that it cannot be reached.
+    pub(crate) async fn tried_once(&self) {
+        let waits: Vec<_> = self.sources.lock().values().map(|it| it.tried.clone()).collect();
+        let all = async {
+            for mut tried in waits {
+                // An error means that its task has ended, which is as good.
+                let _tried_or_over = tried.wait_for(|tried| *tried).await;
+            }
+        };
+        let _all_or_not = timeout(FIRST_TRY_PATIENCE, all).await;
     }
 
     /// Connects a source once, for a command that needs it now.
@@ -161,26 +184,28 @@ impl Connections {
         blocking(move || Ok(store.remove(&name)?)).await
     }
 
-    async fn connect_for_good(self: Arc<Self>, record: SourceRecord, hurry: Arc<Notify>) {
+    async fn connect_for_good(self: Arc<Self>, record: SourceRecord, hurry: Arc<Notify>, tried: watch::Sender<bool>) {
         let mut pause = PAUSE_FIRST;
         let mut attached = None;
         loop {
-            let outcome = match &attached {
-                None => match self.build(&record).await {
+            if attached.is_none() {
+                match self.build(&record).await {
                     Ok((spec, backend)) => {
                         self.attach(record.id, &spec, Arc::clone(&backend));
                         self.scan_where_due(&record, &*backend);
-                        attached = Some(Arc::clone(&backend));
-                        look(&*backend, self.data_deadline).await
+                        attached = Some(backend);
                     }
-                    Err(failure) => Err(failure),
-                },
-                Some(backend) => look(&**backend, self.data_deadline).await,
-            };
-            let well = outcome.is_ok();
-            self.note(record.id, outcome);
-            if well {
-                return;
+                    Err(failure) => self.note(record.id, Err(failure)),
+                }
+                tried.send_replace(true);
+            }
+            if let Some(backend) = &attached {
+                let outcome = look(&**backend, self.data_deadline).await;
+                let well = outcome.is_ok();
+                self.note(record.id, outcome);
+                if well {
+                    return;
+                }
             }
             let _woken_or_over = timeout(pause, hurry.notified()).await;
             pause = (pause * 2).min(PAUSE_MAX);

@@ -34,9 +34,16 @@ pub(crate) struct MountWishes {
     pub(crate) owner: Option<(u32, u32)>,
 }
 
-/// A running daemon.
+/// A daemon that is mounted, and answers once it runs.
 #[derive(Debug)]
 pub(crate) struct Daemon {
+    mounted: Arc<Mounted>,
+    server: Server,
+}
+
+/// What commands are answered from.
+#[derive(Debug)]
+struct Mounted {
     open: Arc<OpenLibrary>,
     mount: Arc<Mount>,
     started: String,
@@ -65,7 +72,7 @@ pub(crate) fn check_point(at: &Path, state: &Path, sources: &[PathBuf]) -> Resul
 
 impl Daemon {
     /// Mounts the library at `point`, which [`check_point`] gave, and begins to connect its sources.
-    pub(crate) async fn start(open: Arc<OpenLibrary>, point: PathBuf, wishes: &MountWishes) -> Result<Arc<Self>> {
+    pub(crate) async fn start(open: Arc<OpenLibrary>, point: PathBuf, wishes: &MountWishes) -> Result<Self> {
         let roots = local_roots(&open)?;
         mounts::check_point(
             &point,
@@ -82,54 +89,63 @@ impl Daemon {
             request_deadline: open.settings.deadlines.data.max(open.settings.deadlines.metadata),
             ..MountOptions::default()
         };
+        for record in open.sources()? {
+            open.connections.keep(&record);
+        }
+        open.connections.tried_once().await;
+        // Before anybody can see the mount, so that whoever does is answered.
+        let server = Server::bind(&open.library.socket())?;
         let vfs = Arc::clone(&open.vfs);
         let runtime = tokio::runtime::Handle::current();
         let mount = blocking(move || Ok(manifold_fuse::mount(vfs, &point, &options, runtime)?)).await?;
         tracing::info!(library = open.library.name(), at = %mount.point().display(), "mounted");
-        for record in open.sources()? {
-            open.connections.keep(&record);
-        }
-        Ok(Arc::new(Self {
+        let mounted = Mounted {
             open,
             mount: Arc::new(mount),
             started: rfc3339(now_ns()),
             stop: Notify::new(),
-        }))
+        };
+        Ok(Self {
+            mounted: Arc::new(mounted),
+            server,
+        })
     }
 
     /// Answers commands until the end comes: a signal, a command, or somebody who unmounts from outside. Then unmounts,
     /// makes everything durable, and ends.
-    pub(crate) async fn run(self: Arc<Self>, signals: &mut Signals) -> Result<()> {
-        let server = Server::bind(&self.open.library.socket())?;
-        service::ready(&format!("mounted at {}", self.mount.point().display()));
-        let gone = end::of_mount(&self.mount)?;
+    pub(crate) async fn run(self, signals: &mut Signals) -> Result<()> {
+        let Self { mounted, server } = self;
+        service::ready(&format!("mounted at {}", mounted.mount.point().display()));
+        let gone = end::of_mount(&mounted.mount)?;
         tokio::select! {
-            () = server.serve(Arc::clone(&self)) => {}
+            () = server.serve(Arc::clone(&mounted)) => {}
             () = service::keep_alive() => {}
             () = signals.next() => {}
-            () = self.stop.notified() => {}
+            () = mounted.stop.notified() => {}
             _ended = gone => say("unmounted from outside"),
         }
         service::stopping();
         drop(server);
         let ended = tokio::select! {
-            ended = self.end() => ended,
-            () = signals.next() => self.end_at_once(),
+            ended = mounted.end() => ended,
+            () = signals.next() => mounted.end_at_once(),
         };
-        tracing::info!(library = self.open.library.name(), "ended");
+        tracing::info!(library = mounted.open.library.name(), "ended");
         ended
     }
 
     /// Gives the mount point.
     pub(crate) fn point(&self) -> &Path {
-        self.mount.point()
+        self.mounted.mount.point()
     }
 
     /// Gives the library.
     pub(crate) fn library(&self) -> &Arc<OpenLibrary> {
-        &self.open
+        &self.mounted.open
     }
+}
 
+impl Mounted {
     fn status(&self) -> Result<Status> {
         let passthrough = self.mount.passthrough();
         let daemon = DaemonFacts {
@@ -144,9 +160,27 @@ impl Daemon {
         };
         self.open.status(Some(daemon), Some(mount))
     }
+
+    /// Unmounts, and waits a little for those who have files open.
+    async fn end(&self) -> Result<()> {
+        let mount = Arc::clone(&self.mount);
+        let left = blocking(move || Ok(mount.unmount()?)).await;
+        let left = match left {
+            Ok(Unmounted::InUse) => end::wait_for_users(&self.mount).await,
+            Ok(Unmounted::Entirely) => Ok(()),
+            Err(failure) => Err(failure),
+        };
+        left.and(self.open.close().await)
+    }
+
+    /// Lets everything fall. What is committed is kept; the kernel answers those who still read with an error.
+    fn end_at_once(&self) -> Result<()> {
+        self.mount.unmount()?;
+        Err(Failure::new("ended at once, as asked by the second signal"))
+    }
 }
 
-impl Answer for Daemon {
+impl Answer for Mounted {
     async fn answer(self: Arc<Self>, request: Request) -> Result<Reply> {
         match request {
             Request::Status => {
@@ -196,25 +230,5 @@ fn why_no_passthrough(wanted: bool) -> String {
         "it needs the capability CAP_SYS_ADMIN, which root has; reading works all the same".to_owned()
     } else {
         "this kernel does not offer it for these files (Linux 6.9 and CONFIG_FUSE_PASSTHROUGH do)".to_owned()
-    }
-}
-
-impl Daemon {
-    /// Unmounts, and waits a little for those who have files open.
-    async fn end(&self) -> Result<()> {
-        let mount = Arc::clone(&self.mount);
-        let left = blocking(move || Ok(mount.unmount()?)).await;
-        let left = match left {
-            Ok(Unmounted::InUse) => end::wait_for_users(&self.mount).await,
-            Ok(Unmounted::Entirely) => Ok(()),
-            Err(failure) => Err(failure),
-        };
-        left.and(self.open.close().await)
-    }
-
-    /// Lets everything fall. What is committed is kept; the kernel answers those who still read with an error.
-    fn end_at_once(&self) -> Result<()> {
-        self.mount.unmount()?;
-        Err(Failure::new("ended at once, as asked by the second signal"))
     }
 }

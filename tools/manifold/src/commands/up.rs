@@ -12,6 +12,7 @@ use crate::daemon::{Daemon, MountWishes, Signals, check_point};
 use crate::failure::{Failure, Result};
 use crate::intake::{Intake, understand};
 use crate::library::lock::Role;
+use crate::mounts;
 use crate::open::OpenLibrary;
 use crate::print::say;
 use crate::progress::ScanLines;
@@ -31,6 +32,7 @@ pub(super) async fn up(up: cli::Up, context: &Context) -> Result<()> {
     for place in &up.places {
         specs.push(understand(place, &up.set)?);
     }
+    let begun = rfc3339(now_ns());
     context.library.create()?;
     let settings = context.settings()?;
     let lock = context.lock_as_daemon()?;
@@ -38,6 +40,10 @@ pub(super) async fn up(up: cli::Up, context: &Context) -> Result<()> {
         Some(at) => at.clone(),
         None => context.library.default_point(&settings, &context.around)?,
     };
+    let state = mounts::real_path(context.library.state()).unwrap_or_else(|_| context.library.state().to_owned());
+    for root in specs.iter().filter_map(manifold_backends::SourceSpec::local_root) {
+        mounts::check_source(root, &state)?;
+    }
     let roots: Vec<_> = specs
         .iter()
         .filter_map(|spec| spec.local_root().map(std::path::Path::to_owned))
@@ -92,7 +98,7 @@ pub(super) async fn up(up: cli::Up, context: &Context) -> Result<()> {
     };
     let daemon = Daemon::start(open, point, &wishes).await?;
     say(format_args!("mounted at {}; Ctrl-C unmounts", daemon.point().display()));
-    let watch = tokio::spawn(watch(Arc::clone(daemon.library())));
+    let watch = tokio::spawn(watch(Arc::clone(daemon.library()), begun));
     let ended = daemon.run(&mut signals).await;
     watch.abort();
     if ended.is_ok() {
@@ -101,11 +107,11 @@ pub(super) async fn up(up: cli::Up, context: &Context) -> Result<()> {
     ended
 }
 
-/// Shows how scans go on, and says what becomes of sources. Ends when it is aborted.
-async fn watch(open: Arc<OpenLibrary>) {
+/// Shows how scans go on, and says what becomes of sources and of scans that end after `begun` (RFC 3339). Ends when it is
+/// aborted.
+async fn watch(open: Arc<OpenLibrary>, begun: String) {
     let mut lines = ScanLines::default();
     let mut said = BTreeMap::new();
-    let begun = rfc3339(now_ns());
     let mut ticks = tokio::time::interval(LOOK_EVERY);
     loop {
         ticks.tick().await;

@@ -1,0 +1,16 @@
+//! The built command, as a person or a script meets it: what it prints, what it refuses, what it leaves behind.
+//!
+//! Needs /dev/fuse and the right to mount; the test of the full disk needs root.
+
+#[path = "command/bad_input.rs"]
+mod bad_input;
+#[path = "command/daemon.rs"]
+mod daemon;
+#[path = "command/output.rs"]
+mod output;
+#[path = "command/secrets.rs"]
+mod secrets;
+#[path = "command/settings.rs"]
+mod settings;
+#[path = "command/support.rs"]
+mod support;

@@ -1,0 +1,333 @@
+//! A mounted library: how it begins, what it answers meanwhile, and how it ends.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::Command;
+
+use rustix::process::Signal;
+
+use crate::support::{Daemon, Home, is_mounted, names, said, text};
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path)
+        .unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+        .permissions()
+        .mode()
+        & 0o7777
+}
+
+#[test]
+fn up_makes_a_library_shows_its_folders_and_unmounts_on_ctrl_c() {
+    let home = Home::new();
+    let (pictures, again, music) = (
+        home.source("Pictures"),
+        home.source("old/Pictures"),
+        home.source("Music"),
+    );
+    let mut daemon = home.up(&[text(&pictures), text(&again), text(&music), text(&music)]);
+    let point = home.point();
+    assert_eq!(names(&point), ["Music", "Pictures", "Pictures 2"]);
+    assert_eq!(
+        fs::read_to_string(point.join("Pictures/Pictures.txt")).expect("it is shown"),
+        "Pictures"
+    );
+    assert_eq!(
+        fs::read_to_string(point.join("Music/Music.txt")).expect("it is shown"),
+        "Music"
+    );
+    for _ in 0..3 {
+        daemon.wait_for("is scanned: ");
+    }
+    let said = daemon.interrupt();
+    assert!(said.contains("named twice") && said.ends_with("unmounted"), "{said}");
+    assert!(!is_mounted(&point));
+    assert_eq!(names(&point), [""; 0]);
+
+    let daemon = home.up(&[]);
+    assert_eq!(
+        names(&point),
+        ["Music", "Pictures", "Pictures 2"],
+        "what was there is mounted again"
+    );
+    daemon.interrupt();
+    let daemon = home.up(&[text(&pictures)]);
+    assert_eq!(names(&point).len(), 3);
+    assert!(daemon.interrupt().contains("is there already, at /Pictures"));
+}
+
+#[test]
+fn every_signal_that_asks_for_the_end_unmounts() {
+    let home = Home::new();
+    home.ok(&["source", "add", text(&home.source("Pictures"))]);
+    for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
+        let daemon = home.up(&[]);
+        assert!(is_mounted(&home.point()));
+        daemon.signal(signal);
+        let (status, said) = daemon.wait();
+        assert!(status.success(), "{signal:?}: {said}");
+        assert!(!is_mounted(&home.point()), "{signal:?}");
+        assert!(!home.state().join("control.sock").exists());
+    }
+}
+
+#[test]
+fn a_killed_daemon_s_mount_is_taken_away_by_the_next() {
+    let home = Home::new();
+    let pictures = home.source("Pictures");
+    home.up(&[text(&pictures)]).kill9();
+    assert!(is_mounted(&home.point()), "the dead mount stays");
+    let status = home.run(&["status", "--json"]).json();
+    assert_eq!(status["verdict"], "not-mounted");
+    let daemon = home.up(&[]);
+    assert_eq!(
+        fs::read_to_string(home.point().join("Pictures/Pictures.txt")).expect("it is shown"),
+        "Pictures"
+    );
+    daemon.interrupt();
+    assert!(!is_mounted(&home.point()));
+
+    home.up(&[]).kill9();
+    home.run(&["unmount"]).ended(0, &["took away the dead mount"]);
+    assert!(!is_mounted(&home.point()));
+    home.run(&["unmount"]).refused(&["is not mounted"]);
+}
+
+#[test]
+fn what_is_added_or_removed_shows_in_the_mount_at_once() {
+    let home = Home::new();
+    let (pictures, music) = (home.source("Pictures"), home.source("Music"));
+    let daemon = home.up(&[text(&pictures)]);
+    assert_eq!(names(&home.point()), ["Pictures"]);
+    assert!(
+        !home.point().join("media").exists(),
+        "the kernel has heard that it is not there"
+    );
+    home.ok(&["source", "add", text(&music), "--at", "/media/music"]);
+    assert_eq!(
+        fs::read_to_string(home.point().join("media/music/Music.txt")).expect("it is shown"),
+        "Music"
+    );
+    home.ok(&["source", "remove", "/Pictures"]);
+    assert!(!home.point().join("Pictures").exists());
+    assert_eq!(names(&pictures), ["Pictures.txt"], "nothing was deleted at the source");
+    home.run(&["source", "remove", "/Pictures"])
+        .refused(&["has no source '/Pictures'", "it has /media/music"]);
+    home.ok(&["source", "scan"]);
+    daemon.interrupt();
+    home.run(&["source", "scan"]).refused(&["none runs"]);
+}
+
+#[test]
+fn a_source_that_is_away_is_offline_in_words_and_its_tree_stays() {
+    let home = Home::new();
+    let pictures = home.source("Pictures");
+    let mut daemon = home.up(&[text(&pictures)]);
+    daemon.wait_for("is scanned");
+    daemon.interrupt();
+    fs::rename(&pictures, home.join("unplugged")).expect("it goes");
+    let mut daemon = home.up(&[]);
+    daemon.wait_for("/Pictures is offline");
+    assert_eq!(names(&home.point().join("Pictures")), ["Pictures.txt"]);
+    let status = home.run(&["status", "--json"]).json();
+    assert_eq!(
+        (&status["verdict"], &status["sources"][0]["state"]),
+        (&"attention".into(), &"offline".into())
+    );
+    assert!(
+        !status["sources"][0]["problem"]["message"]
+            .as_str()
+            .expect("words")
+            .is_empty()
+    );
+    let shown = home.ok(&["status"]);
+    assert!(
+        shown
+            .lines()
+            .next()
+            .expect("a line")
+            .contains("/Pictures cannot be reached"),
+        "{shown}"
+    );
+    fs::rename(home.join("unplugged"), &pictures).expect("it comes back");
+    daemon.wait_for("/Pictures is back");
+    assert_eq!(
+        fs::read_to_string(home.point().join("Pictures/Pictures.txt")).expect("it is shown"),
+        "Pictures"
+    );
+    daemon.interrupt();
+}
+
+#[test]
+fn only_the_owner_gets_at_the_state_and_the_socket() {
+    let home = Home::new();
+    let daemon = home.up(&[text(&home.source("Pictures"))]);
+    let state = home.state();
+    assert_eq!(mode(&state), 0o700);
+    assert_eq!(mode(&state.join("control.sock")), 0o600);
+    assert_eq!(mode(&state.join("lock")), 0o600);
+    assert_eq!(mode(&home.settings()), 0o600);
+    assert_eq!(mode(home.settings().parent().expect("a folder")), 0o700);
+    daemon.interrupt();
+}
+
+#[test]
+fn the_socket_answers_one_line_of_json_for_each() {
+    let home = Home::new();
+    let daemon = home.up(&[text(&home.source("Pictures"))]);
+    let mut stream = UnixStream::connect(home.state().join("control.sock")).expect("it listens");
+    let mut lines = BufReader::new(stream.try_clone().expect("a handle")).lines();
+    for (asked, found) in [
+        (r#"{"version":1,"request":"status"}"#, r#""verdict":"ok""#),
+        (r#"{"version":2,"request":"status"}"#, r#""error""#),
+        (
+            r#"{"version":1,"request":"list","path":"/","limit":9}"#,
+            r#""name":"Pictures""#,
+        ),
+        ("nonsense", r#""error""#),
+    ] {
+        writeln!(stream, "{asked}").expect("it reads");
+        let line = lines.next().expect("it answers").expect("a line");
+        serde_json::from_str::<serde_json::Value>(&line).expect("JSON");
+        assert!(line.contains(found), "{asked}: {line}");
+    }
+    daemon.interrupt();
+}
+
+#[test]
+fn an_unmount_from_outside_ends_the_daemon_well() {
+    let home = Home::new();
+    home.ok(&["source", "add", text(&home.source("Pictures"))]);
+    let daemon = home.up(&[]);
+    let unmounted = Command::new("fusermount3")
+        .arg("-u")
+        .arg(home.point())
+        .status()
+        .expect("fusermount3 runs");
+    assert!(unmounted.success());
+    let (status, said) = daemon.wait();
+    assert!(status.success() && said.contains("from outside"), "{status}: {said}");
+    let daemon = home.up(&[]);
+    home.ok(&["unmount"]);
+    let (status, said) = daemon.wait();
+    assert!(status.success(), "{status}: {said}");
+    let daemon = home.up(&[]);
+    home.ok(&["--library", "other", "unmount", text(&home.point())]);
+    let (status, said) = daemon.wait();
+    assert!(status.success(), "the mount itself tells whose it is: {status}: {said}");
+}
+
+#[test]
+fn a_busy_mount_is_detached_and_a_second_signal_ends_at_once() {
+    let home = Home::new();
+    let mut daemon = home.up(&[text(&home.source("Pictures"))]);
+    let file = fs::File::open(home.point().join("Pictures/Pictures.txt")).expect("it is shown");
+    daemon.signal(Signal::INT);
+    daemon.wait_for("still open");
+    assert!(!is_mounted(&home.point()), "its name is free already");
+    daemon.signal(Signal::INT);
+    let (status, said) = daemon.wait();
+    assert_eq!(status.code(), Some(1), "{said}");
+    drop(file);
+}
+
+#[test]
+fn a_mount_in_the_background_returns_when_it_is_there_or_says_why_not() {
+    let home = Home::new();
+    home.ok(&["source", "add", text(&home.source("Pictures"))]);
+    home.run(&["mount", "--background"]).ended(0, &["mounted at"]);
+    assert_eq!(names(&home.point()), ["Pictures"]);
+    home.run(&["mount", "--background"]).refused(&["in use by the daemon"]);
+    home.ok(&["unmount"]);
+    assert!(!is_mounted(&home.point()));
+    home.source("Manifold");
+    home.run(&["mount", "--background"])
+        .refused(&["is not empty", "hint: name an empty directory"]);
+}
+
+#[test]
+fn the_mount_helper_mounts_as_fstab_asks() {
+    let home = Home::new();
+    let library = home.join("library");
+    let pictures = home.source("Pictures");
+    home.ok(&["--library", text(&library), "source", "add", text(&pictures)]);
+    let helper = home.join("mount.manifold");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_manifold"), &helper).expect("a link");
+    let at = home.join("at");
+    fs::create_dir(&at).expect("a folder");
+    said(
+        home.run_as(&helper)
+            .arg(&library)
+            .arg(&at)
+            .args(["-o", "ro,cache=full"]),
+    )
+    .ended(2, &["unknown mount option"]);
+    let mounted =
+        said(
+            home.run_as(&helper)
+                .env_remove("HOME")
+                .arg(&library)
+                .arg(&at)
+                .args(["-n", "-o", "rw,_netdev,nofail"]),
+        );
+    assert_eq!(mounted.code(), 0, "{}", mounted.stderr);
+    assert_eq!(
+        fs::read_to_string(at.join("Pictures/Pictures.txt")).expect("it is shown"),
+        "Pictures"
+    );
+    home.ok(&["unmount", text(&at)]);
+    assert!(!is_mounted(&at));
+}
+
+#[test]
+fn systemd_is_told_when_it_is_ready_and_when_it_ends() {
+    let home = Home::new();
+    home.ok(&["source", "add", text(&home.source("Pictures"))]);
+    let path = home.join("notify");
+    let socket = std::os::unix::net::UnixDatagram::bind(&path).expect("a socket");
+    let daemon = Daemon::start(
+        home.command()
+            .args(["mount"])
+            .env("NOTIFY_SOCKET", &path)
+            .env("WATCHDOG_USEC", "1000000"),
+        "mounted",
+    );
+    let heard = |word: &str| {
+        let mut buffer = [0; 4096];
+        loop {
+            let length = socket.recv(&mut buffer).expect("it speaks");
+            let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
+            if text.contains(word) {
+                return text;
+            }
+        }
+    };
+    assert!(heard("READY=1").contains("STATUS=mounted at"));
+    assert!(is_mounted(&home.point()), "ready means mounted");
+    heard("WATCHDOG=1");
+    daemon.signal(Signal::TERM);
+    heard("STOPPING=1");
+    let (status, said) = daemon.wait();
+    assert!(status.success(), "{said}");
+}
+
+#[test]
+fn commands_that_work_by_themselves_wait_for_each_other() {
+    let home = Home::new();
+    home.ok(&["source", "add", text(&home.source("Pictures"))]);
+    let children: Vec<_> = (0..6)
+        .map(|i| {
+            let mut command = home.command();
+            let folder = home.source(&format!("more{i}"));
+            command.args(["source", "add"]).arg(folder);
+            command.stderr(std::process::Stdio::piped()).spawn().expect("it starts")
+        })
+        .collect();
+    for child in children {
+        let output = child.wait_with_output().expect("it ends");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    assert_eq!(home.run(&["ls", "--json"]).json().as_array().map(Vec::len), Some(7));
+}

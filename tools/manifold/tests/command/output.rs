@@ -1,0 +1,148 @@
+//! What is printed: data on stdout, talk on stderr, JSON where it is asked for, help that teaches.
+
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+
+use crate::support::{Home, text};
+
+#[test]
+fn every_command_that_prints_data_prints_json_with_and_without_a_daemon() {
+    let home = Home::new();
+    let pictures = home.source("Pictures");
+    fs::write(pictures.join("two\nlines"), "x").expect("a file");
+    fs::write(pictures.join(std::ffi::OsStr::from_bytes(b"\xff.jpg")), "x").expect("a file");
+    let added = home.run(&["source", "add", text(&pictures), "--json"]).json();
+    assert_eq!(added["attach"], "/Pictures");
+    let daemon_less: &[&[&str]] = &[&["check"], &["settings"]];
+    let both: &[&[&str]] = &[
+        &["status"],
+        &["source", "list"],
+        &["source", "test", "/Pictures"],
+        &["ls"],
+        &["ls", "/Pictures"],
+        &["stat", "/Pictures/Pictures.txt"],
+        &["stat", "/"],
+        &["cache", "show"],
+        &["cache", "verify"],
+        &["cache", "clear"],
+    ];
+    let run = |arguments: &&[&str]| home.run(&[arguments, &["--json"][..]].concat()).json();
+    let without: Vec<_> = both.iter().chain(daemon_less).map(run).collect();
+    assert_eq!(without[0]["verdict"], "not-mounted");
+    assert_eq!(without[0]["schema"], 1);
+    assert_eq!(without[1][0]["state"], "unknown");
+    assert_eq!(without[2]["ok"], true);
+    assert_eq!(without[5]["size"], 8);
+    let names: Vec<_> = without[4]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|entry| entry["name"].clone())
+        .collect();
+    let expected: Vec<serde_json::Value> = vec![
+        "Pictures.txt".into(),
+        "two\nlines".into(),
+        serde_json::json!({"hex": "ff2e6a7067"}),
+    ];
+    assert_eq!(names, expected);
+    let daemon = home.up(&[]);
+    let with: Vec<_> = both.iter().map(run).collect();
+    assert_eq!(with[0]["verdict"], "ok");
+    assert_eq!(with[0]["daemon"]["pid"], daemon.pid());
+    assert_eq!(with[4], without[4], "the tree is the same, whoever is asked");
+    home.run(&["check"]).refused(&["in use by the daemon"]);
+    daemon.interrupt();
+}
+
+#[test]
+fn status_says_first_whether_everything_is_all_right() {
+    let home = Home::new();
+    home.run(&["status"]).refused(&["there is no library", "manifold up"]);
+    let daemon = home.up(&[text(&home.source("Pictures"))]);
+    let shown = home.ok(&["status"]);
+    let first = shown.lines().next().expect("a line");
+    assert!(first.starts_with("all is well: mounted at "), "{shown}");
+    for word in ["/Pictures", "passthrough o", "none waiting", &daemon.pid().to_string()] {
+        assert!(shown.contains(word), "no '{word}' in {shown}");
+    }
+    daemon.interrupt();
+    assert!(home.ok(&["status"]).starts_with("not mounted; 1 source"));
+}
+
+#[test]
+fn ls_shows_a_directory_of_many_pages_whole_and_stat_what_is_not_there() {
+    let home = Home::new();
+    let many = home.source("many");
+    for i in 0..2500 {
+        fs::write(many.join(format!("{i:04}")), "").expect("a file");
+    }
+    home.ok(&["source", "add", text(&many)]);
+    let listed = home.ok(&["ls", "/many"]);
+    assert_eq!(listed.lines().count(), 2501);
+    assert!(listed.starts_with("0000\n0001\n") && listed.ends_with("2499\nmany.txt\n"));
+    assert!(home.ok(&["ls", "-l", "many"]).starts_with("file "));
+    home.run(&["stat", "/many/none"])
+        .refused(&["/many/none", "no such file"]);
+    home.run(&["ls", "/many/0000"]).refused(&["not a directory"]);
+    home.run(&["ls", "/many/0000/x"]).refused(&["not a directory"]);
+    home.run(&["ls", "/many/../many"]).ended(2, &["'..'"]);
+}
+
+#[test]
+fn help_teaches_by_example_and_promises_no_secret_on_the_command_line() {
+    let home = Home::new();
+    let top = home.ok(&["--help"]);
+    for word in ["manifold up ~/Pictures", "status", "source", "unmount", "--library"] {
+        assert!(top.contains(word), "no '{word}' in {top}");
+    }
+    assert!(home.ok(&["up", "--help"]).contains("Examples:"));
+    let add = home.ok(&["source", "add", "--help"]);
+    assert!(
+        add.contains("never given on the command line") && add.contains("--secret-stdin"),
+        "{add}"
+    );
+    for word in ["--password", "--secret ", "--token"] {
+        assert!(!add.contains(word), "{add}");
+    }
+    assert_eq!(home.run(&[]).code(), 2);
+    assert!(home.ok(&["--version"]).starts_with("manifold "));
+    assert_eq!(
+        fs::read_dir(home.path()).expect("a folder").count(),
+        0,
+        "help leaves nothing behind"
+    );
+}
+
+#[test]
+fn completions_and_man_pages_come_from_the_same_definition() {
+    let home = Home::new();
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(home.ok(&["completions", shell]).contains("unmount"), "{shell}");
+    }
+    home.ok(&["man", "pages"]);
+    let pages = crate::support::names(&home.join("pages"));
+    for page in [
+        "manifold.1",
+        "manifold-up.1",
+        "manifold-source-add.1",
+        "manifold-status.1",
+    ] {
+        assert!(pages.iter().any(|name| name == page), "no {page} in {pages:?}");
+    }
+}
+
+#[test]
+fn a_reader_that_has_enough_is_no_error() {
+    let home = Home::new();
+    let many = home.source("many");
+    for i in 0..2000 {
+        fs::write(many.join(format!("{i:0200}")), "").expect("a file");
+    }
+    home.ok(&["source", "add", text(&many)]);
+    let script = format!(
+        "set -o pipefail; '{}' ls /many | head -n 1",
+        env!("CARGO_BIN_EXE_manifold")
+    );
+    let shown = crate::support::said(home.run_as(std::path::Path::new("/bin/bash")).args(["-c", &script]));
+    assert_eq!((shown.code(), shown.stderr.as_str()), (0, ""));
+}

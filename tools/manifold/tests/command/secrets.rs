@@ -1,0 +1,154 @@
+//! Secrets: taken from stdin or by reference, never from the command line, and never written or said in the clear.
+
+use std::fs;
+use std::path::Path;
+
+use crate::support::{Home, run_with_input, said};
+
+const SECRET: &str = "correct-horse-battery-staple";
+
+/// A server that is not there, with a user and so with a password.
+fn uri() -> String {
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .and_then(|it| it.local_addr())
+        .expect("a port")
+        .port();
+    format!("smb://ada@127.0.0.1:{port}/share")
+}
+
+/// No file beneath the folder holds the secret, in any of the forms in which it might have got there.
+fn nowhere_in(folder: &Path) {
+    let base64 = "Y29ycmVjdC1ob3JzZS1iYXR0ZXJ5LXN0YXBsZ";
+    let wide: Vec<u8> = SECRET.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let mut files = 0;
+    let mut folders = vec![folder.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).expect("a folder") {
+            let entry = entry.expect("an entry");
+            match entry.file_type().expect("a type") {
+                kind if kind.is_dir() => folders.push(entry.path()),
+                kind if kind.is_file() => {
+                    files += 1;
+                    let bytes = fs::read(entry.path()).expect("a file");
+                    for form in [SECRET.as_bytes(), base64.as_bytes(), &wide] {
+                        let found = bytes.windows(form.len()).any(|window| window == form);
+                        assert!(!found, "{} holds the secret", entry.path().display());
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+    assert!(files > 2, "there is something to look at");
+}
+
+#[test]
+fn a_secret_from_stdin_is_kept_but_stands_nowhere_in_the_clear() {
+    let home = Home::new();
+    let uri = uri();
+    let add = ["source", "add", &uri, "--secret-stdin", "password", "--force"];
+    let added = run_with_input(
+        home.command().args(add).env("MANIFOLD_LOG", "trace"),
+        &format!("{SECRET}\n"),
+    );
+    assert_eq!(added.code(), 0, "{}", added.stderr);
+    assert!(
+        !added.stderr.contains(SECRET) && !added.stdout.contains(SECRET),
+        "{}",
+        added.stderr
+    );
+    assert!(
+        home.state().join("secrets").exists(),
+        "without a keyring it is in the encrypted file"
+    );
+    // It is had again: nothing is asked for, and it is the connection that fails.
+    let tested = said(
+        home.command()
+            .args(["source", "test", "/share"])
+            .env("MANIFOLD_LOG", "trace"),
+    );
+    assert_eq!(tested.code(), 1);
+    assert!(
+        !tested.stderr.contains("needs the secret") && !tested.stderr.contains(SECRET),
+        "{}",
+        tested.stderr
+    );
+    for command in [&["status", "--json"][..], &["source", "list", "--json"], &["settings"]] {
+        assert!(!home.ok(command).contains(SECRET));
+    }
+    home.ok(&["mount", "--background"]);
+    home.ok(&["unmount"]);
+    nowhere_in(&home.path());
+    home.ok(&["source", "remove", "/share"]);
+    home.run(&["source", "test", &uri])
+        .refused(&["needs the secret `password`"]);
+}
+
+#[test]
+fn a_secret_on_the_command_line_is_refused_and_not_repeated() {
+    let home = Home::new();
+    let uri = uri();
+    for arguments in [
+        &["source", "add", &uri, "--set", "password=correct-horse-battery-staple"][..],
+        &["up", &uri, "--set", "password=correct-horse-battery-staple"],
+        &["source", "add", &uri, "--set", "correct-horse-battery-staple"],
+        &["source", "add", "smb://ada:correct-horse-battery-staple@nas/share"],
+    ] {
+        let refused = home.run(arguments);
+        assert_eq!(refused.code(), 2, "{}", refused.stderr);
+        assert!(!refused.stderr.contains(SECRET), "{}", refused.stderr);
+    }
+    assert_eq!(home.run(&["source", "list"]).code(), 1, "no library was made");
+}
+
+#[test]
+fn a_missing_secret_is_asked_for_only_on_a_terminal() {
+    let home = Home::new();
+    let uri = uri();
+    home.run(&["source", "add", &uri])
+        .refused(&["needs the secret `password`", "--secret-stdin password", "env:NAME"]);
+    home.run(&["source", "add", &uri, "--set", "password=env:NOT_SET_ANYWHERE"])
+        .refused(&["NOT_SET_ANYWHERE", "not set"]);
+    run_with_input(
+        home.command()
+            .args(["source", "add", &uri, "--secret-stdin", "password"]),
+        "",
+    )
+    .refused(&["no secret `password` on stdin"]);
+    run_with_input(
+        home.command()
+            .args(["source", "add", &uri, "--secret-stdin", "passwort"]),
+        SECRET,
+    )
+    .ended(2, &["it has password"]);
+    run_with_input(
+        home.command()
+            .args(["source", "add", "smb://127.0.0.1:1/x", "--secret-stdin", "password"]),
+        SECRET,
+    )
+    .ended(2, &["has no secret `password`", "name the user"]);
+}
+
+#[test]
+fn a_source_that_is_refused_leaves_no_secret_behind() {
+    let home = Home::new();
+    let uri = uri();
+    let add = ["source", "add", &uri, "--secret-stdin", "password"];
+    run_with_input(home.command().args(add), SECRET).refused(&["was not added"]);
+    assert!(!home.state().join("secrets").exists());
+    // The path is found to be taken only when it is added.
+    home.ok(&["source", "add", crate::support::text(&home.source("Pictures"))]);
+    let add = [
+        "source",
+        "add",
+        &uri,
+        "--secret-stdin",
+        "password",
+        "--force",
+        "--at",
+        "/Pictures",
+    ];
+    run_with_input(home.command().args(add), SECRET).refused(&["is taken"]);
+    home.run(&["source", "test", &uri])
+        .refused(&["needs the secret `password`"]);
+}
