@@ -254,7 +254,7 @@ impl Connections {
                 connection.health = Health::Failing { failure, since_ns }
             }
             (Err(failure), _) => {
-                tracing::warn!(source = connection.name, "offline: {}", failure.message());
+                tracing::info!(source = connection.name, "offline: {}", failure.message());
                 connection.health = Health::Failing {
                     failure,
                     since_ns: now_ns(),

@@ -137,6 +137,15 @@ pub(crate) fn visible(bytes: &[u8]) -> String {
     shown
 }
 
+/// Counts things: `1 entry`, `2 entries`, `3 sources`.
+pub(crate) fn count(number: u64, word: &str) -> String {
+    match (number, word.strip_suffix('y')) {
+        (1, _) => format!("1 {word}"),
+        (_, Some(stem)) => format!("{number} {stem}ies"),
+        _ => format!("{number} {word}s"),
+    }
+}
+
 /// Shows bytes with three significant digits.
 pub(crate) fn human_size(bytes: u64) -> String {
     const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];

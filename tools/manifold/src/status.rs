@@ -9,6 +9,7 @@ use crate::control::status::{
 use crate::control::text::Text;
 use crate::failure::Result;
 use crate::open::OpenLibrary;
+use crate::print::count;
 use crate::time::rfc3339;
 
 /// The version of the JSON form.
@@ -88,7 +89,7 @@ fn judge(sources: &[SourceStatus], mount: Option<&MountFacts>) -> (Verdict, Stri
     let Some(mount) = mount else {
         return (
             Verdict::NotMounted,
-            format!("not mounted; {}", count(sources.len(), "source")),
+            format!("not mounted; {}", count(sources.len() as u64, "source")),
         );
     };
     let point = mount.point.visible();
@@ -117,7 +118,7 @@ fn judge(sources: &[SourceStatus], mount: Option<&MountFacts>) -> (Verdict, Stri
             Verdict::Attention,
             format!(
                 "mounted at {point}, but {} could not be listed",
-                count(failed as usize, "directory")
+                count(failed, "directory")
             ),
         );
     }
@@ -131,17 +132,9 @@ fn judge(sources: &[SourceStatus], mount: Option<&MountFacts>) -> (Verdict, Stri
         Verdict::Ok,
         format!(
             "all is well: mounted at {point}, {}{and}",
-            count(sources.len(), "source")
+            count(sources.len() as u64, "source")
         ),
     )
-}
-
-fn count(number: usize, word: &str) -> String {
-    match (number, word.strip_suffix('y')) {
-        (1, _) => format!("1 {word}"),
-        (_, Some(stem)) => format!("{number} {stem}ies"),
-        _ => format!("{number} {word}s"),
-    }
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use crate::control::status::{SourceState, SourceStatus, Status};
 use crate::control::{Reply, Request};
 use crate::failure::Result;
-use crate::print::{Output, human_size};
+use crate::print::{Output, count, human_size};
 use crate::reach::{Context, mismatch};
 use crate::time::short;
 
@@ -69,12 +69,13 @@ pub(super) fn sources(sources: &[SourceStatus], out: &mut Output) -> Result<()> 
         |text: &dyn Fn(&SourceStatus) -> String| sources.iter().map(|it| text(it).chars().count()).max().unwrap_or(0);
     let attach = width(&|it| it.attach.visible());
     let state = width(&state_word);
+    let entries = width(&|it| count(it.entries, "entry"));
     for source in sources {
         out.line(format_args!(
-            "{:<attach$}  {:<state$}  {:>9} entries  {:>9}  {}",
+            "{:<attach$}  {:<state$}  {:>entries$}  {:>9}  {}",
             source.attach.visible(),
             state_word(source),
-            source.entries,
+            count(source.entries, "entry"),
             human_size(source.bytes),
             source.uri
         ))?;
@@ -86,8 +87,8 @@ pub(super) fn sources(sources: &[SourceStatus], out: &mut Output) -> Result<()> 
         }
         if let Some(scan) = source.scan.as_ref().filter(|scan| scan.failed > 0) {
             out.line(format_args!(
-                "    {} directories could not be listed; `manifold stat` tells why",
-                scan.failed
+                "    {} could not be listed; `manifold stat` tells why",
+                count(scan.failed, "directory")
             ))?;
         }
     }

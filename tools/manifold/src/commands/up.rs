@@ -14,7 +14,7 @@ use crate::intake::{Intake, understand};
 use crate::library::lock::Role;
 use crate::mounts;
 use crate::open::OpenLibrary;
-use crate::print::say;
+use crate::print::{count, say};
 use crate::progress::ScanLines;
 use crate::reach::{Context, Reach};
 use crate::time::{now_ns, rfc3339};
@@ -129,11 +129,14 @@ async fn watch(open: Arc<OpenLibrary>, begun: String) {
             // A scan that had ended before is no news.
             let news = before.map_or_else(|| finished > Some(begun.clone()), |(_, before)| before != finished);
             if let Some(scan) = source.scan.as_ref().filter(|_| news && finished.is_some()) {
+                let entries = count(source.entries, "entry");
+                let failed = match scan.failed {
+                    0 => String::new(),
+                    failed => format!(", but {} could not be listed", count(failed, "directory")),
+                };
                 say(format_args!(
-                    "{} is scanned: {} entries, {} directories could not be listed",
-                    source.attach.visible(),
-                    source.entries,
-                    scan.failed
+                    "{} is scanned: {entries}{failed}",
+                    source.attach.visible()
                 ));
             }
         }
@@ -148,10 +151,10 @@ async fn watch(open: Arc<OpenLibrary>, begun: String) {
 fn line(source: &SourceStatus) -> Option<String> {
     let scan = source.scan.as_ref().filter(|_| source.state == SourceState::Scanning)?;
     Some(format!(
-        "{}: {} entries, {} directories listed, {} to go",
+        "{}: {}, {} listed, {} to go",
         source.attach.visible(),
-        source.entries,
-        scan.listed,
+        count(source.entries, "entry"),
+        count(scan.listed, "directory"),
         scan.queued
     ))
 }

@@ -2,13 +2,20 @@
 
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
+use tokio::time::timeout;
 
 use super::server::reachable;
 use super::{Call, LINE_MAX, Line, Outcome, Reply, Request, VERSION};
 use crate::failure::{Failure, Result, io_failure};
+
+/// How long an answer may take for which no source has to be waited for.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How long one may take that needs a source: longer than any deadline that a setting can set.
+const SOURCE_PATIENCE: Duration = Duration::from_mins(15);
 
 /// The part of a line that any version has.
 #[derive(serde::Deserialize)]
@@ -44,9 +51,14 @@ impl Client {
 
     /// Asks, and waits for the answer.
     pub(crate) async fn ask(&mut self, request: Request) -> Result<Reply> {
+        // Work on the whole cache or on all entries of a source takes as long as it takes.
+        let patience = match request {
+            Request::CacheClear { .. } | Request::CacheVerify | Request::RemoveSource { .. } => None,
+            Request::List { .. } | Request::Stat { .. } | Request::AddSource { .. } => Some(SOURCE_PATIENCE),
+            _ => Some(PATIENCE),
+        };
         let gone = |error: io::Error| {
-            Failure::new(format!("the daemon went away before it answered: {error}"))
-                .hint("`manifold status` tells how it is")
+            Failure::new(format!("the daemon has not answered: {error}")).hint("`manifold status` tells how it is")
         };
         let mut call = serde_json::to_vec(&Call {
             version: VERSION,
@@ -56,11 +68,15 @@ impl Client {
         call.push(b'\n');
         self.stream.get_mut().write_all(&call).await.map_err(gone)?;
         let mut line = Vec::new();
-        let read = (&mut self.stream)
-            .take(LINE_MAX)
-            .read_until(b'\n', &mut line)
-            .await
-            .map_err(gone)?;
+        let mut bounded = (&mut self.stream).take(LINE_MAX);
+        let read = bounded.read_until(b'\n', &mut line);
+        let read = match patience {
+            None => read.await,
+            Some(patience) => timeout(patience, read)
+                .await
+                .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),
+        };
+        let read = read.map_err(gone)?;
         if read == 0 {
             return Err(gone(io::ErrorKind::UnexpectedEof.into()));
         }

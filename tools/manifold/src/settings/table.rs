@@ -62,7 +62,7 @@ pub(super) const KEYS: &[Key] = &[
         table: "cache",
         name: "memory_bytes",
         default: "\"256 MiB\"",
-        meaning: "Memory for file contents: cached blocks, requests under way, reading ahead (32 MiB to 1 TiB).",
+        meaning: "Memory for file contents: half for cached blocks, half for requests and reading ahead (32 MiB to 1 TiB).",
         field: Field::Size(&[32 * MIB..=TIB], |it| &mut it.cache.memory_bytes),
     },
     Key {

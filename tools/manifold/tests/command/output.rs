@@ -132,6 +132,37 @@ fn completions_and_man_pages_come_from_the_same_definition() {
 }
 
 #[test]
+fn everything_is_installed_beneath_destdir() {
+    let home = Home::new();
+    let script = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../packaging/install");
+    let root = home.join("root");
+    let installed = crate::support::said(
+        home.run_as(&script)
+            .arg(env!("CARGO_BIN_EXE_manifold"))
+            .env("DESTDIR", &root)
+            .env("PREFIX", "/opt/manifold"),
+    );
+    assert_eq!(installed.code(), 0, "{}", installed.stderr);
+    let prefix = root.join("opt/manifold");
+    for file in [
+        "bin/manifold",
+        "sbin/mount.manifold",
+        "share/man/man1/manifold-up.1",
+        "share/man/man8/mount.manifold.8",
+        "share/bash-completion/completions/manifold",
+        "lib/systemd/user/manifold@.service",
+    ] {
+        assert!(prefix.join(file).is_file(), "no {file}");
+    }
+    let unit = fs::read_to_string(prefix.join("lib/systemd/user/manifold@.service")).expect("a unit");
+    assert!(
+        unit.contains("ExecStart=/opt/manifold/bin/manifold --library %i mount"),
+        "{unit}"
+    );
+    assert_eq!(crate::support::names(&root), ["opt"], "nothing lies elsewhere");
+}
+
+#[test]
 fn a_reader_that_has_enough_is_no_error() {
     let home = Home::new();
     let many = home.source("many");
