@@ -149,7 +149,13 @@ impl Library {
             .stderr(log);
         let mut child = command.spawn().expect("start manifold");
         let end = Instant::now() + DEADLINE;
-        while !is_mounted(&self.at()) {
+        // A mount that a crash left behind is there too, but answers nothing; only its owner may look into this one.
+        let ready = || {
+            let mut list = self.as_user(Path::new("ls"));
+            list.arg(self.at()).stdout(Stdio::null()).stderr(Stdio::null());
+            is_mounted(&self.at()) && list.status().expect("run ls").success()
+        };
+        while !ready() {
             if let Some(status) = child.try_wait().expect("ask for the daemon") {
                 panic!("manifold up ended with {status}: {}", self.log());
             }
@@ -221,8 +227,8 @@ pub fn manifold() -> PathBuf {
         .ancestors()
         .find(|folder| folder.ends_with("deps"))
         .and_then(Path::parent)
-        .map(|profile| profile.join("manifold"))
-        .expect("a test lies in a folder named deps");
+        .expect("a test lies in a folder named deps")
+        .join("manifold");
     assert!(
         built.is_file(),
         "{} is not built; run: cargo build -p manifold",
