@@ -119,6 +119,11 @@ impl Catalog {
         check::check_file(file)
     }
 
+    /// Examines every row of the open catalog, as it is now; what does not hold is [`Error::Damaged`](crate::Error).
+    pub fn examine(&self) -> Result<CheckReport> {
+        self.store.read(check::examine)
+    }
+
     /// Tells whether the storage had to be repaired on opening, because it had not been closed in order.
     pub fn repaired_on_open(&self) -> bool {
         self.store.repaired()

@@ -87,7 +87,7 @@ impl BulkLoader {
         let mut directories = Vec::new();
         let children: Vec<_> = children
             .into_iter()
-            .map(|child| (self.store.allocate_id(), child))
+            .map(|child| (self.store.allocate_id(), NewChild { adopt: None, ..child }))
             .collect();
         for (id, child) in children.iter().filter(|(_, child)| child.seen.kind == Kind::Directory) {
             let raw_name = child.raw_name.clone().unwrap_or_else(|| child.name.clone());

@@ -9,6 +9,8 @@ mod damage;
 mod full_disk;
 mod listings;
 mod loads;
+mod model;
+mod properties;
 mod renames;
 mod sources;
 mod support;

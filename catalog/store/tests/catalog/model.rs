@@ -1,0 +1,346 @@
+//! What the catalog must do, written down as simply as possible: all entries in one map, every rule by its words.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use manifold_catalog::{EntryId, Kind};
+
+/// An entry of the model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// 0: it has departed.
+    pub parent: u64,
+    pub name: String,
+    pub kind: Kind,
+    pub source: u32,
+    pub attach: bool,
+    pub listed: bool,
+    pub identity: Option<u8>,
+    pub version: u8,
+    pub size: u64,
+}
+
+/// A child as a listing tells it; names are the keys of the listing.
+#[derive(Clone, Debug)]
+pub struct Told {
+    pub kind: Kind,
+    pub identity: Option<u8>,
+    pub version: u8,
+    pub size: u64,
+    pub adopt: Option<u64>,
+}
+
+pub type Listing = BTreeMap<String, Told>;
+
+/// The whole library. New entries have no id until the catalog has named it: they wait in `unnamed`.
+#[derive(Clone, Debug)]
+pub struct Model {
+    pub nodes: BTreeMap<u64, Node>,
+    pub sources: BTreeMap<u32, (u64, String)>,
+    pub unnamed: Vec<Node>,
+}
+
+impl Told {
+    fn node(&self, parent: u64, name: &str, source: u32) -> Node {
+        let size = if self.kind == Kind::Directory { 0 } else { self.size };
+        let (name, attach, listed) = (name.to_owned(), false, false);
+        let Self {
+            kind,
+            identity,
+            version,
+            ..
+        } = *self;
+        Node {
+            parent,
+            name,
+            kind,
+            source,
+            attach,
+            listed,
+            identity,
+            version,
+            size,
+        }
+    }
+}
+
+fn folder(parent: u64, name: &str, source: u32, attach: bool) -> Node {
+    let told = Told {
+        kind: Kind::Directory,
+        identity: None,
+        version: 0,
+        size: 0,
+        adopt: None,
+    };
+    Node {
+        attach,
+        ..told.node(parent, name, source)
+    }
+}
+
+impl Model {
+    pub fn new() -> Self {
+        let root = EntryId::ROOT.0;
+        let nodes = BTreeMap::from([(root, folder(root, "", 0, false))]);
+        Self {
+            nodes,
+            sources: BTreeMap::new(),
+            unnamed: Vec::new(),
+        }
+    }
+
+    pub fn children(&self, directory: u64) -> BTreeMap<String, u64> {
+        let children = self
+            .nodes
+            .iter()
+            .filter(|(id, node)| node.parent == directory && **id != directory);
+        children.map(|(id, node)| (node.name.clone(), *id)).collect()
+    }
+
+    /// The entry and all above it; ends with the root or with something departed.
+    pub fn way_up(&self, id: u64) -> Vec<u64> {
+        let mut way = vec![id];
+        while let Some(node) = self.nodes.get(way.last().unwrap()) {
+            if node.parent == 0 || way.last() == Some(&node.parent) {
+                break;
+            }
+            way.push(node.parent);
+        }
+        way
+    }
+
+    pub fn attached(&self, id: u64) -> bool {
+        self.way_up(id).last() == Some(&EntryId::ROOT.0)
+    }
+
+    fn holds(&self, id: u64) -> bool {
+        self.sources
+            .values()
+            .any(|(root, _)| *root != id && self.way_up(*root).contains(&id))
+    }
+
+    /// Directories that a listing may be given of.
+    pub fn listable(&self) -> Vec<u64> {
+        let ours = |(id, node): &(&u64, &Node)| node.kind == Kind::Directory && node.source != 0 && self.attached(**id);
+        self.nodes.iter().filter(ours).map(|(id, _)| *id).collect()
+    }
+
+    fn remove_child(&mut self, id: u64) {
+        if self.holds(id) {
+            return self.release(id);
+        }
+        let node = &self.nodes[&id];
+        if node.kind == Kind::Directory || node.identity.is_some() {
+            let node = self.nodes.get_mut(&id).unwrap();
+            (node.parent, node.attach) = (0, false);
+        } else {
+            self.nodes.remove(&id);
+        }
+    }
+
+    fn release(&mut self, id: u64) {
+        let source = self.nodes[&id].source;
+        let node = self.nodes.get_mut(&id).unwrap();
+        *node = Node {
+            parent: node.parent,
+            ..folder(0, &node.name.clone(), 0, false)
+        };
+        for child in self.children(id).into_values() {
+            if self.nodes[&child].source == source && !self.nodes[&child].attach {
+                self.remove_child(child);
+            }
+        }
+    }
+
+    fn update(&mut self, id: u64, told: &Told, open: bool) {
+        let old = self.nodes[&id].clone();
+        let new = told.node(old.parent, &old.name, old.source);
+        if told.kind == Kind::File && open && (old.version, old.size) != (new.version, new.size) {
+            self.nodes.remove(&id);
+            self.unnamed.push(new);
+        } else {
+            self.nodes.insert(
+                id,
+                Node {
+                    listed: old.listed,
+                    ..new
+                },
+            );
+        }
+    }
+
+    pub fn list(&mut self, directory: u64, listing: &Listing, open: bool) {
+        let source = self.nodes[&directory].source;
+        let before = self.children(directory);
+        let (mut loose, mut fresh, mut claims) = (BTreeSet::new(), Vec::new(), BTreeMap::new());
+        let (mut updates, mut takeovers) = (Vec::new(), Vec::new());
+        for (name, told) in listing {
+            let Some(id) = before.get(name).copied() else {
+                fresh.push(name);
+                continue;
+            };
+            let node = &self.nodes[&id];
+            let claimed = told.adopt.is_some_and(|adopt| adopt != id);
+            let another = node.identity.is_some() && told.identity.is_some() && node.identity != told.identity;
+            if node.attach || node.source != source {
+                if !node.attach && told.kind == Kind::Directory {
+                    takeovers.push((id, told));
+                }
+            } else if self.holds(id) {
+                if told.kind == Kind::Directory {
+                    updates.push((id, told));
+                } else {
+                    loose.insert(id);
+                }
+            } else if node.kind != told.kind {
+                loose.insert(id);
+                fresh.push(name);
+            } else if claimed && another {
+                loose.insert(id);
+                fresh.push(name);
+                claims.insert(name, id);
+            } else {
+                updates.push((id, told));
+            }
+        }
+        let unlisted = before
+            .iter()
+            .filter(|(name, _)| !listing.contains_key(*name))
+            .map(|(_, id)| *id);
+        loose.extend(unlisted.filter(|id| self.nodes[id].source == source && !self.nodes[id].attach));
+        let mut adopted = BTreeMap::new();
+        for name in &fresh {
+            let Some(id) = listing[*name].adopt else { continue };
+            let taken = adopted.values().any(|taken| *taken == id);
+            if !taken && self.may_move(id, directory, &listing[*name], &loose) {
+                adopted.insert(*name, id);
+            }
+        }
+        for (name, id) in claims {
+            if !adopted.contains_key(name) && !adopted.values().any(|moved| *moved == id) {
+                loose.remove(&id);
+                fresh.retain(|fresh| *fresh != name);
+                updates.push((id, &listing[name]));
+            }
+        }
+        for id in adopted.values() {
+            // Lifted out before anything is removed, so that it does not go along.
+            self.nodes.get_mut(id).unwrap().parent = u64::MAX;
+            loose.remove(id);
+        }
+        for id in loose {
+            self.remove_child(id);
+        }
+        for (id, told) in updates {
+            self.update(id, told, open);
+        }
+        for (id, told) in takeovers {
+            let name = self.nodes[&id].name.clone();
+            self.nodes.insert(id, told.node(directory, &name, source));
+        }
+        for name in fresh {
+            let new = listing[name].node(directory, name, source);
+            match adopted.get(name) {
+                Some(id) => {
+                    let listed = self.nodes[id].listed;
+                    self.nodes.insert(*id, Node { listed, ..new });
+                }
+                None => self.unnamed.push(new),
+            }
+        }
+        self.nodes.get_mut(&directory).unwrap().listed = true;
+    }
+
+    fn may_move(&self, id: u64, into: u64, told: &Told, loose: &BTreeSet<u64>) -> bool {
+        let Some(node) = self.nodes.get(&id) else { return false };
+        node.source == self.nodes[&into].source
+            && !node.attach
+            && node.kind == told.kind
+            && (node.parent != into || loose.contains(&id))
+            && !(node.kind == Kind::Directory && (self.holds(id) || self.way_up(into).contains(&id)))
+    }
+
+    /// A bulk load of one directory, broken off or complete.
+    pub fn load(&mut self, directory: u64, listing: &Listing, complete: bool) {
+        let source = self.nodes[&directory].source;
+        let before = self.children(directory);
+        let leftover = before
+            .values()
+            .any(|id| self.nodes[id].source == source && !self.nodes[id].attach);
+        if self.nodes[&directory].listed || (leftover && !complete) {
+            return;
+        }
+        let plain: Listing = listing
+            .iter()
+            .map(|(name, told)| {
+                (
+                    name.clone(),
+                    Told {
+                        adopt: None,
+                        ..told.clone()
+                    },
+                )
+            })
+            .collect();
+        self.list(directory, &plain, false);
+        self.nodes.get_mut(&directory).unwrap().listed = complete;
+    }
+
+    /// Adds a source whose path is free; gives the names of directories that are made on the way.
+    pub fn add_source(&mut self, source: u32, root: u64, path: &str, resolve: impl Fn(&str) -> u64) {
+        let parts: Vec<_> = path.split('/').filter(|part| !part.is_empty()).collect();
+        let mut at = EntryId::ROOT.0;
+        let mut walked = String::new();
+        for (depth, part) in parts.iter().enumerate() {
+            walked = format!("{walked}/{part}");
+            let last = depth + 1 == parts.len();
+            if let Some(id) = self.children(at).get(*part).copied() {
+                let node = &self.nodes[&id];
+                if node.kind != Kind::Directory || (last && node.source != 0) {
+                    self.remove_child(id);
+                }
+            }
+            let there = self.children(at).get(*part).copied();
+            at = there.unwrap_or_else(|| {
+                let id = resolve(&walked);
+                self.nodes.insert(id, folder(at, part, 0, false));
+                id
+            });
+        }
+        assert_eq!(at, root, "{path}");
+        let node = self.nodes.get_mut(&at).unwrap();
+        *node = Node {
+            parent: node.parent,
+            ..folder(0, &node.name.clone(), source, true)
+        };
+        self.sources.insert(source, (root, path.to_owned()));
+    }
+
+    pub fn remove_source(&mut self, source: u32) {
+        let (root, _) = self.sources.remove(&source).unwrap();
+        let above = self.nodes[&root].parent;
+        let mut prune = root;
+        if root == EntryId::ROOT.0 || self.holds(root) {
+            self.release(root);
+        } else {
+            self.remove_child(root);
+            prune = above;
+        }
+        while self.nodes[&prune].source == 0 && prune != EntryId::ROOT.0 && self.children(prune).is_empty() {
+            prune = self.nodes.remove(&prune).unwrap().parent;
+        }
+        self.reap(source);
+    }
+
+    /// Forgets all of a source that cannot be reached.
+    pub fn reap(&mut self, source: u32) {
+        let gone: Vec<_> = self
+            .nodes
+            .iter()
+            .filter(|(id, node)| node.source == source && !self.attached(**id))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in gone {
+            self.nodes.remove(&id);
+        }
+    }
+}
