@@ -20,7 +20,7 @@ impl SmallDisk {
             .output();
         mounted
             .is_ok_and(|output| output.status.success())
-            .then_some(Self(folder))
+            .then(|| Self(folder))
     }
 }
 
