@@ -113,6 +113,23 @@ impl SmbBackend {
         })
     }
 
+    /// Says why what stands nowhere cannot be said to be absent; `None` if it can.
+    async fn why_absent(&self, path: &ObjectPath) -> std::result::Result<Option<Failure>, Failure> {
+        if path.is_root() || !self.share.has_root().await? {
+            return Ok(Some(Failure::new(
+                ErrorKind::NoSuchSource,
+                "the share has no such folder, or no longer; check the path after its name",
+            )));
+        }
+        Ok(self.share.lists_what_it_does_not_open(path).await?.then(|| {
+            Failure::new(
+                ErrorKind::BadPath,
+                "the server lists this name but opens no name with such characters; leave out `mangled names = no` from \
+                 the share's settings, or map them with `vfs objects = catia`",
+            )
+        }))
+    }
+
     /// Turns a failure into absence or into the error of this source. Nothing is absent beneath a root that is not there:
     /// the folder of a disk that is not mounted must not look as if everything in it had been removed.
     async fn absent_or<T>(
@@ -122,13 +139,9 @@ impl SmbBackend {
         failure: impl Into<Failure>,
     ) -> Result<Presence<T>> {
         let failure = match failure.into() {
-            Failure::Absent => match self.share.has_root().await {
-                Ok(true) if !path.is_root() => return Ok(Presence::Absent),
-                Ok(_) => Failure::new(
-                    ErrorKind::NoSuchSource,
-                    "the share has no such folder, or no longer; check the path after its name",
-                ),
-                Err(failure) => failure,
+            Failure::Absent => match self.why_absent(path).await {
+                Ok(None) => return Ok(Presence::Absent),
+                Ok(Some(failure)) | Err(failure) => failure,
             },
             failure @ Failure::Failed { .. } => failure,
         };

@@ -73,4 +73,4 @@ macro_rules! contract {
     )*};
 }
 
-contract!(local, s3, webdav, webdav_without_etags, sftp, ftp, azblob, gcs);
+contract!(local, smb, s3, webdav, webdav_without_etags, sftp, ftp, azblob, gcs);

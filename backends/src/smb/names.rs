@@ -54,6 +54,13 @@ pub(super) fn to_wire_with_plain_ends(path: &ObjectPath) -> Option<Vec<u16>> {
     plain.then(|| to_wire_with(path, Ends::Plain).ok()).flatten()
 }
 
+/// Gives a name as it would travel if nothing in it were mapped, if that is another form. No server opens it; but one that
+/// maps nothing either (Samba with `mangled names = no`) lists it.
+pub(super) fn unmapped(name: &[u8]) -> Option<Vec<u16>> {
+    let name = std::str::from_utf8(name).ok()?;
+    (smb2::encode_name(name) != name).then(|| name.encode_utf16().collect())
+}
+
 /// What becomes of a space or a full stop at the end of a name.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Ends {
@@ -238,6 +245,14 @@ mod tests {
         assert_eq!(to_wire_with_plain_ends(&path(b"no end")), None);
         let wire: Vec<u16> = "Inc. ".encode_utf16().collect();
         assert_eq!(from_wire(&wire), b"Inc. ");
+    }
+
+    #[test]
+    fn only_a_name_that_is_mapped_has_an_unmapped_form() {
+        assert_eq!(unmapped(b"who?"), Some("who?".encode_utf16().collect()));
+        assert_eq!(unmapped(b"back\\slash"), Some("back\\slash".encode_utf16().collect()));
+        assert_eq!(unmapped("plain é".as_bytes()), None);
+        assert_eq!(unmapped(b"caf\xe9"), None);
     }
 
     #[test]

@@ -3,7 +3,9 @@
 //! Nothing is connected until something is asked. One connection carries many exchanges; when they pile up, another is
 //! made, up to [`SESSIONS_MAX`] (a server serves each connection with a process or thread of its own). A connection that
 //! broke is forgotten by whoever meets it, and the next to ask makes a new one. However many ask, one connection is being
-//! made at a time; when that fails, all of them learn it, and until a short pause is over, so does everyone who comes.
+//! made at a time; when that fails, all of them learn it, and the next attempt begins after a short pause. Who comes in
+//! that pause waits for the attempt, so that a server that is back is reached by the first to ask; but where the server
+//! answered and refused, they learn that at once.
 //!
 //! Every exchange runs as a task of its own. A caller that is dropped therefore leaves its exchange to end in order:
 //! its answer is read, its credits return, what it opened is closed; only then is its permit free again.
@@ -54,7 +56,7 @@ struct State {
 /// A connection in the making, awaited by all who need it.
 type Connecting = Shared<BoxFuture<'static, Result<Arc<Session>, Failure>>>;
 
-/// The time after a failure in which nobody tries again.
+/// The time after a failure in which no attempt begins.
 #[derive(Debug)]
 struct Pause {
     until: Instant,
@@ -78,26 +80,28 @@ impl Pool {
         &self.settings
     }
 
-    /// Makes an exchange on whichever connection is best. If the connection turns out to be gone, once more on a new
-    /// one: `exchange` must not change anything at the server.
+    /// Makes an exchange on whichever connection is best. If the connection turns out to be gone, once more, and again
+    /// for as long as what remains are connections from before, which have died with it: `exchange` must not change
+    /// anything at the server.
     pub(super) async fn exchange<T, F, R>(self: &Arc<Self>, exchange: F) -> Result<T, Failure>
     where
         T: Send + 'static,
         F: Fn(Arc<Session>) -> R,
         R: Future<Output = Result<T, Failure>> + Send + 'static,
     {
-        let session = self.session().await?;
-        match self.exchange_on(&session, exchange(Arc::clone(&session))).await {
-            // A server that is slow rather than gone is not asked the same again.
-            Err(Failure::Failed {
-                left: Left::Nothing,
-                kind: ErrorKind::Unreachable,
-                ..
-            }) => {
-                let session = self.session().await?;
-                self.exchange_on(&session, exchange(Arc::clone(&session))).await
+        let begun = Instant::now();
+        let mut again = true;
+        loop {
+            let session = self.session().await?;
+            match self.exchange_on(&session, exchange(Arc::clone(&session))).await {
+                // A server that is slow rather than gone is not asked the same again.
+                Err(Failure::Failed {
+                    left: Left::Nothing,
+                    kind: ErrorKind::Unreachable,
+                    ..
+                }) if session.made() < begun || std::mem::take(&mut again) => {}
+                result => return result,
             }
-            result => result,
         }
     }
 
@@ -147,9 +151,7 @@ impl Pool {
                 }
                 return Ok(session);
             }
-            if state.pausing()
-                && let Some(pause) = &state.pause
-            {
+            if let Some(pause) = state.pause.as_ref().filter(|pause| pause.is_refusal()) {
                 return Err(pause.failure.clone());
             }
             match &state.connecting {
@@ -163,7 +165,11 @@ impl Pool {
     /// Starts to make a connection.
     fn connect(self: &Arc<Self>, state: &mut State) -> Connecting {
         let pool = Arc::clone(self);
+        let pause = state.pause.as_ref().map(|pause| pause.until);
         let task = tokio::spawn(async move {
+            if let Some(until) = pause {
+                tokio::time::sleep_until(until).await;
+            }
             // Every step has its own limit, but a server that answers each of them late could string them together.
             let limit = pool.settings.connect_timeout;
             let set_up = tokio::time::timeout(limit, Session::set_up(&pool.settings)).await;
@@ -218,7 +224,26 @@ impl Pool {
 
 impl State {
     fn pausing(&self) -> bool {
-        self.pause.as_ref().is_some_and(|pause| Instant::now() < pause.until)
+        self.pause.as_ref().is_some_and(Pause::lasts)
+    }
+}
+
+impl Pause {
+    fn lasts(&self) -> bool {
+        Instant::now() < self.until
+    }
+
+    /// Tells whether it still lasts, and follows an answer of the server: to ask again so soon would change nothing, and
+    /// wrong passwords in numbers have accounts locked.
+    fn is_refusal(&self) -> bool {
+        self.lasts()
+            && !matches!(
+                self.failure,
+                Failure::Failed {
+                    kind: ErrorKind::Unreachable | ErrorKind::TimedOut,
+                    ..
+                }
+            )
     }
 }
 

@@ -213,6 +213,35 @@ impl Share {
         }
     }
 
+    /// Tells whether the server lists a name of the path that it does not open: one with characters that SMB forbids, which
+    /// it neither maps nor replaces.
+    pub(super) async fn lists_what_it_does_not_open(&self, path: &ObjectPath) -> Result<bool, Failure> {
+        let mut parent = ObjectPath::root();
+        for name in path.as_bytes().split(|&byte| byte == b'/') {
+            if let Some(unmapped) = names::unmapped(name) {
+                let open = |wire: Vec<u16>| async move { DirectoryPages::open(&self.pool, &wire).await };
+                let mut pages = match self.wires(&parent)?.find(open).await {
+                    Ok(pages) => pages,
+                    Err(
+                        Failure::Absent
+                        | Failure::Failed {
+                            kind: ErrorKind::NotADirectory,
+                            ..
+                        },
+                    ) => return Ok(false),
+                    Err(failure) => return Err(failure),
+                };
+                while let Some(page) = pages.next().await? {
+                    if page.iter().any(|(listed, _)| *listed == unmapped) {
+                        return Ok(true);
+                    }
+                }
+            }
+            parent = parent.join(name);
+        }
+        Ok(false)
+    }
+
     /// Reads where a link points. `OpenDAL` has no such operation, so that the backend asks here.
     pub(super) async fn read_link(&self, path: &ObjectPath) -> Result<Vec<u8>, Failure> {
         let ask = |name: Vec<u16>| {

@@ -21,6 +21,7 @@ use smb2::types::flags::Capabilities;
 use smb2::types::status::NtStatus;
 use smb2::types::{Command, CreditCharge, FileId};
 use smb2::{CompoundOp, Frame, Tree};
+use tokio::time::Instant;
 
 use super::facts::Facts;
 use super::failure::{Failure, Left};
@@ -43,6 +44,7 @@ pub(super) struct Session {
     prefix: Vec<u16>,
     read_max: u32,
     page_max: u32,
+    made: Instant,
     lost: AtomicBool,
     without_index: AtomicBool,
     /// Exchanges under way; the pool chooses by it.
@@ -93,6 +95,7 @@ impl Session {
             prefix,
             connection,
             tree,
+            made: Instant::now(),
             lost: AtomicBool::new(false),
             without_index: AtomicBool::new(false),
             busy: AtomicU32::new(0),
@@ -102,6 +105,11 @@ impl Session {
     /// Tells whether the connection is gone.
     pub(super) fn is_lost(&self) -> bool {
         self.lost.load(Ordering::Acquire) || self.connection.is_disconnected()
+    }
+
+    /// Tells when the connection was made.
+    pub(super) fn made(&self) -> Instant {
+        self.made
     }
 
     /// Takes the connection out of use if `failure` says that nothing of it is left.

@@ -38,6 +38,13 @@ impl Samba {
 
     /// Starts the server with more lines for the `[global]` section, such as `server smb encrypt = required`.
     pub fn start_with(global: &[&str]) -> Self {
+        let mapping = format!("catia:mappings = {MAPPINGS}");
+        Self::start_sharing(global, &["mangled names = no", "vfs objects = catia", &mapping])
+    }
+
+    /// Starts the server with more lines for the `[global]` section, and these for the share: as it comes, if there are
+    /// none.
+    pub fn start_sharing(global: &[&str], share: &[&str]) -> Self {
         let folder = data_folder();
         let state = subfolder(folder.path(), "state");
         let root = subfolder(folder.path(), "files");
@@ -52,12 +59,12 @@ impl Samba {
              passdb backend = smbpasswd:{state}/smbpasswd\nprivate dir = {state}\nlock directory = {state}\n\
              state directory = {state}\ncache directory = {state}\npid directory = {state}\nncalrpc dir = {state}/nc\n\
              usershare path =\n{more}\n\
-             [{SHARE}]\npath = {root}\nread only = no\ndos filetime resolution = no\nmangled names = no\n\
-             vfs objects = catia\ncatia:mappings = {MAPPINGS}\n",
+             [{SHARE}]\npath = {root}\nread only = no\ndos filetime resolution = no\n{share}\n",
             port = port.number(),
             state = state.display(),
             root = root.display(),
             more = global.join("\n"),
+            share = share.join("\n"),
         );
         write(&conf, &text);
         add_user(&conf, &user);

@@ -9,7 +9,7 @@ use futures::TryStreamExt;
 use manifold_backends::{
     Backend, Child, Error, Limits, Metadata, ObjectPath, Presence, Result, Secret, SourceSpec, connect,
 };
-use manifold_tests::servers::{Apache, Azurite, FakeGcs, Folder, Nginx, SeaweedFs, Server, Sshd, Vsftpd};
+use manifold_tests::servers::{Apache, Azurite, FakeGcs, Folder, Nginx, Samba, SeaweedFs, Server, Sshd, Vsftpd};
 
 /// Long enough that only a hang exceeds it.
 const PATIENCE: Duration = Duration::from_mins(2);
@@ -79,6 +79,17 @@ impl Subject {
             ..Traits::SERVER
         };
         Self::new("a local folder", Folder::start(), traits).await
+    }
+
+    pub(crate) async fn smb() -> Self {
+        // Samba leaves names out that are not Unicode.
+        let traits = Traits {
+            raw_names: false,
+            wrong_secret: Some(("password", "wrong-word-of-the-tester")),
+            missing_source: MissingSource::Container("no-such-share"),
+            ..Traits::SERVER
+        };
+        Self::new("SMB", Samba::start(), traits).await
     }
 
     pub(crate) async fn s3() -> Self {

@@ -177,3 +177,65 @@ async fn what_the_server_cannot_name_or_open_does_not_spoil_a_listing() {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_share_of_any_set_up_opens_what_it_lists() {
+    let ways: [&[&str]; 3] = [
+        // As it comes: odd names are listed by short ones.
+        &[],
+        &["vfs objects = fruit streams_xattr"],
+        &["vfs objects = catia fruit streams_xattr", "fruit:encoding = native"],
+    ];
+    for way in ways {
+        let server = Samba::start_sharing(&[], way);
+        for (name, _) in names() {
+            server.put(format!("files/{name}").as_bytes(), name.as_bytes());
+        }
+        let backend = connect(&server).await;
+        let mut contents = Vec::new();
+        for child in children(&*backend, "files").await {
+            let name = String::from_utf8(child.name).expect("a name of Unicode");
+            let file = format!("files/{name}");
+            assert_eq!(stat(&*backend, &file).await, child.metadata, "{way:?}: {name:?}");
+            let bytes = read_all(&*backend, &file, &child.metadata).await.expect("bytes");
+            contents.push(String::from_utf8(bytes).expect("a file holds its name"));
+        }
+        contents.sort();
+        let mut all: Vec<String> = names().into_iter().map(|(name, _)| name).collect();
+        all.sort();
+        assert_eq!(contents, all, "{way:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_share_lists_but_does_not_open_is_not_absent() {
+    let server = Samba::start_sharing(&[], &["mangled names = no"]);
+    for name in ["who?", "back\\slash", "10:30", "new\nline"] {
+        server.put(format!("files/{name}").as_bytes(), b"x");
+        server.put(format!("folders/{name}/inside").as_bytes(), b"x");
+    }
+    let backend = connect(&server).await;
+    for child in children(&*backend, "files").await {
+        let file = path("files").join(&child.name);
+        assert_eq!(kind(backend.stat(&file).await), ErrorKind::BadPath, "{file}");
+        let read = backend.read(&file, &child.metadata.version, 0..1).await;
+        assert_eq!(kind(read), ErrorKind::BadPath, "{file}");
+        let inside = path("folders").join(&child.name).join(b"inside");
+        assert_eq!(kind(backend.stat(&inside).await), ErrorKind::BadPath, "{inside}");
+        assert_eq!(kind(backend.list(&inside).await), ErrorKind::BadPath, "{inside}");
+    }
+    for name in [
+        "why?",
+        "files/why?",
+        "gone/who?",
+        "files/who?/gone?",
+        "folders/why?/inside",
+    ] {
+        let answer = backend.stat(&path(name)).await;
+        if name == "files/who?/gone?" {
+            assert_eq!(kind(answer), ErrorKind::BadPath, "{name}");
+        } else {
+            assert_eq!(answer.expect("an answer"), Presence::Absent, "{name}");
+        }
+    }
+}
