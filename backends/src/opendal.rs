@@ -17,6 +17,7 @@ mod plan;
 mod read;
 mod source;
 mod transport;
+mod trust;
 
 use std::fmt;
 use std::ops::Range;
@@ -90,6 +91,9 @@ impl OpendalBackend {
         let transport =
             transport::Transport::new(limits, concurrency, spec.setting("ca_file"), origin).map_err(refuse)?;
         let known: Vec<Secret> = secrets.values().cloned().collect();
+        if spec.tls() {
+            trust::choose_cryptography();
+        }
         // Its own start-up hook does not run in every kind of build.
         ::opendal::init_default_registry();
         let operator =

@@ -7,6 +7,7 @@
 
 mod apache;
 mod azurite;
+mod certificate;
 mod daemon;
 mod fake_gcs;
 mod folder;
@@ -28,6 +29,7 @@ use std::path::{Path, PathBuf};
 
 pub use apache::Apache;
 pub use azurite::Azurite;
+pub use certificate::Tls;
 pub use daemon::Daemon;
 pub use fake_gcs::FakeGcs;
 pub use folder::Folder;

@@ -7,6 +7,7 @@ use ::opendal::{Buffer, HttpBody, HttpTransport};
 use http::{Request, Response, Uri};
 use opendal_http_transport_reqwest::ReqwestTransport;
 
+use super::trust;
 use crate::Limits;
 
 /// How long an idle connection is kept; servers drop theirs after a minute or more.
@@ -62,12 +63,7 @@ impl Transport {
         if let Some(file) = ca_file {
             let unusable = |why: String| format!("the certificate in the file `{file}` cannot be used: {why}");
             let pem = std::fs::read(file).map_err(|error| unusable(error.to_string()))?;
-            let certificates =
-                reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| unusable(error.to_string()))?;
-            if certificates.is_empty() {
-                return Err(unusable("it holds none".into()));
-            }
-            builder = builder.tls_certs_merge(certificates);
+            builder = builder.tls_backend_preconfigured(trust::tls(&pem).map_err(unusable)?);
         }
         let client = builder
             .build()

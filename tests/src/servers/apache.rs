@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use super::certificate::{Certificate, Tls};
 use super::port::Port;
 use super::{Daemon, Server, data_folder, is_root, pairs, program, subfolder, write};
 
@@ -23,12 +24,22 @@ pub struct Apache {
     daemon: Daemon,
     port: Port,
     root: PathBuf,
+    certificate: Option<Certificate>,
     _folder: tempfile::TempDir,
 }
 
 impl Apache {
     /// Starts the server.
     pub fn start() -> Self {
+        Self::start_with(None)
+    }
+
+    /// Starts the server over TLS.
+    pub fn start_tls(tls: Tls) -> Self {
+        Self::start_with(Some(tls))
+    }
+
+    fn start_with(tls: Option<Tls>) -> Self {
         let folder = data_folder();
         let root = subfolder(folder.path(), "files");
         let state = subfolder(folder.path(), "state");
@@ -37,9 +48,20 @@ impl Apache {
             Path::new(MODULES).is_dir(),
             "apache2 is not installed; run: sudo tests/servers/install"
         );
-        let modules: String = LOADED
+        let certificate = tls.map(|tls| Certificate::make(folder.path(), tls));
+        let modules: Vec<String> = LOADED
+            .iter()
+            .chain(certificate.as_ref().map(|_| &"ssl"))
             .map(|module| format!("LoadModule {module}_module {MODULES}/mod_{module}.so\n"))
-            .concat();
+            .collect();
+        let modules = modules.concat();
+        let tls = certificate.as_ref().map_or_else(String::new, |files| {
+            format!(
+                "SSLEngine on\nSSLCertificateFile {}\nSSLCertificateKeyFile {}\n",
+                files.file.display(),
+                files.key.display()
+            )
+        });
         let user = if is_root() {
             "User www-data\nGroup www-data\n"
         } else {
@@ -51,7 +73,7 @@ impl Apache {
             "tester:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=\n",
         );
         let text = format!(
-            "{modules}{user}ServerName 127.0.0.1\nServerRoot {folder}\nListen 127.0.0.1:{port}\nPidFile {state}/pid\n\
+            "{modules}{user}ServerName 127.0.0.1\nServerRoot {folder}\nListen 127.0.0.1:{port}\n{tls}PidFile {state}/pid\n\
              DefaultRuntimeDir {state}\nErrorLog /dev/stderr\nMutex file:{state}\nDAVLockDB {state}/locks\n\
              DocumentRoot {root}\nTimeout 600\nKeepAlive On\nMaxKeepAliveRequests 0\n\
              StartServers 1\nServerLimit 4\nThreadsPerChild 32\nMaxRequestWorkers 128\n\
@@ -78,14 +100,28 @@ impl Apache {
             daemon,
             port,
             root,
+            certificate,
             _folder: folder,
         }
+    }
+
+    /// Gives the file with the certificate to trust.
+    ///
+    /// # Panics
+    /// If the server does not speak TLS.
+    pub fn ca_file(&self) -> &Path {
+        &self.certificate.as_ref().expect("the server speaks TLS").authority
     }
 }
 
 impl Server for Apache {
     fn uri(&self) -> String {
-        format!("webdav://tester@127.0.0.1:{}", self.port.number())
+        let scheme = if self.certificate.is_some() {
+            "webdavs"
+        } else {
+            "webdav"
+        };
+        format!("{scheme}://tester@127.0.0.1:{}", self.port.number())
     }
 
     fn settings(&self) -> BTreeMap<String, String> {

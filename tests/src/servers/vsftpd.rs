@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use super::certificate::{Certificate, Tls};
 use super::port::Port;
 use super::{Daemon, Server, data_folder, is_root, pairs, program, subfolder, write};
 
@@ -11,12 +12,22 @@ pub struct Vsftpd {
     daemon: Daemon,
     port: Port,
     root: PathBuf,
+    certificate: Option<Certificate>,
     _folder: tempfile::TempDir,
 }
 
 impl Vsftpd {
     /// Starts the server.
     pub fn start() -> Self {
+        Self::start_with(None)
+    }
+
+    /// Starts the server over TLS, which it demands for everything.
+    pub fn start_tls(tls: Tls) -> Self {
+        Self::start_with(Some(tls))
+    }
+
+    fn start_with(tls: Option<Tls>) -> Self {
         assert!(is_root(), "vsftpd checks passwords as root only; run this test as root");
         assert!(
             Path::new("/etc/pam.d/manifold-tests").is_file() && Path::new("/run/vsftpd/empty").is_dir(),
@@ -25,6 +36,15 @@ impl Vsftpd {
         let folder = data_folder();
         let root = subfolder(folder.path(), "files");
         let port = Port::take();
+        let certificate = tls.map(|tls| Certificate::make(folder.path(), tls));
+        let tls = certificate.as_ref().map_or_else(String::new, |files| {
+            format!(
+                "ssl_enable=YES\nforce_local_logins_ssl=YES\nforce_local_data_ssl=YES\nrsa_cert_file={}\n\
+                 rsa_private_key_file={}\nssl_ciphers=HIGH\n",
+                files.file.display(),
+                files.key.display()
+            )
+        });
         let conf = folder.path().join("vsftpd.conf");
         let text = format!(
             "listen=YES\nlisten_address=127.0.0.1\nlisten_port={port}\nbackground=NO\nanonymous_enable=NO\n\
@@ -32,7 +52,7 @@ impl Vsftpd {
              pam_service_name=manifold-tests\nlocal_root={root}\nchroot_local_user=YES\nallow_writeable_chroot=YES\n\
              seccomp_sandbox=NO\nxferlog_enable=NO\nsecure_chroot_dir=/run/vsftpd/empty\npasv_address=127.0.0.1\n\
              force_dot_files=YES\nmax_clients=200\nmax_per_ip=200\ndelay_failed_login=0\nuse_localtime=NO\n\
-             utf8_filesystem=YES\nsession_support=NO\n",
+             utf8_filesystem=YES\nsession_support=NO\n{tls}",
             port = port.number(),
             root = root.display(),
         );
@@ -43,14 +63,24 @@ impl Vsftpd {
             daemon,
             port,
             root,
+            certificate,
             _folder: folder,
         }
+    }
+
+    /// Gives the file with the certificate to trust.
+    ///
+    /// # Panics
+    /// If the server does not speak TLS.
+    pub fn ca_file(&self) -> &Path {
+        &self.certificate.as_ref().expect("the server speaks TLS").authority
     }
 }
 
 impl Server for Vsftpd {
     fn uri(&self) -> String {
-        format!("ftp://tester@127.0.0.1:{}", self.port.number())
+        let scheme = if self.certificate.is_some() { "ftps" } else { "ftp" };
+        format!("{scheme}://tester@127.0.0.1:{}", self.port.number())
     }
 
     fn settings(&self) -> BTreeMap<String, String> {
