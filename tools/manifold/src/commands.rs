@@ -9,6 +9,8 @@ mod source;
 mod status;
 mod up;
 
+use rustix::fs::Mode;
+
 use crate::cli::{Cli, Command};
 use crate::failure::{Failure, Result};
 use crate::library::{Library, Surroundings};
@@ -26,6 +28,8 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
         Command::Man { folder } => generate::man_pages(folder),
         Command::Settings { defaults: true } => out.line(settings::template().trim_end()),
         _ => {
+            // What is cached, known and logged is for the owner alone, wherever the settings put it.
+            rustix::process::umask(Mode::RWXG | Mode::RWXO);
             let around = Surroundings::read();
             let library = Library::locate(cli.library.as_deref(), &around)?;
             let context = Context {

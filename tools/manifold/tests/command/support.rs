@@ -254,6 +254,15 @@ pub(crate) fn is_mounted(at: &Path) -> bool {
     table.lines().any(|line| line.split(' ').nth(4) == at.to_str())
 }
 
+/// Waits until it holds; only a test that would hang ends with the deadline.
+pub(crate) fn wait_until(what: &str, holds: impl Fn() -> bool) {
+    let end = std::time::Instant::now() + DEADLINE;
+    while !holds() {
+        assert!(std::time::Instant::now() < end, "it never came that {what}");
+        std::thread::yield_now();
+    }
+}
+
 /// Names in a folder, sorted.
 pub(crate) fn names(folder: &Path) -> Vec<String> {
     let mut names: Vec<_> = fs::read_dir(folder)
