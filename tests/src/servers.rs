@@ -135,6 +135,21 @@ fn data_folder() -> tempfile::TempDir {
     folder
 }
 
+/// Makes such a folder in memory where this machine has one for that (`/dev/shm`): for emulators that sync each object to
+/// disk, which would be most of a test's time. A killed server finds its data there again.
+fn memory_folder() -> tempfile::TempDir {
+    match tempfile::Builder::new()
+        .prefix("manifold-server-")
+        .tempdir_in("/dev/shm")
+    {
+        Ok(folder) => {
+            open_to_all(folder.path());
+            folder
+        }
+        Err(_) => data_folder(),
+    }
+}
+
 fn open_to_all(path: &Path) {
     use std::os::unix::fs::PermissionsExt;
     fs::set_permissions(path, fs::Permissions::from_mode(0o777))

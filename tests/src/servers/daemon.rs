@@ -79,9 +79,25 @@ impl Daemon {
         self.running().take();
     }
 
-    /// Stops the server and all its children with SIGSTOP.
+    /// Stops the server and all its children with SIGSTOP, and waits until the last of their threads stands still: a
+    /// thread that runs meets the signal only later, and would answer until then.
     pub fn pause(&self) {
-        self.signal(Signal::STOP);
+        let running = self.running();
+        let server = &running.as_ref().expect("the server runs").server;
+        let begun = Instant::now();
+        loop {
+            let mut going = tree(server.id());
+            going.retain(|pid| !is_stopped(*pid));
+            if going.is_empty() {
+                return;
+            }
+            for pid in going {
+                // A child may end between the look and the signal.
+                let _gone = kill_process(pid, Signal::STOP);
+            }
+            assert!(begun.elapsed() < START_LIMIT, "the server cannot be stopped");
+            std::thread::yield_now();
+        }
     }
 
     /// Lets the server go on with SIGCONT.
@@ -178,6 +194,23 @@ fn tree(pid: u32) -> Vec<Pid> {
     let mut found = Vec::new();
     collect(pid, &mut found);
     found
+}
+
+/// Tells whether no thread of a process runs any more.
+fn is_stopped(pid: Pid) -> bool {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task"))
+        .into_iter()
+        .flatten()
+        .flatten();
+    for task in tasks {
+        // The state follows the name, which may itself hold a bracket; a thread that has just ended has neither.
+        let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+        let state = stat.rsplit_once(") ").map_or("X", |(_, rest)| rest);
+        if !state.starts_with(['T', 't', 'Z', 'X']) {
+            return false;
+        }
+    }
+    true
 }
 
 fn collect(pid: u32, found: &mut Vec<Pid>) {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::port::Port;
-use super::{Daemon, Server, data_folder, http, pairs, program, subfolder};
+use super::{Daemon, Server, http, memory_folder, pairs, program, subfolder};
 
 const BUCKET: &str = "files";
 
@@ -18,7 +18,7 @@ pub struct FakeGcs {
 impl FakeGcs {
     /// Starts the server and makes the bucket.
     pub fn start() -> Self {
-        let folder = data_folder();
+        let folder = memory_folder();
         let data = subfolder(folder.path(), "data");
         let port = Port::take();
         let number = port.number();
