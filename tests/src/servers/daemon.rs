@@ -19,6 +19,7 @@ const POLL: Duration = Duration::from_millis(20);
 const WATCHER: &str = r#"
 read -r _
 tree() { for child in $(cat /proc/"$1"/task/*/children 2>/dev/null); do tree "$child"; done; echo "$1"; }
+kill -STOP "$1"
 kill -KILL $(tree "$1")
 rm -rf -- "$2"
 "#;
@@ -84,20 +85,7 @@ impl Daemon {
     pub fn pause(&self) {
         let running = self.running();
         let server = &running.as_ref().expect("the server runs").server;
-        let begun = Instant::now();
-        loop {
-            let mut going = tree(server.id());
-            going.retain(|pid| !is_stopped(*pid));
-            if going.is_empty() {
-                return;
-            }
-            for pid in going {
-                // A child may end between the look and the signal.
-                let _gone = kill_process(pid, Signal::STOP);
-            }
-            assert!(begun.elapsed() < START_LIMIT, "the server cannot be stopped");
-            std::thread::yield_now();
-        }
+        assert!(stop(server.id()), "the server cannot be stopped");
     }
 
     /// Lets the server go on with SIGCONT.
@@ -181,11 +169,32 @@ impl Drop for Running {
         // The watcher first: it must not act on a process id that is free again.
         let _gone = self.watcher.kill();
         let _gone = self.watcher.wait();
+        // A master that runs would put a new child in the place of one that was killed, and that child would live on. One
+        // that cannot be stopped is killed all the same.
+        let _stopped = stop(self.server.id());
         for pid in tree(self.server.id()) {
             let _gone = kill_process(pid, Signal::KILL);
         }
         let _gone = self.server.wait();
     }
+}
+
+/// Stops a process and all its descendants, and tells whether the last of their threads stands still.
+fn stop(pid: u32) -> bool {
+    let begun = Instant::now();
+    while begun.elapsed() < START_LIMIT {
+        let mut going = tree(pid);
+        going.retain(|pid| !is_stopped(*pid));
+        if going.is_empty() {
+            return true;
+        }
+        for pid in going {
+            // A child may end between the look and the signal.
+            let _gone = kill_process(pid, Signal::STOP);
+        }
+        std::thread::yield_now();
+    }
+    false
 }
 
 /// Gives a process and all its descendants, the youngest first. Sessions of sshd leave the process group, so the
