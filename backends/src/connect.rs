@@ -59,6 +59,7 @@ pub async fn connect(spec: &SourceSpec, secrets: &Secrets, limits: &Limits) -> R
             why,
         ));
     }
+    check_files(spec)?;
     let limits = limits.for_source(spec);
     match spec.scheme() {
         Scheme::Local => Ok(Arc::new(LocalBackend::connect(spec, &limits)?)),
@@ -73,6 +74,30 @@ pub async fn connect(spec: &SourceSpec, secrets: &Secrets, limits: &Limits) -> R
         | Scheme::Gdrive
         | Scheme::Onedrive => opendal::connect(spec, secrets, &limits).await,
     }
+}
+
+/// The settings that name a file without which there is no connection. What `ca_file` holds is looked at where it is used.
+const FILES: &[&str] = &["key", "credential_path"];
+
+/// Says which file cannot be read, which a library or `ssh` would only call a refusal.
+fn check_files(spec: &SourceSpec) -> Result<()> {
+    for key in FILES {
+        let Some(path) = spec.setting(key) else { continue };
+        let outcome = std::fs::File::open(path).and_then(|file| file.metadata());
+        let why = match outcome {
+            Ok(found) if found.is_file() => continue,
+            Ok(_) => "it is not a file".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        return Err(Error::new(
+            ErrorKind::Settings,
+            Operation::Connect,
+            spec.name(),
+            ObjectPath::root(),
+            format!("`{key}` names {path}, which cannot be read: {why}"),
+        ));
+    }
+    Ok(())
 }
 
 /// Gives the spec with what its source is recognised by, to be kept in place of the first when a source is added. A
@@ -119,6 +144,23 @@ mod tests {
             open(&spec).await.check().await.is_ok(),
             "nothing was kept, so nothing is missed"
         );
+    }
+
+    #[tokio::test]
+    async fn a_file_of_the_settings_that_is_not_there_is_named() {
+        let folder = tempfile::TempDir::new().unwrap();
+        for (uri, key, path) in [
+            ("sftp://ada@host/x", "key", folder.path().join("id_ed25519")),
+            ("gcs://bucket", "credential_path", folder.path().to_owned()),
+        ] {
+            let path = path.to_str().unwrap();
+            let given = BTreeMap::from([(key.to_owned(), path.to_owned())]);
+            let spec = SourceSpec::parse(uri, &given).unwrap();
+            let error = connect(&spec, &Secrets::new(), &Limits::default()).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Settings);
+            let said = error.cause().to_string();
+            assert!(said.contains(path) && said.contains(key), "{said}");
+        }
     }
 
     #[tokio::test]

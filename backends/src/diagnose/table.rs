@@ -102,7 +102,12 @@ static ROWS: &[Row] = &[
     // SSH says all it has to say in words.
     row_for(
         Scheme::Sftp,
-        NO_ENTRY,
+        &[
+            ErrorKind::Certificate,
+            ErrorKind::CredentialsRefused,
+            ErrorKind::Unreachable,
+            ErrorKind::Other,
+        ],
         &[
             "host key verification failed",
             "remote host identification has changed",
@@ -132,7 +137,7 @@ static ROWS: &[Row] = &[
             "name does not resolve",
             "nxdomain",
         ],
-        "there is no host of the name in {host}",
+        "the name of the host is not known: {host}",
         Words::Same(
             "check the spelling, and that this machine has a network; for a device at home try NAME.local or its address",
         ),

@@ -37,7 +37,7 @@ const CASES: &[(&str, ErrorKind, &str, &str, &str)] = &[
         "smb://nas.lokal/media",
         ErrorKind::Unreachable,
         "failed to lookup address information: Name or service not known",
-        "there is no host of the name in nas.lokal",
+        "the name of the host is not known: nas.lokal",
         "spelling",
     ),
     (
@@ -88,6 +88,13 @@ const CASES: &[(&str, ErrorKind, &str, &str, &str)] = &[
         "invalid peer certificate: certificate not valid for name \"cloud\"",
         "the certificate of cloud is for another name",
         "name that the certificate is for",
+    ),
+    (
+        "sftp://ada@server/x",
+        ErrorKind::Certificate,
+        "Host key verification failed.",
+        "the key with which server proves itself is not known, or is not the one that is known",
+        "`known_hosts = add`",
     ),
     (
         "smb://ada@nas/media",

@@ -39,6 +39,31 @@ fn serve(answer: impl Fn(&Asked) -> Said + Send + Sync + 'static) -> String {
     address
 }
 
+#[tokio::test]
+async fn an_ftp_server_is_spoken_to_over_tls() {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+    let port = listener.local_addr().expect("it has an address").port();
+    let server = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("a client");
+        stream.write_all(b"220 ready\r\n").expect("it listens");
+        let mut reader = BufReader::new(stream.try_clone().expect("a second handle"));
+        let mut line = String::new();
+        reader.read_line(&mut line).expect("it asks");
+        stream.write_all(b"234 go on\r\n").expect("it listens");
+        let mut record = [0];
+        reader.read_exact(&mut record).expect("it greets");
+        (line, record[0])
+    });
+    let spec = SourceSpec::parse(&format!("ftps://ada@127.0.0.1:{port}"), &BTreeMap::new()).expect("a good URI");
+    let secrets = Secrets::from([("password".to_owned(), Secret::new("word".to_owned()))]);
+    let backend = OpendalBackend::build(&spec, &secrets, &Limits::default(), None).expect("a backend");
+    let error = backend.check().await.expect_err("the server hangs up");
+    assert_ne!(error.kind(), crate::ErrorKind::Nonsense, "{error}");
+    let handshake = 22;
+    let (line, record) = server.join().expect("a server without a panic");
+    assert_eq!((line.as_str(), record), ("AUTH TLS\r\n", handshake));
+}
+
 fn exchange(stream: &TcpStream, answer: &dyn Fn(&Asked) -> Said) -> Option<()> {
     let mut reader = BufReader::new(stream);
     let mut line = String::new();
