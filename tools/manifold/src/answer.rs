@@ -217,7 +217,11 @@ impl OpenLibrary {
             .object_path(found.id)?
             .filter(|(source, _)| *source != SourceId::LIBRARY);
         let details = self.catalog.details(found.id)?;
-        let state = self.catalog.directory_state(found.id)?;
+        // The library's own directories come from no listing.
+        let state = match place {
+            Some(_) => self.catalog.directory_state(found.id)?,
+            None => None,
+        };
         let source = match &place {
             Some((id, _)) => Some(self.record(*id)?.name),
             None => None,

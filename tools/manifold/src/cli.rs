@@ -31,8 +31,8 @@ const ADD_EXAMPLES: &str = "\
 Examples:
   manifold source add ~/Pictures --at /photos
   manifold source add smb://ada@nas.local/media/films
-  manifold source add s3://archive --set region=eu-west-1 --set access_key_id=env:AWS_ACCESS_KEY_ID \\
-                      --set secret_access_key=env:AWS_SECRET_ACCESS_KEY
+  manifold source add s3://archive --set region=eu-west-1 \\
+      --set access_key_id=env:AWS_ACCESS_KEY_ID --set secret_access_key=env:AWS_SECRET_ACCESS_KEY
   manifold source add webdavs://ada@cloud.example.org/remote.php/dav/files/ada
   manifold source add sftp://ada@server.example.org/srv/media --set key=/home/ada/.ssh/id_ed25519
   pass show nas | manifold source add smb://ada@nas.local/media --secret-stdin password

@@ -91,7 +91,7 @@ pub(super) async fn stat(path: &OsStr, context: &Context, out: &mut Output) -> R
     if let Some(path) = &facts.object_path {
         rows.push(("there", format!("/{}", path.visible())));
     }
-    if facts.kind == "directory" {
+    if facts.kind == "directory" && facts.source.is_some() {
         rows.push(("listed", facts.listed.clone().unwrap_or_else(|| "never yet".into())));
     }
     if let Some(failure) = &facts.failure {

@@ -81,6 +81,14 @@ fn ls_shows_a_directory_of_many_pages_whole_and_stat_what_is_not_there() {
     assert_eq!(listed.lines().count(), 2501);
     assert!(listed.starts_with("0000\n0001\n") && listed.ends_with("2499\nmany.txt\n"));
     assert!(home.ok(&["ls", "-l", "many"]).starts_with("file "));
+    let stat = home.run(&["stat", "/", "--json"]).json();
+    assert_eq!(
+        stat["listed"],
+        serde_json::Value::Null,
+        "the library itself comes from no listing"
+    );
+    assert!(!home.ok(&["stat", "/"]).contains("listed"));
+    assert!(home.run(&["stat", "/many", "--json"]).json()["listed"].is_string());
     home.run(&["stat", "/many/none"])
         .refused(&["/many/none", "no such file"]);
     home.run(&["ls", "/many/0000"]).refused(&["not a directory"]);
