@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use manifold_fuse::{Mount, MountError, MountOptions, Unmounted};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::Notify;
 
 use crate::connections::{blocking, parse_spec};
@@ -89,6 +90,7 @@ impl Daemon {
             request_deadline: open.settings.deadlines.data.max(open.settings.deadlines.metadata),
             ..MountOptions::default()
         };
+        raise_open_files();
         for record in open.sources()? {
             open.connections.keep(&record);
         }
@@ -200,6 +202,19 @@ impl Answer for Mounted {
             }
             other => Arc::clone(&self.open).answer(other).await,
         }
+    }
+}
+
+/// Takes as many open files as this process may have: each file that somebody reads is one, and the 1024 of most shells are
+/// soon used up.
+fn raise_open_files() {
+    let had = getrlimit(Resource::Nofile);
+    let wanted = Rlimit {
+        current: had.maximum,
+        ..had
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, wanted) {
+        tracing::warn!(%error, had = ?had.current, "the limit of open files could not be raised");
     }
 }
 

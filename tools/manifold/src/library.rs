@@ -145,6 +145,10 @@ impl Library {
         if self.exists() {
             return Ok(());
         }
+        // What cannot be looked into may well hold one.
+        if let Err(error) = self.catalog_file().try_exists() {
+            return Err(io_failure("look into", &self.state, &error));
+        }
         Err(Failure::new(format!(
             "there is no library '{}' yet ({})",
             self.name,

@@ -26,6 +26,9 @@ const LOG_MAX: u64 = 4 << 20;
 
 /// Mounts the library. Prints the mount point when it is mounted.
 pub(super) async fn mount(mount: cli::Mount, context: &Context, out: &mut Output) -> Result<()> {
+    let settings = context.settings()?;
+    // A name that is misspelt is not to look like a library with nothing in it.
+    context.library.require()?;
     if mount.background {
         return in_background(&mount, context);
     }
@@ -33,7 +36,6 @@ pub(super) async fn mount(mount: cli::Mount, context: &Context, out: &mut Output
         rustix::process::setsid().map_err(|error| Failure::new(format!("cannot leave the terminal: {error}")))?;
     }
     context.library.create()?;
-    let settings = context.settings()?;
     let lock = context.lock_as_daemon()?;
     let at = match &mount.mountpoint {
         Some(at) => at.clone(),

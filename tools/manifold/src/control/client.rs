@@ -38,9 +38,20 @@ impl Client {
             Err(error) => return Err(io_failure("reach", socket, &error)),
         };
         match UnixStream::connect(&address).await {
-            Ok(stream) => Ok(Some(Self {
-                stream: BufReader::new(stream),
-            })),
+            Ok(stream) => {
+                let peer = stream
+                    .peer_cred()
+                    .map_err(|error| io_failure("tell who listens at", socket, &error))?;
+                if peer.uid() != rustix::process::geteuid().as_raw() {
+                    return Err(Failure::new(format!(
+                        "the daemon of this library runs as another user (id {}), and answers nobody else",
+                        peer.uid()
+                    )));
+                }
+                Ok(Some(Self {
+                    stream: BufReader::new(stream),
+                }))
+            }
             // A socket that nobody listens on was left behind by a daemon that was killed.
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
                 Ok(None)

@@ -181,6 +181,57 @@ fn only_the_owner_gets_at_the_state_and_the_socket() {
 }
 
 #[test]
+fn other_users_are_told_whose_library_it_is() {
+    const NOBODY: u32 = 65534;
+    let home = Home::new();
+    let pictures = home.source("Pictures");
+    let as_nobody = || {
+        let mut command = home.run_as(Path::new("setpriv"));
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
+        command.arg(env!("CARGO_BIN_EXE_manifold"));
+        command
+    };
+    let daemon = home.up(&[text(&pictures)]);
+    std::os::unix::fs::chown(home.path(), Some(NOBODY), Some(NOBODY)).expect("needs root");
+    said(as_nobody().arg("status")).refused(&["Permission denied"]);
+    daemon.interrupt();
+
+    let theirs = home.join("theirs/lib");
+    fs::create_dir(home.join("theirs")).expect("a folder");
+    std::os::unix::fs::chown(home.join("theirs"), Some(NOBODY), Some(NOBODY)).expect("needs root");
+    let at = home.join("theirs/m");
+    let daemon = Daemon::start(
+        as_nobody().args(["--library", text(&theirs), "up", text(&pictures), "--at", text(&at)]),
+        "mounted at ",
+    );
+    home.run(&["--library", text(&theirs), "status"])
+        .refused(&["another user (id 65534)"]);
+    daemon.interrupt();
+}
+
+#[test]
+fn a_library_that_is_not_there_is_not_mounted_empty() {
+    let home = Home::new();
+    home.run(&["--library", "picturs", "mount"])
+        .refused(&["there is no library 'picturs' yet", "manifold up"]);
+    assert!(!home.join("Manifold-picturs").exists() && !home.join(".config").exists());
+}
+
+#[test]
+fn a_daemon_takes_as_many_open_files_as_it_may() {
+    let home = Home::new();
+    home.ok(&["source", "add", text(&home.source("Pictures"))]);
+    let mut command = home.run_as(Path::new("prlimit"));
+    command.args(["--nofile=128:4000", env!("CARGO_BIN_EXE_manifold"), "mount"]);
+    let daemon = Daemon::start(&mut command, "mounted");
+    let limits = fs::read_to_string(format!("/proc/{}/limits", daemon.pid())).expect("it lives");
+    let open_files = limits.lines().find(|line| line.starts_with("Max open files"));
+    let numbers: Vec<_> = open_files.expect("it is listed").split_whitespace().collect();
+    assert_eq!(numbers[3..5], ["4000", "4000"]);
+    daemon.interrupt();
+}
+
+#[test]
 fn the_socket_answers_one_line_of_json_for_each() {
     let home = Home::new();
     let daemon = home.up(&[text(&home.source("Pictures"))]);
