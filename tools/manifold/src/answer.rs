@@ -155,6 +155,9 @@ impl OpenLibrary {
             let looked_up = self.vfs.lookup(found.id, name, NameMatch::Exact).wait().await;
             (_, found) = looked_up.map_err(|error| Failure::from(error).about(about()))?;
         }
+        if path.0.ends_with(b"/") && found.kind != Kind::Directory {
+            return Err(Failure::new(format!("{}: not a directory", about())));
+        }
         Ok(found)
     }
 

@@ -91,6 +91,7 @@ fn ls_shows_a_directory_of_many_pages_whole_and_stat_what_is_not_there() {
     assert!(home.run(&["stat", "/many", "--json"]).json()["listed"].is_string());
     home.run(&["stat", "/many/none"])
         .refused(&["/many/none", "no such file"]);
+    home.run(&["stat", "/many/0000/"]).refused(&["not a directory"]);
     home.run(&["ls", "/many/0000"]).refused(&["not a directory"]);
     home.run(&["ls", "/many/0000/x"]).refused(&["not a directory"]);
     home.run(&["ls", "/many/../many"]).ended(2, &["'..'"]);
