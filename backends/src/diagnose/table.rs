@@ -123,6 +123,21 @@ static ROWS: &[Row] = &[
         "{host} accepts none of the keys for {user}",
         "set `key` to the file of the private key, and have its public half in the server's authorized_keys",
     ),
+    // What some FTP servers say to AUTH TLS, which comes before the login, where they know no TLS; and to a login without it.
+    row_for(
+        Scheme::Ftp,
+        NO_ENTRY,
+        &["please login with user and pass"],
+        "{host} does not speak TLS on that port",
+        "check the port, or use the plain kind of URI (ftp://) if the network is trusted",
+    ),
+    row_for(
+        Scheme::Ftp,
+        NO_ENTRY,
+        &["must use encryption", "ssl/tls required", "tls is required"],
+        "{host} takes no login without TLS",
+        "use the kind of URI that is over TLS (ftps://)",
+    ),
     // The way to the host.
     row(
         NO_CONNECTION,

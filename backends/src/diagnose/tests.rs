@@ -90,6 +90,20 @@ const CASES: &[(&str, ErrorKind, &str, &str, &str)] = &[
         "name that the certificate is for",
     ),
     (
+        "ftps://ada@host/x",
+        ErrorKind::CredentialsRefused,
+        "Invalid response: [530] 530 Please login with USER and PASS.",
+        "host does not speak TLS on that port",
+        "ftp://",
+    ),
+    (
+        "ftp://ada@host/x",
+        ErrorKind::CredentialsRefused,
+        "530 Non-anonymous sessions must use encryption.",
+        "host takes no login without TLS",
+        "ftps://",
+    ),
+    (
         "sftp://ada@server/x",
         ErrorKind::Certificate,
         "Host key verification failed.",
