@@ -368,42 +368,26 @@ impl Fetcher {
     /// Makes the request, and makes sure that the answer is what was asked for.
     async fn ask(&self, run: &Run) -> Result<Bytes, Error> {
         let object = &run.object;
-        let backend = self
-            .indexer
-            .backend(object.source)
-            .ok_or_else(|| not_connected(object.source))?;
         let path = self.current_path(object)?;
         let start = run.first * u64::from(object.shape.block_size);
         let range = start..start + run.len();
-        let answer = tokio::time::timeout(self.deadline, backend.read(&path, &object.version, range.clone())).await;
-        let what = || {
-            format!(
-                "read {path} on {}, bytes {} to {}",
-                backend.name(),
+        let asked = self
+            .indexer
+            .read(object.source, &path, &object.version, range.clone(), self.deadline);
+        match asked.await {
+            Ok(Presence::Found(bytes)) if bytes.len() as u64 == run.len() => Ok(bytes),
+            Ok(Presence::Found(bytes)) => Err(Error::Io(Cause::new(format!(
+                "read {path}, bytes {} to {}: the source gave {} bytes",
                 range.start,
-                range.end
-            )
-        };
-        match answer {
-            Err(_) => {
-                let after = self.deadline.as_secs_f32();
-                Err(Error::TimedOut(Cause::new(format!(
-                    "{}: no answer within {after} s",
-                    what()
-                ))))
-            }
-            Ok(Ok(Presence::Found(bytes))) if bytes.len() as u64 == run.len() => Ok(bytes),
-            Ok(Ok(Presence::Found(bytes))) => Err(Error::Io(Cause::new(format!(
-                "{}: the source gave {} bytes",
-                what(),
+                range.end,
                 bytes.len()
             )))),
-            Ok(Ok(Presence::Absent)) => {
+            Ok(Presence::Absent) => {
                 self.look_again(object.id);
                 Err(Error::Stale)
             }
-            Ok(Err(error)) => {
-                let error = Error::from_backend(&Arc::new(error));
+            Err(error) => {
+                let error = Error::from_index(error);
                 if matches!(error, Error::Stale) {
                     self.look_again(object.id);
                 }
@@ -438,10 +422,6 @@ impl Drop for Place {
         self.fetcher.queue.lock().finished(self.lane, self.load);
         self.fetcher.pump();
     }
-}
-
-fn not_connected(source: SourceId) -> Error {
-    Error::Unreachable(Cause::new(format!("source {source} is not connected")))
 }
 
 fn stopped() -> Error {

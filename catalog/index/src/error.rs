@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use manifold_backends::ErrorKind;
 
-/// Why a directory could not be listed, or an entry not be looked at.
+/// Why a directory could not be listed, or an entry not be looked at or read.
 ///
 /// Cheap to clone: all that wait for one listing get the same error.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -22,7 +22,7 @@ pub enum IndexError {
         cause: Arc<IndexError>,
     },
     /// The source gave no answer, or no further page, for too long.
-    #[error("list {path} on {source_name}: no answer within {} s", .after.as_secs_f32())]
+    #[error("{path} on {source_name}: no answer within {} s", .after.as_secs_f32())]
     TimedOut {
         /// The source, without secrets.
         source_name: String,

@@ -1,10 +1,12 @@
 //! The door of the crate: listings on demand, single looks, and the sources that they go to.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use manifold_backends::{Backend, Error, ErrorKind, ObjectPath, Operation, Presence};
+use bytes::Bytes;
+use manifold_backends::{Backend, Error, ErrorKind, ObjectPath, Operation, Presence, Version};
 use manifold_catalog::{Catalog, EntryId, Kind, SourceId};
 use parking_lot::{Mutex, RwLock};
 use tokio::runtime::Handle;
@@ -141,6 +143,23 @@ impl Indexer {
             Presence::Absent if target.path.is_root() => Err(target.root_missing()),
             Presence::Absent => self.list_parent_of(&target).await,
         }
+    }
+
+    /// Reads a range of an object, so that what becomes of the request counts as a sign of its source's health.
+    ///
+    /// # Errors
+    /// The request failed, gave no answer within `deadline`, or was refused at once because the source is away.
+    pub async fn read(
+        &self,
+        source: SourceId,
+        path: &ObjectPath,
+        version: &Version,
+        range: Range<u64>,
+        deadline: Duration,
+    ) -> Result<Presence<Bytes>, IndexError> {
+        let source = self.source(source)?;
+        let request = source.backend.read(path, version, range);
+        source.ask(path, deadline, request, &self.runtime).await
     }
 
     /// Ends all that is under way, and waits for it. Scans go on where they stood when the source is attached again.

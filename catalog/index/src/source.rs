@@ -6,21 +6,32 @@
 //! A failure that speaks of the whole source makes it *suspect*, and one probe finds out. If that fails too, it is *away*:
 //! the scan pauses, listings fail at once but for one try each `retry_pause`, and the probe is repeated, ever more
 //! seldom, until it or a listing succeeds. One directory that fails on a source that is well makes nothing else wait.
+//!
+//! Requests for data are counted in too. One that gets no answer for a while makes the source suspect before its deadline
+//! is over, so that whoever asks next is not made to wait a deadline of his own: the kernel lets the readers of one page
+//! ask one after another. While the source is away they are refused at once, but bring the next probe forward.
 
+use std::future::Future;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use manifold_backends::{Backend, ErrorKind};
+use manifold_backends::{Backend, ErrorKind, ObjectPath};
 use manifold_catalog::{EntryId, SourceId};
 use parking_lot::Mutex;
-use tokio::sync::{Semaphore, SemaphorePermit, watch};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::skip::Skip;
 use crate::{IndexError, IndexSettings};
+
+/// The part of its deadline that a request for data goes without an answer before its source is suspect. The probe that
+/// follows must be over before the deadline is.
+const SILENT_PARTS: u32 = 4;
+/// How long a request for data waits for the probe that it has brought forward.
+const PROBE_PATIENCE: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(crate) struct Source {
@@ -36,6 +47,8 @@ pub(crate) struct Source {
     background: Semaphore,
     waited_for: watch::Sender<usize>,
     health: watch::Sender<Health>,
+    /// Brings the next probe forward.
+    probe_sooner: Notify,
     /// The scan that is running, by its generation; 0 if none.
     generation: AtomicU64,
     /// Directories that failed in front of somebody while the scan had them queued, and which it is to try again.
@@ -97,25 +110,66 @@ impl Source {
             background: Semaphore::new(scan_share),
             waited_for: watch::Sender::new(0),
             health: watch::Sender::new(Health::Well),
+            probe_sooner: Notify::new(),
             generation: AtomicU64::new(0),
             scan_retries: Mutex::new(Vec::new()),
             seed: RandomState::new().build_hasher().finish(),
             retry_pause: settings.retry_pause,
             retry_pause_max: settings.retry_pause_max,
-            check_timeout: settings.stat_timeout,
+            check_timeout: settings.stat_timeout / 2,
             yield_max: settings.yield_max,
         }
     }
 
     /// Waits for a turn ahead of the scan. Fails at once while the source is away, but for one try now and then.
     pub(crate) async fn foreground_turn(&self) -> Result<ForegroundTurn<'_>, IndexError> {
-        self.admit()?;
+        self.admit(self.retry_pause)?;
         let in_front = InFront::count(&self.waited_for);
         let permit = self.foreground.acquire().await.map_err(|_| IndexError::Stopped)?;
         Ok(ForegroundTurn {
             _in_front: in_front,
             _permit: permit,
         })
+    }
+
+    /// Makes a request for data, within `deadline`. Refused at once while the source is away; one now and then brings the
+    /// probe forward, and waits a moment for what it finds.
+    pub(crate) async fn ask<T>(
+        self: &Arc<Self>,
+        path: &ObjectPath,
+        deadline: Duration,
+        request: impl Future<Output = manifold_backends::Result<T>>,
+        runtime: &tokio::runtime::Handle,
+    ) -> Result<T, IndexError> {
+        self.admit(self.check_timeout)?;
+        if self.away().is_some() {
+            self.probe_sooner.notify_one();
+            // Whether it came back in time is seen below.
+            let _in_time = timeout(PROBE_PATIENCE.min(deadline), self.until_well()).await;
+            if let Some(cause) = self.away() {
+                return Err(self.refusal(cause));
+            }
+        }
+        let silence = |after| IndexError::TimedOut {
+            source_name: self.backend.name().to_owned(),
+            path: path.to_string(),
+            after,
+        };
+        let mut request = std::pin::pin!(request);
+        let soon = deadline / SILENT_PARTS;
+        let mut answer = timeout(soon, &mut request).await;
+        if answer.is_err() {
+            self.failed(&silence(soon), runtime);
+            answer = timeout(deadline.saturating_sub(soon), &mut request).await;
+        }
+        let result = answer
+            .map_err(|_| silence(deadline))
+            .and_then(|it| it.map_err(IndexError::from));
+        match &result {
+            Ok(_) => self.answered(),
+            Err(error) => self.failed(error, runtime),
+        }
+        result
     }
 
     /// Waits until the source is well, nobody is waiting in front, and the scan's share allows one more.
@@ -222,23 +276,27 @@ impl Source {
         full * percent / 100
     }
 
-    fn admit(&self) -> Result<(), IndexError> {
-        let mut refusal = None;
+    /// Refuses while the source is away, but for one try, after which the next is `pause` away.
+    fn admit(&self, pause: Duration) -> Result<(), IndexError> {
+        let mut refused = None;
         self.health.send_if_modified(|health| {
             if let Health::Away { cause, next_try } = health {
                 if Instant::now() < *next_try {
-                    let source_name = self.backend.name().to_owned();
-                    refusal = Some(IndexError::Away {
-                        source_name,
-                        cause: Arc::clone(cause),
-                    });
+                    refused = Some(Arc::clone(cause));
                 } else {
-                    *next_try = Instant::now() + self.retry_pause;
+                    *next_try = Instant::now() + pause;
                 }
             }
             false
         });
-        refusal.map_or(Ok(()), Err)
+        refused.map_or(Ok(()), |cause| Err(self.refusal(cause)))
+    }
+
+    fn refusal(&self, cause: Arc<IndexError>) -> IndexError {
+        IndexError::Away {
+            source_name: self.backend.name().to_owned(),
+            cause,
+        }
     }
 
     async fn probe_until_well(&self) {
@@ -254,7 +312,8 @@ impl Source {
                 },
             };
             // Credentials do not mend themselves, and some services lock an account that tries too often.
-            if cause.kind() == Some(ErrorKind::CredentialsRefused) {
+            let may_be_sooner = cause.kind() != Some(ErrorKind::CredentialsRefused);
+            if !may_be_sooner {
                 attempt = attempt.max(16);
             }
             let cause = Arc::new(cause);
@@ -274,8 +333,13 @@ impl Source {
             if !still_failing {
                 return;
             }
+            let sooner = async {
+                sleep(self.retry_pause).await;
+                self.probe_sooner.notified().await;
+            };
             tokio::select! {
                 () = sleep(self.pause(attempt, u64::from(self.id.0))) => {}
+                () = sooner, if may_be_sooner => {}
                 () = self.until_well() => return,
             }
             attempt = attempt.saturating_add(1);
