@@ -71,9 +71,23 @@ pub(crate) fn check_point(at: &Path, state: &Path, sources: &[PathBuf]) -> Resul
     Ok(point)
 }
 
+/// Allows as many descriptors as this process may have at all: open files, connections and the cache share them, and the
+/// usual limit of 1,024 is a courtesy to programs that use `select`.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, current = limit.current, "the limit on open files stays as low as it is");
+    }
+}
+
 impl Daemon {
     /// Mounts the library at `point`, which [`check_point`] gave, and begins to connect its sources.
     pub(crate) async fn start(open: Arc<OpenLibrary>, point: PathBuf, wishes: &MountWishes) -> Result<Self> {
+        raise_descriptor_limit();
         let roots = local_roots(&open)?;
         mounts::check_point(
             &point,
