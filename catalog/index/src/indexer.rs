@@ -212,6 +212,9 @@ impl Indexer {
             return Ok(Presence::Absent);
         };
         self.reconcile(target, children, listed_ns, scan).await?;
+        if target.path.is_root() {
+            self.look_at_root(&target.source, target.directory).await;
+        }
         Ok(Presence::Found(()))
     }
 
@@ -270,6 +273,28 @@ impl Indexer {
             }
         }
         Ok(Presence::Found(()))
+    }
+
+    /// Takes in the attributes of a local source's root, which no listing holds. Elsewhere a root has none of its own.
+    pub(crate) async fn look_at_root(&self, source: &Source, root: EntryId) {
+        if root == EntryId::ROOT || source.backend.as_local().is_none() {
+            return;
+        }
+        let looked = async {
+            let path = ObjectPath::root();
+            let asked = timeout(self.settings.stat_timeout, source.backend.stat(&path));
+            let Ok(answer) = asked.await else { return Ok(()) };
+            let Presence::Found(metadata) = answer? else {
+                return Ok(());
+            };
+            let ((seen, _), open) = (listing::seen(&metadata), self.open_probe());
+            self.blocking(move |catalog| Ok(catalog.update_attributes(root, seen, &*open).map(drop)?))
+                .await
+        };
+        // The listing is good all the same, and the next one looks again.
+        if let Err(error) = looked.await {
+            tracing::debug!(source = source.backend.name(), %error, "the root's attributes stay as they were");
+        }
     }
 
     async fn look(&self, target: &Target) -> Result<Presence<()>, IndexError> {

@@ -53,7 +53,11 @@ impl Indexer {
                 if tried.insert(directory)
                     && let Some((_, path)) = self.catalog().object_path(directory)?
                 {
-                    frontier.push_back((directory, ObjectPath::from_bytes(path)));
+                    let path = ObjectPath::from_bytes(path);
+                    if path.is_root() {
+                        self.look_at_root(source, directory).await;
+                    }
+                    frontier.push_back((directory, path));
                 }
             }
             if frontier.is_empty() {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -56,6 +56,28 @@ fn grow(root: &Path) {
     symlink("d0", root.join("link")).unwrap();
     symlink("/", root.join("out")).unwrap();
     rustix::fs::mkfifoat(rustix::fs::CWD, root.join("pipe"), rustix::fs::Mode::RUSR).unwrap();
+}
+
+#[tokio::test]
+async fn an_attach_point_has_the_attributes_of_the_folder_behind_it() {
+    for scanned in [true, false] {
+        let (state, root) = (tempdir().unwrap(), tempdir().unwrap());
+        fs::write(root.path().join("f"), "x").unwrap();
+        fs::set_permissions(root.path(), fs::Permissions::from_mode(0o2750)).unwrap();
+        let library = Library::open(state.path());
+        let record = attach(&library, root.path());
+        if scanned {
+            library.scan(&record).await;
+        } else {
+            library.list("/l").await;
+        }
+        let (known, there) = (library.find("/l").unwrap(), fs::metadata(root.path()).unwrap());
+        assert_eq!(known.id, record.root);
+        assert_eq!(u32::from(known.mode), there.mode() & 0o7777);
+        assert_eq!(known.owner, Some((there.uid(), there.gid())));
+        assert_eq!(known.modified_ns, there.mtime() * 1_000_000_000 + there.mtime_nsec());
+        assert_eq!(library.names("/l"), ["f"]);
+    }
 }
 
 #[tokio::test]
