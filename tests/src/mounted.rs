@@ -149,11 +149,12 @@ impl Library {
             .stderr(log);
         let mut child = command.spawn().expect("start manifold");
         let end = Instant::now() + DEADLINE;
-        // A mount that a crash left behind is there too, but answers nothing; only its owner may look into this one.
+        // A mount that a crash left behind is there too, but answers nothing. Asked in this order: once something
+        // answers, the dead mount is gone, and what is mounted then is the new one. Only its owner may look into it.
         let ready = || {
             let mut list = self.as_user(Path::new("ls"));
             list.arg(self.at()).stdout(Stdio::null()).stderr(Stdio::null());
-            is_mounted(&self.at()) && list.status().expect("run ls").success()
+            list.status().expect("run ls").success() && is_mounted(&self.at())
         };
         while !ready() {
             if let Some(status) = child.try_wait().expect("ask for the daemon") {
