@@ -16,9 +16,6 @@ use crate::{CompleteListing, EntryId, Kind, NewChild, SourceId, listing, sources
 /// How many rows make a commit. Below 10,000 the commits cost more than the rows, above 50,000 nothing is gained.
 const COMMIT_ROWS: usize = 32_768;
 
-/// From here on a commit is made durable at once; smaller ones wait for company.
-const DURABLE_ROWS: usize = 8_192;
-
 /// A directory that was met on the way and is to be listed in its turn.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoadedDirectory {
@@ -128,14 +125,11 @@ impl BulkLoader {
         Ok(())
     }
 
-    /// Commits what has gathered. On failure it is forgotten, and its directories are still to be listed.
+    /// Commits what has gathered; it becomes durable with company, within the catalog's commit interval. A crash before
+    /// that takes rows and queue back together, so that the scan goes on from there. On failure what has gathered is
+    /// forgotten, and its directories are still to be listed.
     pub fn flush(&mut self) -> Result<()> {
-        let when = if self.rows >= DURABLE_ROWS {
-            When::Now
-        } else {
-            When::Soon
-        };
-        self.commit(when)
+        self.commit(When::Soon)
     }
 
     /// Commits what has gathered, durably. Dropping the loader instead forgets what was not flushed.

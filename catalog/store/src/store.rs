@@ -35,7 +35,7 @@ pub(crate) use snapshot::Snapshot;
 use crate::storage::HeldFile;
 
 /// How many ids are reserved at a time. What is left of them after a crash is never used: 2^64 ids outlast that.
-const IDS_RESERVED: u64 = 1 << 16;
+const IDS_RESERVED: u64 = 1 << 20;
 
 /// When a change must be on the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
