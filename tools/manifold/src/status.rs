@@ -4,7 +4,8 @@ use manifold_catalog::SourceRecord;
 
 use crate::connections::Health;
 use crate::control::status::{
-    DaemonFacts, LibraryFacts, MountFacts, Problem, ScanFacts, SourceState, SourceStatus, Status, Uploads, Verdict,
+    DaemonFacts, FetchedFacts, LibraryFacts, MountFacts, Problem, ScanFacts, SourceState, SourceStatus, Status,
+    Uploads, Verdict,
 };
 use crate::control::text::Text;
 use crate::failure::Result;
@@ -73,6 +74,7 @@ impl OpenLibrary {
             state,
             problem,
             scan: scan.map(|scan| ScanFacts {
+                started: rfc3339(scan.started_ns),
                 finished: scan.finished_ns.map(rfc3339),
                 listed: scan.listed,
                 queued: scan.queued,
@@ -80,7 +82,18 @@ impl OpenLibrary {
             }),
             entries: totals.map_or(0, |totals| totals.entries),
             bytes: totals.map_or(0, |totals| totals.bytes),
+            fetched: self.keeps_connections().then(|| self.fetched(record)),
         })
+    }
+
+    fn fetched(&self, record: &SourceRecord) -> FetchedFacts {
+        let counters = self.vfs.counters();
+        let counted = counters.sources.get(&record.id.0).copied().unwrap_or_default();
+        FetchedFacts {
+            requests: counted.requests,
+            bytes: counted.bytes,
+            blocks: counted.blocks,
+        }
     }
 }
 
@@ -149,6 +162,7 @@ mod tests {
             state,
             problem: None,
             scan: Some(ScanFacts {
+                started: rfc3339(0),
                 finished: None,
                 listed: 1,
                 queued: 2,
@@ -156,6 +170,7 @@ mod tests {
             }),
             entries: 0,
             bytes: 0,
+            fetched: None,
         }
     }
 

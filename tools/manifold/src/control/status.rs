@@ -92,6 +92,19 @@ pub(crate) struct SourceStatus {
     pub(crate) entries: u64,
     /// Their bytes.
     pub(crate) bytes: u64,
+    /// What was fetched from it since the daemon started; `None` where no daemon runs.
+    pub(crate) fetched: Option<FetchedFacts>,
+}
+
+/// What was fetched from a source.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct FetchedFacts {
+    /// Requests for bytes of files that were answered.
+    pub(crate) requests: u64,
+    /// Bytes that they brought.
+    pub(crate) bytes: u64,
+    /// Blocks that they brought.
+    pub(crate) blocks: u64,
 }
 
 /// How a source is.
@@ -137,6 +150,8 @@ pub(crate) struct Problem {
 /// How far the last scan of a source has come.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ScanFacts {
+    /// When it began, RFC 3339.
+    pub(crate) started: String,
     /// When it ended, RFC 3339; `None` while it goes on.
     pub(crate) finished: Option<String>,
     /// Directories listed.
