@@ -5,7 +5,7 @@ Run by hand, as root, on an idle machine:
 
     cargo build --release -p manifold && cargo build --release -p manifold-tests --examples
     tests/bench/bench.py                 # everything; about half an hour
-    tests/bench/bench.py local remote    # some of it
+    tests/bench/bench.py local smb       # some of it
     tests/bench/bench.py --markdown >> docs/benchmarks.md
 
 Each round measures every candidate once, one after the other, so that a slow minute of the machine hits all of them;
@@ -24,8 +24,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
-import time
+from functools import partial
 from pathlib import Path
 
 import peers
@@ -93,60 +92,57 @@ def bench_local(work, rounds):
     shutil.rmtree(data)
 
 
-def bench_remote(work, rounds):
-    """S3 and SMB: cold sequential reads, blocks in memory, whole objects in the disk cache, random reads."""
-    for kind in ("s3", "smb"):
-        with sources.server(kind, work) as server:
-            size = 1 << 30
-            make_file(work / "upload.bin", size)
-            server.put("file.bin", work / "upload.bin")
-            cold = {"manifold": [], "rclone": [], "bare": []}
+def bench_server(kind, work, rounds):
+    """A server: cold sequential reads, blocks in memory, whole objects in the disk cache, random reads."""
+    with sources.server(kind, work) as server:
+        size = 1 << 30
+        make_file(work / "upload.bin", size)
+        server.put("file.bin", work / "upload.bin")
+        cold = {"manifold": [], "rclone": [], "bare": []}
+        for _ in range(rounds):
+            with peers.manifold(work, server, fresh=True) as root:
+                cold["manifold"].append(fio_sequential(root / "file.bin", cold=True))
+            with peers.rclone(work, server, "off") as root:
+                cold["rclone"].append(fio_sequential(root / "file.bin", cold=True))
+            cold["bare"].append(size / 1e6 / seconds(server.bare_download, "file.bin"))
+        report(f"{kind}, cold sequential, 1 GiB", "MB/s", cold, "rclone", 1.5)
+        report(f"{kind}, cold sequential, 1 GiB", "MB/s", cold, "bare", 0.8)
+
+        warm = {"manifold": [], "rclone full": []}
+        memory = {"manifold": []}
+        whole = {"manifold": [], "native": []}
+        whole_random = {"manifold": [], "native": []}
+        with peers.manifold(work, server, fresh=True, settings=['mount.passthrough = false', 'cache.memory_bytes = "3 GiB"']) as ours, \
+                peers.rclone(work, server, "full") as theirs:
+            for root in (ours, theirs):
+                fio_sequential(root / "file.bin", cold=True)
             for _ in range(rounds):
-                with peers.manifold(work, server, fresh=True) as root:
-                    cold["manifold"].append(fio_sequential(root / "file.bin", cold=True))
-                with peers.rclone(work, server, "off") as root:
-                    cold["rclone"].append(fio_sequential(root / "file.bin", cold=True))
-                cold["bare"].append(size / 1e6 / seconds(server.bare_download, "file.bin"))
-            report(f"{kind}, cold sequential, 1 GiB", "MB/s", cold, "rclone", 1.5)
-            report(f"{kind}, cold sequential, 1 GiB", "MB/s", cold, "bare", 0.8)
+                warm["manifold"].append(fio_sequential(ours / "file.bin", cold=True))
+                warm["rclone full"].append(fio_sequential(theirs / "file.bin", cold=True))
+        report(f"{kind}, blocks in memory, kernel-cold sequential", "MB/s", warm, "rclone full", 5)
+        with peers.manifold(work, server, fresh=True) as ours:
+            peers.fill_disk_cache(work, ours / "file.bin", size)
+            native = work / "upload.bin"
+            for _ in range(rounds):
+                for who, path in (("manifold", ours / "file.bin"), ("native", native)):
+                    whole[who].append(fio_sequential(path, cold=False, warm_up=True))
+                    whole_random[who].append(fio_random(path))
+        report(f"{kind}, whole in the disk cache, sequential", "MB/s", whole, "native", 0.90)
+        report(f"{kind}, whole in the disk cache, random 4 KiB", "reads/s", whole_random, "native", 0.90)
 
-            warm = {"manifold": [], "rclone full": []}
-            memory = {"manifold": []}
-            whole = {"manifold": [], "native": []}
-            whole_random = {"manifold": [], "native": []}
-            with peers.manifold(work, server, fresh=True, settings=['mount.passthrough = false', 'cache.memory_bytes = "3 GiB"']) as ours, \
-                    peers.rclone(work, server, "full") as theirs:
-                for root in (ours, theirs):
-                    fio_sequential(root / "file.bin", cold=True)
-                for _ in range(rounds):
-                    warm["manifold"].append(fio_sequential(ours / "file.bin", cold=True))
-                    warm["rclone full"].append(fio_sequential(theirs / "file.bin", cold=True))
-            report(f"{kind}, blocks in memory, kernel-cold sequential", "MB/s", warm, "rclone full", 5)
-            with peers.manifold(work, server, fresh=True) as ours:
-                fio_sequential(ours / "file.bin", cold=True)
-                peers.wait_until_whole(ours, work)
-                native = work / "upload.bin"
-                for _ in range(rounds):
-                    for who, path in (("manifold", ours / "file.bin"), ("native", native)):
-                        whole[who].append(fio_sequential(path, cold=False, warm_up=True))
-                        whole_random[who].append(fio_random(path))
-            report(f"{kind}, whole in the disk cache, sequential", "MB/s", whole, "native", 0.90)
-            report(f"{kind}, whole in the disk cache, random 4 KiB", "reads/s", whole_random, "native", 0.90)
-
-            with peers.manifold(work, server, fresh=True) as ours:
-                touched = set()
-                rng = random.Random(7)
-                fd = os.open(ours / "file.bin", os.O_RDONLY)
-                before = peers.fetched_bytes(work)
-                block = peers.block_size(work)
-                for _ in range(200):
-                    offset = rng.randrange(0, size // 4096) * 4096
-                    os.pread(fd, 4096, offset)
-                    touched.add(offset // block)
-                os.close(fd)
-                fetched = peers.fetched_bytes(work) - before
-            ratio = fetched / (len(touched) * block)
-            report_value(f"{kind}, random 4 KiB of 1 GiB: bytes fetched ÷ blocks touched", "", ratio, "≤ 1.1", ratio <= 1.1)
+        with peers.manifold(work, server, fresh=True) as ours:
+            rng = random.Random(7)
+            offsets = [rng.randrange(0, size // 4096) * 4096 for _ in range(200)]
+            fd = os.open(ours / "file.bin", os.O_RDONLY)
+            for offset in offsets:
+                os.pread(fd, 4096, offset)
+            os.close(fd)
+            fetched, blocks = peers.fetched(work)
+        block = fetched // blocks
+        touched = len({offset // block for offset in offsets})
+        ratio = blocks / touched
+        report_value(f"{kind}, random 4 KiB of 1 GiB: blocks of {block >> 10} KiB fetched ÷ touched", "", ratio,
+                     "≤ 1.1", ratio <= 1.1)
 
 
 def bench_latency(work, rounds):
@@ -184,11 +180,13 @@ def bench_index(work, rounds):
     """Indexing 300,000 local files, against `find -printf`."""
     data = work / "tree"
     make_tree(data, 300_000)
-    figures = {"manifold": [], "find -printf": [], "rclone lsf": []}
+    figures = {"manifold": [], "manifold, scan alone": [], "find -printf": [], "rclone lsf": []}
     run(["find", str(data), "-printf", "%s"], stdout=subprocess.DEVNULL)
     for _ in range(rounds):
         figures["find -printf"].append(seconds(run, ["find", str(data), "-printf", "%p %s %T@ %m\\n"], stdout=subprocess.DEVNULL))
-        figures["manifold"].append(peers.index_seconds(work, data))
+        whole, scan = peers.index_seconds(work, data)
+        figures["manifold"].append(whole)
+        figures["manifold, scan alone"].append(scan)
         figures["rclone lsf"].append(seconds(run, ["rclone", "lsf", "-R", str(data)], stdout=subprocess.DEVNULL))
     report("index of 300,000 local files, warm", "s", figures, "find -printf", 1.2, "at most")
     shutil.rmtree(data)
@@ -205,7 +203,7 @@ def bench_memory(work, _rounds):
     shutil.rmtree(data)
 
 
-BENCHES = {"local": bench_local, "remote": bench_remote, "latency": bench_latency, "listing": bench_listing, "index": bench_index, "memory": bench_memory}
+BENCHES = {"local": bench_local, "s3": partial(bench_server, "s3"), "smb": partial(bench_server, "smb"), "latency": bench_latency, "listing": bench_listing, "index": bench_index, "memory": bench_memory}
 
 
 def main():
@@ -218,7 +216,7 @@ def main():
         sys.exit("bench: run as root: passthrough, dropping caches and the servers need it")
     with tempfile.TemporaryDirectory(dir="/var/tmp", prefix="manifold-bench-") as work:
         for name in arguments.which or BENCHES:
-            print(f"== {name}: {BENCHES[name].__doc__}", file=sys.stderr)
+            print(f"== {name}", file=sys.stderr)
             BENCHES[name](Path(work), arguments.rounds)
     if arguments.markdown:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30

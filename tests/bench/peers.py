@@ -1,5 +1,6 @@
 """The candidates: manifold, the native folder, bindfs, mergerfs and rclone, each mounted for as long as it is measured."""
 
+import datetime
 import json
 import os
 import shutil
@@ -9,23 +10,26 @@ import time
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from sources import TARGET
+from measure import drop_pages, run
+from sources import ENVIRONMENT, TARGET
 
-MANIFOLD = str(TARGET / "release" / "manifold")
+MANIFOLD = os.environ.get("MANIFOLD", str(TARGET / "release" / "manifold"))
 DEADLINE_S = 120
 
 
-def _await(condition, what):
+def _await(condition, what, seconds=DEADLINE_S):
     """Waits until a condition holds; gives up with the words of what did not happen."""
-    end = time.monotonic() + DEADLINE_S
+    end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:
-            sys.exit(f"bench: {what} did not happen within {DEADLINE_S} s")
+            raise TimeoutError(f"bench: {what} did not happen within {seconds} s")
         time.sleep(0.01)
 
 
 def _unmount(at, process):
-    subprocess.run(["fusermount3", "-u", str(at)], check=False)
+    # Lazily, and with a signal: a peer that takes its mount for busy would be waited for without end.
+    subprocess.run(["fusermount3", "-u", "-z", str(at)], check=False)
+    process.terminate()
     process.wait()
 
 
@@ -41,6 +45,60 @@ def _command(work, *arguments, **options):
 def status(work):
     """Gives what `manifold status --json` says of the running daemon."""
     return json.loads(_command(work, "status", "--json", capture_output=True, text=True).stdout)
+
+
+def _source(work):
+    (source,) = status(work)["sources"]
+    return source
+
+
+def wait_for_scan(work):
+    """Waits until every source has been scanned; a scan that missed a directory is no basis for a figure."""
+    def done():
+        scans = [source["scan"] for source in status(work)["sources"]]
+        return all(scan and scan["finished"] for scan in scans)
+    _await(done, "the end of the scan")
+    if any(source["scan"]["failed"] for source in status(work)["sources"]):
+        sys.exit("bench: some directories could not be listed")
+
+
+def fetched(work):
+    """Gives the bytes and the blocks that the one source has been asked for since the daemon started."""
+    counted = _source(work)["fetched"]
+    return counted["bytes"], counted["blocks"]
+
+
+def fill_disk_cache(work, path, size):
+    """Reads a file until all of it is in the disk cache: where the disk is slower than the source, blocks are left out."""
+    for _ in range(10):
+        drop_pages(path)
+        run(["cat", str(path)], stdout=subprocess.DEVNULL)
+        try:
+            _await(lambda: status(work)["cache"]["disk_bytes"] >= size, "the disk cache having it all", seconds=5)
+            return
+        except TimeoutError:
+            continue
+    sys.exit("bench: the disk cache did not take the whole object in ten readings")
+
+
+def resident_bytes(work):
+    """Gives the daemon's resident memory, its program's pages included."""
+    pid = status(work)["daemon"]["pid"]
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) * 1024
+    raise ValueError("no VmRSS")
+
+
+def index_seconds(work, folder):
+    """Runs `manifold up` on a fresh library over a folder; gives the seconds from the start of the command to the end
+    of the scan, and those of the scan alone. Reads the times that the catalog keeps, so asking costs nothing."""
+    begun = time.time()
+    with manifold_over(work, [folder], fresh=True):
+        wait_for_scan(work)
+        scan = _source(work)["scan"]
+    started, finished = (datetime.datetime.fromisoformat(scan[key]).timestamp() for key in ("started", "finished"))
+    return finished - begun, finished - started
 
 
 @contextmanager
@@ -61,7 +119,7 @@ def manifold_over(work, sources_, fresh, settings=(), environment=None, set_=())
     arguments = [x for pair in set_ for x in ("--set", pair)]
     log = open(work / "manifold.log", "w")
     process = subprocess.Popen([MANIFOLD, "--library", str(library), "up", *map(str, sources_), "--at", str(at), *arguments],
-                               stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, **(environment or {})})
+                               stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**ENVIRONMENT, **(environment or {})})
     try:
         _await(lambda: process.poll() is not None or os.path.ismount(at), "the mount of manifold")
         if process.poll() is not None:
@@ -96,7 +154,7 @@ def rclone(work, server_or_folder, cache):
     else:
         remote, environment = server_or_folder.rclone_remote()
     process = subprocess.Popen(["rclone", "mount", remote, str(at), "--vfs-cache-mode", cache, "--cache-dir", str(cache_folder),
-                                "--read-only"], env={**os.environ, **environment}, stdin=subprocess.DEVNULL)
+                                "--read-only"], env={**ENVIRONMENT, **environment}, stdin=subprocess.DEVNULL)
     try:
         _await(lambda: os.path.ismount(at), "the mount of rclone")
         yield at

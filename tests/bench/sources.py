@@ -17,6 +17,11 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target"))
 
 
+# Nothing of the person's own network set-up may come between: proxies, and certificates that old clients stumble over.
+ENVIRONMENT = {key: value for key, value in os.environ.items()
+               if not key.lower().endswith("_proxy") and key not in ("AWS_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR")}
+
+
 class Server:
     """One running source. `uri`, `settings` and `secrets` are for manifold, `rclone` is a remote for rclone."""
 
@@ -51,7 +56,7 @@ class Server:
             return
         remote, environment = self.rclone_remote()
         subprocess.run(["rclone", "copyto", str(path), f"{remote}/{name}", "--s3-no-check-bucket", "--s3-upload-concurrency", "2"],
-                       check=True, env={**os.environ, **environment})
+                       check=True, env={**ENVIRONMENT, **environment})
 
     def bare_download(self, name):
         """Downloads a file with a bare client and drops the bytes: `smbclient get`, or eight parallel ranged GETs."""
@@ -61,17 +66,18 @@ class Server:
             host, port = host.split(":")
             with open("/dev/null", "w") as null:
                 subprocess.run(["smbclient", f"//{host}/{share}", "-p", port, "-U", user, "-c", f"get {name} /dev/null"],
-                               check=True, env={**os.environ, "PASSWD": self.secrets["password"]}, stdout=null, stderr=null)
+                               check=True, env={**ENVIRONMENT, "PASSWD": self.secrets["password"]}, stdout=null, stderr=null)
             return
         remote, environment = self.rclone_remote()
         url = subprocess.run(["rclone", "link", f"{remote}/{name}"], check=True, capture_output=True, text=True,
-                             env={**os.environ, **environment}).stdout.strip()
+                             env={**ENVIRONMENT, **environment}).stdout.strip()
         parallel_ranges(url, part=4 << 20, threads=8)
 
 
 def parallel_ranges(url, part, threads):
     """Reads all of a URL by ranged GETs of `part` bytes, `threads` at a time, each thread on one connection (curl)."""
-    with urllib.request.urlopen(urllib.request.Request(url, headers={"Range": "bytes=0-0"})) as answer:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(urllib.request.Request(url, headers={"Range": "bytes=0-0"})) as answer:
         size = int(answer.headers["Content-Range"].split("/")[1])
     starts = list(range(0, size, part))
 
@@ -79,7 +85,7 @@ def parallel_ranges(url, part, threads):
         # One curl, one connection: the ranges one after the other.
         config = "".join(
             f'url = "{url}"\nrange = {start}-{min(start + part, size) - 1}\noutput = /dev/null\nnext\n' for start in mine)
-        subprocess.run(["curl", "--silent", "--fail", "--config", "-"], input=config.removesuffix("next\n").encode(), check=True)
+        subprocess.run(["curl", "--silent", "--fail", "--config", "-"], input=config.removesuffix("next\n").encode(), check=True, env=ENVIRONMENT)
 
     workers = [threading.Thread(target=fetch, args=(starts[i::threads],)) for i in range(threads)]
     for worker in workers:
