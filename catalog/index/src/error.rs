@@ -77,7 +77,11 @@ impl IndexError {
     pub fn kind(&self) -> Option<ErrorKind> {
         match self {
             Self::Backend(error) => Some(error.kind()),
-            Self::Away { cause, .. } => cause.kind().or(Some(ErrorKind::Unreachable)),
+            // Nobody waited for this answer: a source known to be silent is out of reach.
+            Self::Away { cause, .. } => match cause.kind() {
+                Some(ErrorKind::TimedOut) | None => Some(ErrorKind::Unreachable),
+                kind => kind,
+            },
             Self::TimedOut { .. } => Some(ErrorKind::TimedOut),
             Self::Odd { .. } => Some(ErrorKind::Nonsense),
             Self::RootMissing { .. } => Some(ErrorKind::NoSuchSource),

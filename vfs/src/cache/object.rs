@@ -49,7 +49,8 @@ pub(crate) struct StoredObject {
 #[derive(Debug)]
 struct State {
     blocks: BTreeMap<u64, u32>,
-    sealed: bool,
+    /// What the data file looked like when it was sealed, if it is.
+    sealed: Option<Seal>,
 }
 
 /// A whole data file in the hands of a reader, or of the kernel; nothing is put out of it while this lives.
@@ -108,9 +109,9 @@ impl StoredObject {
         if about.len() != shape.size {
             return Err(invalid("the data file has another length than the object"));
         }
-        let sealed = Seal::parse(&head[..length], &header) == Some(seal_of(&about));
         let blocks = read_records(&map, &header)?;
-        let sealed = sealed && blocks.len() as u64 == shape.block_count();
+        let whole = blocks.len() as u64 == shape.block_count();
+        let sealed = Seal::parse(&head[..length], &header).filter(|seal| whole && *seal == seal_of(&about));
         Ok(Self {
             shape,
             data: Arc::new(data),
@@ -131,7 +132,7 @@ impl StoredObject {
         map.write_all_at(&header_of(shape).encode(), 0)?;
         let state = RwLock::new(State {
             blocks: BTreeMap::new(),
-            sealed: false,
+            sealed: None,
         });
         Ok(Self {
             shape,
@@ -180,9 +181,9 @@ impl StoredObject {
             return Ok(Found::Missing);
         }
         state.blocks.remove(&index);
-        let was_sealed = std::mem::replace(&mut state.sealed, false);
+        let was_sealed = state.sealed.take();
         drop(state);
-        if was_sealed {
+        if was_sealed.is_some() {
             self.map.write_all_at(&[0; map::SEAL_LEN], map::HEADER_LEN as u64)?;
         }
         self.erase_record(index)?;
@@ -207,10 +208,14 @@ impl StoredObject {
         if whole { self.seal() } else { Ok(()) }
     }
 
-    /// Gives the whole data file, if it is sealed.
+    /// Gives the whole data file, if it is sealed and nobody has touched it since. A file that somebody has touched loses its
+    /// seal: its blocks are read one by one again, each against its checksum.
     pub(crate) fn hand_out(self: &Arc<Self>) -> Option<HandedOut> {
         let state = self.state.read();
-        if !state.sealed {
+        let seal = state.sealed?;
+        if self.data.metadata().ok().map(|about| seal_of(&about)) != Some(seal) {
+            drop(state);
+            self.state.write().sealed = None;
             return None;
         }
         self.handed_out.fetch_add(1, Ordering::Acquire);
@@ -240,7 +245,7 @@ impl StoredObject {
                 freed += self.shape.block_len(index);
                 gone.push(index);
             }
-            state.sealed = false;
+            state.sealed = None;
         }
         self.map.write_all_at(&[0; map::SEAL_LEN], map::HEADER_LEN as u64)?;
         for index in gone {
@@ -279,7 +284,7 @@ impl StoredObject {
         self.map
             .write_all_at(&seal.encode(&header_of(self.shape)), map::HEADER_LEN as u64)?;
         self.map.sync_data()?;
-        self.state.write().sealed = true;
+        self.state.write().sealed = Some(seal);
         Ok(())
     }
 

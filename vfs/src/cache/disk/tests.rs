@@ -201,6 +201,25 @@ fn verifying_finds_each_damaged_block_and_drops_it() {
 }
 
 #[test]
+fn a_sealed_file_that_was_touched_while_running_is_not_handed_out() {
+    let folder = TempDir::new().unwrap();
+    let object = shape(1, MIB);
+    let cache = start(folder.path(), 100 * MIB);
+    fill(&cache, object);
+    assert!(cache.tier.hand_out(object).is_some());
+    let data = fs::OpenOptions::new()
+        .write(true)
+        .open(Paths::new(folder.path(), object.key).data)
+        .unwrap();
+    data.write_all_at(b"damage", 100).unwrap();
+    assert!(cache.tier.hand_out(object).is_none());
+    assert_eq!(count_true(&cache, object), 15);
+    cache.tier.write(object, 0, truth(object, 0));
+    cache.tier.settle();
+    assert!(cache.tier.hand_out(object).is_some(), "mended, it is sealed again");
+}
+
+#[test]
 fn a_sealed_file_that_was_touched_is_not_handed_out_after_a_restart() {
     let folder = TempDir::new().unwrap();
     let object = shape(1, MIB);
