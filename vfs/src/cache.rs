@@ -11,10 +11,12 @@ mod memory;
 mod object;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
 use self::disk::DiskTier;
+pub(crate) use self::disk::Late;
 use self::memory::MemoryTier;
 use crate::counters::Tally;
 
@@ -81,7 +83,7 @@ impl BlockCache {
     /// Starts a cache. A disk tier that cannot be started is left out, with a line in the log.
     pub(crate) fn start(memory_bytes: u64, disk: Option<DiskSettings<'_>>, tally: &Arc<Tally>) -> Self {
         let disk = disk.and_then(|it| {
-            DiskTier::start(it.folder, it.limit, it.queue_max, Arc::clone(tally))
+            DiskTier::start(&it, Arc::clone(tally))
                 .inspect_err(
                     |error| tracing::warn!(folder = %it.folder.display(), %error, "going on without a disk cache"),
                 )
@@ -172,12 +174,13 @@ impl BlockCache {
         self.disk.as_ref()?.read(shape, index)
     }
 
-    /// Keeps a block that a source has given.
-    pub(crate) fn keep(&self, shape: Shape, index: u64, bytes: &Bytes) {
-        if let Some(disk) = &self.disk {
-            disk.write(shape, index, bytes.clone());
-        }
+    /// Keeps a block that a source has given. Where the disk tier is behind, whoever fetched it is to wait before it fetches
+    /// more.
+    pub(crate) fn keep(&self, shape: Shape, index: u64, bytes: &Bytes) -> Option<Late> {
+        let disk = self.disk.as_ref();
+        let late = disk.and_then(|disk| disk.write(shape, index, bytes.clone()));
         self.memory.insert(shape.block(index), bytes.clone());
+        late
     }
 
     /// Keeps a block in memory that came from disk.
@@ -199,5 +202,7 @@ pub(crate) struct DiskSettings<'a> {
     /// Bytes that it may occupy.
     pub(crate) limit: u64,
     /// Bytes that may wait to be written.
-    pub(crate) queue_max: u64,
+    pub(crate) backlog_max: u64,
+    /// How long fetching waits for a disk that is behind.
+    pub(crate) patience: Duration,
 }

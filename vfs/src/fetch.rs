@@ -339,6 +339,7 @@ impl Fetcher {
                     .fetched(run.object.source, run.duties.len() as u64, bytes.len() as u64);
                 let mut start = 0;
                 let alone = run.duties.len() == 1;
+                let mut late = Vec::new();
                 for (index, duty) in (run.first..).zip(run.duties) {
                     let end = start + run.object.shape.block_len(index) as usize;
                     // Each block gets memory of its own: as slices, one block in use would keep the whole answer alive, unaccounted.
@@ -347,9 +348,15 @@ impl Fetcher {
                     } else {
                         Bytes::copy_from_slice(&bytes[start..end])
                     };
-                    self.cache.keep(run.object.shape, index, &block);
+                    late.extend(self.cache.keep(run.object.shape, index, &block));
                     duty.land(Ok(block));
                     start = end;
+                }
+                drop(bytes);
+                // The readers have their blocks. The request keeps its place, so that a source that is faster than the disk
+                // cache waits for it.
+                for block in late {
+                    block.catch_up().await;
                 }
             }
             Err(error) => {

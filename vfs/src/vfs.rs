@@ -27,6 +27,9 @@ use crate::fetch::Fetcher;
 use crate::handle::{Access, Handle, OpenFiles, Opened};
 use crate::{Answer, Error, Settings};
 
+/// How long fetching waits for a disk cache that is slower than the source. The disk's own pauses, when it writes back what
+/// it has in memory, are of this length.
+const DISK_PATIENCE: Duration = Duration::from_millis(250);
 /// How many targets of symbolic links are remembered.
 const LINKS_MAX: u64 = 4_096;
 /// How long the thread that passes on changes may take to notice that it is to end.
@@ -84,7 +87,8 @@ impl Vfs {
         let disk = settings.cache_directory.as_deref().map(|folder| DiskSettings {
             folder,
             limit: settings.cache_bytes,
-            queue_max: settings.memory_bytes / 8,
+            backlog_max: settings.memory_bytes / 8,
+            patience: DISK_PATIENCE,
         });
         let cache = Arc::new(BlockCache::start(memory_for_blocks, disk, &tally));
         let fetcher = Fetcher::new(

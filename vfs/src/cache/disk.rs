@@ -3,22 +3,26 @@
 //! Always true:
 //! - nothing here is ever an error to a reader: what cannot be read counts as missing, what cannot be written is left
 //!   out, with a line in the log when it begins and a count for each;
-//! - the reply path waits for no write: blocks go through a bounded queue to one thread, and are left out when it is full;
+//! - the reply path waits for no write: blocks go through a bounded line to one thread (`backlog`);
 //! - before a block is written, room has been made for it.
 
+mod backlog;
 mod search;
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 
+use self::backlog::Backlog;
+pub(crate) use self::backlog::Late;
+use super::DiskSettings;
 use super::evict::{Occupied, Residents, Uses};
 use super::key::{DiskKey, Shape, SourceTag};
 use super::object::{Found, HandedOut, Paths, StoredObject, remove_files};
@@ -63,10 +67,7 @@ struct Shared {
     /// Whether all that earlier runs left behind has been found.
     searched: AtomicBool,
     failing: AtomicBool,
-    queue: Mutex<Queue>,
-    queue_max: u64,
-    arrived: Condvar,
-    settled: Condvar,
+    backlog: Arc<Backlog>,
 }
 
 #[derive(Debug)]
@@ -83,23 +84,15 @@ struct OpenObjects {
     order: VecDeque<DiskKey>,
 }
 
-#[derive(Debug, Default)]
-struct Queue {
-    blocks: VecDeque<(Shape, u64, Bytes)>,
-    bytes: u64,
-    busy: bool,
-    stop: bool,
-}
-
 impl DiskTier {
-    /// Starts the tier in a folder, which is made if it is not there. At most `limit` bytes are kept in it, and at most `queue_max`
-    /// bytes wait to be written.
-    pub(crate) fn start(root: &Path, limit: u64, queue_max: u64, tally: Arc<Tally>) -> io::Result<Self> {
+    /// Starts the tier in its folder, which is made if it is not there.
+    pub(crate) fn start(settings: &DiskSettings<'_>, tally: Arc<Tally>) -> io::Result<Self> {
         let shared = Arc::new(Shared {
-            root: root.to_path_buf(),
+            root: settings.folder.to_path_buf(),
+            backlog: Backlog::new(settings.backlog_max, settings.patience, Arc::clone(&tally)),
             tally,
             ledger: Mutex::new(Ledger {
-                residents: Residents::new(limit),
+                residents: Residents::new(settings.limit),
                 orphans: Vec::new(),
                 paused_until: None,
             }),
@@ -107,13 +100,6 @@ impl DiskTier {
             known: Mutex::default(),
             searched: AtomicBool::new(false),
             failing: AtomicBool::new(false),
-            queue: Mutex::new(Queue {
-                busy: true,
-                ..Queue::default()
-            }),
-            queue_max,
-            arrived: Condvar::new(),
-            settled: Condvar::new(),
         });
         let thread = std::thread::Builder::new().name("manifold-cache".to_owned());
         let writer = thread.spawn({
@@ -160,25 +146,14 @@ impl DiskTier {
         self.shared.load(shape.key).filter(|it| it.shape() == shape)?.hand_out()
     }
 
-    /// Leaves a block to be written, unless too much is waiting already.
-    pub(crate) fn write(&self, shape: Shape, index: u64, bytes: Bytes) {
-        let mut queue = self.shared.queue.lock();
-        if queue.bytes + bytes.len() as u64 > self.shared.queue_max {
-            drop(queue);
-            add(&self.shared.tally.disk_blocks_skipped, 1);
-            return;
-        }
-        queue.bytes += bytes.len() as u64;
-        queue.blocks.push_back((shape, index, bytes));
-        self.shared.arrived.notify_one();
+    /// Leaves a block to be written. Where too much is waiting already, it is given back, to be waited for or left out.
+    pub(crate) fn write(&self, shape: Shape, index: u64, bytes: Bytes) -> Option<Late> {
+        self.shared.backlog.push(shape, index, bytes)
     }
 
     /// Waits until all that was left to be written has been.
     pub(crate) fn settle(&self) {
-        let mut queue = self.shared.queue.lock();
-        while !queue.stop && (queue.busy || !queue.blocks.is_empty()) {
-            self.shared.settled.wait(&mut queue);
-        }
+        self.shared.backlog.settle();
     }
 
     /// Gives the bytes in use, those of removed files that are still open among them, and the limit.
@@ -194,13 +169,7 @@ impl DiskTier {
 
     /// Removes all objects of one source, or all. Gives the bytes that they occupied.
     pub(crate) fn clear(&self, source: Option<SourceTag>) -> io::Result<u64> {
-        {
-            let mut queue = self.shared.queue.lock();
-            queue
-                .blocks
-                .retain(|(shape, ..)| source.is_some_and(|it| it != shape.key.source));
-            queue.bytes = queue.blocks.iter().map(|(.., bytes)| bytes.len() as u64).sum();
-        }
+        self.shared.backlog.clear(source);
         let mut ledger = self.shared.ledger.lock();
         let mut bytes = 0;
         for key in ledger.residents.keys(source) {
@@ -241,9 +210,7 @@ impl DiskTier {
 
 impl Drop for DiskTier {
     fn drop(&mut self) {
-        self.shared.queue.lock().stop = true;
-        self.shared.arrived.notify_all();
-        self.shared.settled.notify_all();
+        self.shared.backlog.stop();
         if let Some(writer) = self.writer.take()
             && writer.join().is_err()
         {
@@ -263,25 +230,8 @@ impl Shared {
     /// The writer's life.
     fn run(&self) {
         self.take_over();
-        loop {
-            let (shape, index, bytes) = {
-                let mut queue = self.queue.lock();
-                loop {
-                    queue.busy = false;
-                    if queue.stop {
-                        return;
-                    }
-                    if let Some(next) = queue.blocks.pop_front() {
-                        queue.busy = true;
-                        break next;
-                    }
-                    self.settled.notify_all();
-                    self.arrived.wait(&mut queue);
-                }
-            };
-            self.write(shape, index, &bytes);
-            let mut queue = self.queue.lock();
-            queue.bytes = queue.bytes.saturating_sub(bytes.len() as u64);
+        while let Some(block) = self.backlog.next() {
+            self.write(block.shape, block.index, &block.bytes);
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
 use std::sync::atomic::Ordering;
 
 use proptest::prelude::*;
@@ -19,9 +20,18 @@ struct Cache {
     tally: Arc<Tally>,
 }
 
+fn settings(folder: &Path, limit: u64, backlog_max: u64) -> DiskSettings<'_> {
+    DiskSettings {
+        folder,
+        limit,
+        backlog_max,
+        patience: Duration::from_hours(1),
+    }
+}
+
 fn start(folder: &Path, limit: u64) -> Cache {
     let tally = Arc::new(Tally::default());
-    let tier = DiskTier::start(folder, limit, 1 << 30, Arc::clone(&tally)).unwrap();
+    let tier = DiskTier::start(&settings(folder, limit, 1 << 30), Arc::clone(&tally)).unwrap();
     tier.settle();
     Cache { tier, tally }
 }
@@ -48,7 +58,7 @@ fn truth(shape: Shape, index: u64) -> Bytes {
 
 fn fill(cache: &Cache, shape: Shape) {
     for index in 0..shape.block_count() {
-        cache.tier.write(shape, index, truth(shape, index));
+        assert!(cache.tier.write(shape, index, truth(shape, index)).is_none());
     }
     cache.tier.settle();
 }
@@ -85,7 +95,7 @@ fn blocks_are_found_again_after_a_restart_and_the_whole_file_is_sealed() {
     let (whole, part) = (shape(1, 5 * MIB + 17), shape(2, 5 * MIB));
     let cache = start(folder.path(), 100 * MIB);
     fill(&cache, whole);
-    cache.tier.write(part, 3, truth(part, 3));
+    assert!(cache.tier.write(part, 3, truth(part, 3)).is_none());
     cache.tier.settle();
     drop(cache);
 
@@ -195,7 +205,7 @@ fn verifying_finds_each_damaged_block_and_drops_it() {
     let checked = cache.tier.verify();
     assert_eq!((checked.objects, checked.blocks, checked.bad), (1, 15, 1));
     assert_eq!(cache.tier.verify().bad, 0);
-    cache.tier.write(object, 5, truth(object, 5));
+    assert!(cache.tier.write(object, 5, truth(object, 5)).is_none());
     cache.tier.settle();
     assert_eq!(count_true(&cache, object), 16);
 }
@@ -214,7 +224,7 @@ fn a_sealed_file_that_was_touched_while_running_is_not_handed_out() {
     data.write_all_at(b"damage", 100).unwrap();
     assert!(cache.tier.hand_out(object).is_none());
     assert_eq!(count_true(&cache, object), 15);
-    cache.tier.write(object, 0, truth(object, 0));
+    assert!(cache.tier.write(object, 0, truth(object, 0)).is_none());
     cache.tier.settle();
     assert!(cache.tier.hand_out(object).is_some(), "mended, it is sealed again");
 }
@@ -285,19 +295,35 @@ fn garbage_in_the_folder_is_no_cache_and_no_trouble() {
 }
 
 #[test]
-fn a_write_queue_that_is_full_leaves_blocks_out_instead_of_waiting() {
+fn a_block_that_finds_no_room_in_line_is_left_out_where_nobody_waits_for_it() {
     let folder = TempDir::new().unwrap();
     let tally = Arc::new(Tally::default());
-    let tier = DiskTier::start(folder.path(), 100 * MIB, 128 * KIB, Arc::clone(&tally)).unwrap();
+    let tier = DiskTier::start(&settings(folder.path(), 100 * MIB, 128 * KIB), Arc::clone(&tally)).unwrap();
     tier.settle();
     let held = tier.shared.ledger.lock();
     for index in 0..16 {
-        tier.write(shape(1, MIB), index, truth(shape(1, MIB), index));
+        drop(tier.write(shape(1, MIB), index, truth(shape(1, MIB), index)));
     }
     assert!(count(&tally.disk_blocks_skipped) >= 13);
     drop(held);
     tier.settle();
     assert!(count(&tally.disk_blocks_written) >= 2);
+}
+
+#[tokio::test]
+async fn an_object_that_comes_faster_than_it_is_written_is_whole_in_the_end() {
+    let folder = TempDir::new().unwrap();
+    let tally = Arc::new(Tally::default());
+    let tier = DiskTier::start(&settings(folder.path(), 100 * MIB, 128 * KIB), Arc::clone(&tally)).unwrap();
+    let object = shape(1, 4 * MIB);
+    for index in 0..object.block_count() {
+        if let Some(late) = tier.write(object, index, truth(object, index)) {
+            late.catch_up().await;
+        }
+    }
+    tier.settle();
+    assert!(tier.hand_out(object).is_some());
+    assert_eq!(count(&tally.disk_blocks_skipped), 0);
 }
 
 /// Needs the right to mount; where it is missing, the limit of a file's size stands in for the full disk elsewhere.
@@ -378,7 +404,7 @@ proptest! {
         if whole {
             fill(&cache, object);
         } else {
-            cache.tier.write(object, 2, truth(object, 2));
+            assert!(cache.tier.write(object, 2, truth(object, 2)).is_none());
             cache.tier.settle();
         }
         drop(cache);
