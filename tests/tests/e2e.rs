@@ -5,6 +5,8 @@
 
 #[path = "e2e/applications.rs"]
 mod applications;
+#[path = "e2e/installed.rs"]
+mod installed;
 #[path = "e2e/originals.rs"]
 mod originals;
 

@@ -11,6 +11,7 @@ use crate::control::{Reply, Request};
 use crate::failure::{Failure, Result};
 use crate::library::lock::{Lock, Role, try_lock};
 use crate::library::{Library, Surroundings};
+use crate::mounts;
 use crate::open::OpenLibrary;
 use crate::settings::Settings;
 
@@ -61,9 +62,23 @@ impl Context {
     }
 
     /// Takes the lock for a daemon, or says who holds it.
-    pub(crate) fn lock_as_daemon(&self) -> Result<Lock> {
-        let locked = crate::library::lock::lock(&self.library.lock_file(), Role::Daemon)?;
-        locked.map_err(|holder| holder.refusal(self.library.name()))
+    ///
+    /// `umount` returns before the daemon has made everything durable, so one that holds the lock without a mount is
+    /// waited for: it ends, or it has just begun, and then mounts.
+    pub(crate) async fn lock_as_daemon(&self) -> Result<Lock> {
+        let since = Instant::now();
+        loop {
+            match crate::library::lock::lock(&self.library.lock_file(), Role::Daemon)? {
+                Ok(lock) => return Ok(lock),
+                Err(_) if since.elapsed() < PATIENCE && !self.is_mounted()? => tokio::time::sleep(PAUSE).await,
+                Err(holder) => return Err(holder.refusal(self.library.name())),
+            }
+        }
+    }
+
+    fn is_mounted(&self) -> Result<bool> {
+        let own = self.library.fs_name();
+        Ok(mounts::ours()?.iter().any(|mount| mount.fs_name == own))
     }
 }
 

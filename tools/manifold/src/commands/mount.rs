@@ -36,7 +36,7 @@ pub(super) async fn mount(mount: cli::Mount, context: &Context, out: &mut Output
         rustix::process::setsid().map_err(|error| Failure::new(format!("cannot leave the terminal: {error}")))?;
     }
     context.library.create()?;
-    let lock = context.lock_as_daemon()?;
+    let lock = context.lock_as_daemon().await?;
     let at = match &mount.mountpoint {
         Some(at) => at.clone(),
         None => context.library.default_point(&settings, &context.around)?,

@@ -35,7 +35,7 @@ pub(super) async fn up(up: cli::Up, context: &Context) -> Result<()> {
     let begun = rfc3339(now_ns());
     context.library.create()?;
     let settings = context.settings()?;
-    let lock = context.lock_as_daemon()?;
+    let lock = context.lock_as_daemon().await?;
     let at = match &up.at {
         Some(at) => at.clone(),
         None => context.library.default_point(&settings, &context.around)?,
