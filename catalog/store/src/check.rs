@@ -9,12 +9,13 @@ use redb::{ReadableTable, ReadableTableMetadata};
 
 use crate::error::{Error, OpenError, Result};
 use crate::format::{
-    ChildKey, FORMAT, HotRow, META_ID_LIMIT, META_NEXT_SOURCE, NOWHERE, ScanRow, SourceRow, TotalsRow, child_name,
-    child_parent, decode_state, identity_id, identity_key, name_fault, owned_id,
+    ChildKey, FORMAT, HotRow, META_ID_LIMIT, META_NEXT_POLICY, META_NEXT_SOURCE, NOWHERE, PinRow, ScanRow, SourceRow,
+    TotalsRow, child_name, child_parent, content_id, content_key, decode_state, identity_id, identity_key, name_fault,
+    owned_id,
 };
-use crate::store::{Snapshot, open_file, refuse_file};
+use crate::store::{Snapshot, open_file, refuse_file, upgrade_file};
 use crate::tree::{self, Top};
-use crate::{CheckReport, EntryId, SourceId};
+use crate::{CheckReport, EntryId, Kind, SourceId};
 
 /// Pages of a file under examination that are kept in memory, in bytes.
 const CACHE_BYTES: usize = 32 << 20;
@@ -22,8 +23,13 @@ const CACHE_BYTES: usize = 32 << 20;
 /// Examines a file from beginning to end. It is held all the time, so that nothing is written to it.
 pub(crate) fn check_file(file: &Path) -> Result<CheckReport, OpenError> {
     let opened = open_file(file, CACHE_BYTES)?;
-    let report = Snapshot::take(&opened.database).and_then(|snapshot| examine(&snapshot));
-    report.map_err(|error| refuse_file(file, error))
+    let snapshot = upgrade_file(&opened.database).and_then(|()| Snapshot::take(&opened.database));
+    let report = snapshot.and_then(|snapshot| examine(&snapshot));
+    let report = report.map_err(|error| refuse_file(file, error))?;
+    Ok(CheckReport {
+        format: opened.format,
+        ..report
+    })
 }
 
 /// Finds the first thing that does not hold.
@@ -42,6 +48,8 @@ pub(crate) fn examine(snapshot: &Snapshot) -> Result<CheckReport> {
     examination.directories()?;
     examination.queue()?;
     examination.identities()?;
+    examination.contents()?;
+    examination.pins()?;
     examination.departed()?;
     examination.attach_points()?;
     examination.totals()?;
@@ -76,6 +84,7 @@ struct Seen {
     directories: u64,
     rows: u64,
     identities: u64,
+    contents: u64,
     departed: u64,
     attach_points: usize,
 }
@@ -93,6 +102,9 @@ impl Examination<'_> {
         })?;
         agree(self.seen.identities == self.snapshot.identities.len()?, || {
             "identities without an entry".into()
+        })?;
+        agree(self.seen.contents == self.snapshot.contents.len()?, || {
+            "contents without an entry".into()
         })
     }
 
@@ -121,6 +133,14 @@ impl Examination<'_> {
                 .get(&identity_key(source, identity, id))?
                 .is_some();
             agree(indexed, || format!("entry {id} is missing in the index of identities"))?;
+        }
+        self.seen.contents += u64::from(cold.content.is_some());
+        if let Some(content) = &cold.content {
+            let indexed = self.snapshot.contents.get(&content_key(content, id))?.is_some();
+            agree(indexed, || format!("entry {id} is missing in the index of contents"))?;
+            agree(hot.kind() == Kind::File && !cold.version.is_empty(), || {
+                format!("entry {id} has a content, but is no file of a known version")
+            })?;
         }
         let place = if parent == NOWHERE {
             let is_root = id == EntryId::ROOT.0;
@@ -236,6 +256,39 @@ impl Examination<'_> {
                     .is_some_and(|identity| identity_key(hot.source(), &identity, id) == key)
             });
             agree(same, || format!("the index of identities is wrong about entry {id}"))?;
+        }
+        Ok(())
+    }
+
+    fn contents(&self) -> Result<()> {
+        for row in self.snapshot.contents.iter()? {
+            let key = *row?.0.value();
+            let id = content_id(&key);
+            let content = tree::with_cold(&self.snapshot.entries, id, |cold| Ok(cold.content))?.flatten();
+            let same = content.is_some_and(|content| content_key(&content, id) == key);
+            agree(same, || format!("the index of contents is wrong about entry {id}"))?;
+        }
+        Ok(())
+    }
+
+    /// What is pinned is there, and so is the policy that pinned it.
+    fn pins(&self) -> Result<()> {
+        let next_policy = number(self.snapshot, META_NEXT_POLICY)?;
+        for row in self.snapshot.pin_policies.iter()? {
+            let id = row?.0.value();
+            agree(id != 0 && id < next_policy, || format!("policy {id} was never made"))?;
+        }
+        for row in self.snapshot.pins.iter()? {
+            let (id, row) = row?;
+            let id = id.value();
+            let there = self.snapshot.entries.get(id)?.is_some();
+            agree(there, || format!("entry {id} is pinned, but is not there"))?;
+            if let Some(policy) = PinRow::decode(row.value())?.pin(id).policy {
+                let there = self.snapshot.pin_policies.get(policy.0)?.is_some();
+                agree(there, || {
+                    format!("policy {policy}, which pinned entry {id}, is not there")
+                })?;
+            }
         }
         Ok(())
     }

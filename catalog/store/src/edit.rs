@@ -2,8 +2,10 @@
 //!
 //! The steps keep hot row, cold row, identity index, queue and totals in agreement; no other module writes to a table.
 
+mod contents;
 pub(crate) mod depart;
 mod insert;
+mod pins;
 mod queue;
 pub(crate) mod update;
 
@@ -16,9 +18,10 @@ use redb::{ReadableTable, Table, WriteTransaction};
 
 use crate::error::{Error, Result};
 use crate::format::{
-    self, CHILDREN, ChildKey, Cold, DEPARTED, DIRECTORIES, ENTRIES, FORMAT, HOT_BYTES, HotRow, IDENTITIES, IdentityKey,
-    META, META_FORMAT, META_ID_LIMIT, META_NEXT_SOURCE, NOWHERE, OwnedKey, QUEUE, SOURCES, ScanRow, SourceRow,
-    TOTALS_BYTES, TotalsRow, child_name, decode_state, encode_state, identity_key, subtree_range,
+    self, CHILDREN, CONTENTS, ChildKey, Cold, ContentKey, DEPARTED, DIRECTORIES, ENTRIES, FORMAT, HOT_BYTES, HotRow,
+    IDENTITIES, IdentityKey, META, META_FORMAT, META_ID_LIMIT, META_NEXT_POLICY, META_NEXT_SOURCE, NOWHERE, OwnedKey,
+    PIN_POLICIES, PINS, QUEUE, SOURCES, ScanRow, SourceRow, TOTALS_BYTES, TotalsRow, child_name, decode_state,
+    encode_state, identity_key, subtree_range,
 };
 use crate::tree::{self, Top};
 use crate::{Change, DirectoryState, EntryId, SourceId};
@@ -33,6 +36,9 @@ pub(crate) struct Edit<'t> {
     pub(crate) directories: Table<'t, u64, &'static [u8]>,
     pub(crate) queue: Table<'t, OwnedKey, ()>,
     pub(crate) identities: Table<'t, IdentityKey, ()>,
+    contents: Table<'t, ContentKey, ()>,
+    pins: Table<'t, u64, &'static [u8]>,
+    pin_policies: Table<'t, u64, &'static [u8]>,
     pub(crate) departed: Table<'t, OwnedKey, i64>,
     pub(crate) sources: Table<'t, u32, &'static [u8]>,
     totals: Table<'t, u32, &'static [u8; TOTALS_BYTES]>,
@@ -54,8 +60,20 @@ pub(crate) fn initialise(transaction: &WriteTransaction) -> Result<()> {
     let mut edit = Edit::begin(transaction, &next_id)?;
     edit.meta.insert(META_FORMAT, FORMAT)?;
     edit.meta.insert(META_NEXT_SOURCE, 1)?;
+    edit.meta.insert(META_NEXT_POLICY, 1)?;
     edit.set_id_limit(root + 1)?;
     edit.put_directory(root, NOWHERE, b"", SourceId::LIBRARY.0, false)?;
+    edit.finish().map(drop)
+}
+
+/// Brings the rows of a catalog of the oldest format up to date.
+pub(crate) fn upgrade(transaction: &WriteTransaction) -> Result<()> {
+    // No id is given away.
+    let next_id = AtomicU64::new(0);
+    let mut edit = Edit::begin(transaction, &next_id)?;
+    edit.meta.insert(META_FORMAT, FORMAT)?;
+    edit.meta.insert(META_NEXT_POLICY, 1)?;
+    edit.index_contents()?;
     edit.finish().map(drop)
 }
 
@@ -68,6 +86,9 @@ impl<'t> Edit<'t> {
             directories: transaction.open_table(DIRECTORIES)?,
             queue: transaction.open_table(QUEUE)?,
             identities: transaction.open_table(IDENTITIES)?,
+            contents: transaction.open_table(CONTENTS)?,
+            pins: transaction.open_table(PINS)?,
+            pin_policies: transaction.open_table(PIN_POLICIES)?,
             departed: transaction.open_table(DEPARTED)?,
             sources: transaction.open_table(SOURCES)?,
             totals: transaction.open_table(format::TOTALS)?,

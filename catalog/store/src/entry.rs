@@ -159,3 +159,39 @@ pub struct Failure {
     /// Why, for people.
     pub message: String,
 }
+
+/// What the bytes of one state of a file were found to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hashed {
+    /// The file.
+    pub id: EntryId,
+    /// The version whose bytes were read, from the first to the last.
+    pub version: Box<[u8]>,
+    /// Their number.
+    pub size: u64,
+    /// Their BLAKE3.
+    pub content: [u8; 32],
+}
+
+/// Names a policy that pins; never given to another policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PolicyId(pub u64);
+
+impl fmt::Display for PolicyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// The wish to keep an entry's bytes on this machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pin {
+    /// What is pinned.
+    pub id: EntryId,
+    /// Whether it counts for everything beneath it as well, now and later.
+    pub recursive: bool,
+    /// The policy that made the pin; `None`: somebody did, by name.
+    pub policy: Option<PolicyId>,
+    /// When it was made, in nanoseconds since 1970 UTC.
+    pub pinned_ns: i64,
+}

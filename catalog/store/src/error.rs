@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::format::Malformed;
-use crate::{EntryId, SourceId};
+use crate::{EntryId, PolicyId, SourceId};
 
 /// A result whose error is [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -21,6 +21,9 @@ pub enum Error {
     /// The source is not in the library, or not any more.
     #[error("source {0} is not in the catalog")]
     NoSource(SourceId),
+    /// The policy is not in the library, or not any more.
+    #[error("policy {0} is not in the catalog")]
+    NoPolicy(PolicyId),
     /// What was given cannot stand in the catalog; nothing was changed.
     #[error("entry {directory}: refused {what} '{}': {why}", .name.escape_ascii())]
     Refused {

@@ -6,6 +6,7 @@
 mod cold;
 mod hot;
 mod keys;
+mod pins;
 mod records;
 
 use redb::TableDefinition;
@@ -13,13 +14,16 @@ use redb::TableDefinition;
 pub(crate) use cold::{Cold, ColdView};
 pub(crate) use hot::{HOT_BYTES, HotRow};
 pub(crate) use keys::{
-    ChildKey, child_name, child_parent, identity_id, identity_key, identity_range, name_fault, owned_id, owned_key,
-    owned_range, subtree_range,
+    ChildKey, child_name, child_parent, content_id, content_key, content_range, identity_id, identity_key,
+    identity_range, name_fault, owned_id, owned_key, owned_range, subtree_range,
 };
+pub(crate) use pins::PinRow;
 pub(crate) use records::{ScanRow, SourceRow, TOTALS_BYTES, TotalsRow, decode_state, encode_state};
 
 /// The format that this program writes.
-pub(crate) const FORMAT: u64 = 1;
+pub(crate) const FORMAT: u64 = 2;
+/// The oldest format that this program brings up to date.
+pub(crate) const OLDEST_FORMAT: u64 = 1;
 
 /// Parent of the root, and of what has departed: no entry has this id.
 pub(crate) const NOWHERE: u64 = 0;
@@ -27,6 +31,7 @@ pub(crate) const NOWHERE: u64 = 0;
 pub(crate) type ChildrenTable = TableDefinition<'static, &'static [u8], &'static [u8; HOT_BYTES]>;
 pub(crate) type OwnedKey = &'static [u8; 12];
 pub(crate) type IdentityKey = &'static [u8; 28];
+pub(crate) type ContentKey = &'static [u8; 40];
 
 /// Numbers of the catalog itself, by name.
 pub(crate) const META: TableDefinition<'static, &'static str, u64> = TableDefinition::new("meta");
@@ -40,6 +45,12 @@ pub(crate) const DIRECTORIES: TableDefinition<'static, u64, &'static [u8]> = Tab
 pub(crate) const QUEUE: TableDefinition<'static, OwnedKey, ()> = TableDefinition::new("queue");
 /// Source, identity and id.
 pub(crate) const IDENTITIES: TableDefinition<'static, IdentityKey, ()> = TableDefinition::new("identities");
+/// Content and id.
+pub(crate) const CONTENTS: TableDefinition<'static, ContentKey, ()> = TableDefinition::new("contents");
+/// Id of what is pinned, to how.
+pub(crate) const PINS: TableDefinition<'static, u64, &'static [u8]> = TableDefinition::new("pins");
+/// Id of a policy that pins, to what its maker wrote.
+pub(crate) const PIN_POLICIES: TableDefinition<'static, u64, &'static [u8]> = TableDefinition::new("pin_policies");
 /// Source and id of what has left the tree, to the time when it did.
 pub(crate) const DEPARTED: TableDefinition<'static, OwnedKey, i64> = TableDefinition::new("departed");
 /// The sources.
@@ -55,6 +66,8 @@ pub(crate) const META_FORMAT: &str = "format";
 pub(crate) const META_ID_LIMIT: &str = "id_limit";
 /// `meta`: the id for the next source.
 pub(crate) const META_NEXT_SOURCE: &str = "next_source";
+/// `meta`: the id for the next policy that pins.
+pub(crate) const META_NEXT_POLICY: &str = "next_policy";
 
 /// Bytes that are no row of this format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -82,6 +95,9 @@ pub fn decode_any(bytes: &[u8]) {
     }
     if let Ok(row) = ScanRow::decode(bytes) {
         assert_eq!(ScanRow::decode(&row.encode()), Ok(row));
+    }
+    if let Ok(row) = PinRow::decode(bytes) {
+        assert_eq!(PinRow::decode(&row.encode()), Ok(row));
     }
     if let Ok(row) = TotalsRow::decode(bytes) {
         assert_eq!(TotalsRow::decode(&row.encode()), Ok(row));

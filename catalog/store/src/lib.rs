@@ -11,6 +11,7 @@
 mod catalog;
 mod change;
 mod check;
+mod contents;
 mod edit;
 mod entry;
 mod error;
@@ -18,6 +19,7 @@ mod fold;
 mod format;
 mod listing;
 mod load;
+mod pins;
 mod read;
 mod source;
 mod sources;
@@ -27,7 +29,9 @@ mod tree;
 
 pub use catalog::{Catalog, CheckReport, CompleteListing, Found, Options, Totals, TotalsOf};
 pub use change::{Change, Subscription};
-pub use entry::{Details, DirectoryState, Entry, EntryId, Failure, Kind, NewChild, SeenAttributes, SourceId};
+pub use entry::{
+    Details, DirectoryState, Entry, EntryId, Failure, Hashed, Kind, NewChild, Pin, PolicyId, SeenAttributes, SourceId,
+};
 pub use error::{Error, OpenError, Result, SourceError};
 #[doc(hidden)]
 pub use format::decode_any;

@@ -29,7 +29,7 @@ use crate::format::{owned_id, owned_key};
 use crate::{Change, SourceId, Subscription};
 
 pub(crate) use keeper::Keeper;
-pub(crate) use opening::{open as open_file, refuse as refuse_file};
+pub(crate) use opening::{open as open_file, refuse as refuse_file, upgrade as upgrade_file};
 pub(crate) use snapshot::Snapshot;
 
 use crate::storage::HeldFile;
@@ -79,7 +79,8 @@ impl Store {
             file: file.to_owned(),
             cause,
         })?;
-        let snapshot = Snapshot::take(&opened.database).map_err(|error| opening::refuse(file, error))?;
+        let snapshot = opening::upgrade(&opened.database).and_then(|()| Snapshot::take(&opened.database));
+        let snapshot = snapshot.map_err(|error| opening::refuse(file, error))?;
         let store = Arc::new(Self {
             file: file.to_owned(),
             cache_bytes,

@@ -75,7 +75,7 @@ impl Edit<'_> {
             )?;
             self.departed.insert(&owned_key(source, id), at_ns)?;
         } else {
-            self.entries.remove(id)?;
+            self.remove_cold(id, &cold)?;
         }
         Ok(())
     }
@@ -199,7 +199,7 @@ impl Edit<'_> {
     fn forget(&mut self, source: u32, id: u64, key: &ChildKey) -> Result<()> {
         let cold = self.existing_cold(id)?;
         self.children.remove(key.as_slice())?;
-        self.entries.remove(id)?;
+        self.remove_cold(id, &cold)?;
         self.directories.remove(id)?;
         self.change_identity(source, id, cold.identity, None)
     }
@@ -217,7 +217,7 @@ impl Edit<'_> {
             let (parent, id) = (cold.parent, EntryId(directory));
             let key = tree::hot_key(directory, parent, &cold.name)?;
             self.children.remove(key.as_slice())?;
-            self.entries.remove(directory)?;
+            self.remove_cold(directory, &cold)?;
             self.subtract_totals(SourceId::LIBRARY.0, TotalsRow::of(0))?;
             self.changes.push(Change::Removed {
                 parent: EntryId(parent),

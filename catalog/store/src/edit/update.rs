@@ -51,6 +51,7 @@ impl Edit<'_> {
         if now != cold {
             self.put_cold(id, &now)?;
             self.change_identity(source, id, cold.identity, now.identity)?;
+            self.change_content(id, cold.content, now.content)?;
         }
         let id = EntryId(id);
         if bytes_changed && child.seen.kind != Kind::Directory {
@@ -71,7 +72,8 @@ impl Edit<'_> {
         let new = self.allocate_id();
         let key = tree::hot_key(old.id(), directory, &child.name)?;
         self.children.remove(key.as_slice())?;
-        self.entries.remove(old.id())?;
+        self.move_pin(old.id(), new)?;
+        self.remove_cold(old.id(), cold)?;
         self.change_identity(source, old.id(), cold.identity, None)?;
         self.subtract_totals(source, TotalsRow::of(old.size()))?;
         self.insert_fresh(
@@ -120,6 +122,7 @@ impl Edit<'_> {
         self.put_hot(&key, &hot)?;
         self.put_cold(moving.id, &now)?;
         self.change_identity(source, moving.id, moving.cold.identity, now.identity)?;
+        self.change_content(moving.id, moving.cold.content, now.content)?;
         if moving.attached {
             self.subtract_totals(source, TotalsRow::of(old.size()))?;
         } else if hot.is_directory() {

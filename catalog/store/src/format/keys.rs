@@ -100,6 +100,24 @@ pub(crate) fn identity_range(source: u32, identity: &[u8; 16]) -> ([u8; 28], [u8
     )
 }
 
+/// Key by content, then id: replicas share a content.
+pub(crate) fn content_key(content: &[u8; 32], id: u64) -> [u8; 40] {
+    let mut key = [0; 40];
+    key[..32].copy_from_slice(content);
+    key[32..].copy_from_slice(&id.to_be_bytes());
+    key
+}
+
+/// Reads the id back.
+pub(crate) fn content_id(key: &[u8; 40]) -> u64 {
+    u64::from_be_bytes(*key.last_chunk().expect("invariant: 40 bytes"))
+}
+
+/// First and last key of a content.
+pub(crate) fn content_range(content: &[u8; 32]) -> ([u8; 40], [u8; 40]) {
+    (content_key(content, 0), content_key(content, u64::MAX))
+}
+
 /// Says why bytes cannot be the name of an entry.
 pub(crate) fn name_fault(name: &[u8]) -> Option<&'static str> {
     match name {

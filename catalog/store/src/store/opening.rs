@@ -13,7 +13,7 @@ use super::Snapshot;
 use crate::check;
 use crate::edit;
 use crate::error::{Error, OpenError};
-use crate::format::{FORMAT, META, META_FORMAT, META_ID_LIMIT};
+use crate::format::{FORMAT, META, META_FORMAT, META_ID_LIMIT, OLDEST_FORMAT};
 use crate::storage::HeldFile;
 
 /// A database that was opened and found good. Its file is still held.
@@ -21,6 +21,8 @@ use crate::storage::HeldFile;
 pub(crate) struct Opened {
     pub(crate) database: Database,
     pub(crate) held: HeldFile,
+    /// The format that was found, which may be an older one: [`upgrade`] comes before a snapshot.
+    pub(crate) format: u64,
     pub(crate) id_limit: u64,
     /// Whether the storage had to be repaired, which reads all of it.
     pub(crate) repaired: bool,
@@ -180,7 +182,7 @@ fn examine_held(file: &Path, handle: File, cache_bytes: usize, trust: Trust) -> 
             known: FORMAT,
         });
     }
-    if found != FORMAT {
+    if found < OLDEST_FORMAT {
         return Err(OpenError::Damaged {
             file: file.to_owned(),
             why: format!("there is no format {found}"),
@@ -189,25 +191,43 @@ fn examine_held(file: &Path, handle: File, cache_bytes: usize, trust: Trust) -> 
     let whole = trust == Trust::Pages || database.check_integrity().map_err(fail)?;
     if !whole {
         // It was mended from what is left; only a look at every row tells whether that is a catalog.
-        let examined = Snapshot::take(&database).and_then(|snapshot| check::examine(&snapshot));
+        let examined = upgrade(&database)
+            .and_then(|()| Snapshot::take(&database))
+            .and_then(|snapshot| check::examine(&snapshot));
         examined.map_err(|error| refuse(file, error))?;
     }
-    let id_limit = Snapshot::take(&database).and_then(|snapshot| {
-        let limit = snapshot.meta.get(META_ID_LIMIT)?;
-        limit
-            .map(|limit| limit.value())
-            .ok_or_else(|| Error::damaged("no limit of ids"))
-    });
-    let id_limit = id_limit.map_err(|error| refuse(file, error))?;
+    let id_limit = number(&database, META_ID_LIMIT).map_err(|error| refuse(file, error))?;
+    let id_limit = id_limit.ok_or_else(|| refuse(file, Error::damaged("no limit of ids")))?;
     Ok(Opened {
         database,
         held,
+        format: found,
         id_limit,
         repaired: repaired || !whole,
     })
 }
 
+/// Brings a file of an older format up to date, in one transaction; one that is up to date is left alone.
+///
+/// Where the file is to be kept it is released first: only then does redb see to the order in which pages are written.
+pub(crate) fn upgrade(database: &Database) -> Result<(), Error> {
+    let found = format_of(database)?;
+    if found >= FORMAT {
+        return Ok(());
+    }
+    let mut transaction = database.begin_write()?;
+    transaction.set_quick_repair(true);
+    edit::upgrade(&transaction)?;
+    transaction.commit()?;
+    tracing::info!(from = found, to = FORMAT, "the catalog was brought to a newer format");
+    Ok(())
+}
+
 fn format_of(database: &Database) -> Result<u64, Error> {
+    number(database, META_FORMAT)?.ok_or_else(|| Error::damaged("it names no format"))
+}
+
+fn number(database: &Database, name: &str) -> Result<Option<u64>, Error> {
     let transaction = database.begin_read()?;
     let meta = match transaction.open_table(META) {
         Ok(meta) => meta,
@@ -216,10 +236,7 @@ fn format_of(database: &Database) -> Result<u64, Error> {
         }
         Err(error) => return Err(error.into()),
     };
-    let format = meta.get(META_FORMAT)?;
-    format
-        .map(|format| format.value())
-        .ok_or_else(|| Error::damaged("it names no format"))
+    Ok(meta.get(name)?.map(|number| number.value()))
 }
 
 /// Reading past the end and bytes without sense are the file's fault, not the disk's.

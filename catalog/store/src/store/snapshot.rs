@@ -5,7 +5,7 @@ use std::fmt;
 use redb::{Database, ReadOnlyTable, ReadableDatabase};
 
 use crate::error::Result;
-use crate::format::{self, HOT_BYTES, IdentityKey, OwnedKey, TOTALS_BYTES};
+use crate::format::{self, ContentKey, HOT_BYTES, IdentityKey, OwnedKey, TOTALS_BYTES};
 
 /// All tables of one commit.
 pub(crate) struct Snapshot {
@@ -15,6 +15,9 @@ pub(crate) struct Snapshot {
     pub(crate) directories: ReadOnlyTable<u64, &'static [u8]>,
     pub(crate) queue: ReadOnlyTable<OwnedKey, ()>,
     pub(crate) identities: ReadOnlyTable<IdentityKey, ()>,
+    pub(crate) contents: ReadOnlyTable<ContentKey, ()>,
+    pub(crate) pins: ReadOnlyTable<u64, &'static [u8]>,
+    pub(crate) pin_policies: ReadOnlyTable<u64, &'static [u8]>,
     pub(crate) departed: ReadOnlyTable<OwnedKey, i64>,
     pub(crate) sources: ReadOnlyTable<u32, &'static [u8]>,
     pub(crate) totals: ReadOnlyTable<u32, &'static [u8; TOTALS_BYTES]>,
@@ -31,6 +34,9 @@ impl Snapshot {
             directories: transaction.open_table(format::DIRECTORIES)?,
             queue: transaction.open_table(format::QUEUE)?,
             identities: transaction.open_table(format::IDENTITIES)?,
+            contents: transaction.open_table(format::CONTENTS)?,
+            pins: transaction.open_table(format::PINS)?,
+            pin_policies: transaction.open_table(format::PIN_POLICIES)?,
             departed: transaction.open_table(format::DEPARTED)?,
             sources: transaction.open_table(format::SOURCES)?,
             totals: transaction.open_table(format::TOTALS)?,

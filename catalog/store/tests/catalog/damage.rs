@@ -2,9 +2,10 @@
 
 use std::fs;
 
-use manifold_catalog::{Catalog, OpenError, Options};
+use manifold_catalog::{Catalog, OpenError, Options, Pin, PolicyId, SourceId};
+use redb::TableHandle;
 
-use crate::support::{Scratch, With, add_source, file, folder, id, list, listing, names};
+use crate::support::{Scratch, With, add_source, file, folder, hashed, id, list, listing, names, pin};
 
 /// A small catalog with something in every table, as the bytes of its file.
 fn sample(scratch: &Scratch) -> Vec<u8> {
@@ -20,6 +21,13 @@ fn sample(scratch: &Scratch) -> Vec<u8> {
     list(&catalog, id(&catalog, "/a/dir"), vec![folder("never"), file("f")]);
     children.truncate(200);
     list(&catalog, source.root, children);
+    let hashed: Vec<_> = (0..100)
+        .map(|n| hashed(id(&catalog, &format!("/a/file {n}")), n, (n % 7) as u8))
+        .collect();
+    assert_eq!(catalog.set_contents(&hashed).unwrap(), 100);
+    let policy = catalog.add_pin_policy(b"policy").unwrap();
+    let pins: Vec<_> = hashed.iter().map(|one| pin(one.id, Some(policy))).collect();
+    assert_eq!(catalog.pin(&pins).unwrap(), 100);
     scratch.check(catalog);
     fs::read(scratch.file()).unwrap()
 }
@@ -122,7 +130,7 @@ fn other_files_are_left_alone() {
 fn a_newer_format_is_refused_and_left_alone() {
     let scratch = Scratch::new();
     drop(scratch.open());
-    set_format(&scratch, 2);
+    set_format(&scratch, 3);
     let before = fs::read(scratch.file()).unwrap();
     for result in [
         Catalog::open(&scratch.file(), Options::default()).map(drop),
@@ -130,7 +138,7 @@ fn a_newer_format_is_refused_and_left_alone() {
     ] {
         let error = result.unwrap_err();
         assert!(
-            matches!(error, OpenError::NewerVersion { found: 2, known: 1, .. }),
+            matches!(error, OpenError::NewerVersion { found: 3, known: 2, .. }),
             "{error:?}"
         );
         assert!(error.to_string().contains("newer version"));
@@ -155,13 +163,16 @@ fn set_format(scratch: &Scratch, format: u64) {
     transaction.commit().unwrap();
 }
 
-#[test]
-fn a_catalog_of_format_1_opens_as_it_was_written() {
-    let scratch = Scratch::new();
-    let kept = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/format-1.redb");
-    fs::copy(kept, scratch.file()).unwrap();
+/// Opens a kept file, and finds in it what every one of them holds.
+fn open_kept(scratch: &Scratch, format: u64) -> Catalog {
+    let kept = format!("{}/tests/fixtures/format-{format}.redb", env!("CARGO_MANIFEST_DIR"));
+    fs::copy(&kept, scratch.file()).unwrap();
     let report = Catalog::check(&scratch.file()).unwrap();
-    assert_eq!((report.format, report.entries, report.directories), (1, 10, 6));
+    assert_eq!((report.format, report.entries, report.directories), (format, 10, 6));
+    assert!(
+        fs::read(scratch.file()).unwrap() == fs::read(&kept).unwrap(),
+        "checking changed the file"
+    );
     assert_eq!((report.departed, report.sources, report.bytes), (1, 2, 1234));
     let catalog = scratch.open();
     let sources = catalog.sources().unwrap();
@@ -198,9 +209,93 @@ fn a_catalog_of_format_1_opens_as_it_was_written() {
         (scan.generation, scan.started_ns, scan.queued, scan.listed, scan.failed),
         (1, 41, 0, 1, 1)
     );
-    // And it can be worked with.
-    list(&catalog, sources[0].root, vec![file("file").size(1)]);
-    scratch.check(catalog);
+    catalog
+}
+
+/// And it can be worked with.
+fn work_with(scratch: &Scratch, catalog: Catalog) {
+    let root = id(&catalog, "/outer");
+    let hashed = hashed(id(&catalog, "/outer/file"), 1234, 3);
+    assert_eq!(catalog.set_contents(&[hashed]).unwrap(), 1);
+    assert_eq!(catalog.pin(&[pin(root, None)]).unwrap(), 1);
+    list(&catalog, root, vec![file("file").size(1)]);
+    let report = scratch.check(catalog);
+    assert_eq!(report.format, 2);
+}
+
+#[test]
+fn a_catalog_of_format_1_is_brought_up_to_date() {
+    let scratch = Scratch::new();
+    let catalog = open_kept(&scratch, 1);
+    assert_eq!(catalog.hashed().unwrap(), 0);
+    assert_eq!(catalog.pins(None, 9).unwrap(), []);
+    let catalog = scratch.checked(catalog);
+    work_with(&scratch, catalog);
+}
+
+#[test]
+fn a_catalog_of_format_2_opens_as_it_was_written() {
+    let scratch = Scratch::new();
+    let catalog = open_kept(&scratch, 2);
+    let (file, sub) = (id(&catalog, "/outer/file"), id(&catalog, "/outer/sub"));
+    assert_eq!(catalog.hashed().unwrap(), 2);
+    assert_eq!(catalog.details(file).unwrap().unwrap().content, Some([7; 32]));
+    let found = catalog.find_identity(SourceId(1), [8; 16]).unwrap().unwrap();
+    assert_eq!(catalog.replicas(found.id, 9).unwrap(), [file]);
+    assert_eq!(catalog.replicas(file, 9).unwrap(), [], "the other one has departed");
+    let policies = catalog.pin_policies().unwrap();
+    let (policy, bytes) = &policies[1];
+    assert_eq!((policies.len(), *policy, &bytes[..]), (2, PolicyId(2), &b"*.jpg"[..]));
+    let pinned = Pin {
+        recursive: false,
+        ..pin(file, Some(*policy))
+    };
+    assert_eq!(catalog.pins(None, 9).unwrap(), [pinned, pin(sub, None)]);
+    work_with(&scratch, catalog);
+}
+
+#[test]
+fn an_upgrade_indexes_the_contents_that_are_known() {
+    let scratch = Scratch::new();
+    let catalog = scratch.open();
+    let source = add_source(&catalog, "/s");
+    list(
+        &catalog,
+        source.root,
+        (0..50).map(|n| file(&format!("{n:02}"))).collect(),
+    );
+    let children = catalog.children(source.root, None, 99).unwrap();
+    let known: Vec<_> = children
+        .iter()
+        .map(|child| hashed(child.id, 10, child.name[1]))
+        .collect();
+    catalog.set_contents(&known).unwrap();
+    drop(catalog);
+    // A file of format 1 has none of the new tables.
+    let database = redb::Database::open(scratch.file()).unwrap();
+    let mut transaction = database.begin_write().unwrap();
+    transaction.set_quick_repair(true);
+    for table in ["contents", "pins", "pin_policies"] {
+        let handle = transaction
+            .list_tables()
+            .unwrap()
+            .find(|one| one.name() == table)
+            .unwrap();
+        transaction.delete_table(handle).unwrap();
+    }
+    let mut meta = transaction
+        .open_table(redb::TableDefinition::<&str, u64>::new("meta"))
+        .unwrap();
+    meta.remove("next_policy").unwrap();
+    meta.insert("format", 1).unwrap();
+    drop(meta);
+    transaction.commit().unwrap();
+    drop(database);
+    assert_eq!(Catalog::check(&scratch.file()).unwrap().format, 1);
+    let catalog = scratch.open();
+    assert_eq!(catalog.hashed().unwrap(), 50);
+    assert_eq!(catalog.replicas(known[0].id, 99).unwrap().len(), 4);
+    assert_eq!(scratch.check(catalog).format, 2);
 }
 
 /// Writes the fixture anew, when a format is made: run it alone, with the path in this variable.
@@ -226,8 +321,11 @@ fn the_fixture_is_written_where_it_is_asked_for() {
     link.seen.kind = manifold_catalog::Kind::Symlink;
     let children = vec![escaped, link, file("file").size(1234), folder("sub")];
     let mut before = children.clone();
-    before.push(file("departed").identity(8));
+    before.push(file("departed").identity(8).size(1234));
     list(&catalog, outer.root, before);
+    let (file_id, departed) = (id(&catalog, "/outer/file"), id(&catalog, "/outer/departed"));
+    let known = [hashed(file_id, 1234, 7), hashed(departed, 1234, 7)];
+    assert_eq!(catalog.set_contents(&known).unwrap(), 2);
     catalog
         .apply_listing(outer.root, listing(children), &|_| false)
         .unwrap();
@@ -235,6 +333,18 @@ fn the_fixture_is_written_where_it_is_asked_for() {
         .note_failure(id(&catalog, "/outer/sub"), "no answer", 42)
         .unwrap();
     list(&catalog, inner.root, vec![folder("queued"), file("empty").size(0)]);
+    let sub = id(&catalog, "/outer/sub");
+    catalog.add_pin_policy(b"*.png").unwrap();
+    let policy = catalog.add_pin_policy(b"*.jpg").unwrap();
+    catalog
+        .pin(&[
+            pin(sub, None),
+            Pin {
+                recursive: false,
+                ..pin(file_id, Some(policy))
+            },
+        ])
+        .unwrap();
     scratch.check(catalog);
     fs::copy(scratch.file(), target).unwrap();
 }

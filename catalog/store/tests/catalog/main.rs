@@ -10,6 +10,7 @@ mod full_disk;
 mod listings;
 mod loads;
 mod model;
+mod pins;
 mod properties;
 mod renames;
 mod sources;

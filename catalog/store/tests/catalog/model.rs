@@ -17,6 +17,10 @@ pub struct Node {
     pub identity: Option<u8>,
     pub version: u8,
     pub size: u64,
+    /// What its bytes were found to be.
+    pub content: Option<u8>,
+    /// Of a new entry: it takes the place of one that was pinned.
+    pub takes_pin: bool,
 }
 
 /// A child as a listing tells it; names are the keys of the listing.
@@ -37,6 +41,8 @@ pub struct Model {
     pub nodes: BTreeMap<u64, Node>,
     pub sources: BTreeMap<u32, (u64, String)>,
     pub unnamed: Vec<Node>,
+    /// What is pinned, and whether with all beneath it.
+    pub pins: BTreeMap<u64, bool>,
 }
 
 impl Told {
@@ -59,6 +65,20 @@ impl Told {
             identity,
             version,
             size,
+            content: None,
+            takes_pin: false,
+        }
+    }
+}
+
+impl Node {
+    /// The node with what it keeps of its own former state.
+    fn after(self, old: &Self) -> Self {
+        let same_bytes = (self.version, self.size) == (old.version, old.size);
+        Self {
+            listed: old.listed,
+            content: old.content.filter(|_| same_bytes),
+            ..self
         }
     }
 }
@@ -85,6 +105,7 @@ impl Model {
             nodes,
             sources: BTreeMap::new(),
             unnamed: Vec::new(),
+            pins: BTreeMap::new(),
         }
     }
 
@@ -156,15 +177,10 @@ impl Model {
         let new = told.node(old.parent, &old.name, old.source);
         if told.kind == Kind::File && open && (old.version, old.size) != (new.version, new.size) {
             self.nodes.remove(&id);
-            self.unnamed.push(new);
+            let takes_pin = self.pins.contains_key(&id);
+            self.unnamed.push(Node { takes_pin, ..new });
         } else {
-            self.nodes.insert(
-                id,
-                Node {
-                    listed: old.listed,
-                    ..new
-                },
-            );
+            self.nodes.insert(id, new.after(&old));
         }
     }
 
@@ -241,8 +257,8 @@ impl Model {
             let new = listing[name].node(directory, name, source);
             match adopted.get(name) {
                 Some(id) => {
-                    let listed = self.nodes[id].listed;
-                    self.nodes.insert(*id, Node { listed, ..new });
+                    let new = new.after(&self.nodes[id]);
+                    self.nodes.insert(*id, new);
                 }
                 None => self.unnamed.push(new),
             }
@@ -329,6 +345,28 @@ impl Model {
             prune = self.nodes.remove(&prune).unwrap().parent;
         }
         self.reap(source);
+    }
+
+    /// Notes what the bytes of an entry are, if it is a file that is not forgotten or by itself among the departed.
+    pub fn hash(&mut self, id: u64, content: u8) -> bool {
+        let node = self.nodes.get_mut(&id);
+        let node = node.filter(|node| node.kind == Kind::File && node.parent != 0);
+        node.map(|node| node.content = Some(content)).is_some()
+    }
+
+    /// Other files of the tree with the same content.
+    pub fn replicas(&self, id: u64) -> Vec<u64> {
+        let content = self.nodes[&id].content;
+        let others = self.nodes.iter().filter(|(other, node)| {
+            **other != id && content.is_some() && node.content == content && self.attached(**other)
+        });
+        others.map(|(id, _)| *id).collect()
+    }
+
+    /// The entry whose pin counts for this one.
+    pub fn pin_of(&self, id: u64) -> Option<u64> {
+        let mut way = self.way_up(id).into_iter();
+        way.find(|above| self.pins.get(above).is_some_and(|recursive| *recursive || *above == id))
     }
 
     /// Forgets all of a source that cannot be reached.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use manifold_catalog::{Catalog, CompleteListing, Entry, EntryId, Kind, NewChild, NewSource, SourceId};
+use manifold_catalog::{Catalog, CompleteListing, Entry, EntryId, Hashed, Kind, NewChild, NewSource, Pin, SourceId};
 use proptest::prelude::*;
 use proptest::sample::Index;
 
@@ -27,6 +27,9 @@ enum Step {
     Remove(Index),
     Reap(Index),
     Fail(Index),
+    Hash(Index, u8),
+    Pin(Index, bool),
+    Unpin(Index),
     Reopen,
 }
 
@@ -70,6 +73,9 @@ fn step() -> impl Strategy<Value = Step> {
         1 => any::<Index>().prop_map(Step::Remove),
         1 => any::<Index>().prop_map(Step::Reap),
         1 => any::<Index>().prop_map(Step::Fail),
+        4 => (any::<Index>(), 0..3u8).prop_map(|(entry, content)| Step::Hash(entry, content)),
+        2 => (any::<Index>(), any::<bool>()).prop_map(|(entry, recursive)| Step::Pin(entry, recursive)),
+        1 => any::<Index>().prop_map(Step::Unpin),
         1 => Just(Step::Reopen),
     ]
 }
@@ -181,6 +187,9 @@ impl Pair {
                 };
                 self.catalog().note_failure(EntryId(directory), "no answer", 3).unwrap();
             }
+            Step::Hash(entry, content) => self.hash(self.any(entry), content),
+            Step::Pin(entry, recursive) => self.pin(self.any(entry), recursive),
+            Step::Unpin(entry) => self.unpin(self.any(entry)),
             Step::Reopen => {
                 self.scratch.check(self.catalog.take().unwrap());
                 self.catalog = Some(self.scratch.open());
@@ -191,6 +200,55 @@ impl Pair {
     fn choose(&self, directory: Index) -> Option<u64> {
         let all = self.model.listable();
         (!all.is_empty()).then(|| *directory.get(&all))
+    }
+
+    /// Any entry that ever was.
+    fn any(&self, entry: Index) -> u64 {
+        let all: Vec<_> = self.used.iter().copied().collect();
+        *entry.get(&all)
+    }
+
+    /// Notes a content of what is there now, and of what is not.
+    fn hash(&mut self, id: u64, content: u8) {
+        let node = self.model.nodes.get(&id).cloned();
+        let node = node.unwrap_or_else(|| self.model.nodes[&EntryId::ROOT.0].clone());
+        let hashed = Hashed {
+            id: EntryId(id),
+            version: [node.version].into(),
+            size: node.size,
+            content: [content; 32],
+        };
+        let other_version = Hashed {
+            version: [node.version + 1].into(),
+            ..hashed.clone()
+        };
+        let other_size = Hashed {
+            size: node.size.wrapping_add(1),
+            ..hashed.clone()
+        };
+        let stale = self.catalog().set_contents(&[other_version, other_size]).unwrap();
+        assert_eq!(stale, 0, "a content of another state was taken");
+        let taken = self.catalog().set_contents(&[hashed]).unwrap();
+        assert_eq!(taken, u64::from(self.model.hash(id, content)));
+    }
+
+    fn pin(&mut self, id: u64, recursive: bool) {
+        let pin = Pin {
+            id: EntryId(id),
+            recursive,
+            policy: None,
+            pinned_ns: 5,
+        };
+        let attached = self.model.nodes.contains_key(&id) && self.model.attached(id);
+        assert_eq!(self.catalog().pin(&[pin]).unwrap(), u64::from(attached));
+        if attached {
+            self.model.pins.insert(id, recursive);
+        }
+    }
+
+    fn unpin(&mut self, id: u64) {
+        let had = self.model.pins.remove(&id).is_some();
+        assert_eq!(self.catalog().unpin(&[EntryId(id)]).unwrap(), u64::from(had));
     }
 
     fn choose_source(&self, source: Index) -> Option<u32> {
@@ -224,6 +282,8 @@ impl Pair {
     /// The catalog holds what the model holds, and its rows agree.
     fn compare(&mut self) {
         let report = self.catalog().examine().unwrap();
+        let nodes = &self.model.nodes;
+        self.model.pins.retain(|id, _| nodes.contains_key(id));
         let mut entries = 0;
         let mut bytes = 0u64;
         let mut next = vec![EntryId::ROOT];
@@ -248,6 +308,17 @@ impl Pair {
                     node.identity.map(|identity| [identity; 16]),
                     "{entry:?}"
                 );
+                assert_eq!(details.content, node.content.map(|content| [content; 32]), "{entry:?}");
+                let replicas = self.catalog().replicas(entry.id, usize::MAX).unwrap();
+                let replicas: Vec<_> = replicas.iter().map(|id| id.0).collect();
+                assert_eq!(replicas, self.model.replicas(entry.id.0), "{entry:?}");
+                if let Some(content) = &details.content {
+                    let mut holders = self.catalog().holders(content, usize::MAX).unwrap();
+                    holders.retain(|id| *id != entry.id);
+                    assert_eq!(holders.iter().map(|id| id.0).collect::<Vec<_>>(), replicas, "{entry:?}");
+                }
+                let pin = self.catalog().pin_of(entry.id).unwrap().map(|pin| pin.id.0);
+                assert_eq!(pin, self.model.pin_of(entry.id.0), "{entry:?}");
                 if entry.kind == Kind::Directory {
                     next.push(entry.id);
                     let state = self.catalog().directory_state(entry.id).unwrap().unwrap();
@@ -264,6 +335,11 @@ impl Pair {
         assert_eq!((report.entries, report.bytes), (entries + 1, bytes));
         let departed = self.model.nodes.values().filter(|node| node.parent == 0).count() as u64;
         assert_eq!(report.departed, departed);
+        let pins = self.catalog().pins(None, usize::MAX).unwrap();
+        let pins: Vec<_> = pins.iter().map(|pin| (pin.id.0, pin.recursive)).collect();
+        assert_eq!(pins, self.model.pins.clone().into_iter().collect::<Vec<_>>());
+        let contents = self.model.nodes.values().filter(|node| node.content.is_some()).count() as u64;
+        assert_eq!(self.catalog().hashed().unwrap(), contents);
     }
 
     /// Takes the ids of entries that are new; none was ever used before.
@@ -276,6 +352,16 @@ impl Pair {
             let entry = shown.iter().find(|entry| text(&entry.name) == node.name);
             let entry = entry.unwrap_or_else(|| panic!("{node:?} is not shown"));
             assert!(self.used.insert(entry.id.0), "{} was used before", entry.id);
+            if node.takes_pin {
+                // Only files are replaced, so nothing lies beneath it.
+                let moved = self
+                    .catalog()
+                    .pin_of(entry.id)
+                    .unwrap()
+                    .filter(|pin| pin.id == entry.id);
+                let moved = moved.unwrap_or_else(|| panic!("{node:?} has lost its pin"));
+                self.model.pins.insert(entry.id.0, moved.recursive);
+            }
             self.model.nodes.insert(entry.id.0, node);
         }
     }

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use manifold_catalog::{
-    Catalog, Change, CheckReport, CompleteListing, EntryId, Kind, NewChild, NewSource, Options, SeenAttributes,
-    SourceRecord,
+    Catalog, Change, CheckReport, CompleteListing, EntryId, Hashed, Kind, NewChild, NewSource, Options, Pin, PolicyId,
+    SeenAttributes, SourceRecord,
 };
 
 /// A folder with a catalog in it.
@@ -127,6 +127,26 @@ pub fn listing(children: Vec<NewChild>) -> CompleteListing {
         children,
         listed_ns: 100,
         scan: 0,
+    }
+}
+
+/// What a file of the usual version was found to hold.
+pub fn hashed(id: EntryId, size: u64, content: u8) -> Hashed {
+    let version = b"v1".as_slice().into();
+    Hashed {
+        id,
+        version,
+        size,
+        content: [content; 32],
+    }
+}
+
+pub fn pin(id: EntryId, policy: Option<PolicyId>) -> Pin {
+    Pin {
+        id,
+        recursive: true,
+        policy,
+        pinned_ns: 9,
     }
 }
 
