@@ -376,12 +376,14 @@ impl Filesystem for Adaptor {
         });
     }
 
-    // What does not exist here. ENOSYS is answered once: the kernel remembers it and asks no more, whereas "no such
-    // attribute" would cost a round trip for each file that `ls -l` shows.
-
+    /// There are no extended attributes, and that is said each time: `ls -l` remembers it for the whole file system after the
+    /// first file. ENOSYS would be remembered by the kernel, which then says of each file that it has no ACL, and `ls` goes
+    /// on to ask it for all of them.
     fn getxattr(&self, _: &Request, _: INodeNo, _: &OsStr, _: u32, reply: ReplyXattr) {
-        reply.error(Errno::ENOSYS);
+        reply.error(Errno::EOPNOTSUPP);
     }
+
+    // What does not exist here either. ENOSYS is answered once: the kernel remembers it and asks no more.
 
     fn listxattr(&self, _: &Request, _: INodeNo, _: u32, reply: ReplyXattr) {
         reply.error(Errno::ENOSYS);
