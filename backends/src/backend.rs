@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 
+use crate::blocks::Blocks;
 use crate::local::LocalBackend;
 use crate::{Child, Metadata, ObjectPath, Presence, Result, Version};
 
@@ -59,6 +60,22 @@ pub trait Backend: Debug + Send + Sync + 'static {
     ///
     /// The bytes are those of `version`; if the object has changed: `ErrorKind::VersionChanged`.
     async fn read(&self, path: &ObjectPath, version: &Version, range: Range<u64>) -> Result<Presence<Bytes>>;
+
+    /// Reads as [`read`](Self::read) does, and gives blocks of `block_size` bytes, of which only the last may be shorter. Each
+    /// has memory of its own.
+    async fn read_blocks(
+        &self,
+        path: &ObjectPath,
+        version: &Version,
+        range: Range<u64>,
+        block_size: u32,
+    ) -> Result<Presence<Vec<Bytes>>> {
+        Ok(match self.read(path, version, range).await? {
+            Presence::Found(bytes) if bytes.len() as u64 == u64::from(block_size) => Presence::Found(vec![bytes]),
+            Presence::Found(bytes) => Presence::Found(Blocks::cut(&bytes, u64::from(block_size))),
+            Presence::Absent => Presence::Absent,
+        })
+    }
 
     /// Reads where a symbolic link points, raw.
     async fn read_link(&self, path: &ObjectPath) -> Result<Presence<Vec<u8>>>;

@@ -11,6 +11,7 @@
 //!   [`ErrorKind::VersionChanged`].
 
 mod backend;
+mod blocks;
 mod connect;
 mod diagnose;
 mod error;

@@ -157,7 +157,22 @@ impl Backend for OpendalBackend {
     }
 
     async fn read(&self, path: &ObjectPath, version: &Version, range: Range<u64>) -> Result<Presence<Bytes>> {
-        self.0.read(path, version, range).await
+        // All in one block.
+        let length = range.end.saturating_sub(range.start);
+        Ok(match self.0.read(path, version, range, length).await? {
+            Presence::Found(blocks) => Presence::Found(blocks.into_iter().next().unwrap_or_default()),
+            Presence::Absent => Presence::Absent,
+        })
+    }
+
+    async fn read_blocks(
+        &self,
+        path: &ObjectPath,
+        version: &Version,
+        range: Range<u64>,
+        block_size: u32,
+    ) -> Result<Presence<Vec<Bytes>>> {
+        self.0.read(path, version, range, u64::from(block_size)).await
     }
 
     async fn read_link(&self, path: &ObjectPath) -> Result<Presence<Vec<u8>>> {

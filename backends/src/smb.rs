@@ -39,6 +39,7 @@ use self::facts::Facts;
 use self::failure::Failure;
 use self::service::{SCHEME, Share, SmbBuilder, SmbConfig, SmbService};
 use self::settings::Settings;
+use crate::blocks::Blocks;
 use crate::{
     Backend, Capabilities, Child, Error, ErrorKind, Limits, Listing, Metadata, ObjectPath, Operation, Presence, Result,
     Secret, Secrets, SourceSpec, Version,
@@ -111,6 +112,19 @@ impl SmbBackend {
                 implicit_directories: false,
             },
         })
+    }
+
+    /// Reads a range of one version, as it comes from the server.
+    async fn pieces(
+        &self,
+        path: &ObjectPath,
+        version: &Version,
+        range: Range<u64>,
+    ) -> std::result::Result<::opendal::Buffer, Failure> {
+        let path = names::to_opendal(path, false)?;
+        let version = Facts::version_text(version);
+        let reader = self.operator.reader_with(&path).version(&version).await?;
+        Ok(reader.read(range).await?)
     }
 
     /// Says why what stands nowhere cannot be said to be absent; `None` if it can.
@@ -225,18 +239,32 @@ impl Backend for SmbBackend {
     }
 
     async fn read(&self, path: &ObjectPath, version: &Version, range: Range<u64>) -> Result<Presence<Bytes>> {
-        let read = async {
-            let path = names::to_opendal(path, false)?;
-            let reader = self
-                .operator
-                .reader_with(&path)
-                .version(&Facts::version_text(version))
-                .await?;
-            Ok::<_, Failure>(reader.read(range).await?.to_bytes())
-        };
-        match read.await {
-            Ok(bytes) => Ok(Presence::Found(bytes)),
+        match self.pieces(path, version, range).await {
+            Ok(pieces) => Ok(Presence::Found(pieces.to_bytes())),
             Err(failure) => self.absent_or(path, Operation::Read, failure).await,
+        }
+    }
+
+    async fn read_blocks(
+        &self,
+        path: &ObjectPath,
+        version: &Version,
+        range: Range<u64>,
+        block_size: u32,
+    ) -> Result<Presence<Vec<Bytes>>> {
+        let mut blocks = Blocks::new(range.end.saturating_sub(range.start), u64::from(block_size));
+        let mut pieces = match self.pieces(path, version, range).await {
+            Ok(pieces) => pieces,
+            Err(failure) => return self.absent_or(path, Operation::Read, failure).await,
+        };
+        // Each piece is what one answer of the server brought, in memory of its own.
+        let whole = Iterator::all(&mut pieces, |piece| blocks.adopt(piece));
+        match blocks.finish() {
+            Ok(blocks) if whole => Ok(Presence::Found(blocks)),
+            _ => {
+                let failure = Failure::new(ErrorKind::Nonsense, "not as many bytes came back as were asked for");
+                self.absent_or(path, Operation::Read, failure).await
+            }
         }
     }
 

@@ -334,25 +334,14 @@ impl Fetcher {
         }
         add(&self.tally.misses, run.duties.len() as u64);
         match self.ask(&run).await {
-            Ok(bytes) => {
+            Ok(blocks) => {
                 self.tally
-                    .fetched(run.object.source, run.duties.len() as u64, bytes.len() as u64);
-                let mut start = 0;
-                let alone = run.duties.len() == 1;
+                    .fetched(run.object.source, run.duties.len() as u64, run.len());
                 let mut late = Vec::new();
-                for (index, duty) in (run.first..).zip(run.duties) {
-                    let end = start + run.object.shape.block_len(index) as usize;
-                    // Each block gets memory of its own: as slices, one block in use would keep the whole answer alive, unaccounted.
-                    let block = if alone {
-                        bytes.clone()
-                    } else {
-                        Bytes::copy_from_slice(&bytes[start..end])
-                    };
+                for ((index, duty), block) in (run.first..).zip(run.duties).zip(blocks) {
                     late.extend(self.cache.keep(run.object.shape, index, &block));
                     duty.land(Ok(block));
-                    start = end;
                 }
-                drop(bytes);
                 // The readers have their blocks. The request keeps its place, so that a source that is faster than the disk
                 // cache waits for it.
                 for block in late {
@@ -372,22 +361,28 @@ impl Fetcher {
         }
     }
 
-    /// Makes the request, and makes sure that the answer is what was asked for.
-    async fn ask(&self, run: &Run) -> Result<Bytes, Error> {
+    /// Makes the request, and makes sure that the answer is what was asked for: one block for each duty.
+    async fn ask(&self, run: &Run) -> Result<Vec<Bytes>, Error> {
         let object = &run.object;
         let path = self.current_path(object)?;
-        let start = run.first * u64::from(object.shape.block_size);
+        let block_size = object.shape.block_size;
+        let start = run.first * u64::from(block_size);
         let range = start..start + run.len();
-        let asked = self
-            .indexer
-            .read(object.source, &path, &object.version, range.clone(), self.deadline);
+        let asked = self.indexer.read(
+            object.source,
+            &path,
+            &object.version,
+            range.clone(),
+            block_size,
+            self.deadline,
+        );
         match asked.await {
-            Ok(Presence::Found(bytes)) if bytes.len() as u64 == run.len() => Ok(bytes),
-            Ok(Presence::Found(bytes)) => Err(Error::Io(Cause::new(format!(
+            Ok(Presence::Found(blocks)) if run.is_answered_by(&blocks) => Ok(blocks),
+            Ok(Presence::Found(blocks)) => Err(Error::Io(Cause::new(format!(
                 "read {path}, bytes {} to {}: the source gave {} bytes",
                 range.start,
                 range.end,
-                bytes.len()
+                blocks.iter().map(Bytes::len).sum::<usize>()
             )))),
             Ok(Presence::Absent) => {
                 self.look_again(object.id);

@@ -1,4 +1,4 @@
-//! Reads: one range of one version.
+//! Reads: one range of one version, cut into blocks.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -6,10 +6,11 @@ use std::sync::Arc;
 use ::opendal::BytesRange;
 use ::opendal::options::ReaderOptions;
 use ::opendal::raw::{OpRead, OpReader};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use super::plan::ReadGuard;
 use super::source::Source;
+use crate::blocks::Blocks;
 use crate::{Error, ErrorKind, Kind, Metadata, ObjectPath, Operation, Presence, Result, Version};
 
 impl Source {
@@ -18,7 +19,8 @@ impl Source {
         path: &ObjectPath,
         version: &Version,
         range: Range<u64>,
-    ) -> Result<Presence<Bytes>> {
+        block_size: u64,
+    ) -> Result<Presence<Vec<Bytes>>> {
         if path.is_root() {
             return Err(self.error(
                 ErrorKind::IsADirectory,
@@ -29,7 +31,7 @@ impl Source {
         }
         let raw = self.raw(Operation::Read, path, false)?;
         if range.is_empty() {
-            return Ok(Presence::Found(Bytes::new()));
+            return Ok(Presence::Found(Vec::new()));
         }
         let guard = self.traits.guard(version);
         let options = match &guard {
@@ -44,7 +46,7 @@ impl Source {
             ReadGuard::Confirm => ReaderOptions::default(),
         };
         let (options, _): (OpRead, OpReader) = options.into();
-        let fetched = self.fetch(path, &raw, options, &range).await;
+        let fetched = self.fetch(path, &raw, options, &range, block_size).await;
         // What has changed shows in many ways: other bytes, fewer bytes, a refused range, a refused condition. Bytes that
         // came under a condition need no second look.
         let look = match &fetched {
@@ -63,11 +65,11 @@ impl Source {
             }
         }
         match fetched? {
-            Presence::Found((bytes, served)) => {
+            Presence::Found((blocks, served)) => {
                 if served.is_some_and(|served| guard.contradicts(&served)) {
                     return Err(self.changed(path));
                 }
-                Ok(Presence::Found(bytes))
+                Ok(Presence::Found(blocks))
             }
             Presence::Absent if self.traits.implicit_directories => match self.stat(path).await? {
                 Presence::Found(Metadata {
@@ -97,7 +99,8 @@ impl Source {
         raw: &str,
         options: OpRead,
         range: &Range<u64>,
-    ) -> Result<Presence<(Bytes, Option<::opendal::Metadata>)>> {
+        block_size: u64,
+    ) -> Result<Presence<(Vec<Bytes>, Option<::opendal::Metadata>)>> {
         let length = range.end - range.start;
         let _slot = self.slot().await;
         let opened = self
@@ -110,7 +113,7 @@ impl Source {
             Presence::Found((opened, _)) => opened,
             Presence::Absent => return Ok(Presence::Absent),
         };
-        let mut gathered = Gathered::new(length);
+        let mut blocks = Blocks::new(length, block_size);
         loop {
             let piece = match self.step(Operation::Read, path, stream.read_dyn()).await? {
                 Presence::Found((piece, _)) => piece,
@@ -120,106 +123,18 @@ impl Source {
                 break;
             }
             for bytes in piece {
-                if !gathered.push(bytes) {
+                if !blocks.push(&bytes) {
                     let why = format!("more than the {length} bytes that were asked for came back");
                     return Err(self.error(ErrorKind::Nonsense, Operation::Read, path, why));
                 }
             }
         }
-        match gathered.finish() {
-            Ok(bytes) => Ok(Presence::Found((bytes, reply.into_metadata()))),
+        match blocks.finish() {
+            Ok(blocks) => Ok(Presence::Found((blocks, reply.into_metadata()))),
             Err(got) => {
                 let why = format!("{got} bytes came back where {length} were asked for");
                 Err(self.error(ErrorKind::Nonsense, Operation::Read, path, why))
             }
         }
-    }
-}
-
-/// The pieces of one range, put together without a copy when there is only one.
-struct Gathered {
-    length: usize,
-    whole: Option<Bytes>,
-    pieces: BytesMut,
-}
-
-impl Gathered {
-    fn new(length: u64) -> Self {
-        Self {
-            length: usize::try_from(length).unwrap_or(usize::MAX),
-            whole: None,
-            pieces: BytesMut::new(),
-        }
-    }
-
-    /// Adds a piece; `false` if it is more than was asked for.
-    fn push(&mut self, piece: Bytes) -> bool {
-        let got = self.got() + piece.len();
-        if got > self.length {
-            return false;
-        }
-        match self.whole.take() {
-            None if self.pieces.is_empty() => self.whole = Some(piece),
-            first => {
-                if let Some(first) = first {
-                    self.pieces.reserve(self.length);
-                    self.pieces.extend_from_slice(&first);
-                }
-                self.pieces.extend_from_slice(&piece);
-            }
-        }
-        true
-    }
-
-    fn got(&self) -> usize {
-        self.whole.as_ref().map_or(self.pieces.len(), Bytes::len)
-    }
-
-    /// Gives the bytes, or how many there are if some are missing.
-    fn finish(self) -> std::result::Result<Bytes, usize> {
-        let got = self.got();
-        if got < self.length {
-            return Err(got);
-        }
-        Ok(self.whole.unwrap_or_else(|| self.pieces.freeze()))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn gather(length: u64, pieces: &[&'static [u8]]) -> Option<std::result::Result<Bytes, usize>> {
-        let mut gathered = Gathered::new(length);
-        for piece in pieces {
-            if !gathered.push(Bytes::from_static(piece)) {
-                return None;
-            }
-        }
-        Some(gathered.finish())
-    }
-
-    #[test]
-    fn pieces_are_put_together_in_order() {
-        assert_eq!(
-            gather(6, &[b"ab", b"c", b"def"]),
-            Some(Ok(Bytes::from_static(b"abcdef")))
-        );
-    }
-
-    #[test]
-    fn a_single_piece_is_not_copied() {
-        let piece = Bytes::from(vec![7; 100]);
-        let place = piece.as_ptr();
-        let mut gathered = Gathered::new(100);
-        assert!(gathered.push(piece));
-        assert_eq!(gathered.finish().map(|bytes| bytes.as_ptr()), Ok(place));
-    }
-
-    #[test]
-    fn too_little_and_too_much_are_told() {
-        assert_eq!(gather(6, &[b"ab", b"c"]), Some(Err(3)));
-        assert_eq!(gather(6, &[b"abc", b"defg"]), None);
-        assert_eq!(gather(2, &[b"abc"]), None);
     }
 }

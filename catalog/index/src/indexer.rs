@@ -145,7 +145,7 @@ impl Indexer {
         }
     }
 
-    /// Reads a range of an object, so that what becomes of the request counts as a sign of its source's health.
+    /// Reads a range of an object in blocks, so that what becomes of the request counts as a sign of its source's health.
     ///
     /// # Errors
     /// The request failed, gave no answer within `deadline`, or was refused at once because the source is away.
@@ -155,10 +155,11 @@ impl Indexer {
         path: &ObjectPath,
         version: &Version,
         range: Range<u64>,
+        block_size: u32,
         deadline: Duration,
-    ) -> Result<Presence<Bytes>, IndexError> {
+    ) -> Result<Presence<Vec<Bytes>>, IndexError> {
         let source = self.source(source)?;
-        let request = source.backend.read(path, version, range);
+        let request = source.backend.read_blocks(path, version, range, block_size);
         source.ask(path, deadline, request, &self.runtime).await
     }
 

@@ -43,6 +43,15 @@ pub(crate) async fn every_range_gives_its_bytes(subject: &Subject) {
         let expected = &bytes[range.start as usize..range.end as usize];
         let got = subject.read(b"ranges/file", range.clone()).await;
         assert!(got == expected, "{range:?}: {} bytes", got.len());
+        let (path, version) = (ObjectPath::from_bytes(b"ranges/file"), &metadata.version);
+        let asked = subject.backend.read_blocks(&path, version, range.clone(), block as u32);
+        let blocks = found(within(asked).await, "read blocks");
+        assert!(blocks.concat() == expected, "{range:?} in blocks");
+        let full = blocks.split_last().map_or(&[][..], |(_, full)| full);
+        assert!(
+            full.iter().all(|it| it.len() as u64 == block),
+            "{range:?}: only the last is shorter"
+        );
     }
 }
 

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use bytes::Bytes;
+
 use super::flight::Duty;
 use super::queue::Lane;
 use super::{Abandoned, DISK_RUN_MAX, Fetcher, Object, Outcome};
@@ -23,6 +25,14 @@ impl Run {
             .take(self.duties.len())
             .map(|index| self.object.shape.block_len(index))
             .sum()
+    }
+
+    /// Tells whether these are the blocks that were asked for, as far as their lengths tell.
+    pub(super) fn is_answered_by(&self, blocks: &[Bytes]) -> bool {
+        blocks.len() == self.duties.len()
+            && (self.first..)
+                .zip(blocks)
+                .all(|(index, block)| block.len() as u64 == self.object.shape.block_len(index))
     }
 
     pub(super) fn is_abandoned(&self) -> bool {
