@@ -53,10 +53,16 @@ counters! {
     requests_in_flight,
     /// Bytes asked for ahead of a reader.
     bytes_ahead,
+    /// Requests that were answered from another copy of the same bytes than the file that was opened.
+    replica_reads,
+    /// Requests that failed or were late at one copy, and were answered by another.
+    replica_switches,
     /// Requests that failed, of readers and ahead of them.
     requests_failed,
     /// Reads that ended at their deadline.
     reads_timed_out,
+    /// Files whose content was learnt from the disk cache.
+    files_hashed,
     /// Blocks written to the disk cache.
     disk_blocks_written,
     /// Blocks not written to the disk cache, because it was behind or out of order.

@@ -7,7 +7,9 @@
 //! memory are given back.
 
 pub(crate) mod flight;
+pub(crate) mod object;
 mod queue;
+mod replica;
 mod run;
 
 use std::ops::Range;
@@ -16,17 +18,20 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use bytes::Bytes;
-use manifold_backends::{ObjectPath, Presence, Version};
-use manifold_catalog::{Catalog, EntryId, SourceId};
+use manifold_backends::{ObjectPath, Presence};
+use manifold_catalog::{Catalog, EntryId};
 use manifold_index::Indexer;
 use parking_lot::Mutex;
 use tokio::runtime::Handle as Runtime;
+use tokio::time::Instant;
 
 use self::flight::{Boarding, Duty, Flights, Wait};
+pub(crate) use self::object::Object;
 use self::queue::{Lane, Load, Queue, Started};
-use self::run::{Run, Runs};
+use self::replica::{Brought, Latencies};
+use self::run::{Part, Run, Runs};
 use crate::Error;
-use crate::cache::{BlockCache, BlockId, Shape};
+use crate::cache::{BlockCache, BlockId};
 use crate::counters::{Tally, add, take};
 use crate::error::Cause;
 
@@ -38,25 +43,6 @@ const DISK_RUN_MAX: u64 = 8;
 const BUDGET_PARTS: u64 = 8;
 /// Into how many requests a window is cut at least, so that they go in parallel.
 const AHEAD_REQUESTS_MIN: u64 = 4;
-
-/// One version of one object, as far as bringing its bytes is concerned.
-#[derive(Debug)]
-pub(crate) struct Object {
-    /// How it is cached.
-    pub(crate) shape: Shape,
-    /// Where it comes from.
-    pub(crate) source: SourceId,
-    /// The entry that was opened.
-    pub(crate) id: EntryId,
-    /// The version that was opened.
-    pub(crate) version: Version,
-    /// Where it stood when it was opened; used when the catalog does not know it any more.
-    pub(crate) path: ObjectPath,
-    /// The longest request that pays, in blocks.
-    pub(crate) run_max: u64,
-    /// How many requests its source likes at once.
-    pub(crate) concurrency: u32,
-}
 
 /// Why a block did not come.
 #[derive(Clone, Debug)]
@@ -96,6 +82,7 @@ pub(crate) struct Fetcher {
     /// The longest request, in bytes; a single block always goes.
     request_max: u64,
     flights: Arc<Flights<BlockId, Outcome>>,
+    latencies: Latencies,
     queue: Mutex<Queue<Run>>,
 }
 
@@ -128,6 +115,7 @@ impl Fetcher {
             deadline,
             request_max,
             flights,
+            latencies: Latencies::default(),
             queue,
         })
     }
@@ -328,15 +316,16 @@ impl Fetcher {
         }
     }
 
-    async fn fetch_from_source(&self, run: Run, ahead: bool) {
+    async fn fetch_from_source(self: &Arc<Self>, run: Run, ahead: bool) {
         if run.is_abandoned() {
             return;
         }
         add(&self.tally.misses, run.duties.len() as u64);
-        match self.ask(&run).await {
-            Ok(blocks) => {
-                self.tally
-                    .fetched(run.object.source, run.duties.len() as u64, run.len());
+        match self.bring_blocks(&run.object, run.part()).await {
+            Ok(Brought { blocks, source }) => {
+                if let Some(source) = source {
+                    self.tally.fetched(source, run.duties.len() as u64, run.len());
+                }
                 let mut late = Vec::new();
                 for ((index, duty), block) in (run.first..).zip(run.duties).zip(blocks) {
                     late.extend(self.cache.keep(run.object.shape, index, &block));
@@ -361,23 +350,24 @@ impl Fetcher {
         }
     }
 
-    /// Makes the request, and makes sure that the answer is what was asked for: one block for each duty.
-    async fn ask(&self, run: &Run) -> Result<Vec<Bytes>, Error> {
-        let object = &run.object;
+    /// Makes the request, and makes sure that the answer is what was asked for.
+    async fn ask(&self, object: &Object, part: Part, deadline: Duration) -> Result<Vec<Bytes>, Error> {
         let path = self.current_path(object)?;
-        let block_size = object.shape.block_size;
-        let start = run.first * u64::from(block_size);
-        let range = start..start + run.len();
+        let since = Instant::now();
+        let range = part.range.clone();
         let asked = self.indexer.read(
             object.source,
             &path,
             &object.version,
             range.clone(),
-            block_size,
-            self.deadline,
+            part.block_size,
+            deadline,
         );
         match asked.await {
-            Ok(Presence::Found(blocks)) if run.is_answered_by(&blocks) => Ok(blocks),
+            Ok(Presence::Found(blocks)) if part.is_answered_by(&blocks) => {
+                self.latencies.note(object.source, since.elapsed());
+                Ok(blocks)
+            }
             Ok(Presence::Found(blocks)) => Err(Error::Io(Cause::new(format!(
                 "read {path}, bytes {} to {}: the source gave {} bytes",
                 range.start,

@@ -18,6 +18,7 @@ mod error;
 mod events;
 mod fetch;
 mod handle;
+mod hash;
 mod look;
 mod open;
 mod prefetch;

@@ -5,14 +5,15 @@
 use std::sync::Arc;
 
 use manifold_backends::local::LocalBackend;
-use manifold_backends::{Backend, Metadata, ObjectPath, Presence, Version};
-use manifold_catalog::{Details, Entry, EntryId, Kind, SeenAttributes};
+use manifold_backends::{Metadata, ObjectPath, Presence, Version};
+use manifold_catalog::{EntryId, Kind, SeenAttributes};
 use parking_lot::Mutex;
 
 use crate::attributes::Attributes;
-use crate::cache::{DiskKey, ObjectKey, Shape, SourceTag};
+use crate::cache::ObjectKey;
 use crate::error::Cause;
 use crate::fetch::Object;
+use crate::fetch::object::{not_connected, rows};
 use crate::handle::{Access, Backing, OpenFile, OpenObject, Opened, Readahead};
 use crate::vfs::Core;
 use crate::{Answer, Error, Handle};
@@ -33,6 +34,14 @@ impl Core {
         if let OpenFile::Object(open) = &*file {
             self.abandon(&mut open.readahead.lock());
             self.fetcher.forget_abandoned(&open.object);
+            self.hash_soon(&open.object);
+        }
+    }
+
+    /// Has the content of an object learnt, if it has come to lie whole in the disk cache.
+    fn hash_soon(&self, object: &Object) {
+        if let Some(hasher) = &self.hasher {
+            hasher.wish(object);
         }
     }
 
@@ -55,49 +64,38 @@ impl Core {
         let backend = self
             .indexer
             .backend(entry.source)
-            .ok_or_else(|| Error::Unreachable(Cause::new(format!("source {} is not connected", entry.source))))?;
+            .ok_or_else(|| not_connected(entry.source))?;
         self.refresh_behind(entry.parent, entry.source);
         match backend.as_local() {
-            Some(local) => self.open_local(id, local),
-            None => self.open_object(id, &*backend),
+            Some(local) => match self.open_local(id, local) {
+                // The disk has gone, or is failing: another copy may be had.
+                Err(error @ (Error::Unreachable(_) | Error::TimedOut(_) | Error::Io(_))) => {
+                    self.open_a_copy(id).ok_or(error)
+                }
+                opened => opened,
+            },
+            None => self.open_object(id),
         }
     }
 
-    fn open_object(&self, id: EntryId, backend: &dyn Backend) -> Result<Opened, Error> {
+    fn open_object(&self, id: EntryId) -> Result<Opened, Error> {
         let opening = self.files.begin(id);
-        let (entry, details) = self.rows(id)?;
-        let (source, path) = self
-            .catalog
-            .object_path(id)
-            .map_err(Error::from_catalog)?
-            .ok_or(Error::Stale)?;
-        let (path, version) = (ObjectPath::from_bytes(path), Version::from_stored(&details.version));
-        let able = backend.capabilities();
-        let key = DiskKey {
-            source: SourceTag::new(backend.name()),
-            object: ObjectKey::new(backend.name(), &path, &version, entry.size, able.block_size),
-        };
-        let shape = Shape {
-            key,
-            size: entry.size,
-            block_size: able.block_size,
-        };
-        let whole = self.cache.whole_file(shape);
+        let (object, entry) = Object::find(&self.catalog, &self.indexer, id)?;
+        let keep_cache = self.files.same_version(id, pages_key(&object.version, entry.size));
+        let whole = self.cache.whole_file(object.shape).or_else(|| {
+            // The file of a copy holds the same bytes.
+            object.content?;
+            let mut copies = self.fetcher.replicas(&object).into_iter();
+            copies.find_map(|copy| self.cache.whole_file(copy.shape))
+        });
+        if whole.is_some() {
+            self.hash_soon(&object);
+        }
         let backing = whole
             .as_ref()
             .map_or(Backing::Blocks, |it| Backing::File(Arc::clone(it.file())));
-        let keep_cache = self.files.same_version(id, pages_key(&version, entry.size));
-        let object = Arc::new(Object {
-            shape,
-            source,
-            id,
-            version,
-            path,
-            run_max: u64::from((able.read_size_max / able.block_size).max(1)),
-            concurrency: able.concurrency,
-        });
         let open = OpenObject {
-            object,
+            object: Arc::new(object),
             readahead: Mutex::new(Readahead::default()),
             whole,
         };
@@ -110,12 +108,21 @@ impl Core {
         })
     }
 
+    /// Opens a file of this machine that cannot be read by itself, where other entries are known to hold its bytes.
+    fn open_a_copy(&self, id: EntryId) -> Option<Opened> {
+        let (object, _) = Object::find(&self.catalog, &self.indexer, id).ok()?;
+        if object.content.is_none() || self.fetcher.replicas(&object).is_empty() {
+            return None;
+        }
+        self.open_object(id).ok()
+    }
+
     fn open_local(&self, id: EntryId, local: &LocalBackend) -> Result<Opened, Error> {
         let mut tries = 0;
         loop {
             tries += 1;
             let opening = self.files.begin(id);
-            let (entry, details) = self.rows(id)?;
+            let (entry, details) = rows(&self.catalog, id)?;
             let (_, path) = self
                 .catalog
                 .object_path(id)
@@ -151,24 +158,6 @@ impl Core {
             self.catalog
                 .update_attributes(id, seen_attributes(&seen), &is_open)
                 .map_err(Error::from_catalog)?;
-        }
-    }
-
-    /// Reads both rows of an entry, as they stand together.
-    fn rows(&self, id: EntryId) -> Result<(Entry, Details), Error> {
-        let entry = || self.catalog.entry(id).map_err(Error::from_catalog)?.ok_or(Error::Stale);
-        let mut before = entry()?;
-        loop {
-            let details = self
-                .catalog
-                .details(id)
-                .map_err(Error::from_catalog)?
-                .ok_or(Error::Stale)?;
-            let after = entry()?;
-            if after == before {
-                return Ok((after, details));
-            }
-            before = after;
         }
     }
 

@@ -186,13 +186,13 @@ impl Core {
 }
 
 /// Names the blocks that hold a range, which is not empty.
-fn blocks_of(shape: Shape, range: &Range<u64>) -> Range<u64> {
+pub(crate) fn blocks_of(shape: Shape, range: &Range<u64>) -> Range<u64> {
     let block_size = u64::from(shape.block_size);
     range.start / block_size..range.end.div_ceil(block_size)
 }
 
 /// Says which bytes of a block belong to a range that touches it.
-fn within(shape: Shape, index: u64, range: &Range<u64>) -> Range<usize> {
+pub(crate) fn within(shape: Shape, index: u64, range: &Range<u64>) -> Range<usize> {
     let start = index * u64::from(shape.block_size);
     let end = start + shape.block_len(index);
     (range.start.max(start) - start) as usize..(range.end.min(end) - start) as usize

@@ -17,6 +17,8 @@ pub struct Settings {
     pub cache_directory: Option<PathBuf>,
     /// Bytes that the disk cache may occupy, in blocks really allocated.
     pub cache_bytes: u64,
+    /// Whether what lies whole in the disk cache is hashed, so that copies of it are recognised.
+    pub hash_cached: bool,
     /// The furthest that is read ahead of one sequential reader, in bytes; less where memory is short.
     pub prefetch_bytes: u64,
     /// After how long a listing counts as stale, and is made anew behind the answer, unless the source has a time of its own.
@@ -31,6 +33,7 @@ impl Default for Settings {
             memory_bytes: 256 << 20,
             cache_directory: None,
             cache_bytes: 20 << 30,
+            hash_cached: true,
             prefetch_bytes: 64 << 20,
             refresh: Duration::from_mins(1),
         }

@@ -25,6 +25,7 @@ use crate::error::Cause;
 use crate::events::{EventStream, Publisher, events_of};
 use crate::fetch::Fetcher;
 use crate::handle::{Access, Handle, OpenFiles, Opened};
+use crate::hash::Hasher;
 use crate::{Answer, Error, Settings};
 
 /// How long fetching waits for a disk cache that is slower than the source. The disk's own pauses, when it writes back what
@@ -58,6 +59,8 @@ pub(crate) struct Core {
     pub(crate) fetcher: Arc<Fetcher>,
     pub(crate) tally: Arc<Tally>,
     pub(crate) files: Arc<OpenFiles>,
+    /// `None`: nothing is hashed.
+    pub(crate) hasher: Option<Hasher>,
     /// How many handles read ahead now.
     pub(crate) windows: AtomicU64,
     /// The limit of the memory tier, in bytes.
@@ -101,6 +104,11 @@ impl Vfs {
             settings.data_deadline,
         );
         let files = Arc::new(OpenFiles::default());
+        let may_hash = settings.hash_cached && settings.cache_directory.is_some();
+        let hasher = may_hash
+            .then(|| Hasher::start(Arc::clone(&catalog), Arc::clone(&cache), Arc::clone(&tally)))
+            .transpose()
+            .map_err(|error| Error::Io(Cause::new(error)))?;
         indexer.set_open_probe({
             let files = Arc::clone(&files);
             Arc::new(move |id| files.is_open(id))
@@ -115,6 +123,7 @@ impl Vfs {
             fetcher,
             tally,
             files,
+            hasher,
             windows: AtomicU64::new(0),
             memory_for_blocks,
             directories: Directories::default(),

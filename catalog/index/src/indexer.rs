@@ -163,6 +163,14 @@ impl Indexer {
         source.ask(path, deadline, request, &self.runtime).await
     }
 
+    /// Tells whether a source is known not to answer now.
+    pub fn is_away(&self, id: SourceId) -> bool {
+        self.sources
+            .read()
+            .get(&id)
+            .is_none_or(|source| source.away().is_some())
+    }
+
     /// Ends all that is under way, and waits for it. Scans go on where they stood when the source is attached again.
     pub async fn stop(&self) {
         self.cancel.cancel();

@@ -1,5 +1,6 @@
 //! Requests: runs of neighbouring blocks, gathered from those that are missing.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -27,16 +28,41 @@ impl Run {
             .sum()
     }
 
-    /// Tells whether these are the blocks that were asked for, as far as their lengths tell.
-    pub(super) fn is_answered_by(&self, blocks: &[Bytes]) -> bool {
-        blocks.len() == self.duties.len()
-            && (self.first..)
-                .zip(blocks)
-                .all(|(index, block)| block.len() as u64 == self.object.shape.block_len(index))
+    /// Gives the bytes that the blocks are made of.
+    pub(super) fn part(&self) -> Part {
+        let block_size = self.object.shape.block_size;
+        let start = self.first * u64::from(block_size);
+        Part {
+            range: start..start + self.len(),
+            block_size,
+        }
     }
 
     pub(super) fn is_abandoned(&self) -> bool {
         self.abandoned.as_ref().is_some_and(|it| it.load(Ordering::Relaxed)) && !self.duties.iter().any(Duty::is_wanted)
+    }
+}
+
+/// A part of a file, to come in blocks of which only the last may be shorter.
+#[derive(Clone, Debug)]
+pub(super) struct Part {
+    pub(super) range: Range<u64>,
+    pub(super) block_size: u32,
+}
+
+impl Part {
+    /// Gives the bytes of each block.
+    pub(super) fn blocks(&self) -> impl Iterator<Item = Range<u64>> + use<> {
+        let (end, size) = (self.range.end, u64::from(self.block_size));
+        (self.range.start..end)
+            .step_by(self.block_size as usize)
+            .map(move |start| start..(start + size).min(end))
+    }
+
+    /// Tells whether these are the blocks that were asked for, as far as their lengths tell.
+    pub(super) fn is_answered_by(&self, blocks: &[Bytes]) -> bool {
+        let lengths = self.blocks().map(|range| range.end - range.start);
+        lengths.eq(blocks.iter().map(|block| block.len() as u64))
     }
 }
 

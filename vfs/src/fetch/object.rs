@@ -1,0 +1,87 @@
+//! What is fetched: one version of one object, as the catalog has it.
+
+use std::sync::atomic::AtomicBool;
+
+use manifold_backends::{ObjectPath, Version};
+use manifold_catalog::{Catalog, Details, Entry, EntryId, SourceId};
+use manifold_index::Indexer;
+
+use crate::Error;
+use crate::cache::{DiskKey, ObjectKey, Shape, SourceTag};
+use crate::error::Cause;
+
+/// One version of one object, as far as bringing its bytes is concerned.
+#[derive(Debug)]
+pub(crate) struct Object {
+    /// How it is cached.
+    pub(crate) shape: Shape,
+    /// Where it comes from.
+    pub(crate) source: SourceId,
+    /// The entry that was opened.
+    pub(crate) id: EntryId,
+    /// The version that was opened.
+    pub(crate) version: Version,
+    /// Where it stood when it was opened; used when the catalog does not know it any more.
+    pub(crate) path: ObjectPath,
+    /// The longest request that pays, in blocks.
+    pub(crate) run_max: u64,
+    /// How many requests its source likes at once.
+    pub(crate) concurrency: u32,
+    /// What its bytes are, where that was known when it was opened.
+    pub(crate) content: Option<[u8; 32]>,
+    /// Whether the log tells already that a copy is read in its place.
+    pub(crate) told_of_copy: AtomicBool,
+}
+
+impl Object {
+    /// Finds the present version of an entry; it must stand in the tree, and its source be connected.
+    pub(crate) fn find(catalog: &Catalog, indexer: &Indexer, id: EntryId) -> Result<(Self, Entry), Error> {
+        let (entry, details) = rows(catalog, id)?;
+        let (source, path) = catalog
+            .object_path(id)
+            .map_err(Error::from_catalog)?
+            .ok_or(Error::Stale)?;
+        let backend = indexer.backend(source).ok_or_else(|| not_connected(source))?;
+        let (path, version) = (ObjectPath::from_bytes(path), Version::from_stored(&details.version));
+        let able = backend.capabilities();
+        let key = DiskKey {
+            source: SourceTag::new(backend.name()),
+            object: ObjectKey::new(backend.name(), &path, &version, entry.size, able.block_size),
+        };
+        let object = Self {
+            shape: Shape {
+                key,
+                size: entry.size,
+                block_size: able.block_size,
+            },
+            source,
+            id,
+            version,
+            path,
+            run_max: u64::from((able.read_size_max / able.block_size).max(1)),
+            concurrency: able.concurrency,
+            content: details.content,
+            told_of_copy: AtomicBool::new(false),
+        };
+        Ok((object, entry))
+    }
+}
+
+/// Says that a source is not connected now.
+pub(crate) fn not_connected(source: SourceId) -> Error {
+    Error::Unreachable(Cause::new(format!("source {source} is not connected")))
+}
+
+/// Reads both rows of an entry, as they stand together.
+pub(crate) fn rows(catalog: &Catalog, id: EntryId) -> Result<(Entry, Details), Error> {
+    let entry = || catalog.entry(id).map_err(Error::from_catalog)?.ok_or(Error::Stale);
+    let mut before = entry()?;
+    loop {
+        let details = catalog.details(id).map_err(Error::from_catalog)?.ok_or(Error::Stale)?;
+        let after = entry()?;
+        if after == before {
+            return Ok((after, details));
+        }
+        before = after;
+    }
+}
