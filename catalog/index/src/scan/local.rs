@@ -1,10 +1,12 @@
-//! The first scan of a local folder: one thread walks, another writes, and both go through the directories in the
-//! order of their ids, so that the catalog's keys ascend.
+//! The first scan of a local folder: some threads walk, another writes. What the walkers find is written in the order of
+//! the directories' ids whoever is faster, so that the catalog's keys ascend.
 //!
 //! It is only faster, not another way: what it could not list stays in the catalog's queue for the ordinary scan, and
 //! directories that somebody opened meanwhile were listed for them and are passed over here.
 
-use std::collections::{HashSet, VecDeque};
+mod frontier;
+
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
@@ -13,17 +15,17 @@ use manifold_backends::local::LocalBackend;
 use manifold_backends::{ObjectPath, Presence};
 use manifold_catalog::{BulkLoader, Catalog, EntryId, NewChild};
 
+use self::frontier::Frontier;
 use crate::indexer::Indexer;
 use crate::listing::Children;
 use crate::source::Source;
 use crate::{Clock, IndexError};
 
-/// The walker hands over when it has gathered so many entries,
-const BATCH_ENTRIES: usize = 4_096;
-/// or so many directories.
-const BATCH_DIRECTORIES: usize = 256;
-/// How many batches may wait for the writer.
-const BATCHES_WAITING: usize = 2;
+/// How many threads walk, at most; no more than the scan's share of what the source likes. More find nothing to do on a
+/// disk that turns, and take the processors from the writer on a fast one.
+const WALKERS_MAX: usize = 4;
+/// A walker hands over when it has gathered so many entries, or has come to the end of its chunk.
+const PART_ENTRIES: usize = 4_096;
 /// How many queued directories are taken from the catalog to begin with.
 const QUEUE_PAGE: usize = 1 << 20;
 
@@ -33,6 +35,13 @@ struct Walked {
     path: ObjectPath,
     children: Vec<NewChild>,
     listed_ns: i64,
+}
+
+/// What a walker hands over of a chunk.
+struct Part {
+    chunk: u64,
+    walked: Vec<Walked>,
+    is_last: bool,
 }
 
 /// A directory that is to be listed.
@@ -73,26 +82,38 @@ impl Indexer {
         frontier: VecDeque<Next>,
         listed: &AtomicU64,
     ) -> Result<(), IndexError> {
-        let (to_writer, batches) = mpsc::sync_channel::<Vec<Walked>>(BATCHES_WAITING);
-        let (to_walker, found) = mpsc::channel::<Vec<Next>>();
-        let walker = {
+        let walkers = source.scan_share.min(WALKERS_MAX);
+        let frontier = Arc::new(Frontier::new(frontier, walkers));
+        // What is under way is bounded by the frontier.
+        let (to_writer, parts) = mpsc::channel::<Part>();
+        let mut walking = Vec::new();
+        for _ in 0..walkers {
             let (source, clock) = (Arc::clone(source), Arc::clone(self.clock()));
+            let (frontier, to_writer) = (Stopping(Arc::clone(&frontier)), to_writer.clone());
             let walk = move || match source.backend.as_local() {
                 Some(local) => Walker {
                     source: &source,
                     local,
                     clock: &*clock,
+                    frontier: &frontier.0,
                 }
-                .walk(frontier, &to_writer, &found),
+                .walk(&to_writer),
                 None => 0,
             };
-            self.tasks.spawn_blocking_on(walk, &self.runtime)
-        };
-        let id = source.id;
+            walking.push(self.tasks.spawn_blocking_on(walk, &self.runtime));
+        }
+        drop(to_writer);
+        let (id, frontier) = (source.id, Stopping(frontier));
         let written = self
-            .blocking(move |catalog| write(catalog, catalog.bulk_load(id)?, &batches, &to_walker))
+            .blocking(move |catalog| {
+                let Stopping(frontier) = &frontier;
+                write(catalog, catalog.bulk_load(id)?, &parts, frontier)
+            })
             .await;
-        let left_out = walker.await.map_err(|_| IndexError::Stopped)?;
+        let mut left_out = 0;
+        for walker in walking {
+            left_out += walker.await.map_err(|_| IndexError::Stopped)?;
+        }
         if left_out > 0 {
             tracing::debug!(
                 source = source.backend.name(),
@@ -109,32 +130,47 @@ impl Indexer {
     }
 }
 
-/// Gives the loader what was walked, and the walker the ids of the directories that were found.
+/// Ends all walking when one of those who take part goes, done, failed or in a panic: nobody waits for it then.
+struct Stopping(Arc<Frontier<Next>>);
+
+impl Drop for Stopping {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}
+
+/// Gives the loader what was walked, in the order of the chunks, and the frontier the directories that were found.
 fn write(
     catalog: &Catalog,
     mut loader: BulkLoader,
-    batches: &mpsc::Receiver<Vec<Walked>>,
-    to_walker: &mpsc::Sender<Vec<Next>>,
+    parts: &mpsc::Receiver<Part>,
+    frontier: &Frontier<Next>,
 ) -> Result<u64, IndexError> {
     let mut listed = 0;
-    for batch in batches {
-        let mut next = Vec::new();
-        for Walked {
-            directory,
-            path,
-            children,
-            listed_ns,
-        } in batch
-        {
-            for found in loader.add(directory, children)? {
-                next.push((found.id, path.join(&found.raw_name)));
+    let mut due = 0;
+    let mut early: BTreeMap<u64, Vec<Part>> = BTreeMap::new();
+    for part in parts {
+        early.entry(part.chunk).or_default().push(part);
+        while let Some(ready) = early.remove(&due) {
+            for Part { walked, is_last, .. } in ready {
+                let (mut entries, mut found) = (0, Vec::new());
+                for Walked {
+                    directory,
+                    path,
+                    children,
+                    listed_ns,
+                } in walked
+                {
+                    entries += children.len();
+                    for child in loader.add(directory, children)? {
+                        found.push((child.id, path.join(&child.raw_name)));
+                    }
+                    loader.complete(directory, listed_ns)?;
+                    listed += 1;
+                }
+                due += u64::from(is_last);
+                frontier.written(entries, found, is_last);
             }
-            loader.complete(directory, listed_ns)?;
-            listed += 1;
-        }
-        // A walker that has been stopped does not want them.
-        if to_walker.send(next).is_err() {
-            break;
         }
     }
     loader.finish()?;
@@ -146,56 +182,50 @@ struct Walker<'a> {
     source: &'a Source,
     local: &'a LocalBackend,
     clock: &'a dyn Clock,
+    frontier: &'a Frontier<Next>,
 }
 
 impl Walker<'_> {
-    /// Walks from the frontier on until nothing is left, the source is let go or the writer fails. Gives the number of
-    /// directories that could not be listed.
-    fn walk(
-        &self,
-        mut frontier: VecDeque<Next>,
-        to_writer: &mpsc::SyncSender<Vec<Walked>>,
-        found: &mpsc::Receiver<Vec<Next>>,
-    ) -> u64 {
-        let (mut batch, mut entries, mut unanswered, mut left_out) = (Vec::new(), 0, 0_usize, 0);
-        while !self.source.cancel.is_cancelled() {
-            while let Ok(next) = found.try_recv() {
-                frontier.extend(next);
-                unanswered -= 1;
-            }
-            if let Some((directory, path)) = frontier.pop_front() {
+    /// Walks until nothing is left, the source is let go or the writer fails. Gives the number of directories that could
+    /// not be listed.
+    fn walk(&self, to_writer: &mpsc::Sender<Part>) -> u64 {
+        let mut left_out = 0;
+        while let Some((chunk, directories)) = self.frontier.take() {
+            let (mut walked, mut entries) = (Vec::new(), 0);
+            for (directory, path) in directories {
+                if self.source.cancel.is_cancelled() {
+                    return left_out;
+                }
                 let listed_ns = self.clock.now_ns();
                 match self.list(&path) {
                     Ok(children) => {
-                        entries += children.len();
-                        batch.push(Walked {
+                        let count = children.len();
+                        entries += count;
+                        walked.push(Walked {
                             directory,
                             path,
                             children,
                             listed_ns,
                         });
+                        self.frontier.listed(chunk, count);
                     }
                     Err(error) => {
                         tracing::debug!(%error, "left to the ordinary scan");
                         left_out += 1;
                     }
                 }
-            }
-            let is_full = entries >= BATCH_ENTRIES || batch.len() >= BATCH_DIRECTORIES;
-            if !batch.is_empty() && (is_full || frontier.is_empty()) {
-                if to_writer.send(std::mem::take(&mut batch)).is_err() {
-                    return left_out;
+                if entries >= PART_ENTRIES {
+                    entries = 0;
+                    let walked = std::mem::take(&mut walked);
+                    let is_last = false;
+                    if to_writer.send(Part { chunk, walked, is_last }).is_err() {
+                        return left_out;
+                    }
                 }
-                entries = 0;
-                unanswered += 1;
             }
-            if frontier.is_empty() {
-                if unanswered == 0 {
-                    return left_out;
-                }
-                let Ok(next) = found.recv() else { return left_out };
-                frontier.extend(next);
-                unanswered -= 1;
+            let is_last = true;
+            if to_writer.send(Part { chunk, walked, is_last }).is_err() {
+                return left_out;
             }
         }
         left_out
