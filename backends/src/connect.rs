@@ -102,12 +102,12 @@ fn check_files(spec: &SourceSpec) -> Result<()> {
 
 /// Gives the spec with what its source is recognised by, to be kept in place of the first when a source is added. A
 /// folder is recognised by more than its path (see [`RootId`](crate::local::RootId)); other sources by their name
-/// alone. Blocks on a local source's disk.
-pub fn recognisable(spec: &SourceSpec, backend: &dyn Backend) -> Result<SourceSpec> {
+/// alone.
+pub async fn recognisable(spec: &SourceSpec, backend: &dyn Backend) -> Result<SourceSpec> {
     let Some(local) = backend.as_local() else {
         return Ok(spec.clone());
     };
-    let id = local.root_id()?.to_string();
+    let id = local.root_id().await?.to_string();
     spec.with_setting("root_id", &id).map_err(|error| {
         Error::new(
             ErrorKind::Settings,
@@ -132,7 +132,7 @@ mod tests {
         std::fs::create_dir(&root).unwrap();
         let spec = SourceSpec::from_path(&root, &BTreeMap::new()).unwrap();
         let open = async |spec: &SourceSpec| connect(spec, &Secrets::new(), &Limits::default()).await.unwrap();
-        let kept = recognisable(&spec, &*open(&spec).await).unwrap();
+        let kept = recognisable(&spec, &*open(&spec).await).await.unwrap();
         assert_eq!(kept.name(), spec.name());
         open(&kept).await.check().await.unwrap();
 

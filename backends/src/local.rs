@@ -5,14 +5,19 @@
 //! - a root that is gone, or that is not the folder that was added (the empty mount point of a disk that is not
 //!   there), is an error and never an empty folder;
 //! - named pipes, sockets and devices are described and never opened;
-//! - the root is opened for each operation and not held between them, so that its disk can be unmounted.
+//! - the root is opened for each operation and not held between them, so that its disk can be unmounted;
+//! - what lies on a file system that may hang is touched only on threads of the source's own, a few of them, which nobody
+//!   else waits for.
 
 mod attributes;
 mod beneath;
+mod file;
+mod hazard;
 mod mounts;
 mod read;
 mod root;
 mod walk;
+mod workers;
 
 use std::fs::File;
 use std::ops::{ControlFlow, Range};
@@ -21,12 +26,14 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tokio::sync::Semaphore;
 
 use self::beneath::Failure;
+pub use self::file::LocalFile;
+use self::hazard::Hazards;
 pub use self::mounts::{Mount, mount_of, mounts};
 use self::root::Root;
 pub use self::root::RootId;
+use self::workers::{NoResult, Workers};
 use crate::{
     Backend, Capabilities, Error, ErrorKind, Kind, Limits, Listing, Metadata, ObjectPath, Operation, Presence, Result,
     SourceSpec, Version,
@@ -42,8 +49,21 @@ const CONCURRENCY: u32 = 16;
 pub struct LocalBackend {
     folder: Arc<Folder>,
     capabilities: Arc<Capabilities>,
-    /// A permit is held until the system call is over, even when nobody waits for it any more.
-    permits: Arc<Semaphore>,
+    threads: Arc<Threads>,
+}
+
+/// Where system calls run that may block. Those that may hang have threads apart from those that only take a while, so
+/// that a network file system within a folder does not take the folder with it.
+#[derive(Debug)]
+struct Threads {
+    blocking: Workers,
+    hanging: Workers,
+}
+
+impl Threads {
+    fn of(&self, may_hang: bool) -> &Workers {
+        if may_hang { &self.hanging } else { &self.blocking }
+    }
 }
 
 /// The folder itself: everything that is synchronous.
@@ -51,6 +71,7 @@ pub struct LocalBackend {
 struct Folder {
     name: String,
     root: Root,
+    hazards: Hazards,
 }
 
 impl LocalBackend {
@@ -66,7 +87,7 @@ impl LocalBackend {
             )
         })?;
         let backend = Self::connect(&spec, &Limits::default())?;
-        backend.root_id()?;
+        backend.folder.root_id()?;
         Ok(backend)
     }
 
@@ -106,26 +127,65 @@ impl LocalBackend {
             folder: Arc::new(Folder {
                 name: spec.name().into(),
                 root: Root::new(path.into(), expected),
+                hazards: Hazards::new(path.into()),
             }),
             capabilities: Arc::new(capabilities),
-            permits: Arc::new(Semaphore::new(concurrency as usize)),
+            threads: Arc::new(Threads {
+                blocking: Workers::new(concurrency as usize, limits.request_timeout),
+                hanging: Workers::new(concurrency as usize, limits.request_timeout),
+            }),
         })
     }
 
     /// Tells what distinguishes the root from another folder at the same path, to be kept in the setting `root_id` when
     /// the source is added.
-    pub fn root_id(&self) -> Result<RootId> {
-        let root = self.folder.open_root(Operation::Connect)?;
-        root.id()
-            .map_err(|failure| self.folder.error(Operation::Connect, &ObjectPath::root(), failure))
+    pub async fn root_id(&self) -> Result<RootId> {
+        self.blocking(Operation::Connect, &ObjectPath::root(), Folder::root_id)
+            .await
+    }
+
+    /// Tells whether a look at `path` may hang, as far as the kernel's table of mounts tells. It is not touched.
+    pub fn may_hang(&self, path: &ObjectPath) -> bool {
+        self.folder.may_hang(path)
     }
 
     /// Opens a regular file for reading, and gives its attributes as they are then.
     ///
     /// Anything else is refused without being opened, so that nothing blocks: `IsADirectory`, or `Unsupported` for
-    /// links, named pipes, sockets and devices.
-    pub fn open_file(&self, path: &ObjectPath) -> Result<Presence<(File, Metadata)>> {
-        self.folder.open_file(Operation::Open, path)
+    /// links, named pipes, sockets and devices. What [`may_hang`](Self::may_hang) does so in here: see
+    /// [`open_file_soon`](Self::open_file_soon).
+    pub fn open_file(&self, path: &ObjectPath) -> Result<Presence<(LocalFile, Metadata)>> {
+        let may_hang = self.may_hang(path);
+        let opened = self.folder.open_file(Operation::Open, path)?;
+        Ok(self.local_file(opened, path, may_hang))
+    }
+
+    /// As [`open_file`](Self::open_file), on a thread of the source. The wait has no end of its own.
+    pub async fn open_file_soon(&self, path: &ObjectPath) -> Result<Presence<(LocalFile, Metadata)>> {
+        let may_hang = self.may_hang(path);
+        let (object, backend) = (path.clone(), self.clone());
+        self.blocking(Operation::Open, path, move |folder| {
+            let opened = folder.open_file(Operation::Open, &object)?;
+            // Made here, so that a file that nobody waits for any more is closed here too.
+            Ok(backend.local_file(opened, &object, may_hang))
+        })
+        .await
+    }
+
+    fn local_file(
+        &self,
+        opened: Presence<(File, Metadata)>,
+        path: &ObjectPath,
+        may_hang: bool,
+    ) -> Presence<(LocalFile, Metadata)> {
+        match opened {
+            Presence::Absent => Presence::Absent,
+            Presence::Found((file, metadata)) => {
+                let (folder, threads) = (Arc::clone(&self.folder), Arc::clone(&self.threads));
+                let file = LocalFile::new(file, path.clone(), folder, threads, may_hang);
+                Presence::Found((file, metadata))
+            }
+        }
     }
 
     /// Lists a directory, synchronously, and calls `each` with the name and attributes of each child, in no order.
@@ -139,27 +199,19 @@ impl LocalBackend {
         })
     }
 
-    /// Runs system calls where they may block. The permit goes with them: a caller that stops waiting does not make
-    /// room for another, since a thread may be stuck in the kernel.
+    /// Runs system calls on a thread of the source, where they may block.
     async fn blocking<T: Send + 'static>(
         &self,
         operation: Operation,
         path: &ObjectPath,
         calls: impl FnOnce(&Folder) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let failed = |cause: Box<dyn std::error::Error + Send + Sync>| {
-            Error::new(ErrorKind::Other, operation, self.name(), path.clone(), cause)
-        };
-        let permit = Arc::clone(&self.permits)
-            .acquire_owned()
-            .await
-            .map_err(|error| failed(error.into()))?;
         let folder = Arc::clone(&self.folder);
-        let task = tokio::task::spawn_blocking(move || {
-            let _permit = permit;
-            calls(&folder)
-        });
-        task.await.map_err(|error| failed(error.into()))?
+        let run = self.threads.of(self.may_hang(path)).run(move || calls(&folder));
+        match run.await {
+            Ok(result) => result,
+            Err(none) => Err(self.folder.no_result(operation, path, none)),
+        }
     }
 }
 
@@ -167,6 +219,24 @@ impl Folder {
     fn error(&self, operation: Operation, path: &ObjectPath, failure: Failure) -> Error {
         let (kind, cause) = failure.into_parts(&self.root);
         Error::new(kind, operation, self.name.as_str(), path.clone(), cause)
+    }
+
+    fn no_result(&self, operation: Operation, path: &ObjectPath, none: NoResult) -> Error {
+        let kind = match none {
+            NoResult::Stuck { .. } | NoResult::Busy => ErrorKind::Unreachable,
+            NoResult::NoThread(_) | NoResult::BrokeOff => ErrorKind::Other,
+        };
+        Error::new(kind, operation, self.name.as_str(), path.clone(), none)
+    }
+
+    fn may_hang(&self, path: &ObjectPath) -> bool {
+        self.hazards.may_hang(path, self.root.mount_seen())
+    }
+
+    fn root_id(&self) -> Result<RootId> {
+        let root = self.open_root(Operation::Connect)?;
+        root.id()
+            .map_err(|failure| self.error(Operation::Connect, &ObjectPath::root(), failure))
     }
 
     fn open_root(&self, operation: Operation) -> Result<root::Opened> {
@@ -187,7 +257,8 @@ impl Folder {
 
     fn open_directory(&self, path: &ObjectPath) -> Result<Presence<walk::Directory>> {
         let root = self.open_root(Operation::List)?;
-        walk::Directory::open(&root, path).map_err(|failure| self.error(Operation::List, path, failure))
+        walk::Directory::open(&root, path, self.hazards.children(path))
+            .map_err(|failure| self.error(Operation::List, path, failure))
     }
 
     fn walk(

@@ -105,6 +105,11 @@ impl Library {
         command
     }
 
+    /// Writes the library's settings. To be called before anything else.
+    pub fn settings(&self, text: &str) {
+        fs::write(self.state().join("settings.toml"), text).expect("write the settings");
+    }
+
     /// Adds a folder of this machine at `attach`.
     pub fn add_folder(&self, folder: &Path, attach: &str) {
         expect_success(

@@ -5,6 +5,8 @@
 
 #[path = "e2e/applications.rs"]
 mod applications;
+#[path = "e2e/hung.rs"]
+mod hung;
 #[path = "e2e/installed.rs"]
 mod installed;
 #[path = "e2e/originals.rs"]
@@ -104,6 +106,31 @@ fn a_restart_shows_the_same_tree_and_inodes_while_every_server_is_dead() {
     library.mount();
     assert_eq!(applications::inodes(&at), before);
     library.unmount();
+}
+
+#[test]
+fn a_start_while_every_server_is_silent_has_the_whole_tree_and_all_cached_data() {
+    let sources = Sources::start();
+    let mut library = sources.library(User::Current);
+    let at = library.at();
+    let inodes = applications::inodes(&at);
+    for attach in sources.attached() {
+        applications::checksums_agree(&library, &sources.originals, &below(&at, attach));
+    }
+    library.unmount();
+    for (_, server) in &sources.servers {
+        server.pause();
+    }
+    library.mount();
+    assert_eq!(applications::inodes(&at), inodes);
+    for attach in sources.attached() {
+        applications::ls_shows_every_size(&library, &sources.originals, &below(&at, attach));
+        applications::checksums_agree(&library, &sources.originals, &below(&at, attach));
+    }
+    library.unmount();
+    for (_, server) in &sources.servers {
+        server.resume();
+    }
 }
 
 #[test]

@@ -39,6 +39,8 @@ counters! {
     reads_ready,
     /// Reads that had to wait.
     reads_waited,
+    /// Reads that wait for bytes of an object, now.
+    reads_waiting,
     /// Blocks found in memory.
     memory_hits,
     /// Blocks found in the disk cache.

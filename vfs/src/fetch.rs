@@ -48,7 +48,7 @@ const AHEAD_REQUESTS_MIN: u64 = 4;
 #[derive(Clone, Debug)]
 pub(crate) struct Failed {
     error: Error,
-    /// Whether it had been asked for before anybody needed it; then it is worth asking again.
+    /// Whether nobody waited for it, as far as was known: then it is worth asking again.
     ahead: bool,
 }
 
@@ -202,12 +202,12 @@ impl Fetcher {
         self.submit(runs.finish());
     }
 
-    /// Takes back what was asked for ahead and was abandoned before it went out.
+    /// Takes back what was abandoned before it went out: asked for ahead, or by readers who have gone.
     pub(crate) fn forget_abandoned(&self, object: &Object) {
         for lane in [Lane::Disk, Lane::Source(object.source.0)] {
-            // Dropped after the lock is let go: landing their blocks wakes others.
-            let gone = self.queue.lock().drop_ahead(lane, Run::is_abandoned);
-            drop(gone);
+            let gone = self.queue.lock().take_out(lane, Run::is_abandoned);
+            // After the lock is let go: landing their blocks wakes others.
+            gone.into_iter().for_each(Run::give_up);
         }
     }
 
@@ -289,7 +289,7 @@ impl Fetcher {
 
     async fn fetch_from_disk(self: &Arc<Self>, run: Run) {
         if run.is_abandoned() {
-            return;
+            return run.give_up();
         }
         let fetcher = Arc::clone(self);
         let task = self.runtime.spawn_blocking(move || {
@@ -318,7 +318,7 @@ impl Fetcher {
 
     async fn fetch_from_source(self: &Arc<Self>, run: Run, ahead: bool) {
         if run.is_abandoned() {
-            return;
+            return run.give_up();
         }
         add(&self.tally.misses, run.duties.len() as u64);
         match self.bring_blocks(&run.object, run.part()).await {

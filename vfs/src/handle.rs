@@ -11,7 +11,8 @@ use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use manifold_catalog::EntryId;
+use manifold_backends::local::LocalFile;
+use manifold_catalog::{EntryId, SourceId};
 use parking_lot::{Mutex, RwLock};
 
 use crate::attributes::Attributes;
@@ -61,7 +62,7 @@ pub enum Backing {
 #[derive(Debug)]
 pub(crate) enum OpenFile {
     /// A file of this machine.
-    Local(EntryId, Arc<File>),
+    Local(EntryId, SourceId, Arc<LocalFile>),
     /// A file of this machine that the kernel has open too, and reads without us.
     Kernels(EntryId),
     /// A version of an object.
@@ -132,7 +133,7 @@ impl OpenFiles {
     /// Closes the file of this machine behind a handle, and keeps the handle.
     pub(crate) fn leave_to_kernel(&self, handle: Handle) {
         if let Some(file) = self.files.write().get_mut(&handle)
-            && let OpenFile::Local(id, _) = **file
+            && let OpenFile::Local(id, ..) = **file
         {
             *file = Arc::new(OpenFile::Kernels(id));
         }
@@ -197,7 +198,7 @@ impl OpenFile {
     /// Names the entry.
     pub(crate) fn id(&self) -> EntryId {
         match self {
-            Self::Local(id, _) | Self::Kernels(id) => *id,
+            Self::Local(id, ..) | Self::Kernels(id) => *id,
             Self::Object(open) => open.object.id,
         }
     }

@@ -155,6 +155,9 @@ impl Core {
         }
         let core = Arc::clone(self);
         Answer::Pending(Box::pin(async move {
+            let deadline = core.settings.metadata_deadline;
+            // Whether it came in time is seen next.
+            let _connected = tokio::time::timeout(deadline, core.indexer.until_connected(source)).await;
             let backend = core.indexer.backend(source);
             let backend =
                 backend.ok_or_else(|| Error::Unreachable(Cause::new(format!("source {source} is not connected"))))?;
@@ -165,7 +168,6 @@ impl Core {
                 .ok_or(Error::Stale)?
                 .1;
             let path = ObjectPath::from_bytes(path);
-            let deadline = core.settings.metadata_deadline;
             match tokio::time::timeout(deadline, backend.read_link(&path)).await {
                 Err(_) => {
                     let (name, after) = (backend.name(), deadline.as_secs_f32());

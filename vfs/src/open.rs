@@ -1,12 +1,13 @@
 //! Opening: which version a handle is bound to, and where the kernel may read it by itself. No source is asked.
 //!
 //! A file of this machine is opened at once, and is its own truth: where it differs from the catalog, the catalog learns of it.
+//! Where its file system may hang, that is done elsewhere, within the deadline.
 
 use std::sync::Arc;
 
-use manifold_backends::local::LocalBackend;
-use manifold_backends::{Metadata, ObjectPath, Presence, Version};
-use manifold_catalog::{EntryId, Kind, SeenAttributes};
+use manifold_backends::local::{LocalBackend, LocalFile};
+use manifold_backends::{Backend, Metadata, ObjectPath, Presence, Version};
+use manifold_catalog::{Details, Entry, EntryId, Kind, SeenAttributes, SourceId};
 use parking_lot::Mutex;
 
 use crate::attributes::Attributes;
@@ -14,19 +15,46 @@ use crate::cache::ObjectKey;
 use crate::error::Cause;
 use crate::fetch::Object;
 use crate::fetch::object::{not_connected, rows};
-use crate::handle::{Access, Backing, OpenFile, OpenObject, Opened, Readahead};
+use crate::handle::{Access, Backing, OpenFile, OpenObject, Opened, Opening, Readahead};
 use crate::vfs::Core;
 use crate::{Answer, Error, Handle};
 
 /// How often an opening is tried anew because the file changed in the middle of it.
 const TRIES: usize = 3;
 
+/// A file of this machine that is being opened, as the catalog has it.
+struct Begun<'a> {
+    opening: Opening<'a>,
+    entry: Entry,
+    details: Details,
+    path: ObjectPath,
+}
+
 impl Core {
-    pub(crate) fn open(&self, id: EntryId, access: Access) -> Answer<Opened> {
+    pub(crate) fn open(self: &Arc<Self>, id: EntryId, access: Access) -> Answer<Opened> {
         if access == Access::Write {
             return Answer::err(Error::ReadOnly);
         }
-        Answer::Ready(self.open_now(id))
+        match self.catalog.entry(id).map_err(Error::from_catalog) {
+            Ok(Some(entry)) if self.indexer.is_expected(entry.source) => self.open_soon(id, entry.source),
+            _ => self.open_now(id),
+        }
+    }
+
+    /// Opens once the source is connected, which is being done.
+    fn open_soon(self: &Arc<Self>, id: EntryId, source: SourceId) -> Answer<Opened> {
+        let core = Arc::clone(self);
+        Answer::Pending(Box::pin(async move {
+            let deadline = core.settings.data_deadline;
+            let connected = core.indexer.until_connected(source);
+            if tokio::time::timeout(deadline, connected).await.is_err() {
+                let after = deadline.as_secs_f32();
+                return Err(Error::TimedOut(Cause::new(format!(
+                    "source {source} was not connected within {after} s"
+                ))));
+            }
+            core.open_now(id).wait().await
+        }))
     }
 
     pub(crate) fn release(&self, handle: Handle) {
@@ -45,7 +73,31 @@ impl Core {
         }
     }
 
-    fn open_now(&self, id: EntryId) -> Result<Opened, Error> {
+    fn open_now(self: &Arc<Self>, id: EntryId) -> Answer<Opened> {
+        let (source, backend) = match self.openable(id) {
+            Ok(found) => found,
+            Err(error) => return Answer::err(error),
+        };
+        let Some(local) = backend.as_local() else {
+            return Answer::Ready(self.open_object(id));
+        };
+        let path = match self.catalog.object_path(id).map_err(Error::from_catalog) {
+            Ok(Some((_, path))) => ObjectPath::from_bytes(path),
+            Ok(None) => return Answer::err(Error::Stale),
+            Err(error) => return Answer::err(error),
+        };
+        if local.may_hang(&path) {
+            let (core, local) = (Arc::clone(self), local.clone());
+            return Answer::Pending(Box::pin(async move {
+                let opened = core.open_local_soon(id, source, &local).await;
+                core.or_a_copy(id, opened)
+            }));
+        }
+        Answer::Ready(self.or_a_copy(id, self.open_local(id, local)))
+    }
+
+    /// Finds the backend of a file.
+    fn openable(&self, id: EntryId) -> Result<(SourceId, Arc<dyn Backend>), Error> {
         let entry = self
             .catalog
             .entry(id)
@@ -66,15 +118,16 @@ impl Core {
             .backend(entry.source)
             .ok_or_else(|| not_connected(entry.source))?;
         self.refresh_behind(entry.parent, entry.source);
-        match backend.as_local() {
-            Some(local) => match self.open_local(id, local) {
-                // The disk has gone, or is failing: another copy may be had.
-                Err(error @ (Error::Unreachable(_) | Error::TimedOut(_) | Error::Io(_))) => {
-                    self.open_a_copy(id).ok_or(error)
-                }
-                opened => opened,
-            },
-            None => self.open_object(id),
+        Ok((entry.source, backend))
+    }
+
+    /// Opens a copy where the file itself cannot be had: its disk has gone, is failing or hangs.
+    fn or_a_copy(&self, id: EntryId, opened: Result<Opened, Error>) -> Result<Opened, Error> {
+        match opened {
+            Err(error @ (Error::Unreachable(_) | Error::TimedOut(_) | Error::Io(_))) => {
+                self.open_a_copy(id).ok_or(error)
+            }
+            opened => opened,
         }
     }
 
@@ -121,44 +174,92 @@ impl Core {
         let mut tries = 0;
         loop {
             tries += 1;
-            let opening = self.files.begin(id);
-            let (entry, details) = rows(&self.catalog, id)?;
-            let (_, path) = self
-                .catalog
-                .object_path(id)
-                .map_err(Error::from_catalog)?
-                .ok_or(Error::Stale)?;
-            let opened = local.open_file(&ObjectPath::from_bytes(path));
-            let (file, seen) = match opened.map_err(|error| Error::from_backend(&Arc::new(error)))? {
-                Presence::Found(found) => found,
-                Presence::Absent => {
-                    self.look_again(id);
-                    return Err(Error::NotFound);
-                }
-            };
-            // A file that never holds still is opened as it is.
-            if seen.version.as_bytes() == &*details.version || tries == TRIES {
-                let file = Arc::new(file);
-                let keep_cache = self.files.same_version(id, pages_key(&seen.version, seen.size));
-                let attributes = Attributes {
-                    size: seen.size,
-                    ..Attributes::of(&entry)
-                };
-                let handle = opening.finish(OpenFile::Local(id, Arc::clone(&file)), attributes);
-                return Ok(Opened {
-                    handle,
-                    backing: Backing::File(file),
-                    keep_cache,
-                    size: seen.size,
-                });
+            let begun = self.begin_local(id)?;
+            let seen = local.open_file(&begun.path);
+            let seen = seen.map_err(|error| Error::from_backend(&Arc::new(error)))?;
+            if let Some(opened) = self.conclude_local(begun, seen, tries == TRIES)? {
+                return Ok(opened);
             }
-            // The catalog learns of it while this opening does not count: nobody has read from it yet.
-            drop(opening);
-            let is_open = |id| self.files.is_open(id);
-            self.catalog
-                .update_attributes(id, seen_attributes(&seen), &is_open)
-                .map_err(Error::from_catalog)?;
         }
+    }
+
+    /// As [`open_local`](Self::open_local), where that may hang.
+    async fn open_local_soon(&self, id: EntryId, source: SourceId, local: &LocalBackend) -> Result<Opened, Error> {
+        let deadline = self.settings.data_deadline;
+        let end = tokio::time::Instant::now() + deadline;
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let begun = self.begin_local(id)?;
+            let rest = end.saturating_duration_since(tokio::time::Instant::now());
+            let request = local.open_file_soon(&begun.path);
+            let seen = self.indexer.ask(source, &begun.path, rest, request).await;
+            if let Some(opened) = self.conclude_local(begun, seen.map_err(Error::from_index)?, tries == TRIES)? {
+                return Ok(opened);
+            }
+        }
+    }
+
+    fn begin_local(&self, id: EntryId) -> Result<Begun<'_>, Error> {
+        let opening = self.files.begin(id);
+        let (entry, details) = rows(&self.catalog, id)?;
+        let (_, path) = self
+            .catalog
+            .object_path(id)
+            .map_err(Error::from_catalog)?
+            .ok_or(Error::Stale)?;
+        Ok(Begun {
+            opening,
+            entry,
+            details,
+            path: ObjectPath::from_bytes(path),
+        })
+    }
+
+    /// Makes a handle of what was found; `None` if the file is not the one that the catalog has, and is to be opened again.
+    fn conclude_local(
+        &self,
+        begun: Begun<'_>,
+        found: Presence<(LocalFile, Metadata)>,
+        is_last: bool,
+    ) -> Result<Option<Opened>, Error> {
+        let Begun {
+            opening,
+            entry,
+            details,
+            ..
+        } = begun;
+        let id = entry.id;
+        let Presence::Found((file, seen)) = found else {
+            self.look_again(id);
+            return Err(Error::NotFound);
+        };
+        // A file that never holds still is opened as it is.
+        if seen.version.as_bytes() == &*details.version || is_last {
+            let keep_cache = self.files.same_version(id, pages_key(&seen.version, seen.size));
+            let attributes = Attributes {
+                size: seen.size,
+                ..Attributes::of(&entry)
+            };
+            // The kernel would wait for a file system that hangs, and nothing could end that.
+            let backing = file
+                .shared()
+                .map_or(Backing::Blocks, |file| Backing::File(Arc::clone(file)));
+            let file = OpenFile::Local(id, entry.source, Arc::new(file));
+            return Ok(Some(Opened {
+                handle: opening.finish(file, attributes),
+                backing,
+                keep_cache,
+                size: seen.size,
+            }));
+        }
+        // The catalog learns of it while this opening does not count: nobody has read from it yet.
+        drop(opening);
+        let is_open = |id| self.files.is_open(id);
+        self.catalog
+            .update_attributes(id, seen_attributes(&seen), &is_open)
+            .map_err(Error::from_catalog)?;
+        Ok(None)
     }
 
     /// Has the catalog learn that an entry is not as it says.

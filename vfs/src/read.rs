@@ -2,19 +2,20 @@
 //!
 //! Always true: an answer is made of blocks of the one version that the handle is bound to; it is short only at the end of that version.
 
-use std::fs::File;
-use std::io;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::Bytes;
+use manifold_backends::ObjectPath;
+use manifold_backends::local::LocalFile;
+use manifold_catalog::SourceId;
 
 use crate::cache::Shape;
-use crate::counters::add;
+use crate::counters::{add, take};
 use crate::error::Cause;
-use crate::fetch::Wanted;
+use crate::fetch::{Fetcher, Object, Wanted};
 use crate::handle::{OpenFile, OpenObject, Readahead};
 use crate::prefetch::{Bounds, RunId};
 use crate::vfs::Core;
@@ -26,10 +27,7 @@ impl Core {
             return Answer::err(Error::BadHandle);
         };
         let open = match &*file {
-            OpenFile::Local(_, local) => {
-                add(&self.tally.reads_ready, 1);
-                return Answer::Ready(read_local(local, offset, length));
-            }
+            OpenFile::Local(_, source, local) => return self.read_local(*source, local, offset, length),
             OpenFile::Kernels(_) => return Answer::err(Error::BadHandle),
             OpenFile::Object(open) => open,
         };
@@ -52,6 +50,40 @@ impl Core {
             self.fetcher.ahead(&open.object, blocks, &abandoned);
         }
         answer
+    }
+
+    /// Reads from a file of this machine, as far as it goes: at once what needs no disk, the rest within the deadline.
+    fn read_local(
+        self: &Arc<Self>,
+        source: SourceId,
+        file: &Arc<LocalFile>,
+        offset: u64,
+        length: u32,
+    ) -> Answer<Bytes> {
+        if let Some(result) = file.read_now(offset, length) {
+            add(&self.tally.reads_ready, 1);
+            return Answer::Ready(result.map_err(|error| Error::from_backend(&Arc::new(error))));
+        }
+        add(&self.tally.reads_waited, 1);
+        let (core, file) = (Arc::clone(self), Arc::clone(file));
+        Answer::Pending(Box::pin(async move {
+            let deadline = core.settings.data_deadline;
+            let reading = file.read(offset, length);
+            // Only what may hang tells of its source's health; a disk that takes its time does not.
+            let result = if file.may_hang() {
+                let asked = core.indexer.ask(source, file.path(), deadline, reading);
+                asked.await.map_err(Error::from_index)
+            } else {
+                match tokio::time::timeout(deadline, reading).await {
+                    Ok(read) => read.map_err(|error| Error::from_backend(&Arc::new(error))),
+                    Err(_) => Err(silence(file.path(), deadline)),
+                }
+            };
+            if matches!(result, Err(Error::TimedOut(_))) {
+                add(&core.tally.reads_timed_out, 1);
+            }
+            result
+        }))
     }
 
     /// Learns from a read what to fetch ahead.
@@ -145,6 +177,7 @@ impl Core {
         Answer::Pending(Box::pin(async move {
             let deadline = core.settings.data_deadline;
             let fetcher = Arc::clone(&core.fetcher);
+            let mut leaving = Leaving::begin(&core.fetcher, &object);
             let assemble = async {
                 if let [(index, _)] = wanted[..] {
                     let block = match wanted.into_iter().next() {
@@ -171,17 +204,43 @@ impl Core {
             };
             let result = tokio::time::timeout(deadline, assemble).await.unwrap_or_else(|_| {
                 add(&core.tally.reads_timed_out, 1);
-                let after = deadline.as_secs_f32();
-                Err(Error::TimedOut(Cause::new(format!(
-                    "read {}: no answer within {after} s",
-                    object.path
-                ))))
+                Err(silence(&object.path, deadline))
             });
+            leaving.answered = result.is_ok();
+            drop(leaving);
             if let OpenFile::Object(open) = &*file {
                 open.readahead.lock().stream.answered(run);
             }
             result
         }))
+    }
+}
+
+/// Takes what a reader has asked for out of the queue when he goes without it: his time is up, or he is gone himself. What
+/// others wait for stays, and so does what has gone out.
+struct Leaving<'a> {
+    fetcher: &'a Fetcher,
+    object: &'a Object,
+    answered: bool,
+}
+
+impl<'a> Leaving<'a> {
+    fn begin(fetcher: &'a Fetcher, object: &'a Object) -> Self {
+        add(&fetcher.tally.reads_waiting, 1);
+        Self {
+            fetcher,
+            object,
+            answered: false,
+        }
+    }
+}
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        take(&self.fetcher.tally.reads_waiting, 1);
+        if !self.answered {
+            self.fetcher.forget_abandoned(self.object);
+        }
     }
 }
 
@@ -204,23 +263,7 @@ fn copy_part(shape: Shape, index: u64, range: &Range<u64>, block: &[u8], bytes: 
     bytes[at..at + part.len()].copy_from_slice(part);
 }
 
-/// Reads from a file of this machine, as far as it goes.
-fn read_local(file: &File, offset: u64, length: u32) -> Result<Bytes, Error> {
-    let read = || -> io::Result<Bytes> {
-        // The file may be shorter than was asked for by far: no memory for what is not there.
-        let there = file.metadata()?.len().saturating_sub(offset);
-        let mut bytes = vec![0; there.min(u64::from(length)) as usize];
-        let mut filled = 0;
-        while filled < bytes.len() {
-            match file.read_at(&mut bytes[filled..], offset + filled as u64) {
-                Ok(0) => break,
-                Ok(count) => filled += count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        bytes.truncate(filled);
-        Ok(bytes.into())
-    };
-    read().map_err(|error| Error::Io(Cause::new(error)))
+fn silence(path: &ObjectPath, deadline: Duration) -> Error {
+    let after = deadline.as_secs_f32();
+    Error::TimedOut(Cause::new(format!("read {path}: no answer within {after} s")))
 }

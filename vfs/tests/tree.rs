@@ -408,3 +408,22 @@ async fn an_open_file_survives_the_renaming_of_its_directory() {
     assert_eq!(library.find("local/new/f").await.unwrap(), id, "it is the same entry");
     assert_eq!(&library.read(&file, 0, 100).await.unwrap()[..], b"content");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_of_a_source_that_is_being_connected_opens_once_it_is() {
+    let source = source();
+    source.put("file", 10, 1);
+    let library = library(&source);
+    let id = library.find("s/file").await.unwrap();
+    library.indexer.detach(library.source());
+    let refused = library.vfs.open(id, Access::Read).wait().await.unwrap_err();
+    assert!(matches!(refused, Error::Unreachable(_)), "{refused:?}");
+    library.indexer.expect(library.source());
+    let opening = library.vfs.open(id, Access::Read);
+    assert!(!opening.is_ready());
+    library
+        .indexer
+        .attach(library.source(), Arc::clone(&source) as Arc<dyn Backend>);
+    let opened = opening.wait().await.unwrap();
+    assert_eq!(library.read(&opened, 0, 10).await.unwrap(), truth(1, 0..10));
+}

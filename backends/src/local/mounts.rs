@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, StatxFlags};
 
-const TABLE: &str = "/proc/self/mountinfo";
+pub(super) const TABLE: &str = "/proc/self/mountinfo";
 /// What our mounts call their file system, and without a subtype their device.
 const OURS: &str = "fuse.manifold";
 const OUR_DEVICE: &[u8] = b"manifold";
@@ -49,7 +49,7 @@ pub(super) fn by_id(id: u64) -> io::Result<Option<Mount>> {
 }
 
 /// Lines that are not understood are left out.
-fn parse(table: &[u8]) -> Vec<Mount> {
+pub(super) fn parse(table: &[u8]) -> Vec<Mount> {
     table.split(|byte| *byte == b'\n').filter_map(parse_line).collect()
 }
 

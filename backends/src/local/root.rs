@@ -137,6 +137,11 @@ impl Root {
         &self.path
     }
 
+    /// Gives the id of the mount on which the root was last found.
+    pub(super) fn mount_seen(&self) -> Option<u64> {
+        self.state.lock().verified.map(|verified| verified.place.mount)
+    }
+
     /// Opens the root if it is there and the one that is expected. Without an expectation, the first one that is found
     /// sets it.
     pub(super) fn open(&self) -> Result<Opened, Failure> {

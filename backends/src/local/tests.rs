@@ -381,30 +381,6 @@ fn refused_directories_are_errors_and_refused_children_do_not_vanish() {
     assert_eq!(walk(&backend, "no x")[&b"file"[..]].size, 5);
 }
 
-#[tokio::test]
-async fn a_call_that_nobody_waits_for_keeps_its_permit_until_it_is_over() {
-    let (_folder, backend) = folder();
-    let (entered, has_entered) = tokio::sync::oneshot::channel();
-    let (go, wait) = std::sync::mpsc::channel::<()>();
-    let other = backend.clone();
-    let call = tokio::spawn(async move {
-        let stuck = move |_: &Folder| {
-            entered.send(()).unwrap();
-            wait.recv().unwrap();
-            Ok(())
-        };
-        other.blocking(Operation::Stat, &ObjectPath::root(), stuck).await
-    });
-    has_entered.await.unwrap();
-    let all = CONCURRENCY as usize;
-    assert_eq!(backend.permits.available_permits(), all - 1);
-    call.abort();
-    assert!(call.await.unwrap_err().is_cancelled());
-    assert_eq!(backend.permits.available_permits(), all - 1);
-    go.send(()).unwrap();
-    drop(backend.permits.acquire_many(CONCURRENCY).await.unwrap());
-}
-
 #[test]
 fn times_that_do_not_fit_are_the_nearest_that_do() {
     assert_eq!(Timestamp::from_parts(i64::MAX, 999_999_999), Timestamp(i64::MAX));

@@ -13,6 +13,7 @@ use rustix::io::Errno;
 
 use super::attributes::Origin;
 use super::beneath::Failure;
+use super::hazard::Children;
 use super::root::Opened;
 use super::{attributes, beneath, mounts};
 use crate::{Child, ErrorKind, Kind, Metadata, ObjectPath, Presence};
@@ -36,11 +37,13 @@ pub(super) struct Directory {
     device: u64,
     origin: Origin,
     root: Origin,
+    /// Children that are not to be waited for.
+    hazards: Children,
 }
 
 impl Directory {
     /// Opens a directory. `Absent` if nothing stands there; an error if something else does.
-    pub(super) fn open(root: &Opened, path: &ObjectPath) -> Result<Presence<Self>, Failure> {
+    pub(super) fn open(root: &Opened, path: &ObjectPath, hazards: Children) -> Result<Presence<Self>, Failure> {
         let bytes = beneath::checked(path)?;
         for _ in 0..ATTEMPTS_MAX {
             match beneath::open(
@@ -49,7 +52,7 @@ impl Directory {
                 OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW,
             ) {
                 Ok(fd) => {
-                    return Self::new(root, fd).map(Presence::Found);
+                    return Self::new(root, fd, hazards).map(Presence::Found);
                 }
                 Err(Errno::NOENT) => return Ok(Presence::Absent),
                 Err(Errno::NOTDIR | Errno::LOOP) => match beneath::stat(root, path)? {
@@ -70,7 +73,7 @@ impl Directory {
         ))
     }
 
-    fn new(root: &Opened, fd: OwnedFd) -> Result<Self, Failure> {
+    fn new(root: &Opened, fd: OwnedFd, hazards: Children) -> Result<Self, Failure> {
         let wanted = StatxFlags::INO | StatxFlags::MNT_ID;
         let stat = rustix::fs::statx(&fd, c"", AtFlags::EMPTY_PATH, wanted).map_err(Failure::Object)?;
         // Reading the table of mounts costs more than the rest, so it is read where one file system ends and the next
@@ -86,6 +89,7 @@ impl Directory {
             device: attributes::device(&stat),
             origin,
             root: root.origin(),
+            hazards,
         })
     }
 
@@ -145,9 +149,10 @@ impl Directory {
         if name == c"." || name == c".." {
             return Ok(false);
         }
-        match self.stat(name) {
+        let hazard = self.hazards.get(name.to_bytes());
+        match self.stat(name, hazard.is_some()) {
             Ok(stat) => {
-                let origin = self.origin_of(name, &stat).map_err(Failure::Object)?;
+                let origin = self.origin_of(name, &stat, hazard).map_err(Failure::Object)?;
                 match attributes::fill(metadata, &stat, origin) {
                     Some(()) => Ok(true),
                     None => Err(Failure::refused(
@@ -170,8 +175,15 @@ impl Directory {
         }
     }
 
-    /// A child on another device than its directory is a mount point.
-    fn origin_of(&self, name: &CStr, stat: &Statx) -> Result<Origin, Errno> {
+    /// A child on another device than its directory is a mount point. `hazard` tells of one that is not to be asked
+    /// whether it makes up its inode numbers.
+    fn origin_of(&self, name: &CStr, stat: &Statx, hazard: Option<bool>) -> Result<Origin, Errno> {
+        if let Some(passing_inodes) = hazard {
+            return Ok(Origin {
+                inodes_last: !passing_inodes,
+                ..self.root
+            });
+        }
         if attributes::device(stat) == self.device {
             return Ok(self.origin);
         }
@@ -180,8 +192,12 @@ impl Directory {
         beneath::origin(fd.as_fd(), stat, self.root)
     }
 
-    fn stat(&self, name: &CStr) -> Result<Statx, Errno> {
-        let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+    /// `now` takes what the kernel knows, and asks no other machine or process.
+    fn stat(&self, name: &CStr, now: bool) -> Result<Statx, Errno> {
+        let mut flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+        if now {
+            flags |= AtFlags::STATX_DONT_SYNC;
+        }
         rustix::fs::statx(&self.fd, name, flags, attributes::WANTED)
     }
 }

@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::expected::Expected;
 use crate::flight::{Flights, Outcome, Waiter};
 use crate::scan::RunningScan;
 use crate::source::Source;
@@ -31,6 +32,7 @@ pub struct Indexer {
     settings: IndexSettings,
     clock: Arc<dyn Clock>,
     sources: RwLock<HashMap<SourceId, Arc<Source>>>,
+    expected: Expected,
     pub(crate) flights: Arc<Flights>,
     pub(crate) scans: Mutex<HashMap<SourceId, Arc<RunningScan>>>,
     open_probe: RwLock<OpenProbe>,
@@ -65,6 +67,7 @@ impl Indexer {
             settings,
             clock,
             sources: RwLock::new(HashMap::new()),
+            expected: Expected::default(),
             flights: Arc::new(Flights::default()),
             scans: Mutex::new(HashMap::new()),
             open_probe: RwLock::new(Arc::new(|_| false)),
@@ -80,6 +83,7 @@ impl Indexer {
         if let Some(before) = self.sources.write().insert(id, source) {
             before.cancel.cancel();
         }
+        self.expected.end(id);
         match self.catalog.scan_state(id) {
             Ok(Some(state)) if state.finished_ns.is_none() => {
                 self.scan(id);
@@ -89,11 +93,35 @@ impl Indexer {
         }
     }
 
+    /// Announces a source that will be attached soon: until then, or until [`expect_no_more`](Self::expect_no_more), what
+    /// is asked of it waits instead of being refused.
+    pub fn expect(&self, id: SourceId) {
+        if !self.sources.read().contains_key(&id) {
+            self.expected.begin(id);
+        }
+    }
+
+    /// Takes an announcement back: the source could not be connected for now.
+    pub fn expect_no_more(&self, id: SourceId) {
+        self.expected.end(id);
+    }
+
+    /// Tells whether a source is announced and not attached yet.
+    pub fn is_expected(&self, id: SourceId) -> bool {
+        self.expected.contains(id)
+    }
+
+    /// Waits for a source that is announced. Put a deadline around it.
+    pub async fn until_connected(&self, id: SourceId) {
+        self.expected.until_over(id).await;
+    }
+
     /// Lets a source go: what is under way for it ends, and its scan stands still until it is attached again.
     pub fn detach(&self, id: SourceId) {
         if let Some(source) = self.sources.write().remove(&id) {
             source.cancel.cancel();
         }
+        self.expected.end(id);
     }
 
     /// Gives the backend of an attached source.
@@ -171,6 +199,21 @@ impl Indexer {
             .is_none_or(|source| source.away().is_some())
     }
 
+    /// Makes another request for somebody who waits for an object, so that what becomes of it counts as a sign of its
+    /// source's health.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub async fn ask<T>(
+        &self,
+        source: SourceId,
+        path: &ObjectPath,
+        deadline: Duration,
+        request: impl Future<Output = manifold_backends::Result<T>>,
+    ) -> Result<T, IndexError> {
+        self.source(source)?.ask(path, deadline, request, &self.runtime).await
+    }
+
     /// Ends all that is under way, and waits for it. Scans go on where they stood when the source is attached again.
     pub async fn stop(&self) {
         self.cancel.cancel();
@@ -188,6 +231,12 @@ impl Indexer {
     }
 
     async fn list_in_front(self: &Arc<Self>, directory: EntryId) -> Outcome {
+        if let Some(entry) = self.catalog.entry(directory)? {
+            tokio::select! {
+                () = self.until_connected(entry.source) => {}
+                () = self.cancel.cancelled() => return Err(IndexError::Stopped),
+            }
+        }
         let Some(target) = self.target(directory)? else {
             return Ok(());
         };

@@ -10,6 +10,7 @@
 //! - symbolic links are described and never followed.
 
 mod error;
+mod expected;
 mod flight;
 mod indexer;
 mod listing;

@@ -71,6 +71,7 @@ fn ticket(request: &Request, op: &'static str, ino: INodeNo) -> Ticket {
         id: request.unique().0,
         op,
         ino: ino.0,
+        pid: request.pid(),
     }
 }
 

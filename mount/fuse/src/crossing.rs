@@ -20,7 +20,7 @@ use manifold_vfs::{Answer, Error};
 use tokio::{runtime::Handle, sync::Semaphore};
 use tracing::Instrument;
 
-use crate::{errno, watchdog::InFlight};
+use crate::{errno, requester, watchdog::InFlight};
 
 /// Requests that wait for a source at one time. The kernel holds a thread of some application for nearly each of them,
 /// so this is far above what a working machine has, and 4,096 tasks of about 1 KiB do not hurt.
@@ -33,6 +33,8 @@ pub(crate) struct Ticket {
     pub(crate) id: u64,
     pub(crate) op: &'static str,
     pub(crate) ino: u64,
+    /// The thread that asked, as far as this process can see it; else 0.
+    pub(crate) pid: u32,
 }
 
 /// A reply of any kind: all can carry an error.
@@ -102,11 +104,24 @@ impl Crossing {
                     );
                     return reply.refuse(Errno::EAGAIN);
                 };
-                let waiting = self.in_flight.waiting(ticket);
+                let (waiting, given_up) = self.in_flight.waiting(ticket);
+                if waiting.is_first() {
+                    self.runtime
+                        .spawn(requester::look_after(Arc::downgrade(&self.in_flight)));
+                }
                 let task = async move {
-                    let answered = AssertUnwindSafe(async { respond(reply, ticket, result.await) })
-                        .catch_unwind()
-                        .await;
+                    let answered = AssertUnwindSafe(async {
+                        tokio::select! {
+                            biased;
+                            result = result => respond(reply, ticket, result),
+                            Ok(()) = given_up => {
+                                tracing::debug!(?ticket, "nobody waits for the answer any more");
+                                reply.refuse(Errno::EINTR);
+                            }
+                        }
+                    })
+                    .catch_unwind()
+                    .await;
                     drop((place, waiting));
                     if let Err(panic) = answered {
                         ticket.panicked(panic.as_ref());
@@ -139,7 +154,7 @@ impl Crossing {
 impl Ticket {
     /// Gives the errno for `error`, and writes what nobody expected to the log; the message holds the whole chain of causes.
     pub(crate) fn failed(self, error: &Error) -> Errno {
-        let Self { id, op, ino } = self;
+        let Self { id, op, ino, .. } = self;
         let errno = errno(error);
         if matches!(error, Error::Io(..)) {
             tracing::error!(id, op, ino, error = %error, "request failed");
@@ -150,7 +165,7 @@ impl Ticket {
     }
 
     fn panicked(self, panic: &(dyn Any + Send)) {
-        let Self { id, op, ino } = self;
+        let Self { id, op, ino, .. } = self;
         let said = panic
             .downcast_ref::<&str>()
             .copied()
@@ -204,6 +219,7 @@ mod tests {
         id: 1,
         op: "test",
         ino: 2,
+        pid: 0,
     };
     const WELL: i32 = 0;
 
@@ -217,6 +233,7 @@ mod tests {
     fn crossing() -> (tokio::runtime::Runtime, Crossing) {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
+            .enable_time()
             .build()
             .expect("a runtime");
         let crossing = Crossing::new(runtime.handle().clone(), InFlight::new(1));
@@ -292,6 +309,44 @@ mod tests {
             waiting.iter().all(|told| told.try_recv().is_err()),
             "those within the bound go on waiting"
         );
+    }
+
+    #[test]
+    fn a_request_whose_process_is_gone_is_answered_and_let_go_and_others_are_not() {
+        let (_runtime, crossing) = crossing();
+        let mut gone = std::process::Command::new("true").spawn().expect("true");
+        gone.wait().expect("it was ours");
+        let (let_go, was_let_go) = channel::<()>();
+        let ask = |pid, held: Sender<()>| {
+            let (reply, told) = Told::new();
+            let pending = async move {
+                let _held = held;
+                std::future::pending().await
+            };
+            crossing.answer(
+                Ticket { pid, ..TICKET },
+                reply,
+                || Answer::Pending(Box::pin(pending)),
+                respond,
+            );
+            told
+        };
+        let alive = Ticket {
+            id: 2,
+            pid: std::process::id(),
+            ..TICKET
+        };
+        let (reply, stays) = Told::new();
+        crossing.answer(
+            alive,
+            reply,
+            || Answer::Pending(Box::pin(std::future::pending())),
+            respond,
+        );
+        let told = ask(gone.id(), let_go);
+        assert_eq!(told.recv(), Ok(Errno::EINTR.code()));
+        assert!(was_let_go.recv().is_err(), "nothing is fetched for it any more");
+        assert!(stays.try_recv().is_err());
     }
 
     #[test]

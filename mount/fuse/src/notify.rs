@@ -148,7 +148,9 @@ pub(crate) fn start(events: EventStream, delivery: Delivery, ending: &Arc<Ending
                 match events.receive(LOOK) {
                     Received::Event(event) => take(event, &queue, &delivery.shared),
                     Received::Nothing => {}
-                    Received::Closed => ending.wait(),
+                    Received::Closed => {
+                        ending.wait();
+                    }
                 }
             }
             queue.close();

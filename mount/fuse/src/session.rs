@@ -47,6 +47,15 @@ pub struct Mount {
     left: AtomicBool,
 }
 
+/// How a mount came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It was unmounted, by us or from outside, or its connection was aborted from outside.
+    Unmounted,
+    /// A request was not answered in twice its time, so that we gave the mount up. The next is as good as the first.
+    GivenUp,
+}
+
 /// What became of a mount that was taken away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unmounted {
@@ -174,8 +183,8 @@ impl Mount {
     }
 
     /// Waits until the mount is over: unmounted by us or from outside, or aborted.
-    pub fn wait(&self) {
-        self.ending.wait();
+    pub fn wait(&self) -> Ended {
+        self.ending.wait()
     }
 
     /// Takes the mount away. Where files are open in it, its name becomes free at once all the same, and what is open is
@@ -184,13 +193,26 @@ impl Mount {
         if self.ending.has_come() {
             return Ok(Unmounted::Entirely);
         }
-        let left = mountpoint::leave(&self.point, self.device)?;
-        self.left.store(true, Ordering::Relaxed);
-        let gone = match left {
+        let gone = match self.leave()? {
             Left::Detached => false,
             Left::Unmounted | Left::Gone => self.ending.wait_for(FAREWELL),
         };
         Ok(if gone { Unmounted::Entirely } else { Unmounted::InUse })
+    }
+
+    /// Takes the mount away as [`unmount`](Self::unmount) does, and waits for nobody: what is open is served until it is
+    /// closed or the process ends.
+    pub fn unmount_at_once(&self) -> Result<(), MountError> {
+        if self.ending.has_come() {
+            return Ok(());
+        }
+        self.leave().map(drop)
+    }
+
+    fn leave(&self) -> Result<Left, MountError> {
+        let left = mountpoint::leave(&self.point, self.device)?;
+        self.left.store(true, Ordering::Relaxed);
+        Ok(left)
     }
 }
 
@@ -207,29 +229,49 @@ impl Drop for Mount {
 /// Whether and when a session is over.
 #[derive(Debug, Default)]
 pub(crate) struct Ending {
-    over: Mutex<bool>,
+    state: Mutex<State>,
     came: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    over: bool,
+    given_up: bool,
 }
 
 impl Ending {
     pub(crate) fn has_come(&self) -> bool {
-        *self.over.lock()
+        self.state.lock().over
     }
 
-    pub(crate) fn wait(&self) {
-        self.came.wait_while(&mut self.over.lock(), |over| !*over);
+    pub(crate) fn wait(&self) -> Ended {
+        let mut state = self.state.lock();
+        self.came.wait_while(&mut state, |state| !state.over);
+        if state.given_up {
+            Ended::GivenUp
+        } else {
+            Ended::Unmounted
+        }
     }
 
     /// Whether it comes within `patience`.
     pub(crate) fn wait_for(&self, patience: Duration) -> bool {
         !self
             .came
-            .wait_while_for(&mut self.over.lock(), |over| !*over, patience)
+            .wait_while_for(&mut self.state.lock(), |state| !state.over, patience)
             .timed_out()
     }
 
-    fn come(&self) {
-        *self.over.lock() = true;
+    /// Says whether it is we who give the mount up. What has come stays as it was.
+    pub(crate) fn give_up(&self, given_up: bool) {
+        let mut state = self.state.lock();
+        if !state.over {
+            state.given_up = given_up;
+        }
+    }
+
+    pub(crate) fn come(&self) {
+        self.state.lock().over = true;
         self.came.notify_all();
     }
 }
@@ -239,12 +281,17 @@ fn serve(session: Session<Adaptor>, point: &Path, device: Device, ending: &Endin
     if let Err(error) = session.run() {
         tracing::error!(point = %point.display(), %error, "the session with the kernel broke off");
     }
+    clear_away(point, device);
+    ending.come();
+}
+
+/// Takes away what the end of a session has left at its mount point.
+pub(crate) fn clear_away(point: &Path, device: Device) {
     match mountpoint::clear_away(point, device) {
         Ok(false) => tracing::debug!(point = %point.display(), "unmounted"),
         Ok(true) => tracing::warn!(point = %point.display(), "the mount died and was taken away"),
         Err(error) => tracing::warn!(point = %point.display(), %error, "a dead mount stays behind"),
     }
-    ending.come();
 }
 
 /// Lets the kernel read far ahead of a sequential reader. Only root may; without it the kernel's 128 KiB stay.

@@ -2,10 +2,11 @@
 //!
 //! Each request has its deadline in the file system. Should one outlive twice that time all the same (a disk that blocks in
 //! the middle of a system call, a bug), its process would stay in uninterruptible sleep, because fuser does not handle the
-//! kernel's interrupts. Then the watchdog aborts the connection: every waiting process gets an error, and the mount is over.
+//! kernel's interrupts. Then the watchdog aborts the connection: every waiting process gets an error, and the mount is over,
+//! as [`Ended::GivenUp`] tells whoever may mount anew.
 //!
 //! Owns the list of requests in flight. It stands outside the runtime, on a thread of its own, so that a runtime without
-//! free workers is noticed too.
+//! free workers is noticed too; and it does not wait for the session's threads, of which one may be stuck for good.
 
 use std::{
     cell::Cell,
@@ -21,15 +22,18 @@ use std::{
 };
 
 use parking_lot::Mutex;
+use tokio::sync::oneshot;
 
 use crate::{
     crossing::Ticket,
     mountpoint::{self, table::Device},
-    session::Ending,
+    session::{Ending, clear_away},
 };
 
 /// A request may take this many times its deadline before the mount is given up.
 const PATIENCE: u32 = 2;
+/// How long the session's threads have to notice that the connection was aborted.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// The requests that are being answered.
 pub(crate) struct InFlight {
@@ -38,7 +42,41 @@ pub(crate) struct InFlight {
     /// Written for each request, so it has to cost next to nothing: no lock, no allocation.
     inline: Box<[AtomicU64]>,
     places_given: AtomicUsize,
-    waiting: Mutex<HashMap<u64, (Ticket, u64)>>,
+    waiting: Mutex<AllWaiting>,
+}
+
+#[derive(Default)]
+struct AllWaiting {
+    requests: HashMap<u64, Waiting>,
+    /// Whether somebody looks after them.
+    looked_after: bool,
+}
+
+/// A request that waits in a task.
+struct Waiting {
+    ticket: Ticket,
+    came: u64,
+    give_up: Option<oneshot::Sender<()>>,
+}
+
+/// Keeps a request among those that wait.
+pub(crate) struct Place {
+    in_flight: Arc<InFlight>,
+    request: u64,
+    is_first: bool,
+}
+
+impl Place {
+    /// Tells whether nothing had waited before it.
+    pub(crate) fn is_first(&self) -> bool {
+        self.is_first
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.in_flight.waiting.lock().requests.remove(&self.request);
+    }
 }
 
 thread_local! {
@@ -52,7 +90,7 @@ impl InFlight {
             since: Instant::now(),
             inline: (0..threads.max(1)).map(|_| AtomicU64::new(0)).collect(),
             places_given: AtomicUsize::new(0),
-            waiting: Mutex::new(HashMap::new()),
+            waiting: Mutex::default(),
         })
     }
 
@@ -74,16 +112,55 @@ impl InFlight {
         Guard(place)
     }
 
-    /// Notes that a request is waiting in a task, until the guard goes.
-    pub(crate) fn waiting(self: &Arc<Self>, ticket: Ticket) -> impl Drop + Send + 'static {
-        struct Guard(Arc<InFlight>, u64);
-        impl Drop for Guard {
-            fn drop(&mut self) {
-                self.0.waiting.lock().remove(&self.1);
-            }
+    /// Notes that a request is waiting in a task, for as long as the place is kept. The receiver is told when nobody waits for
+    /// the answer any more. Whoever gets the first place has to see to it that they are looked after.
+    pub(crate) fn waiting(self: &Arc<Self>, ticket: Ticket) -> (Place, oneshot::Receiver<()>) {
+        let (give_up, told) = oneshot::channel();
+        let came = self.now();
+        let mut waiting = self.waiting.lock();
+        waiting.requests.insert(
+            ticket.id,
+            Waiting {
+                ticket,
+                came,
+                give_up: Some(give_up),
+            },
+        );
+        let is_first = !std::mem::replace(&mut waiting.looked_after, true);
+        drop(waiting);
+        let place = Place {
+            in_flight: Arc::clone(self),
+            request: ticket.id,
+            is_first,
+        };
+        (place, told)
+    }
+
+    /// Gives the requests that have waited for longer, each with the thread that asked. `None` if none waits at all: then the
+    /// next is the first again.
+    pub(crate) fn waiting_longer_than(&self, age: Duration) -> Option<Vec<(u64, u32)>> {
+        let before = self.now().saturating_sub(age.as_millis() as u64);
+        let mut waiting = self.waiting.lock();
+        if waiting.requests.is_empty() {
+            waiting.looked_after = false;
+            return None;
         }
-        self.waiting.lock().insert(ticket.id, (ticket, self.now()));
-        Guard(Arc::clone(self), ticket.id)
+        let old = waiting.requests.values().filter(|it| it.came <= before);
+        Some(old.map(|it| (it.ticket.id, it.ticket.pid)).collect())
+    }
+
+    /// Tells a request's task that nobody waits for the answer.
+    pub(crate) fn give_up(&self, request: u64) {
+        let give_up = self
+            .waiting
+            .lock()
+            .requests
+            .get_mut(&request)
+            .and_then(|it| it.give_up.take());
+        if let Some(give_up) = give_up {
+            // It may just have been answered.
+            let _too_late = give_up.send(());
+        }
     }
 
     /// The age of the oldest request, and its name where it has one.
@@ -97,8 +174,9 @@ impl InFlight {
         let oldest_waiting = {
             let waiting = self.waiting.lock();
             waiting
+                .requests
                 .values()
-                .map(|(ticket, came)| (*came, Some(*ticket)))
+                .map(|it| (it.came, Some(it.ticket)))
                 .min_by_key(|(came, _)| *came)
         };
         let (came, ticket) = oldest_inline
@@ -135,8 +213,14 @@ pub(crate) fn start(
                         ?ticket,
                         "a request was not answered in twice its time: the mount is given up"
                     );
+                    ending.give_up(true);
                     if let Err(error) = mountpoint::abort(&point, device) {
+                        ending.give_up(false);
                         tracing::error!(%error, "it cannot be given up; mounting fusectl allows it");
+                    } else if !ending.wait_for(LAST_WORDS) {
+                        // A thread of the session is stuck. What it holds is of no use to anybody, the mount point is.
+                        clear_away(&point, device);
+                        ending.come();
                     }
                 }
             }
@@ -152,6 +236,7 @@ mod tests {
         id: 5,
         op: "read",
         ino: 9,
+        pid: 0,
     };
 
     #[test]
@@ -162,7 +247,7 @@ mod tests {
         assert!(in_flight.oldest().is_some_and(|(_, ticket)| ticket.is_none()));
         drop(inline);
         assert!(in_flight.oldest().is_none());
-        let waiting = in_flight.waiting(TICKET);
+        let (waiting, _given_up) = in_flight.waiting(TICKET);
         assert_eq!(
             in_flight
                 .oldest()

@@ -40,7 +40,13 @@ impl OpenLibrary {
             Request::Stat { path } => self.stat(&path).await.map(|facts| Reply::Entry(Box::new(facts))),
             Request::CacheShow => self.cache_facts().map(Reply::Cache),
             Request::CacheClear { source } => {
-                let bytes = blocking(move || self.cache_clear(source.as_deref())).await?;
+                let bytes = blocking(move || {
+                    if let Some(uri) = &source {
+                        self.require_source(uri)?;
+                    }
+                    self.cache_clear(source.as_deref())
+                })
+                .await?;
                 Ok(Reply::Cleared { bytes })
             }
             Request::CacheVerify => {
@@ -63,6 +69,22 @@ impl OpenLibrary {
     fn record(&self, id: SourceId) -> Result<SourceRecord> {
         let found = self.sources()?.into_iter().find(|record| record.id == id);
         found.ok_or_else(|| Failure::new("that source is not in the library any more"))
+    }
+
+    /// Refuses a URI that is none of the library's.
+    fn require_source(&self, uri: &str) -> Result<()> {
+        let sources = self.sources()?;
+        if sources.iter().any(|record| record.name == uri) {
+            return Ok(());
+        }
+        let nearest = sources
+            .iter()
+            .max_by(|a, b| strsim::jaro_winkler(uri, &a.name).total_cmp(&strsim::jaro_winkler(uri, &b.name)));
+        let hint = nearest.map_or_else(
+            || "it has none yet".to_owned(),
+            |nearest| format!("the nearest that it has is {}", nearest.name),
+        );
+        Err(Failure::new(format!("the library has no source '{}'", visible(uri.as_bytes()))).hint(hint))
     }
 
     async fn add_source(
@@ -93,7 +115,7 @@ impl OpenLibrary {
         .await?;
         if self.keeps_connections() {
             self.connections.keep(&record);
-            self.connections.tried_once().await;
+            self.indexer.until_connected(record.id).await;
         }
         Ok(record)
     }

@@ -12,7 +12,7 @@ use manifold_catalog::{SourceId, SourceRecord};
 use manifold_index::Indexer;
 use manifold_vfs::Vfs;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
@@ -26,8 +26,6 @@ const PAUSE_FIRST: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_mins(1);
 /// How long a source may take to say how it is, when somebody waits for the answer.
 const LOOK_PATIENCE: Duration = Duration::from_secs(3);
-/// How long the first try of all sources is waited for. Connecting asks most kinds for nothing, so it is over at once.
-const FIRST_TRY_PATIENCE: Duration = Duration::from_secs(5);
 /// A word about a source counts as true for that long.
 const LOOK_AGE_MAX: Duration = Duration::from_secs(5);
 /// A remote source whose last scan ended longer ago than this is scanned again when it is connected. What is opened in the
@@ -68,8 +66,6 @@ struct Connection {
     looked: Option<Instant>,
     /// Ends the pause between two tries.
     hurry: Arc<Notify>,
-    /// Whether the first try is over.
-    tried: watch::Receiver<bool>,
     task: Option<JoinHandle<()>>,
 }
 
@@ -94,31 +90,18 @@ impl Connections {
             return;
         }
         let hurry = Arc::new(Notify::new());
-        let tried = watch::Sender::new(false);
-        let told = tried.subscribe();
-        let task = tokio::spawn(Arc::clone(self).connect_for_good(record.clone(), Arc::clone(&hurry), tried));
+        // Whoever looks into the mount before the first try is over waits for that, and is not told that it cannot be
+        // reached. The mount itself waits for nobody.
+        self.indexer.expect(record.id);
+        let task = tokio::spawn(Arc::clone(self).connect_for_good(record.clone(), Arc::clone(&hurry)));
         let connection = Connection {
             name: record.name.clone(),
             health: Health::Connecting,
             looked: None,
             hurry,
-            tried: told,
             task: Some(task),
         };
         sources.insert(record.id, connection);
-    }
-
-    /// Waits until each source that is kept has been tried once, but not for long. Whoever looks into the mount before that
-    /// would be told that it cannot be reached.
-    pub(crate) async fn tried_once(&self) {
-        let waits: Vec<_> = self.sources.lock().values().map(|it| it.tried.clone()).collect();
-        let all = async {
-            for mut tried in waits {
-                // An error means that its task has ended, which is as good.
-                let _tried_or_over = tried.wait_for(|tried| *tried).await;
-            }
-        };
-        let _all_or_not = timeout(FIRST_TRY_PATIENCE, all).await;
     }
 
     /// Connects a source once, for a command that needs it now.
@@ -141,7 +124,8 @@ impl Connections {
 
     /// Ends all trying.
     pub(crate) fn stop(&self) {
-        for connection in self.sources.lock().values_mut() {
+        for (id, connection) in &mut *self.sources.lock() {
+            self.indexer.expect_no_more(*id);
             if let Some(task) = connection.task.take() {
                 task.abort();
             }
@@ -184,7 +168,7 @@ impl Connections {
         blocking(move || Ok(store.remove(&name)?)).await
     }
 
-    async fn connect_for_good(self: Arc<Self>, record: SourceRecord, hurry: Arc<Notify>, tried: watch::Sender<bool>) {
+    async fn connect_for_good(self: Arc<Self>, record: SourceRecord, hurry: Arc<Notify>) {
         let mut pause = PAUSE_FIRST;
         let mut attached = None;
         loop {
@@ -197,7 +181,7 @@ impl Connections {
                     }
                     Err(failure) => self.note(record.id, Err(failure)),
                 }
-                tried.send_replace(true);
+                self.indexer.expect_no_more(record.id);
             }
             if let Some(backend) = &attached {
                 let outcome = look(&**backend, self.data_deadline).await;
@@ -317,7 +301,8 @@ pub(crate) async fn look(backend: &dyn Backend, patience: Duration) -> Result<()
     }
 }
 
-fn silence(source_name: &str, patience: Duration) -> Failure {
+/// Says that a source gave no answer.
+pub(crate) fn silence(source_name: &str, patience: Duration) -> Failure {
     Failure::new(format!(
         "{source_name} gave no answer within {}",
         crate::settings::show_duration(patience)

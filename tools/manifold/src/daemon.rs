@@ -9,7 +9,9 @@ mod service;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use manifold_fuse::{Mount, MountError, MountOptions, Unmounted};
+use manifold_fuse::{Ended, Mount, MountError, MountOptions, Unmounted};
+use manifold_vfs::Vfs;
+use parking_lot::Mutex;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::Notify;
 
@@ -46,28 +48,49 @@ pub(crate) struct Daemon {
 #[derive(Debug)]
 struct Mounted {
     open: Arc<OpenLibrary>,
-    mount: Arc<Mount>,
+    /// The mount as it is now: it is made anew when it had to be given up.
+    mount: Mutex<Arc<Mount>>,
+    point: PathBuf,
+    options: MountOptions,
     started: String,
     /// Told when a command asks for the end.
     stop: Notify,
 }
 
+/// A place to mount at. One that was made for it is removed again if nothing is mounted there.
+#[derive(Debug)]
+pub(crate) struct Point {
+    path: PathBuf,
+    was_made: bool,
+}
+
+impl Drop for Point {
+    fn drop(&mut self) {
+        if self.was_made
+            && let Err(error) = std::fs::remove_dir(&self.path)
+        {
+            tracing::debug!(point = %self.path.display(), %error, "the mount point that was made stays");
+        }
+    }
+}
+
 /// Looks at the mount point before anything else is done, and gives its real path. `sources` are folders that it must not lie
 /// in, beside the state folder. One that does not exist is made, in a folder that does.
-pub(crate) fn check_point(at: &Path, state: &Path, sources: &[PathBuf]) -> Result<PathBuf> {
+pub(crate) fn check_point(at: &Path, state: &Path, sources: &[PathBuf]) -> Result<Point> {
     let point = mounts::real_path(at).map_err(|error| io_failure("use the mount point", at, &error))?;
     mounts::check_point(
         &point,
         &mounts::real_path(state).unwrap_or_else(|_| state.to_owned()),
         sources,
     )?;
-    match std::fs::create_dir(&point) {
-        Ok(()) => say(format_args!("made the mount point {}", point.display())),
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+    let was_made = match std::fs::create_dir(&point) {
+        Ok(()) => true,
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => false,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(MountError::Missing(point).into()),
         Err(error) => return Err(io_failure("make the mount point", &point, &error)),
-    }
-    mounts::check_usable(&point)?;
+    };
+    let point = Point { path: point, was_made };
+    mounts::check_usable(&point.path)?;
     Ok(point)
 }
 
@@ -86,11 +109,11 @@ fn raise_descriptor_limit() {
 
 impl Daemon {
     /// Mounts the library at `point`, which [`check_point`] gave, and begins to connect its sources.
-    pub(crate) async fn start(open: Arc<OpenLibrary>, point: PathBuf, wishes: &MountWishes) -> Result<Self> {
+    pub(crate) async fn start(open: Arc<OpenLibrary>, mut point: Point, wishes: &MountWishes) -> Result<Self> {
         raise_descriptor_limit();
         let roots = local_roots(&open)?;
         mounts::check_point(
-            &point,
+            &point.path,
             &mounts::real_path(open.library.state()).unwrap_or_default(),
             &roots,
         )?;
@@ -104,20 +127,23 @@ impl Daemon {
             request_deadline: open.settings.deadlines.data.max(open.settings.deadlines.metadata),
             ..MountOptions::default()
         };
-        raise_open_files();
         for record in open.sources()? {
             open.connections.keep(&record);
         }
-        open.connections.tried_once().await;
         // Before anybody can see the mount, so that whoever does is answered.
         let server = Server::bind(&open.library.socket())?;
         let vfs = Arc::clone(&open.vfs);
-        let runtime = tokio::runtime::Handle::current();
-        let mount = blocking(move || Ok(manifold_fuse::mount(vfs, &point, &options, runtime)?)).await?;
-        tracing::info!(library = open.library.name(), at = %mount.point().display(), "mounted");
+        let mount = mount(vfs, point.path.clone(), options.clone()).await?;
+        if std::mem::take(&mut point.was_made) {
+            say(format_args!("made the mount point {}", point.path.display()));
+        }
+        let point = mount.point().to_owned();
+        tracing::info!(library = open.library.name(), at = %point.display(), "mounted");
         let mounted = Mounted {
             open,
-            mount: Arc::new(mount),
+            mount: Mutex::new(mount),
+            point,
+            options,
             started: rfc3339(now_ns()),
             stop: Notify::new(),
         };
@@ -131,15 +157,14 @@ impl Daemon {
     /// makes everything durable, and ends.
     pub(crate) async fn run(self, signals: &mut Signals) -> Result<()> {
         let Self { mounted, server } = self;
-        service::ready(&format!("mounted at {}", mounted.mount.point().display()));
-        let gone = end::of_mount(&mounted.mount)?;
-        tokio::select! {
-            () = server.serve(Arc::clone(&mounted)) => {}
-            () = service::keep_alive() => {}
-            () = signals.next() => {}
-            () = mounted.stop.notified() => {}
-            _ended = gone => say("unmounted from outside"),
-        }
+        service::ready(&format!("mounted at {}", mounted.point.display()));
+        let over = tokio::select! {
+            () = server.serve(Arc::clone(&mounted)) => Ok(()),
+            () = service::keep_alive() => Ok(()),
+            () = signals.next() => Ok(()),
+            () = mounted.stop.notified() => Ok(()),
+            over = mounted.keep_mounted() => over,
+        };
         service::stopping();
         drop(server);
         let ended = tokio::select! {
@@ -147,12 +172,12 @@ impl Daemon {
             () = signals.next() => mounted.end_at_once(),
         };
         tracing::info!(library = mounted.open.library.name(), "ended");
-        ended
+        over.and(ended)
     }
 
     /// Gives the mount point.
     pub(crate) fn point(&self) -> &Path {
-        self.mounted.mount.point()
+        &self.mounted.point
     }
 
     /// Gives the library.
@@ -162,15 +187,31 @@ impl Daemon {
 }
 
 impl Mounted {
+    fn mount(&self) -> Arc<Mount> {
+        Arc::clone(&self.mount.lock())
+    }
+
+    /// Mounts anew as often as the mount has to be given up. Ends when somebody unmounts from outside.
+    async fn keep_mounted(&self) -> Result<()> {
+        while end::of_mount(&self.mount()).await? == Ended::GivenUp {
+            let (vfs, point) = (Arc::clone(&self.open.vfs), self.point.clone());
+            let anew = mount(vfs, point, self.options.clone()).await;
+            *self.mount.lock() = anew.map_err(|failure| failure.about("cannot mount anew"))?;
+            tracing::warn!(at = %self.point.display(), "mounted anew, since a request was not answered in time");
+        }
+        say("unmounted from outside");
+        Ok(())
+    }
+
     fn status(&self) -> Result<Status> {
-        let passthrough = self.mount.passthrough();
+        let passthrough = self.mount().passthrough();
         let daemon = DaemonFacts {
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started: self.started.clone(),
         };
         let mount = MountFacts {
-            point: Text::new(self.mount.point().as_os_str().as_encoded_bytes()),
+            point: Text::new(self.point.as_os_str().as_encoded_bytes()),
             passthrough,
             passthrough_why_not: (!passthrough).then(|| why_no_passthrough(self.open.settings.mount.passthrough)),
         };
@@ -179,10 +220,10 @@ impl Mounted {
 
     /// Unmounts, and waits a little for those who have files open.
     async fn end(&self) -> Result<()> {
-        let mount = Arc::clone(&self.mount);
+        let mount = self.mount();
         let left = blocking(move || Ok(mount.unmount()?)).await;
         let left = match left {
-            Ok(Unmounted::InUse) => end::wait_for_users(&self.mount).await,
+            Ok(Unmounted::InUse) => end::wait_for_users(&self.mount()).await,
             Ok(Unmounted::Entirely) => Ok(()),
             Err(failure) => Err(failure),
         };
@@ -191,7 +232,7 @@ impl Mounted {
 
     /// Lets everything fall. What is committed is kept; the kernel answers those who still read with an error.
     fn end_at_once(&self) -> Result<()> {
-        self.mount.unmount()?;
+        self.mount().unmount_at_once()?;
         Err(Failure::new("ended at once, as asked by the second signal"))
     }
 }
@@ -210,7 +251,7 @@ impl Answer for Mounted {
             Request::AddSource { spec, attach } => {
                 // What is mounted now has not been kept out when the indexer was made.
                 if let Some(root) = spec.local_root() {
-                    mounts::check_point(self.mount.point(), Path::new("/dev/null"), &[root.to_owned()])?;
+                    mounts::check_point(&self.point, Path::new("/dev/null"), &[root.to_owned()])?;
                 }
                 Arc::clone(&self.open).answer(Request::AddSource { spec, attach }).await
             }
@@ -219,17 +260,10 @@ impl Answer for Mounted {
     }
 }
 
-/// Takes as many open files as this process may have: each file that somebody reads is one, and the 1024 of most shells are
-/// soon used up.
-fn raise_open_files() {
-    let had = getrlimit(Resource::Nofile);
-    let wanted = Rlimit {
-        current: had.maximum,
-        ..had
-    };
-    if let Err(error) = setrlimit(Resource::Nofile, wanted) {
-        tracing::warn!(%error, had = ?had.current, "the limit of open files could not be raised");
-    }
+/// Mounts, on a thread where that may block.
+async fn mount(vfs: Arc<Vfs>, point: PathBuf, options: MountOptions) -> Result<Arc<Mount>> {
+    let runtime = tokio::runtime::Handle::current();
+    blocking(move || Ok(Arc::new(manifold_fuse::mount(vfs, &point, &options, runtime)?))).await
 }
 
 fn local_roots(open: &OpenLibrary) -> Result<Vec<PathBuf>> {

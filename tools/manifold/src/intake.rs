@@ -10,10 +10,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use manifold_backends::{Diagnosis, SecretStore, Secrets, SourceSpec, recognisable};
+use tokio::time::timeout;
 
 use crate::ask;
 use crate::attach::{self, Present};
-use crate::connections::{blocking, build, keep_secrets, limits, look, resolve};
+use crate::connections::{blocking, build, keep_secrets, limits, look, resolve, silence};
 use crate::control::status::SourceStatus;
 use crate::control::text::Text;
 use crate::control::{Reply, Request};
@@ -139,8 +140,11 @@ impl<'a> Intake<'a> {
     async fn look_at(&self, spec: &SourceSpec, secrets: &Secrets) -> Result<SourceSpec> {
         let backend = build(spec, secrets, &limits(self.settings)).await?;
         look(&*backend, self.settings.deadlines.data).await?;
-        let spec = spec.clone();
-        blocking(move || recognisable(&spec, &*backend).map_err(|error| Diagnosis::of(&error).into())).await
+        // It has just answered, so the wait is short or it has hung since.
+        match timeout(self.settings.deadlines.data, recognisable(spec, &*backend)).await {
+            Ok(recognised) => recognised.map_err(|error| Diagnosis::of(&error).into()),
+            Err(_) => Err(silence(spec.name(), self.settings.deadlines.data)),
+        }
     }
 
     /// Keeps the secrets, and adds the source at `attach`, or under its own name.

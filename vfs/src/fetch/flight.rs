@@ -30,8 +30,8 @@ pub(crate) struct Flight<V> {
 
 struct State<V> {
     outcome: Option<V>,
-    /// Whether somebody waits for it now, rather than may want it later.
-    wanted: bool,
+    /// How many wait for it now, rather than may want it later.
+    waiting: usize,
     wakers: Vec<Waker>,
 }
 
@@ -66,7 +66,7 @@ impl<K: Eq + Hash + Copy, V: Clone> Flights<K, V> {
     }
 
     /// Joins the flight for `key`, or begins one. `kept` looks once more whether the block is there by now; `otherwise` is the outcome
-    /// if the duty is dropped. A `wanted` flight is one that somebody waits for.
+    /// if the duty is dropped. `wanted` says that the caller is going to wait for it.
     pub(crate) fn board(
         self: &Arc<Self>,
         key: K,
@@ -78,10 +78,7 @@ impl<K: Eq + Hash + Copy, V: Clone> Flights<K, V> {
         if let Some(flight) = under_way.get(&key) {
             let flight = Arc::clone(flight);
             drop(under_way);
-            let mut state = flight.state.lock();
-            let was_ahead = wanted && !state.wanted;
-            state.wanted |= wanted;
-            drop(state);
+            let was_ahead = wanted && flight.state.lock().waiting == 0;
             return Boarding::Joined { flight, was_ahead };
         }
         if let Some(value) = kept() {
@@ -90,7 +87,7 @@ impl<K: Eq + Hash + Copy, V: Clone> Flights<K, V> {
         let flight = Arc::new(Flight {
             state: Mutex::new(State {
                 outcome: None,
-                wanted,
+                waiting: 0,
                 wakers: Vec::new(),
             }),
         });
@@ -106,8 +103,9 @@ impl<K: Eq + Hash + Copy, V: Clone> Flights<K, V> {
 }
 
 impl<V: Clone> Flight<V> {
-    /// Waits for the outcome.
+    /// Waits for the outcome. The flight is wanted until the wait is dropped.
     pub(crate) fn wait(self: &Arc<Self>) -> Wait<V> {
+        self.state.lock().waiting += 1;
         Wait {
             flight: Arc::clone(self),
             place: None,
@@ -123,7 +121,7 @@ impl<K: Eq + Hash + Copy, V: Clone> Duty<K, V> {
 
     /// Tells whether somebody waits for it.
     pub(crate) fn is_wanted(&self) -> bool {
-        self.flight.state.lock().wanted
+        self.flight.state.lock().waiting > 0
     }
 
     /// Gives the outcome to all that wait. What is to be kept must have been kept before.
@@ -154,6 +152,12 @@ impl<K: Eq + Hash + Copy, V: Clone> Drop for Duty<K, V> {
 pub(crate) struct Wait<V> {
     flight: Arc<Flight<V>>,
     place: Option<usize>,
+}
+
+impl<V> Drop for Wait<V> {
+    fn drop(&mut self) {
+        self.flight.state.lock().waiting -= 1;
+    }
 }
 
 impl<V: Clone> Future for Wait<V> {

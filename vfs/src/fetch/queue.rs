@@ -99,17 +99,21 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Takes out what is fetched ahead and not wanted any more.
-    pub(crate) fn drop_ahead(&mut self, lane: Lane, mut is_dropped: impl FnMut(&T) -> bool) -> Vec<T> {
+    /// Takes out what is not wanted any more.
+    pub(crate) fn take_out(&mut self, lane: Lane, mut is_dropped: impl FnMut(&T) -> bool) -> Vec<T> {
         let Some(row) = self.lanes.get_mut(&lane) else {
             return Vec::new();
         };
-        let (gone, kept) = std::mem::take(&mut row.ahead)
-            .into_iter()
-            .partition(|it| is_dropped(&it.1));
-        row.ahead = kept;
-        let gone: VecDeque<(Load, T)> = gone;
-        gone.into_iter().map(|it| it.1).collect()
+        let mut all_gone = Vec::new();
+        for line in [&mut row.readers, &mut row.ahead] {
+            let (gone, kept): (VecDeque<_>, _) = std::mem::take(line).into_iter().partition(|it| is_dropped(&it.1));
+            *line = kept;
+            all_gone.extend(gone.into_iter().map(|it| it.1));
+        }
+        if row.running == 0 && row.readers.is_empty() && row.ahead.is_empty() {
+            self.lanes.remove(&lane);
+        }
+        all_gone
     }
 
     /// Gives the next request that may go.
@@ -252,8 +256,10 @@ mod tests {
         for number in 0..5 {
             queue.push(Lane::Source(1), 1, AHEAD, number);
         }
-        assert_eq!(queue.drop_ahead(Lane::Source(1), |number| number % 2 == 0), [0, 2, 4]);
-        assert_eq!(queue.start().unwrap().request, 1);
+        queue.push(Lane::Source(1), 1, READER, 6);
+        queue.push(Lane::Source(1), 1, READER, 7);
+        assert_eq!(queue.take_out(Lane::Source(1), |number| number % 2 == 0), [6, 0, 2, 4]);
+        assert_eq!(queue.start().unwrap().request, 7);
     }
 
     proptest! {

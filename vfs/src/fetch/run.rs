@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::flight::Duty;
 use super::queue::Lane;
-use super::{Abandoned, DISK_RUN_MAX, Fetcher, Object, Outcome};
+use super::{Abandoned, DISK_RUN_MAX, Failed, Fetcher, Object, Outcome, stopped};
 use crate::cache::BlockId;
 
 /// A request: neighbouring blocks of one object.
@@ -38,8 +38,19 @@ impl Run {
         }
     }
 
+    /// Tells whether nobody waits for it, and nobody reads on towards it.
     pub(super) fn is_abandoned(&self) -> bool {
-        self.abandoned.as_ref().is_some_and(|it| it.load(Ordering::Relaxed)) && !self.duties.iter().any(Duty::is_wanted)
+        self.abandoned.as_ref().is_none_or(|it| it.load(Ordering::Relaxed)) && !self.duties.iter().any(Duty::is_wanted)
+    }
+
+    /// Ends a request that was abandoned before it went out. Who came to want it in the last moment asks again.
+    pub(super) fn give_up(self) {
+        for duty in self.duties {
+            duty.land(Err(Failed {
+                error: stopped(),
+                ahead: true,
+            }));
+        }
     }
 }
 

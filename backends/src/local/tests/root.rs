@@ -49,7 +49,7 @@ fn a_root_is_known_again_by_what_was_kept_of_it() {
     let parent = TempDir::new().unwrap();
     let (root, other) = (parent.path().join("disk"), parent.path().join("other"));
     std::fs::create_dir(&root).unwrap();
-    let id = LocalBackend::open(&root).unwrap().root_id().unwrap();
+    let id = LocalBackend::open(&root).unwrap().folder.root_id().unwrap();
     assert_eq!(id.to_string().parse(), Ok(id));
     assert!("".parse::<RootId>().is_err() && "1-2-3-4".parse::<RootId>().is_err() && "1".parse::<RootId>().is_err());
     let settings = BTreeMap::from([("root_id".to_owned(), id.to_string())]);

@@ -1,6 +1,6 @@
 //! Versions, identities, and reading the bytes of one version.
 
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 
 use super::*;
 
@@ -65,29 +65,28 @@ fn a_change_between_the_looks_before_and_after_a_read_is_seen() {
     let (folder, backend) = folder();
     std::fs::write(folder.path().join("file"), vec![1; 100]).unwrap();
     let (file, metadata) = found(backend.open_file(&path("file")));
+    let file = file.shared().unwrap();
     assert_eq!(
-        read::exactly(&file, &metadata, &metadata.version, 0..100)
-            .unwrap()
-            .len(),
+        read::exactly(file, &metadata, &metadata.version, 0..100).unwrap().len(),
         100
     );
     // The attributes of before the change stand for the look before, the file for the look after.
     std::fs::write(folder.path().join("file"), vec![2; 50]).unwrap();
     for range in [0..10, 40..100, 60..70] {
-        let failure = read::exactly(&file, &metadata, &metadata.version, range).unwrap_err();
+        let failure = read::exactly(file, &metadata, &metadata.version, range).unwrap_err();
         assert_eq!(failure.into_parts(&backend.folder.root).0, ErrorKind::VersionChanged);
     }
 }
 
-#[test]
-fn an_open_file_survives_being_removed() {
+#[tokio::test]
+async fn an_open_file_survives_being_removed() {
     let (folder, backend) = folder();
     std::fs::write(folder.path().join("file"), "kept").unwrap();
     let (file, _) = found(backend.open_file(&path("file")));
     std::fs::remove_file(folder.path().join("file")).unwrap();
-    let mut bytes = [0; 4];
-    file.read_exact_at(&mut bytes, 0).unwrap();
-    assert_eq!(&bytes, b"kept");
+    assert_eq!(file.read(0, 9).await.unwrap(), "kept");
+    let now = file.read_now(0, 9).map(Result::unwrap);
+    assert!(now.is_none_or(|bytes| bytes == "kept"));
 }
 
 #[test]

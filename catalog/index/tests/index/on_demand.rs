@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use manifold_backends::{Child, ErrorKind, Kind, Metadata, Presence, Timestamp};
+use manifold_backends::{Backend, Child, ErrorKind, Kind, Metadata, Presence, Timestamp};
 use manifold_catalog::EntryId;
 use manifold_index::IndexError;
 use tempfile::tempdir;
@@ -387,4 +387,39 @@ async fn nested_sources_keep_apart() {
     assert_eq!(library.names("/s"), ["in"]);
     library.list("/s/in").await;
     assert_eq!(library.names("/s/in"), ["y"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_asks_for_a_source_that_is_being_connected_waits_for_it() {
+    let (folder, source) = (tempdir().unwrap(), source());
+    source.file("a", 1);
+    let library = Library::open(folder.path());
+    let record = library.record("/s", source.name());
+    library.indexer.expect(record.id);
+    assert!(library.indexer.is_expected(record.id));
+    let root = library.id("/s");
+    let indexer = Arc::clone(&library.indexer);
+    let waits = tokio::spawn(async move { indexer.list_now(root).await });
+    let patience = Duration::from_secs(1);
+    assert!(timeout(patience, library.indexer.list_now(root)).await.is_err());
+    library.indexer.attach(record.id, Arc::<Scripted>::clone(&source) as _);
+    waits.await.unwrap().unwrap();
+    assert_eq!(library.names("/s"), ["a"]);
+    library.indexer.expect(record.id);
+    assert!(!library.indexer.is_expected(record.id), "it is there");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_a_source_that_cannot_be_connected_is_told_so() {
+    let (folder, source) = (tempdir().unwrap(), source());
+    let library = Library::open(folder.path());
+    let record = library.record("/s", source.name());
+    library.indexer.expect(record.id);
+    let root = library.id("/s");
+    let indexer = Arc::clone(&library.indexer);
+    let waits = tokio::spawn(async move { indexer.list_now(root).await });
+    tokio::task::yield_now().await;
+    library.indexer.expect_no_more(record.id);
+    let told = waits.await.unwrap();
+    assert!(matches!(told, Err(IndexError::NotConnected(_))), "{told:?}");
 }

@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt, stream};
 use manifold_backends::{Backend, Capabilities, Child, Kind, Listing, Metadata, ObjectPath, Presence, Result, Version};
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use tokio::sync::{Notify, watch};
 
 /// How the source answers a read.
@@ -23,6 +23,8 @@ pub(crate) enum Cue {
     /// Accepts the request, and does not say a word until the next cue.
     Silent,
     Panic,
+    /// Holds up the very thread that opens a file, as a system call that does not come back would.
+    Stuck,
 }
 
 #[derive(Debug)]
@@ -31,6 +33,7 @@ pub(crate) struct Script {
     /// The files of its one directory.
     files: Mutex<BTreeMap<Vec<u8>, (Bytes, u64)>>,
     cue: watch::Sender<Cue>,
+    stuck: (Mutex<bool>, Condvar),
     reads: AtomicU64,
     asked: Notify,
 }
@@ -48,6 +51,7 @@ impl Script {
             },
             files: Mutex::default(),
             cue: watch::Sender::new(Cue::Answer),
+            stuck: (Mutex::new(false), Condvar::new()),
             reads: AtomicU64::new(0),
             asked: Notify::new(),
         })
@@ -65,6 +69,8 @@ impl Script {
     }
 
     pub(crate) fn cue(&self, cue: Cue) {
+        *self.stuck.0.lock() = cue == Cue::Stuck;
+        self.stuck.1.notify_all();
         self.cue.send_replace(cue);
     }
 
@@ -102,6 +108,11 @@ impl Backend for Script {
     }
 
     fn capabilities(&self) -> &Capabilities {
+        let mut stuck = self.stuck.0.lock();
+        if *stuck {
+            self.asked.notify_one();
+            self.stuck.1.wait_while(&mut stuck, |stuck| *stuck);
+        }
         &self.capabilities
     }
 

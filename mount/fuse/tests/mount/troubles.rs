@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use manifold_fuse::MountOptions;
+use manifold_fuse::{Ended, MountOptions};
 use manifold_vfs::Settings;
 use rustix::io::Errno;
 
@@ -156,7 +156,7 @@ fn a_request_that_outlives_twice_its_deadline_ends_the_mount_and_frees_who_waits
         matches!(refused, Errno::CONNABORTED | Errno::NOTCONN | Errno::IO),
         "{refused}"
     );
-    mounted.mount.wait();
+    assert_eq!(mounted.mount.wait(), Ended::GivenUp);
     assert!(
         fs::read_dir(mounted.root())
             .expect("the directory is free")
@@ -166,4 +166,88 @@ fn a_request_that_outlives_twice_its_deadline_ends_the_mount_and_frees_who_waits
     // The next mount is as good as the first.
     script.cue(Cue::Answer);
     assert!(fs::read(library.mount(&MountOptions::default()).path("file")).expect("it reads") == pattern(300_000));
+}
+
+#[test]
+fn a_thread_that_is_stuck_for_good_does_not_keep_the_mount_point() {
+    need_root();
+    let script = Script::new();
+    script.put("file", pattern(300_000));
+    script.put("other", "content");
+    let library = Library::over(Arc::clone(&script) as _, Settings::default());
+    let options = MountOptions {
+        request_deadline: Duration::from_millis(200),
+        ..MountOptions::default()
+    };
+    let mounted = library.mount(&options);
+    let open = fs::File::open(mounted.path("other")).expect("it opens");
+    let path = mounted.path("file");
+    script.cue(Cue::Stuck);
+    let refused = errno(fs::File::open(path));
+    assert!(
+        matches!(refused, Errno::CONNABORTED | Errno::NOTCONN | Errno::IO),
+        "{refused}"
+    );
+    assert_eq!(mounted.mount.wait(), Ended::GivenUp);
+    let gone = errno(open.metadata());
+    assert!(
+        matches!(gone, Errno::CONNABORTED | Errno::NOTCONN | Errno::IO),
+        "{gone}"
+    );
+    // The thread is stuck as ever, and what was mounted anew lives on when it comes back.
+    let anew = library.mount(&MountOptions::default());
+    assert_eq!(fs::read_dir(anew.path("")).expect("it lists").count(), 2);
+    script.cue(Cue::Answer);
+    assert!(fs::read(anew.path("file")).expect("it reads") == pattern(300_000));
+}
+
+#[test]
+fn a_reader_that_is_killed_is_gone_at_once_and_what_only_he_waited_for_is_not_fetched() {
+    let script = Script::new();
+    let names: Vec<String> = (0..32).map(|number| format!("file {number}")).collect();
+    for name in &names {
+        script.put(name, pattern(300_000));
+    }
+    // Far beyond the test's own patience: nothing here ends by its deadline.
+    let patience = Duration::from_hours(1);
+    let settings = Settings {
+        data_deadline: patience,
+        ..Settings::default()
+    };
+    let library = Library::over(Arc::clone(&script) as _, settings);
+    let mounted = library.mount(&MountOptions {
+        request_deadline: patience,
+        ..MountOptions::default()
+    });
+    assert_eq!(fs::read_dir(mounted.path("")).expect("it lists").count(), names.len());
+    script.cue(Cue::Silent);
+    let mut readers: Vec<_> = names
+        .iter()
+        .map(|name| {
+            Command::new("cat")
+                .arg(mounted.path(name))
+                .stdout(Stdio::null())
+                .spawn()
+                .expect("cat")
+        })
+        .collect();
+    // As many as the source likes at once have gone out; the others stand in the queue.
+    while script.reads() < 8 {
+        library.runtime.block_on(script.asked());
+    }
+    for reader in &mut readers {
+        reader.kill().expect("it is ours");
+        assert!(!reader.wait().expect("it was ours").success());
+    }
+    // Their requests are answered, so that nothing of theirs is left when the source is back.
+    while library.vfs.counters().reads_waiting > 0 {
+        thread::yield_now();
+    }
+    mounted.mount.unmount().expect("it is ours");
+    mounted.mount.wait();
+    script.cue(Cue::Answer);
+    while library.vfs.counters().requests_in_flight > 0 {
+        thread::yield_now();
+    }
+    assert_eq!(script.reads(), 8, "nothing but what had gone out already");
 }

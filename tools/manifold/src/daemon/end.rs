@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use manifold_fuse::Mount;
+use manifold_fuse::{Ended, Mount};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
@@ -43,24 +43,27 @@ impl Signals {
 }
 
 /// Is told when the mount is over, by whomever.
-pub(super) fn of_mount(mount: &Arc<Mount>) -> Result<oneshot::Receiver<()>> {
+pub(super) async fn of_mount(mount: &Arc<Mount>) -> Result<Ended> {
     let (over, ended) = oneshot::channel();
     let mount = Arc::clone(mount);
     // A thread, and not a blocking task: the runtime would wait for it.
     std::thread::Builder::new()
         .name("manifold-end".to_owned())
         .spawn(move || {
-            mount.wait();
             // Nobody is left to hear it when the daemon has ended first.
-            let _too_late = over.send(());
+            let _too_late = over.send(mount.wait());
         })
         .map_err(|error| Failure::new(format!("cannot start a thread: {error}")))?;
-    Ok(ended)
+    ended
+        .await
+        .map_err(|error| Failure::new(format!("a thread of manifold broke off: {error}")))
 }
 
 /// Serves those who still have files open for a while.
 pub(super) async fn wait_for_users(mount: &Arc<Mount>) -> Result<()> {
     say("files of the mount are still open; they are served for a moment longer (Ctrl-C ends at once)");
-    let _over_or_not = tokio::time::timeout(GRACE, of_mount(mount)?).await;
-    Ok(())
+    match tokio::time::timeout(GRACE, of_mount(mount)).await {
+        Ok(over) => over.map(drop),
+        Err(_) => Ok(()),
+    }
 }

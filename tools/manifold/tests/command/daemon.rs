@@ -292,6 +292,19 @@ fn a_busy_mount_is_detached_and_a_second_signal_ends_at_once() {
 }
 
 #[test]
+fn the_cache_of_a_source_that_is_not_there_is_not_said_to_be_cleared() {
+    let home = Home::new();
+    let daemon = home.up(&[text(&home.source("Pictures"))]);
+    let mut socket = UnixStream::connect(home.state().join("control.sock")).expect("it listens");
+    let uri = format!("file://{}", home.join("Picture").display());
+    writeln!(socket, r#"{{"version":1,"request":"cache-clear","source":"{uri}"}}"#).expect("it takes it");
+    let mut answer = String::new();
+    BufReader::new(&socket).read_line(&mut answer).expect("it answers");
+    assert!(answer.contains("no source") && answer.contains("/Pictures"), "{answer}");
+    daemon.interrupt();
+}
+
+#[test]
 fn a_mount_in_the_background_returns_when_it_is_there_or_says_why_not() {
     let home = Home::new();
     home.ok(&["source", "add", text(&home.source("Pictures"))]);
