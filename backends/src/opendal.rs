@@ -35,7 +35,7 @@ use self::plan::Plan;
 use self::source::Source;
 use crate::{
     Backend, Capabilities, Error, ErrorKind, Limits, Listing, Metadata, ObjectPath, Operation, Presence, Result,
-    Secret, Secrets, SourceSpec, Version,
+    Scheme, Secret, Secrets, SourceSpec, Version,
 };
 
 /// How often a request that failed for a passing reason is sent again. Small, since callers have deadlines.
@@ -79,20 +79,16 @@ impl OpendalBackend {
             prefix,
             traits,
         } = Plan::of(spec, secrets).map_err(refuse)?;
-        let concurrency = limits
-            .concurrency
-            .or_else(|| spec.concurrency())
-            .unwrap_or(traits.concurrency)
-            .max(1);
-        let block_size = limits
-            .block_size
-            .or_else(|| spec.block_size())
-            .unwrap_or(traits.block_size);
+        let concurrency = limits.concurrency.unwrap_or(traits.concurrency).max(1);
+        let block_size = limits.block_size.unwrap_or(traits.block_size);
         let transport =
             transport::Transport::new(limits, concurrency, spec.setting("ca_file"), origin).map_err(refuse)?;
         let known: Vec<Secret> = secrets.values().cloned().collect();
         if spec.tls() {
             trust::choose_cryptography();
+            if spec.scheme() == Scheme::Ftp {
+                trust::check_system().map_err(refuse)?;
+            }
         }
         // Its own start-up hook does not run in every kind of build.
         ::opendal::init_default_registry();

@@ -52,8 +52,8 @@ pub(crate) async fn connect(spec: &SourceSpec, limits: &Limits) -> Result<Arc<dy
             why,
         )
     })?;
-    let concurrency = limits.concurrency.or_else(|| spec.concurrency()).unwrap_or(16).max(1);
-    let block_size = limits.block_size.or_else(|| spec.block_size()).unwrap_or(1 << 20);
+    let concurrency = limits.concurrency.unwrap_or(16).max(1);
+    let block_size = limits.block_size.unwrap_or(1 << 20);
     Ok(Arc::new(SftpBackend(Arc::new(Server {
         name: spec.name().to_owned(),
         root: spec.prefix().clone(),

@@ -97,8 +97,25 @@ async fn ftp_over_tls_refuses_a_certificate_that_the_system_does_not_know() {
     }
 }
 
-/// Names the server to this test where it runs once more, as a process that the system's certificates are set for.
+/// Names the server to a test that runs once more, as a process that the system's certificates are set for.
 const SERVER: &str = "MANIFOLD_TESTS_FTPS_SERVER";
+
+/// Runs a test of this file once more, with that file for the certificates that the system trusts.
+fn once_more(test: &str, uri: &str, certificates: &Path) {
+    let again = Command::new(std::env::current_exe().expect("know the test's own path"))
+        .args(["--exact", "--nocapture", test])
+        .env(SERVER, uri)
+        .env("SSL_CERT_FILE", certificates)
+        .env_remove("SSL_CERT_DIR")
+        .output()
+        .expect("run the test once more");
+    let said = String::from_utf8_lossy(&again.stdout);
+    assert!(
+        again.status.success() && said.contains("1 passed"),
+        "{said}{}",
+        String::from_utf8_lossy(&again.stderr)
+    );
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ftp_over_tls_serves_where_the_system_knows_the_authority() {
@@ -107,20 +124,49 @@ async fn ftp_over_tls_serves_where_the_system_knows_the_authority() {
     }
     let server = Vsftpd::start_tls(Tls::Signed);
     server.put(b"folder/file", b"content");
-    let again = Command::new(std::env::current_exe().expect("know the test's own path"))
-        .args([
-            "--exact",
-            "--nocapture",
-            "ftp_over_tls_serves_where_the_system_knows_the_authority",
-        ])
-        .env(SERVER, server.uri())
-        .env("SSL_CERT_FILE", server.ca_file())
-        .output()
-        .expect("run the test once more");
-    let said = String::from_utf8_lossy(&again.stdout);
-    assert!(
-        again.status.success() && said.contains("1 passed"),
-        "{said}{}",
-        String::from_utf8_lossy(&again.stderr)
+    once_more(
+        "ftp_over_tls_serves_where_the_system_knows_the_authority",
+        &server.uri(),
+        server.ca_file(),
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ftp_over_tls_refuses_an_expired_certificate_of_an_authority_that_the_system_knows() {
+    if let Ok(uri) = std::env::var(SERVER) {
+        let told = diagnose(&*connect_to(&uri, None).await)
+            .await
+            .expect_err("it has expired");
+        assert_eq!(told.kind, ErrorKind::Certificate, "{told}");
+        assert!(told.message.contains("expired"), "{told:?}");
+        return;
+    }
+    let server = Vsftpd::start_tls(Tls::Expired);
+    once_more(
+        "ftp_over_tls_refuses_an_expired_certificate_of_an_authority_that_the_system_knows",
+        &server.uri(),
+        server.ca_file(),
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ftp_over_tls_says_that_the_system_s_certificates_cannot_be_read() {
+    let uri = "ftps://tester@127.0.0.1:1";
+    if std::env::var(SERVER).is_ok() {
+        let spec = SourceSpec::parse(uri, &BTreeMap::new()).expect("a source");
+        let secrets = Secrets::from([("password".to_owned(), Secret::new("secret".to_owned()))]);
+        let refused = connect(&spec, &secrets, &Limits::default())
+            .await
+            .expect_err("nobody could be trusted");
+        assert_eq!(refused.kind(), ErrorKind::Settings, "{refused}");
+        let said = refused.cause().to_string();
+        assert!(said.contains("certificates that this system trusts"), "{said}");
+        return;
+    }
+    let nowhere = Path::new("/nowhere/at/all.pem");
+    once_more(
+        "ftp_over_tls_says_that_the_system_s_certificates_cannot_be_read",
+        uri,
+        nowhere,
     );
 }

@@ -14,7 +14,7 @@ use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 use rustls_platform_verifier::Verifier;
 
 /// Prepares TLS that trusts the system's authorities and the certificates of `pem`, or says why they cannot be used.
@@ -35,6 +35,24 @@ pub(super) fn tls(pem: &[u8]) -> Result<ClientConfig, String> {
         .with_custom_certificate_verifier(Arc::new(Trust { rules, given }))
         .with_no_client_auth();
     Ok(config)
+}
+
+/// Makes sure that the certificates which this system trusts can all be used, or says which cannot. FTP's library takes
+/// that for granted, and panics at the first connection where it is not so.
+pub(super) fn check_system() -> Result<(), String> {
+    let found = rustls_native_certs::load_native_certs();
+    if let Some(error) = found.errors.first() {
+        return Err(format!(
+            "the certificates that this system trusts cannot be read: {error}"
+        ));
+    }
+    let mut store = RootCertStore::empty();
+    for certificate in found.certs {
+        store
+            .add(certificate)
+            .map_err(|error| format!("a certificate that this system trusts cannot be used: {error}"))?;
+    }
+    Ok(())
 }
 
 /// Settles which cryptography the process uses where a library does not say. FTP does not; two are linked into this

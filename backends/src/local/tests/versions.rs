@@ -1,6 +1,6 @@
 //! Versions, identities, and reading the bytes of one version.
 
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 
 use super::*;
 

@@ -31,7 +31,7 @@ pub(super) async fn run(command: cli::Cache, context: &Context, out: &mut Output
                 facts.directory.visible()
             ))?;
             out.line(format_args!(
-                "in memory  {}",
+                "in memory  {}, the half of cache.memory_bytes for blocks",
                 of(facts.memory_bytes, facts.memory_limit_bytes)
             ))?;
             for source in &facts.sources {

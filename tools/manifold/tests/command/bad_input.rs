@@ -163,7 +163,31 @@ fn a_damaged_catalog_is_left_as_it_is_and_check_tells() {
     }
     home.run(&["check"]).refused(&["damaged"]);
     assert_eq!(fs::read(&catalog).expect("read"), garbage);
-    assert!(!is_mounted(&home.point()));
+    assert!(!home.point().exists(), "what was made for the mount is gone again");
+}
+
+#[test]
+fn a_catalog_of_a_newer_version_is_left_as_it_is_and_check_tells() {
+    let home = Home::new();
+    home.ok(&["source", "add", text(&home.source("Pictures"))]);
+    let catalog = home.state().join("catalog.redb");
+    let database = redb::Database::open(&catalog).expect("a catalog");
+    let mut transaction = database.begin_write().expect("write");
+    // As the catalog does, so that it opens without a repair.
+    transaction.set_quick_repair(true);
+    transaction
+        .open_table(redb::TableDefinition::<&str, u64>::new("meta"))
+        .expect("its table")
+        .insert("format", 1_000)
+        .expect("write");
+    transaction.commit().expect("write");
+    drop(database);
+    let newer = fs::read(&catalog).expect("read");
+    for command in [&["up"][..], &["mount"], &["status"], &["source", "list"], &["check"]] {
+        home.run(command).refused(&["newer version"]);
+    }
+    assert!(fs::read(&catalog).expect("read") == newer, "it was written to");
+    assert!(!home.point().exists(), "what was made for the mount is gone again");
 }
 
 #[test]

@@ -152,3 +152,50 @@ fn a_source_that_is_refused_leaves_no_secret_behind() {
     home.run(&["source", "test", &uri])
         .refused(&["needs the secret `password`"]);
 }
+
+/// Runs a command on a terminal of its own, answers the first question once the terminal has stopped showing what is
+/// typed, and prints all that the terminal showed.
+const ON_A_TERMINAL: &str = r#"
+import fcntl, os, pty, subprocess, sys, termios, time
+master, slave = pty.openpty()
+child = subprocess.Popen(sys.argv[2:], stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
+                         preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0))
+while termios.tcgetattr(slave)[3] & termios.ECHO:
+    if child.poll() is not None:
+        sys.exit("it did not ask")
+    time.sleep(0.001)
+os.close(slave)
+os.write(master, sys.argv[1].encode() + b"\n")
+shown = b""
+try:
+    while more := os.read(master, 4096):
+        shown += more
+except OSError:
+    pass
+child.wait()
+sys.stdout.buffer.write(shown)
+"#;
+
+#[test]
+fn a_secret_that_is_asked_for_is_not_shown_while_it_is_typed() {
+    let home = Home::new();
+    let program = home.command();
+    let shown = said(
+        home.run_as(Path::new("python3"))
+            .args(["-c", ON_A_TERMINAL, SECRET])
+            .arg(program.get_program())
+            .args(["source", "add", &uri(), "--force"]),
+    );
+    assert!(shown.status.success(), "{}{}", shown.stdout, shown.stderr);
+    assert!(
+        shown.stdout.contains("password") && shown.stdout.contains("trying it out"),
+        "{}",
+        shown.stdout
+    );
+    assert!(!shown.stdout.contains(SECRET), "{}", shown.stdout);
+    assert_eq!(
+        home.run(&["source", "list", "--json"]).json().as_array().map(Vec::len),
+        Some(1)
+    );
+    nowhere_in(&home.path());
+}
