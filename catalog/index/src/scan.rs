@@ -267,7 +267,9 @@ impl Indexer {
                     &self.runtime,
                 );
             }
-            let due = queue.next_due();
+            // Nothing is due as long as there is no room for it; waiting for what is overdue would be no waiting at all.
+            let has_room = under_way.len() < source.scan_share;
+            let due = queue.next_due().filter(|_| has_room);
             if under_way.is_empty() && due.is_none() {
                 return Ok(());
             }

@@ -133,6 +133,24 @@ async fn directories_that_fail_are_tried_again_and_then_counted() {
     assert_eq!(library.tree(&record), source.truth());
 }
 
+/// Found by a killed scan that never came to its end: what was overdue and had no room kept the scan's loop running hot, and
+/// nothing else on its thread.
+#[tokio::test(start_paused = true)]
+async fn what_is_due_while_all_places_are_taken_waits_for_a_place() {
+    let (folder, source) = (tempdir().unwrap(), source());
+    source.directory("a").directory("b");
+    source.fault("a", Fault::BreakAfter(0)).fault("b", Fault::Hang);
+    let settings = IndexSettings {
+        scan_concurrency: 1,
+        ..IndexSettings::default()
+    };
+    let library = Library::with(folder.path(), settings);
+    let record = library.add("/s", &source);
+    // Were the loop hot, the clock would stand still, and this never end.
+    assert_eq!(library.scan(&record).await, 2);
+    assert_eq!(source.listings("b"), IndexSettings::default().scan_attempts as usize);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_scan_stands_still_while_the_source_is_away() {
     let (folder, source) = (tempdir().unwrap(), source());
