@@ -1,15 +1,19 @@
 //! A library to index sources into, and what its catalog holds.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use manifold_backends::{Backend, ObjectPath};
 use manifold_catalog::{Catalog, Entry, EntryId, NewSource, Options, SourceRecord};
-use manifold_index::{IndexSettings, Indexer, ScanEnd};
+use manifold_index::{Clock, IndexSettings, Indexer, ScanEnd};
 use tokio::runtime::Handle;
 
-use crate::support::{Scripted, Tree};
+use crate::support::{Scripted, Seen, Tree};
+
+/// What a catalog holds of a source, by path.
+pub(crate) type Known = BTreeMap<Vec<u8>, (EntryId, Seen)>;
 
 /// A library in a folder of its own.
 pub(crate) struct Library {
@@ -23,14 +27,16 @@ impl Library {
     }
 
     pub(crate) fn with(folder: &Path, settings: IndexSettings) -> Self {
-        let catalog = Catalog::open(&folder.join("catalog.redb"), Options::default()).expect("the catalog opens");
-        let catalog = Arc::new(catalog);
         // Each look at the clock is later than the one before, across reopenings too.
-        let time = AtomicI64::new(
-            catalog.totals().expect("totals").all.entries as i64 + LATER.fetch_add(1 << 32, Ordering::SeqCst),
-        );
-        let clock = move || time.fetch_add(1, Ordering::SeqCst);
-        let indexer = Indexer::new(Arc::clone(&catalog), Handle::current(), settings, Arc::new(clock));
+        let time = AtomicI64::new(LATER.fetch_add(1 << 40, Ordering::SeqCst));
+        let clock = Arc::new(move || time.fetch_add(1, Ordering::SeqCst));
+        Self::under(folder, settings, Options::default(), clock)
+    }
+
+    pub(crate) fn under(folder: &Path, settings: IndexSettings, options: Options, clock: Arc<dyn Clock>) -> Self {
+        let catalog = Catalog::open(&folder.join("catalog.redb"), options).expect("the catalog opens");
+        let catalog = Arc::new(catalog);
+        let indexer = Indexer::new(Arc::clone(&catalog), Handle::current(), settings, clock);
         Self { catalog, indexer }
     }
 
@@ -79,28 +85,29 @@ impl Library {
 
     /// What the catalog holds of a source.
     pub(crate) fn tree(&self, record: &SourceRecord) -> Tree {
-        let mut tree = Tree::new();
+        let known = self.known(record).into_iter();
+        known.map(|(path, (_, seen))| (path, seen)).collect()
+    }
+
+    /// What the catalog holds of a source, with the ids.
+    pub(crate) fn known(&self, record: &SourceRecord) -> Known {
+        let mut tree = Known::new();
         let mut directories = vec![(record.root, ObjectPath::root())];
         while let Some((directory, path)) = directories.pop() {
-            for child in self
-                .catalog
-                .children(directory, None, usize::MAX)
-                .expect("the catalog can be read")
-            {
-                if child.source != record.id {
+            let children = self.catalog.children(directory, None, usize::MAX);
+            for child in children.expect("the catalog can be read") {
+                // What goes while it is read is not there.
+                let details = self.catalog.details(child.id).expect("the catalog can be read");
+                let Some(details) = details.filter(|_| child.source == record.id) else {
                     continue;
-                }
-                let details = self
-                    .catalog
-                    .details(child.id)
-                    .expect("readable")
-                    .expect("each entry has details");
+                };
                 let path = path.join(&details.raw_name);
                 let is_directory = child.kind == manifold_catalog::Kind::Directory;
                 if is_directory {
                     directories.push((child.id, path.clone()));
                 }
-                tree.insert(path.as_bytes().to_vec(), (is_directory, child.size, details.identity));
+                let seen = (is_directory, child.size, details.identity);
+                tree.insert(path.as_bytes().to_vec(), (child.id, seen));
             }
         }
         tree

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that meets an error there has failed")]
 
+mod held;
+mod killed_scans;
 mod library;
 mod local_folders;
 mod nothing_disappears;
@@ -9,3 +11,4 @@ mod on_demand;
 mod renames;
 mod scans;
 mod support;
+mod truths;

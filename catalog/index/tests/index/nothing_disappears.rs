@@ -4,22 +4,18 @@
 use std::sync::Arc;
 
 use manifold_backends::{Child, ErrorKind};
-use manifold_catalog::EntryId;
 use proptest::prelude::*;
 use tempfile::tempdir;
 use tokio::runtime::Builder;
 
+use crate::held::Held;
 use crate::library::Library;
-use crate::support::{Fault, Scripted, Tree, source};
+use crate::support::{Fault, Scripted, source};
+use crate::truths::{Stir, paths, pick};
 
 #[derive(Clone, Debug)]
 enum Step {
-    MakeFile(usize, u8),
-    MakeDirectory(usize, u8),
-    Remove(usize),
-    Rename(usize, usize, u8),
-    Link(usize, usize, u8),
-    Touch(usize),
+    Stir(Stir),
     Break(usize, u8),
     Mend,
     List(usize),
@@ -30,12 +26,7 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     let any = || any::<usize>();
     prop_oneof![
-        3 => (any(), 0..4_u8).prop_map(|(at, name)| Step::MakeFile(at, name)),
-        3 => (any(), 0..4_u8).prop_map(|(at, name)| Step::MakeDirectory(at, name)),
-        2 => any().prop_map(Step::Remove),
-        4 => (any(), any(), 0..4_u8).prop_map(|(from, at, name)| Step::Rename(from, at, name)),
-        1 => (any(), any(), 0..4_u8).prop_map(|(from, at, name)| Step::Link(from, at, name)),
-        1 => any().prop_map(Step::Touch),
+        14 => Stir::any().prop_map(Step::Stir),
         3 => (any(), 0..6_u8).prop_map(|(at, how)| Step::Break(at, how)),
         1 => Just(Step::Mend),
         6 => any().prop_map(Step::List),
@@ -44,76 +35,21 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Picks one of the paths; `None` where there is none.
-fn pick(paths: &[String], at: usize) -> Option<&str> {
-    (!paths.is_empty()).then(|| paths[at % paths.len()].as_str())
-}
-
-fn paths(tree: &Tree, directories_only: bool) -> Vec<String> {
-    tree.iter()
-        .filter(|(_, (is_directory, ..))| *is_directory || !directories_only)
-        .map(|(path, _)| String::from_utf8(path.clone()).expect("the names are text"))
-        .collect()
-}
-
-fn under(directory: &str, name: u8) -> String {
-    let name = char::from(b'a' + name);
-    if directory.is_empty() {
-        name.to_string()
-    } else {
-        format!("{directory}/{name}")
-    }
-}
-
 /// Changes the truth, or what fails.
-fn stir(source: &Scripted, step: &Step) {
-    let truth = source.truth();
-    let all = paths(&truth, false);
-    let mut directories = paths(&truth, true);
-    directories.push(String::new());
-    let directory = |at| pick(&directories, at).expect("the root is there");
+fn stir(source: &Arc<Scripted>, step: &Step) {
     match *step {
-        Step::MakeFile(at, name) => drop(source.file(&under(directory(at), name), 1)),
-        Step::MakeDirectory(at, name) => drop(source.directory(&under(directory(at), name))),
-        Step::Remove(at) => {
-            if let Some(path) = pick(&all, at) {
-                source.remove(path);
-            }
-        }
-        Step::Rename(from, at, name) => {
-            let to = under(directory(at), name);
-            // Neither into itself, nor onto what holds it.
-            if let Some(from) = pick(&all, from)
-                && !format!("{to}/").starts_with(&format!("{from}/"))
-                && !format!("{from}/").starts_with(&format!("{to}/"))
-            {
-                source.rename(from, &to);
-            }
-        }
-        Step::Link(from, at, name) => {
-            let to = under(directory(at), name);
-            if let Some(from) = pick(&all, from)
-                && !truth[from.as_bytes()].0
-                && !truth.contains_key(to.as_bytes())
-            {
-                source.link(from, &to);
-            }
-        }
-        Step::Touch(at) => {
-            if let Some(path) = pick(&all, at)
-                && !truth[path.as_bytes()].0
-            {
-                source.change(path, |metadata| metadata.size += 1);
-            }
-        }
+        Step::Stir(ref stir) => stir.apply(source),
         Step::Break(at, how) => {
-            let path = directory(at);
+            let truth = source.truth();
+            let mut directories = paths(&truth, true);
+            directories.push(String::new());
+            let path = pick(&directories, at).expect("the root is there");
             match how {
                 0 => drop(source.fault(path, Fault::Refuse(ErrorKind::PermissionDenied))),
                 1 => drop(source.fault(path, Fault::BreakAfter(0))),
                 2 => drop(source.fault(path, Fault::BreakAfter(1))),
                 3 => {
-                    if let Some(object) = pick(&all, at) {
+                    if let Some(object) = pick(&paths(&truth, false), at) {
                         let metadata = source.change(object, |metadata| metadata.clone());
                         let twice = Child {
                             name: b"twice".to_vec(),
@@ -131,29 +67,6 @@ fn stir(source: &Scripted, step: &Step) {
     }
 }
 
-/// The entries of which every part of the path is the same object in both.
-fn unchanged(known: &Tree, truth: &Tree) -> Vec<Vec<u8>> {
-    let is_same = |path: &[u8]| {
-        let (before, now) = (known.get(path), truth.get(path));
-        before
-            .zip(now)
-            .is_some_and(|(before, now)| (before.0, before.2) == (now.0, now.2))
-    };
-    let parts = |path: &[u8]| -> Vec<Vec<u8>> {
-        let ends = path
-            .iter()
-            .enumerate()
-            .filter(|(_, byte)| **byte == b'/')
-            .map(|(at, _)| at);
-        ends.chain([path.len()]).map(|end| path[..end].to_vec()).collect()
-    };
-    known
-        .keys()
-        .filter(|path| parts(path).iter().all(|part| is_same(part)))
-        .cloned()
-        .collect()
-}
-
 async fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
     let (folder, source) = (tempdir().expect("a folder"), source());
     let library = Library::open(folder.path());
@@ -165,11 +78,8 @@ async fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
     };
     for step in steps {
         stir(&source, &step);
-        let (known, truth) = (library.tree(&record), source.truth());
-        let must_stay: Vec<(Vec<u8>, Option<EntryId>)> = unchanged(&known, &truth)
-            .into_iter()
-            .map(|path| (path.clone(), at(&path)))
-            .collect();
+        let held = Held::new(&library.known(&record), &source.truth());
+        let known = library.tree(&record);
         let choose = |directories_only, number| {
             let mut paths = paths(&known, directories_only);
             paths.push(String::new());
@@ -185,9 +95,7 @@ async fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
             }
             _ => {}
         }
-        for (path, id) in must_stay {
-            prop_assert_eq!(at(&path), id, "{} after {:?}", path.escape_ascii(), step);
-        }
+        prop_assert_eq!(held.missing(&library.known(&record)), None, "after {:?}", step);
     }
     source.mend_all();
     tokio::time::sleep(std::time::Duration::from_mins(3)).await;

@@ -1,18 +1,25 @@
 //! An honest source in memory that fails on cue.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+mod pages;
+mod world;
+
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
 use manifold_backends::{
     Backend, Capabilities, Child, Error, ErrorKind, Identity, Kind, Listing, Metadata, ObjectPath, Operation, Presence,
-    Result, Timestamp, Version,
+    Result, Version,
 };
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+
+use pages::Pages;
+pub(crate) use world::{Seen, Tree};
+use world::{World, split};
 
 /// How many children come in one page.
 const PAGE: usize = 3;
@@ -26,16 +33,33 @@ pub(crate) enum Fault {
     BreakAfter(usize),
     /// No answer, for ever.
     Hang,
+    /// That many pages come, then nothing, for ever.
+    HangAfter(usize),
     /// An answer that is not the truth.
     Pretend(Vec<Child>),
+    /// It is said not to be there.
+    SayAbsent,
 }
 
+/// What the source is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Request {
+    Check,
+    Stat,
+    List,
+    /// A page of a listing, the first one too.
+    Page,
+}
+
+/// Hears of each request before it is answered, and may make it fail. It may change the source.
+pub(crate) type Cue = Box<dyn Fn(Request) -> Option<Fault> + Send + Sync>;
+
 /// The source: a truth of its own, faults, and a count of what it was asked.
-#[derive(Debug)]
 pub(crate) struct Scripted {
     name: String,
     capabilities: Capabilities,
-    world: Mutex<World>,
+    world: Arc<Mutex<World>>,
+    cue: Arc<OnceLock<Cue>>,
     /// Something was asked, or let go.
     stirred: Notify,
     pub(crate) checks: AtomicUsize,
@@ -44,22 +68,16 @@ pub(crate) struct Scripted {
     at_once: AtomicUsize,
 }
 
-#[derive(Debug, Default)]
-struct World {
-    /// Children of each directory.
-    directories: BTreeMap<Vec<u8>, BTreeMap<Vec<u8>, Metadata>>,
-    faults: BTreeMap<Vec<u8>, Fault>,
-    held: BTreeSet<Vec<u8>>,
-    away: Option<ErrorKind>,
-    stat_fails: bool,
-    gone: bool,
-    listings: BTreeMap<Vec<u8>, usize>,
-    last_inode: u64,
-    time: i64,
-}
-
 pub(crate) fn source() -> Arc<Scripted> {
     Scripted::new("scripted://one", false)
+}
+
+impl std::fmt::Debug for Scripted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Scripted")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Scripted {
@@ -77,7 +95,8 @@ impl Scripted {
                 identities: true,
                 implicit_directories: object_store,
             },
-            world: Mutex::new(world),
+            world: Arc::new(Mutex::new(world)),
+            cue: Arc::default(),
             stirred: Notify::new(),
             checks: AtomicUsize::new(0),
             stats: AtomicUsize::new(0),
@@ -176,6 +195,11 @@ impl Scripted {
         self.world.lock().gone = true;
     }
 
+    /// Has every request heard, once for all.
+    pub(crate) fn on_request(&self, cue: Cue) {
+        assert!(self.cue.set(cue).is_ok(), "somebody hears them already");
+    }
+
     pub(crate) fn listings(&self, path: &str) -> usize {
         self.world.lock().listings.get(path.as_bytes()).copied().unwrap_or(0)
     }
@@ -216,99 +240,12 @@ impl Scripted {
         tree
     }
 
+    fn cued(&self, request: Request) -> Option<Fault> {
+        self.cue.get().and_then(|cue| cue(request))
+    }
+
     fn error(&self, kind: ErrorKind, operation: Operation, path: &ObjectPath) -> Error {
         Error::new(kind, operation, self.name.as_str(), path.clone(), "as scripted")
-    }
-}
-
-/// Path, then whether it is a directory, its size and its identity.
-pub(crate) type Tree = BTreeMap<Vec<u8>, (bool, u64, Option<[u8; 16]>)>;
-
-fn split(path: &str) -> (Vec<u8>, Vec<u8>) {
-    match path.rsplit_once('/') {
-        Some((parent, name)) => (parent.into(), name.into()),
-        None => (Vec::new(), path.into()),
-    }
-}
-
-impl World {
-    fn make(&mut self, path: &str, kind: Kind, size: u64) {
-        self.last_inode += 1;
-        self.time += 1;
-        let now = Timestamp(self.time);
-        let mut identity = [0; 16];
-        identity[..8].copy_from_slice(&self.last_inode.to_le_bytes());
-        let metadata = Metadata {
-            kind,
-            size,
-            modified: Some(now),
-            changed: Some(now),
-            created: Some(now),
-            mode: None,
-            owner: None,
-            links: 1,
-            device: 0,
-            version: Version::from_stat(size, now, now, self.last_inode),
-            identity: Some(Identity(identity)),
-        };
-        let (parent, name) = split(path);
-        self.remove(path);
-        self.children_mut(&parent).insert(name, metadata);
-        if kind == Kind::Directory {
-            self.directories.insert(path.into(), BTreeMap::new());
-        }
-    }
-
-    fn children_mut(&mut self, directory: &[u8]) -> &mut BTreeMap<Vec<u8>, Metadata> {
-        self.directories
-            .get_mut(directory)
-            .expect("the script names a directory that is there")
-    }
-
-    fn metadata_mut(&mut self, path: &str) -> &mut Metadata {
-        let (parent, name) = split(path);
-        self.children_mut(&parent)
-            .get_mut(&name)
-            .expect("the script names an object that is there")
-    }
-
-    fn is_beneath(directory: &[u8], path: &[u8]) -> bool {
-        path == directory || path.strip_prefix(directory).is_some_and(|rest| rest.starts_with(b"/"))
-    }
-
-    fn remove(&mut self, path: &str) {
-        let (parent, name) = split(path);
-        if let Some(children) = self.directories.get_mut(&parent) {
-            children.remove(&name);
-        }
-        self.directories
-            .retain(|directory, _| !Self::is_beneath(path.as_bytes(), directory));
-    }
-
-    fn rename(&mut self, from: &str, to: &str) {
-        assert!(
-            !Self::is_beneath(from.as_bytes(), to.as_bytes()),
-            "a directory cannot move into itself"
-        );
-        self.remove(to);
-        let (parent, name) = split(from);
-        let metadata = self
-            .children_mut(&parent)
-            .remove(&name)
-            .expect("the script renames what is there");
-        let (parent, name) = split(to);
-        self.children_mut(&parent).insert(name, metadata);
-        let moving: Vec<_> = self
-            .directories
-            .keys()
-            .filter(|path| Self::is_beneath(from.as_bytes(), path))
-            .cloned()
-            .collect();
-        for path in moving {
-            let children = self.directories.remove(&path).expect("its key was just read");
-            let path = [to.as_bytes(), &path[from.len()..]].concat();
-            self.directories.insert(path, children);
-        }
     }
 }
 
@@ -334,14 +271,25 @@ impl Backend for Scripted {
     async fn check(&self) -> Result<()> {
         self.checks.fetch_add(1, Ordering::SeqCst);
         self.stirred.notify_waiters();
-        match self.world.lock().away {
-            Some(kind) => Err(self.error(kind, Operation::Connect, &ObjectPath::root())),
-            None => Ok(()),
+        let cued = self.cued(Request::Check);
+        let away = self.world.lock().away;
+        match cued {
+            Some(Fault::Refuse(kind)) => Err(self.error(kind, Operation::Connect, &ObjectPath::root())),
+            Some(Fault::Hang) => std::future::pending().await,
+            _ => away.map_or(Ok(()), |kind| {
+                Err(self.error(kind, Operation::Connect, &ObjectPath::root()))
+            }),
         }
     }
 
     async fn stat(&self, path: &ObjectPath) -> Result<Presence<Metadata>> {
         self.stats.fetch_add(1, Ordering::SeqCst);
+        match self.cued(Request::Stat) {
+            Some(Fault::Refuse(kind)) => return Err(self.error(kind, Operation::Stat, path)),
+            Some(Fault::Hang) => std::future::pending().await,
+            Some(Fault::SayAbsent) => return Ok(Presence::Absent),
+            _ => {}
+        }
         let world = self.world.lock();
         if let Some(kind) = world.away {
             return Err(self.error(kind, Operation::Stat, path));
@@ -349,9 +297,7 @@ impl Backend for Scripted {
         if world.stat_fails {
             return Err(self.error(ErrorKind::Other, Operation::Stat, path));
         }
-        let text = std::str::from_utf8(path.as_bytes()).expect("scripts use text");
-        let (parent, name) = split(text);
-        let found = world.directories.get(&parent).and_then(|children| children.get(&name));
+        let found = world.object(path.as_bytes());
         Ok(found.map_or(Presence::Absent, |metadata| Presence::Found(metadata.clone())))
     }
 
@@ -368,37 +314,39 @@ impl Backend for Scripted {
             !world.held.contains(&key) && !matches!(world.faults.get(&key), Some(Fault::Hang))
         })
         .await;
+        let cued = self.cued(Request::List);
+        if matches!(cued, Some(Fault::Hang)) {
+            std::future::pending::<()>().await;
+        }
         let world = self.world.lock();
         if let Some(kind) = world.away {
             return Err(self.error(kind, Operation::List, directory));
         }
-        let mut broken = None;
-        let children: Vec<Child> = match world.faults.get(&key) {
-            Some(Fault::Refuse(kind)) => return Err(self.error(*kind, Operation::List, directory)),
-            Some(Fault::Pretend(children)) => children.clone(),
-            fault => {
-                if let Some(Fault::BreakAfter(pages)) = fault {
-                    broken = Some(*pages);
-                }
-                match world.directories.get(&key) {
-                    Some(_) if world.gone => return Ok(Presence::Absent),
-                    Some(children) => children
-                        .iter()
-                        .map(|(name, metadata)| Child {
-                            name: name.clone(),
-                            metadata: metadata.clone(),
-                        })
-                        .collect(),
-                    None => return Ok(Presence::Absent),
-                }
+        let fault = cued.or_else(|| world.faults.get(&key).cloned());
+        match fault {
+            Some(Fault::Refuse(kind)) => return Err(self.error(kind, Operation::List, directory)),
+            Some(Fault::SayAbsent) => return Ok(Presence::Absent),
+            Some(Fault::Pretend(children)) => {
+                let pages: Vec<_> = children.chunks(PAGE).map(|page| Ok(page.to_vec())).collect();
+                return Ok(Presence::Found(futures::stream::iter(pages).boxed()));
             }
-        };
-        let mut pages: Vec<Result<Vec<Child>>> = children.chunks(PAGE).map(|page| Ok(page.to_vec())).collect();
-        if let Some(after) = broken {
-            pages.truncate(after);
-            pages.push(Err(self.error(ErrorKind::Other, Operation::List, directory)));
+            _ if world.gone || !world.directories.contains_key(&key) => return Ok(Presence::Absent),
+            _ => {}
         }
-        Ok(Presence::Found(futures::stream::iter(pages).boxed()))
+        let identity = world.object(&key).and_then(|object| object.identity);
+        drop(world);
+        let pages = Pages {
+            source_name: self.name.clone(),
+            world: Arc::clone(&self.world),
+            cue: Arc::clone(&self.cue),
+            directory: directory.clone(),
+            identity,
+            after: None,
+            fault,
+            given: 0,
+            ended: false,
+        };
+        Ok(Presence::Found(futures::stream::unfold(pages, Pages::next).boxed()))
     }
 
     async fn read(&self, path: &ObjectPath, _: &Version, _: std::ops::Range<u64>) -> Result<Presence<Bytes>> {
