@@ -81,14 +81,15 @@ impl OpendalBackend {
         } = Plan::of(spec, secrets).map_err(refuse)?;
         let concurrency = limits.concurrency.unwrap_or(traits.concurrency).max(1);
         let block_size = limits.block_size.unwrap_or(traits.block_size);
+        // First: the transport, which FTP does not use, fails over them too, but in fewer words.
+        if spec.scheme() == Scheme::Ftp && spec.tls() {
+            trust::check_system().map_err(refuse)?;
+        }
         let transport =
             transport::Transport::new(limits, concurrency, spec.setting("ca_file"), origin).map_err(refuse)?;
         let known: Vec<Secret> = secrets.values().cloned().collect();
         if spec.tls() {
             trust::choose_cryptography();
-            if spec.scheme() == Scheme::Ftp {
-                trust::check_system().map_err(refuse)?;
-            }
         }
         // Its own start-up hook does not run in every kind of build.
         ::opendal::init_default_registry();
