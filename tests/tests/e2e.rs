@@ -14,7 +14,7 @@ mod originals;
 
 use std::path::Path;
 
-use manifold_tests::mounted::{Library, User, is_mounted};
+use manifold_tests::mounted::{Library, User, expect_success, is_mounted};
 use manifold_tests::servers::{Apache, Samba, SeaweedFs, Server, Sshd};
 use originals::Originals;
 
@@ -131,6 +131,24 @@ fn a_start_while_every_server_is_silent_has_the_whole_tree_and_all_cached_data()
     for (_, server) in &sources.servers {
         server.resume();
     }
+}
+
+#[test]
+fn what_is_pinned_is_read_while_every_server_is_dead() {
+    let sources = Sources::start();
+    let mut library = sources.library(User::Current);
+    let at = library.at();
+    let mut pin = library.command();
+    expect_success(pin.arg("pin").args(sources.attached()).arg("--wait"));
+    library.unmount();
+    for (_, server) in &sources.servers {
+        server.kill9();
+    }
+    library.mount();
+    for attach in sources.attached() {
+        applications::checksums_agree(&library, &sources.originals, &below(&at, attach));
+    }
+    library.unmount();
 }
 
 #[test]

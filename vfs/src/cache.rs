@@ -9,6 +9,7 @@ mod key;
 pub mod map;
 mod memory;
 mod object;
+mod pinned;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,13 +17,14 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use self::disk::DiskTier;
-pub(crate) use self::disk::Late;
+pub(crate) use self::disk::{Late, NotKept};
 use self::memory::MemoryTier;
 use crate::counters::Tally;
 
 pub(crate) use self::key::{BlockId, DiskKey, Shape};
 pub use self::key::{ObjectKey, SourceTag};
 pub(crate) use self::object::HandedOut;
+pub(crate) use self::pinned::PinnedKeys;
 
 /// Blocks in memory and on disk.
 #[derive(Debug)]
@@ -38,10 +40,14 @@ pub struct Usage {
     pub memory_used: u64,
     /// The most that they may be.
     pub memory_limit: u64,
-    /// Bytes that the disk tier really occupies.
+    /// Bytes that the disk tier really occupies, without what is pinned.
     pub disk_used: u64,
     /// The most that they may be; 0 where there is no disk tier.
     pub disk_limit: u64,
+    /// Bytes that pinned objects really occupy.
+    pub pinned_used: u64,
+    /// The most that they may be; 0: what the disk has.
+    pub pinned_limit: u64,
     /// What each source occupies on disk; named by [`SourceTag::new`] of its name.
     pub sources: Vec<SourceUsage>,
 }
@@ -104,6 +110,7 @@ impl BlockCache {
         };
         if let Some(disk) = &self.disk {
             (usage.disk_used, usage.disk_limit) = disk.used();
+            (usage.pinned_used, usage.pinned_limit) = disk.pinned_used();
             let sources = disk.by_source().into_iter();
             usage.sources = sources
                 .map(|(source, it)| SourceUsage {
@@ -117,19 +124,20 @@ impl BlockCache {
         usage
     }
 
-    /// Forgets blocks. Gives the bytes that they occupied on disk. Files open in an application stay readable.
+    /// Forgets blocks; those of pinned objects only if `pinned`. Gives the bytes that they occupied on disk. Files open in an
+    /// application stay readable.
     ///
     /// Memory is always cleared whole.
     ///
     /// # Errors
     /// A file could not be removed.
-    pub fn clear(&self, scope: ClearScope<'_>) -> std::io::Result<u64> {
+    pub fn clear(&self, scope: ClearScope<'_>, pinned: bool) -> std::io::Result<u64> {
         self.memory.clear();
         let source = match scope {
             ClearScope::Source(name) => Some(SourceTag::new(name)),
             ClearScope::All => None,
         };
-        self.disk.as_ref().map_or(Ok(0), |disk| disk.clear(source))
+        self.disk.as_ref().map_or(Ok(0), |disk| disk.clear(source, pinned))
     }
 
     /// Reads every block on disk and drops those that are damaged. Takes as long as the disk needs: not for a thread
@@ -188,6 +196,41 @@ impl BlockCache {
         self.memory.insert(block, bytes.clone());
     }
 
+    /// Takes in which objects are pinned from now on.
+    pub(crate) fn set_pins(&self, pins: PinnedKeys) {
+        if let Some(disk) = &self.disk {
+            disk.set_pins(pins);
+        }
+    }
+
+    /// Gives the keys of what is pinned.
+    pub(crate) fn pins(&self) -> PinnedKeys {
+        self.disk.as_ref().map(DiskTier::pins).unwrap_or_default()
+    }
+
+    /// Counts the bytes of an object that are on disk. Blocks the thread where nobody has counted them before.
+    pub(crate) fn present(&self, shape: Shape) -> u64 {
+        self.disk.as_ref().map_or(0, |disk| disk.present(shape))
+    }
+
+    /// Lists the blocks of an object that are not on disk. Blocks the thread.
+    pub(crate) fn missing(&self, shape: Shape) -> Vec<u64> {
+        self.disk.as_ref().map_or_else(Vec::new, |disk| disk.missing(shape))
+    }
+
+    /// Has what is on disk counted anew: blocks have turned out to be damaged.
+    pub(crate) fn count_anew(&self) {
+        if let Some(disk) = &self.disk {
+            disk.count_anew();
+        }
+    }
+
+    /// Writes a block of a pinned object to disk. Blocks the thread for as long as the disk takes.
+    pub(crate) fn write_pinned(&self, shape: Shape, index: u64, bytes: &Bytes) -> Result<(), NotKept> {
+        let disk = self.disk.as_ref().ok_or(NotKept::Failing)?;
+        disk.write_pinned(shape, index, bytes)
+    }
+
     /// Gives the file of an object that is whole on disk.
     pub(crate) fn whole_file(&self, shape: Shape) -> Option<HandedOut> {
         self.disk.as_ref()?.hand_out(shape)
@@ -199,8 +242,10 @@ impl BlockCache {
 pub(crate) struct DiskSettings<'a> {
     /// Its folder.
     pub(crate) folder: &'a std::path::Path,
-    /// Bytes that it may occupy.
+    /// Bytes that it may occupy, without what is pinned.
     pub(crate) limit: u64,
+    /// Bytes that pinned objects may occupy; 0: what the disk has.
+    pub(crate) pinned_limit: u64,
     /// Bytes that may wait to be written.
     pub(crate) backlog_max: u64,
     /// How long fetching waits for a disk that is behind.

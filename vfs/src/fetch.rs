@@ -8,6 +8,7 @@
 
 pub(crate) mod flight;
 pub(crate) mod object;
+mod pinned;
 mod queue;
 mod replica;
 mod run;
@@ -27,7 +28,7 @@ use tokio::time::Instant;
 
 use self::flight::{Boarding, Duty, Flights, Wait};
 pub(crate) use self::object::Object;
-use self::queue::{Lane, Load, Queue, Started};
+use self::queue::{Class, Lane, Load, Queue, Started};
 use self::replica::{Brought, Latencies};
 use self::run::{Part, Run, Runs};
 use crate::Error;
@@ -254,7 +255,7 @@ impl Fetcher {
             };
             let load = Load {
                 bytes: run.len(),
-                ahead: !run.duties.iter().any(Duty::is_wanted),
+                class: run.class(),
             };
             queue.push(lane, limit, load, run);
         }
@@ -280,7 +281,7 @@ impl Fetcher {
                 let fetcher = Arc::clone(&place.fetcher);
                 match lane {
                     Lane::Disk => fetcher.fetch_from_disk(request).await,
-                    Lane::Source(_) => fetcher.fetch_from_source(request, load.ahead).await,
+                    Lane::Source(_) => fetcher.fetch_from_source(request, load.class).await,
                 }
                 drop(place);
             });
@@ -298,6 +299,7 @@ impl Fetcher {
                 first,
                 duties,
                 abandoned,
+                ..
             } = run;
             let mut runs = Runs::new(&object, abandoned);
             for (index, duty) in (first..).zip(duties) {
@@ -316,7 +318,7 @@ impl Fetcher {
         }
     }
 
-    async fn fetch_from_source(self: &Arc<Self>, run: Run, ahead: bool) {
+    async fn fetch_from_source(self: &Arc<Self>, run: Run, class: Class) {
         if run.is_abandoned() {
             return run.give_up();
         }
@@ -328,7 +330,10 @@ impl Fetcher {
                 }
                 let mut late = Vec::new();
                 for ((index, duty), block) in (run.first..).zip(run.duties).zip(blocks) {
-                    late.extend(self.cache.keep(run.object.shape, index, &block));
+                    // What is pinned is written by whoever asked for it, and would only take memory from others.
+                    if !run.pinned || duty.is_wanted() {
+                        late.extend(self.cache.keep(run.object.shape, index, &block));
+                    }
                     duty.land(Ok(block));
                 }
                 // The readers have their blocks. The request keeps its place, so that a source that is faster than the disk
@@ -343,7 +348,7 @@ impl Fetcher {
                 for duty in run.duties {
                     duty.land(Err(Failed {
                         error: error.clone(),
-                        ahead,
+                        ahead: class != Class::Reader,
                     }));
                 }
             }

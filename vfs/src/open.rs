@@ -67,7 +67,7 @@ impl Core {
     }
 
     /// Has the content of an object learnt, if it has come to lie whole in the disk cache.
-    fn hash_soon(&self, object: &Object) {
+    pub(crate) fn hash_soon(&self, object: &Object) {
         if let Some(hasher) = &self.hasher {
             hasher.wish(object);
         }

@@ -15,10 +15,12 @@ pub struct Settings {
     pub memory_bytes: u64,
     /// The folder of the disk cache; `None` goes without.
     pub cache_directory: Option<PathBuf>,
-    /// Bytes that the disk cache may occupy, in blocks really allocated.
+    /// Bytes that the disk cache may occupy, in blocks really allocated, without what is pinned.
     pub cache_bytes: u64,
     /// Whether what lies whole in the disk cache is hashed, so that copies of it are recognised.
     pub hash_cached: bool,
+    /// Bytes that pinned files may occupy there; 0: what the disk has, but for a part that is left free.
+    pub pinned_bytes: u64,
     /// The furthest that is read ahead of one sequential reader, in bytes; less where memory is short.
     pub prefetch_bytes: u64,
     /// After how long a listing counts as stale, and is made anew behind the answer, unless the source has a time of its own.
@@ -34,6 +36,7 @@ impl Default for Settings {
             cache_directory: None,
             cache_bytes: 20 << 30,
             hash_cached: true,
+            pinned_bytes: 0,
             prefetch_bytes: 64 << 20,
             refresh: Duration::from_mins(1),
         }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use manifold_catalog::{Catalog, Change, EntryId, SourceId, Subscription};
-use manifold_index::Indexer;
+use manifold_index::{Clock, Indexer};
 use moka::sync::Cache;
 use parking_lot::{Mutex, RwLock};
 use tokio::runtime::Handle as Runtime;
@@ -26,6 +26,7 @@ use crate::events::{EventStream, Publisher, events_of};
 use crate::fetch::Fetcher;
 use crate::handle::{Access, Handle, OpenFiles, Opened};
 use crate::hash::Hasher;
+use crate::pins::{PinReport, Pins};
 use crate::{Answer, Error, Settings};
 
 /// How long fetching waits for a disk cache that is slower than the source. The disk's own pauses, when it writes back what
@@ -69,6 +70,7 @@ pub(crate) struct Core {
     pub(crate) links: Cache<LinkVersion, Arc<[u8]>>,
     pub(crate) refresh: RwLock<HashMap<SourceId, Duration>>,
     pub(crate) checked: Mutex<Option<(EntryId, Instant)>>,
+    pub(crate) pins: Pins,
     publisher: Publisher,
 }
 
@@ -85,11 +87,13 @@ impl Vfs {
     ) -> Result<Arc<Self>, Error> {
         let tally = Arc::new(Tally::default());
         // One budget: half for blocks that are kept, a quarter for requests under way, an eighth for what waits to be
-        // written to disk; the rest is for answers on their way to the kernel.
+        // written to disk, a sixteenth for what is pinned and on its way there; the rest is for answers on their way to
+        // the kernel.
         let memory_for_blocks = settings.memory_bytes / 2;
         let disk = settings.cache_directory.as_deref().map(|folder| DiskSettings {
             folder,
             limit: settings.cache_bytes,
+            pinned_limit: settings.pinned_bytes,
             backlog_max: settings.memory_bytes / 8,
             patience: DISK_PATIENCE,
         });
@@ -114,6 +118,7 @@ impl Vfs {
             Arc::new(move |id| files.is_open(id))
         });
         let changes = catalog.subscribe();
+        let pins = Pins::new(settings.memory_bytes / 16);
         let core = Arc::new(Core {
             catalog,
             indexer,
@@ -130,6 +135,7 @@ impl Vfs {
             links: Cache::new(LINKS_MAX),
             refresh: RwLock::default(),
             checked: Mutex::new(None),
+            pins,
             publisher: Publisher::default(),
         });
         let stop = Arc::new(AtomicBool::new(false));
@@ -258,6 +264,33 @@ impl Vfs {
         self.core.tally.picture()
     }
 
+    /// Keeps what is pinned on disk from now on, as the catalog says it. Without this nothing is fetched for pins, though what
+    /// is there stays.
+    pub fn keep_pins(&self, now: Arc<dyn Clock>) {
+        let core = Arc::clone(&self.core);
+        self.core.pins.start(&self.core.runtime, core.keep_pins(now));
+    }
+
+    /// Takes note that the catalog's pins have changed.
+    pub fn pins_changed(&self) {
+        self.core.pins.plan_anew();
+    }
+
+    /// Says how far keeping has come, after the last change of pins; waits a little for that to be known.
+    pub async fn pins(&self) -> PinReport {
+        self.core.pins.report().await
+    }
+
+    /// Says how far keeping had come when it was last looked at.
+    pub fn pins_now(&self) -> PinReport {
+        self.core.pins.latest()
+    }
+
+    /// Ends keeping. What was fetched stays.
+    pub fn stop_keeping_pins(&self) {
+        self.core.pins.stop();
+    }
+
     /// Sets after how long listings of one source count as stale.
     pub fn set_refresh(&self, source: SourceId, after: Duration) {
         self.core.refresh.write().insert(source, after);
@@ -267,6 +300,7 @@ impl Vfs {
 impl Drop for Vfs {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
+        self.core.pins.stop();
         self.core.publisher.close();
         if let Some(watcher) = self.watcher.take()
             && watcher.join().is_err()
@@ -284,6 +318,7 @@ impl Core {
             let mut next = changes.recv_timeout(WATCH_EVERY);
             while let Some(change) = next {
                 self.forget_versions(&change);
+                self.pins.note(&change);
                 events_of(&change, &mut events);
                 next = if events.len() < BATCH_MAX {
                     changes.try_recv()

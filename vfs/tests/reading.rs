@@ -552,7 +552,7 @@ proptest! {
                         source.set_mood(mood);
                         answers = mood == Mood::Answers;
                     }
-                    Step::Clear => drop(library.vfs.cache().clear(manifold_vfs::cache::ClearScope::All).unwrap()),
+                    Step::Clear => drop(library.vfs.cache().clear(manifold_vfs::cache::ClearScope::All, false).unwrap()),
                 }
             }
         });

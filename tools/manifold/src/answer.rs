@@ -39,18 +39,23 @@ impl OpenLibrary {
             Request::List { path, after, limit } => self.list(&path, after.as_ref(), limit).await.map(Reply::Listing),
             Request::Stat { path } => self.stat(&path).await.map(|facts| Reply::Entry(Box::new(facts))),
             Request::CacheShow => self.cache_facts().map(Reply::Cache),
-            Request::CacheClear { source } => {
+            Request::CacheClear { source, pinned } => {
                 let bytes = blocking(move || {
                     if let Some(uri) = &source {
                         self.require_source(uri)?;
                     }
-                    self.cache_clear(source.as_deref())
+                    self.cache_clear(source.as_deref(), pinned)
                 })
                 .await?;
                 Ok(Reply::Cleared { bytes })
             }
             Request::CacheVerify => {
-                let report = blocking(move || Ok(self.vfs.cache().verify())).await?;
+                let report = blocking(move || {
+                    let report = self.vfs.cache().verify();
+                    self.vfs.pins_changed();
+                    Ok(report)
+                })
+                .await?;
                 Ok(Reply::Verified(Verified {
                     objects: report.objects,
                     blocks: report.blocks,
@@ -58,6 +63,9 @@ impl OpenLibrary {
                     bad_blocks: report.bad_blocks,
                 }))
             }
+            Request::Pin { paths, policy } => self.pin(&paths, policy).await.map(Reply::Pinned),
+            Request::Unpin { paths, policies } => self.unpin(&paths, &policies).await.map(|()| Reply::Done),
+            Request::Pins { skip } => self.pins(skip).await.map(|facts| Reply::Pins(Box::new(facts))),
             Request::Stop => Err(Failure::new(format!(
                 "the library '{}' is not mounted",
                 self.library.name()
@@ -128,7 +136,7 @@ impl OpenLibrary {
         let this = Arc::clone(&self);
         blocking(move || {
             this.catalog.remove_source(id)?;
-            if let Err(failure) = this.cache_clear(Some(&record.name)) {
+            if let Err(failure) = this.cache_clear(Some(&record.name), true) {
                 // The blocks are found by nobody any more, and go when room is needed.
                 tracing::warn!(source = record.name, "{}", failure.message());
             }
@@ -156,7 +164,7 @@ impl OpenLibrary {
     }
 
     /// Finds the entry at a path as the mount would, listing what was never listed.
-    async fn find(&self, path: &Text) -> Result<Attributes> {
+    pub(crate) async fn find(&self, path: &Text) -> Result<Attributes> {
         let about = || visible(&path.0);
         let mut found = self.vfs.attributes(EntryId::ROOT, None).wait().await?;
         for name in path
@@ -289,15 +297,20 @@ impl OpenLibrary {
             directory: Text::new(self.library.cache_folder(&self.settings).as_os_str().as_encoded_bytes()),
             disk_bytes: usage.disk_used,
             disk_limit_bytes: usage.disk_limit,
+            pinned_bytes: usage.pinned_used,
+            pinned_limit_bytes: usage.pinned_limit,
             memory_bytes: usage.memory_used,
             memory_limit_bytes: usage.memory_limit,
             sources: sources.collect(),
         })
     }
 
-    fn cache_clear(&self, source: Option<&str>) -> Result<u64> {
+    fn cache_clear(&self, source: Option<&str>, pinned: bool) -> Result<u64> {
         let scope = source.map_or(ClearScope::All, ClearScope::Source);
-        let cleared = self.vfs.cache().clear(scope);
+        let cleared = self.vfs.cache().clear(scope, pinned);
+        if pinned {
+            self.vfs.pins_changed();
+        }
         cleared.map_err(|error| Failure::new(format!("cannot clear the whole cache: {error}")))
     }
 

@@ -2,9 +2,12 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
+
+use crate::settings::values;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -40,6 +43,17 @@ Examples:
 Passwords, keys and tokens are never given on the command line, where every process can read them.
 They are asked for on the terminal, or taken from stdin, or a reference says where they are:
 password=env:NAME, password=file:/path.";
+
+const PIN_EXAMPLES: &str = "\
+Examples:
+  manifold pin /music/albums /books/manual.pdf
+  manifold pin /photos/2024 --wait
+  manifold pin --policy '/documents/**' --smaller '50 MiB' --newer '90 d'
+  manifold pin --policy '*.epub'
+
+What is pinned is fetched in the background and again when it changes at its source, and does not count against the
+limit of the cache (see the setting cache.pinned_bytes). In a pattern * and ? stand for characters of one name, [a-z] for
+one of these, and ** for any folders.";
 
 /// One drive over everything you store: local folders, NAS shares, buckets, servers and cloud drives.
 #[derive(Debug, Parser)]
@@ -98,6 +112,20 @@ pub(crate) enum Command {
         /// Its path in the library
         path: OsString,
     },
+    /// Keep files and folders whole on this machine, so that they can be read with no network
+    #[command(after_help = PIN_EXAMPLES)]
+    Pin(Pin),
+    /// Keep them no longer; what was fetched stays until room is needed
+    Unpin {
+        /// Their paths in the library
+        #[arg(required_unless_present = "policy")]
+        paths: Vec<OsString>,
+        /// A policy, by its number
+        #[arg(long, value_name = "NUMBER")]
+        policy: Vec<u64>,
+    },
+    /// List what is pinned, and how much of it is here
+    Pins,
     /// Show, clear and verify the cache
     #[command(subcommand)]
     Cache(Cache),
@@ -212,9 +240,42 @@ pub(crate) enum Cache {
     Clear {
         /// Only of this source, by its path or URI
         source: Option<OsString>,
+        /// What is pinned, too; it is fetched again
+        #[arg(long)]
+        pinned: bool,
     },
     /// Read everything that is cached on disk, and drop what is damaged
     Verify,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Pin {
+    /// Their paths in the library; a folder counts with all that is in it, now and later
+    #[arg(required_unless_present = "policy")]
+    pub(crate) paths: Vec<OsString>,
+    /// Pin every file whose path matches, or, without a / in the pattern, whose name does
+    #[arg(long, value_name = "GLOB")]
+    pub(crate) policy: Option<OsString>,
+    /// The policy means only files larger than this
+    #[arg(long, value_name = "SIZE", requires = "policy", value_parser = size)]
+    pub(crate) larger: Option<u64>,
+    /// The policy means only files smaller than this
+    #[arg(long, value_name = "SIZE", requires = "policy", value_parser = size)]
+    pub(crate) smaller: Option<u64>,
+    /// The policy means only files that were changed within this time
+    #[arg(long, value_name = "AGE", requires = "policy", value_parser = age)]
+    pub(crate) newer: Option<Duration>,
+    /// Wait until everything is here, and show how far it is
+    #[arg(long)]
+    pub(crate) wait: bool,
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    values::size(text).ok_or_else(|| "expected a size, as in \"10 MiB\" or 1GB".to_owned())
+}
+
+fn age(text: &str) -> Result<Duration, String> {
+    values::duration(text).ok_or_else(|| "expected a time, as in \"30 d\" or 12h".to_owned())
 }
 
 fn owner(text: &str) -> Result<(u32, u32), String> {

@@ -5,6 +5,7 @@ mod cache;
 mod check;
 mod generate;
 mod mount;
+mod pin;
 mod source;
 mod status;
 mod up;
@@ -65,6 +66,9 @@ async fn dispatch(command: Command, context: &Context, out: &mut Output) -> Resu
         Command::Status => status::status(context, out).await,
         Command::Ls { path, long } => browse::ls(&path, long, context, out).await,
         Command::Stat { path } => browse::stat(&path, context, out).await,
+        Command::Pin(pin) => pin::pin(pin, context, out).await,
+        Command::Unpin { paths, policy } => pin::unpin(&paths, &policy, context).await,
+        Command::Pins => pin::pins(context, out).await,
         Command::Cache(cache) => cache::run(cache, context, out).await,
         Command::Check => check::check(context, out).await,
         Command::Settings { .. } => check::settings(context, out),

@@ -209,6 +209,8 @@ impl Connections {
     fn attach(&self, id: SourceId, spec: &SourceSpec, backend: Arc<dyn Backend>) {
         self.vfs.set_refresh(id, spec.refresh());
         self.indexer.attach(id, backend);
+        // What is pinned of it can be told, and fetched, from now on.
+        self.vfs.pins_changed();
     }
 
     /// Begins a scan of a source that was not scanned for a while; one that was cut short goes on by itself.

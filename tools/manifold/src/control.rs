@@ -5,6 +5,7 @@
 //! one line of JSON; `docs/control.md` describes it for others. No secret ever travels here.
 
 pub(crate) mod client;
+pub(crate) mod pins;
 pub(crate) mod server;
 pub(crate) mod status;
 pub(crate) mod text;
@@ -13,6 +14,7 @@ use manifold_backends::SourceSpec;
 use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
+use pins::{Pinned, PinsFacts, Policy};
 use status::{SourceStatus, Status};
 use text::Text;
 
@@ -85,9 +87,31 @@ pub(crate) enum Request {
     CacheClear {
         /// Of one source, by its URI; of all without it.
         source: Option<String>,
+        /// Of what is pinned, too.
+        #[serde(default)]
+        pinned: bool,
     },
     /// Read everything that is cached, and drop what is damaged.
     CacheVerify,
+    /// Keep files, folders and what a policy means whole on this machine.
+    Pin {
+        /// Their paths in the tree.
+        paths: Vec<Text>,
+        /// A new policy.
+        policy: Option<Policy>,
+    },
+    /// Keep them no longer.
+    Unpin {
+        /// Their paths in the tree.
+        paths: Vec<Text>,
+        /// The numbers of policies.
+        policies: Vec<u64>,
+    },
+    /// What is pinned, and how much of it is here?
+    Pins {
+        /// How many pins to pass over.
+        skip: u64,
+    },
     /// Unmount, and end.
     Stop,
 }
@@ -146,7 +170,11 @@ pub(crate) enum Reply {
     },
     /// To [`Request::CacheVerify`].
     Verified(Verified),
-    /// To [`Request::RemoveSource`], [`Request::Scan`] and [`Request::Stop`].
+    /// To [`Request::Pin`].
+    Pinned(Pinned),
+    /// To [`Request::Pins`].
+    Pins(Box<PinsFacts>),
+    /// To [`Request::RemoveSource`], [`Request::Scan`], [`Request::Unpin`] and [`Request::Stop`].
     Done,
 }
 
@@ -214,10 +242,16 @@ pub(crate) struct EntryFacts {
 pub(crate) struct CacheFacts {
     /// The folder of the disk cache.
     pub(crate) directory: Text,
-    /// Bytes on disk.
+    /// Bytes on disk of what is not pinned.
     pub(crate) disk_bytes: u64,
     /// The most that they may be.
     pub(crate) disk_limit_bytes: u64,
+    /// Bytes on disk of what is pinned, which do not count against that limit.
+    #[serde(default)]
+    pub(crate) pinned_bytes: u64,
+    /// The most that they may be; 0: what the disk has.
+    #[serde(default)]
+    pub(crate) pinned_limit_bytes: u64,
     /// Bytes in memory.
     pub(crate) memory_bytes: u64,
     /// The most that they may be.

@@ -130,6 +130,7 @@ impl Daemon {
         for record in open.sources()? {
             open.connections.keep(&record);
         }
+        open.vfs.keep_pins(Arc::new(now_ns));
         // Before anybody can see the mount, so that whoever does is answered.
         let server = Server::bind(&open.library.socket())?;
         let vfs = Arc::clone(&open.vfs);

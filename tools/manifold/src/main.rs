@@ -18,6 +18,7 @@ mod library;
 mod logging;
 mod mounts;
 mod open;
+mod pins;
 mod print;
 mod progress;
 mod reach;

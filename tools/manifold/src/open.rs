@@ -70,6 +70,7 @@ impl OpenLibrary {
             } else {
                 0
             },
+            pinned_bytes: settings.cache.pinned_bytes,
             cache_directory,
             ..manifold_vfs::Settings::default()
         };
@@ -106,6 +107,7 @@ impl OpenLibrary {
 
     /// Ends what is under way, and makes everything durable.
     pub(crate) async fn close(&self) -> Result<()> {
+        self.vfs.stop_keeping_pins();
         self.connections.stop();
         self.indexer.stop().await;
         let (catalog, vfs) = (Arc::clone(&self.catalog), Arc::clone(&self.vfs));

@@ -16,14 +16,14 @@ pub(crate) fn above<T>(write: impl FnOnce() -> T) -> T {
     LINES.suspend(write)
 }
 
-/// One line for each source that is being scanned.
+/// Lines that tell how far something is, by number: a source that is being scanned, a pin that is being fetched.
 #[derive(Debug, Default)]
-pub(crate) struct ScanLines {
+pub(crate) struct Lines {
     lines: BTreeMap<u32, ProgressBar>,
 }
 
-impl ScanLines {
-    /// Shows exactly these lines: source id and text. Nothing where stderr is not a terminal.
+impl Lines {
+    /// Shows exactly these lines: number and text. Nothing where stderr is not a terminal.
     pub(crate) fn show(&mut self, texts: &[(u32, String)]) {
         if !io::stderr().is_terminal() {
             return;
@@ -49,7 +49,7 @@ impl ScanLines {
     }
 }
 
-impl Drop for ScanLines {
+impl Drop for Lines {
     fn drop(&mut self) {
         for line in self.lines.values() {
             line.finish_and_clear();

@@ -6,7 +6,7 @@
 
 mod document;
 mod table;
-mod values;
+pub(crate) mod values;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -40,10 +40,12 @@ pub(crate) struct Settings {
 pub(crate) struct Cache {
     /// The folder of the disk cache; `None`: in the library's state folder.
     pub(crate) directory: Option<PathBuf>,
-    /// Bytes on disk; 0 goes without a disk cache.
+    /// Bytes on disk of what is not pinned; 0 goes without a disk cache.
     pub(crate) disk_bytes: u64,
     /// Bytes of memory for file contents.
     pub(crate) memory_bytes: u64,
+    /// Bytes on disk of what is pinned; 0: what the disk has.
+    pub(crate) pinned_bytes: u64,
 }
 
 /// How long is waited.

@@ -39,6 +39,7 @@ impl OpenLibrary {
             } else {
                 None
             },
+            pins: self.pin_counts(),
             uploads: Uploads { waiting: 0 },
         })
     }

@@ -8,6 +8,8 @@ mod bad_input;
 mod daemon;
 #[path = "command/output.rs"]
 mod output;
+#[path = "command/pins.rs"]
+mod pins;
 #[path = "command/secrets.rs"]
 mod secrets;
 #[path = "command/settings.rs"]

@@ -4,9 +4,11 @@
 //! - nothing here is ever an error to a reader: what cannot be read counts as missing, what cannot be written is left
 //!   out, with a line in the log when it begins and a count for each;
 //! - the reply path waits for no write: blocks go through a bounded line to one thread (`backlog`);
-//! - before a block is written, room has been made for it.
+//! - before a block is written, room has been made for it;
+//! - nothing is put out before it is known what is pinned.
 
 mod backlog;
+mod pins;
 mod search;
 
 use std::collections::{HashMap, VecDeque};
@@ -22,6 +24,7 @@ use parking_lot::Mutex;
 
 use self::backlog::Backlog;
 pub(crate) use self::backlog::Late;
+pub(crate) use self::pins::NotKept;
 use super::DiskSettings;
 use super::evict::{Occupied, Residents, Uses};
 use super::key::{DiskKey, Shape, SourceTag};
@@ -68,11 +71,15 @@ struct Shared {
     searched: AtomicBool,
     failing: AtomicBool,
     backlog: Arc<Backlog>,
+    /// The most bytes of pinned objects; 0: what the disk has.
+    pinned_limit: u64,
 }
 
 #[derive(Debug)]
 struct Ledger {
     residents: Residents,
+    /// Whether it is known what is pinned. Until then nothing is put out.
+    pins_known: bool,
     /// Removed, but still open somewhere: its bytes are free only when the last one lets go.
     orphans: Vec<(Weak<StoredObject>, u64)>,
     paused_until: Option<Instant>,
@@ -87,12 +94,14 @@ struct OpenObjects {
 impl DiskTier {
     /// Starts the tier in its folder, which is made if it is not there.
     pub(crate) fn start(settings: &DiskSettings<'_>, tally: Arc<Tally>) -> io::Result<Self> {
+        let (pins, pins_known) = Shared::load_pins(settings.folder);
         let shared = Arc::new(Shared {
             root: settings.folder.to_path_buf(),
             backlog: Backlog::new(settings.backlog_max, settings.patience, Arc::clone(&tally)),
             tally,
             ledger: Mutex::new(Ledger {
-                residents: Residents::new(settings.limit),
+                residents: Residents::new(settings.limit, pins),
+                pins_known,
                 orphans: Vec::new(),
                 paused_until: None,
             }),
@@ -100,6 +109,7 @@ impl DiskTier {
             known: Mutex::default(),
             searched: AtomicBool::new(false),
             failing: AtomicBool::new(false),
+            pinned_limit: settings.pinned_limit,
         });
         let thread = std::thread::Builder::new().name("manifold-cache".to_owned());
         let writer = thread.spawn({
@@ -156,7 +166,7 @@ impl DiskTier {
         self.shared.backlog.settle();
     }
 
-    /// Gives the bytes in use, those of removed files that are still open among them, and the limit.
+    /// Gives the bytes of what is not pinned, those of removed files that are still open among them, and their limit.
     pub(crate) fn used(&self) -> (u64, u64) {
         let mut ledger = self.shared.ledger.lock();
         (ledger.used(), ledger.residents.limit())
@@ -167,13 +177,16 @@ impl DiskTier {
         self.shared.ledger.lock().residents.by_source()
     }
 
-    /// Removes all objects of one source, or all. Gives the bytes that they occupied.
-    pub(crate) fn clear(&self, source: Option<SourceTag>) -> io::Result<u64> {
+    /// Removes all objects of one source, or all; what is pinned only where that is said too. Gives the bytes that they
+    /// occupied.
+    pub(crate) fn clear(&self, source: Option<SourceTag>, pinned: bool) -> io::Result<u64> {
         self.shared.backlog.clear(source);
         let mut ledger = self.shared.ledger.lock();
         let mut bytes = 0;
         for key in ledger.residents.keys(source) {
-            bytes += self.shared.remove(&mut ledger, key)?;
+            if pinned || !ledger.residents.pins().contains(key) {
+                bytes += self.shared.remove(&mut ledger, key)?;
+            }
         }
         Ok(bytes)
     }
@@ -254,21 +267,33 @@ impl Shared {
             return add(&self.tally.disk_blocks_skipped, 1);
         }
         let (limit, need) = (ledger.residents.limit(), bytes.len() as u64 + BLOCK_SLACK);
-        if need > limit || !self.make_room(&mut ledger, need) {
+        let has_room = if ledger.residents.pins().contains(shape.key) {
+            self.room_for_pinned(&ledger, bytes.len() as u64).is_ok()
+        } else {
+            need <= limit && self.make_room(&mut ledger, need)
+        };
+        if !has_room {
             return add(&self.tally.disk_blocks_skipped, 1);
         }
-        match self.write_block(&mut ledger, shape, index, bytes) {
+        self.write_counted(&mut ledger, shape, index, bytes);
+    }
+
+    /// Writes a block for which there is room, and counts what came of it. Gives whether it is there.
+    fn write_counted(&self, ledger: &mut Ledger, shape: Shape, index: u64, bytes: &[u8]) -> bool {
+        match self.write_block(ledger, shape, index, bytes) {
             Ok(()) => {
                 add(&self.tally.disk_blocks_written, 1);
                 ledger.paused_until = None;
                 if self.failing.swap(false, Ordering::Relaxed) {
                     tracing::info!(folder = %self.root.display(), "the disk cache works again");
                 }
+                true
             }
             Err(error) => {
                 add(&self.tally.disk_blocks_skipped, 1);
                 ledger.paused_until = Some(Instant::now() + PAUSE);
                 self.report("write a block", &error);
+                false
             }
         }
     }
@@ -283,7 +308,10 @@ impl Shared {
             written = object.write(index, bytes);
         }
         match object.allocated() {
-            Ok(allocated) => ledger.residents.account(shape.key, allocated, object.uses()),
+            Ok(allocated) => {
+                ledger.residents.account(shape.key, allocated, object.uses());
+                ledger.residents.set_present(shape.key, object.present());
+            }
             // Somebody removed the files under us: the next block begins anew.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 self.remove(ledger, shape.key)?;
@@ -332,6 +360,9 @@ impl Shared {
             let excess = (ledger.used() + need).saturating_sub(ledger.residents.limit());
             if excess == 0 {
                 return true;
+            }
+            if !ledger.pins_known {
+                return false;
             }
             let Some(victim) = ledger.residents.victim() else {
                 return false;

@@ -6,13 +6,16 @@
 //! (a ghost) goes to `main` at once. So a big file that is read through once makes room for itself out of its own
 //! blocks, and what is used again and again stays.
 //!
-//! Pure: it knows no files. Always true: `used` is the sum over all objects plus what was put out but is still open.
+//! What is pinned stands in no queue: it never goes, and its bytes are counted apart from the limit.
+//!
+//! Pure: it knows no files. Always true: `used` is the sum over all objects that are not pinned, `pinned_used` over those that are.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use super::key::{DiskKey, SourceTag};
+use super::pinned::PinnedKeys;
 
 /// Uses beyond this many count no more.
 const USES_MAX: u8 = 3;
@@ -51,6 +54,8 @@ impl Uses {
 enum Queue {
     Small,
     Main,
+    /// In none.
+    Pinned,
 }
 
 #[derive(Debug)]
@@ -58,6 +63,8 @@ struct Resident {
     bytes: u64,
     queue: Queue,
     uses: Uses,
+    /// Bytes of its blocks that are there, where somebody has counted them since it last changed.
+    present: Option<u64>,
 }
 
 /// What a source occupies.
@@ -72,7 +79,9 @@ pub(crate) struct Occupied {
 pub(crate) struct Residents {
     limit: u64,
     used: u64,
+    pinned_used: u64,
     small_bytes: u64,
+    pins: PinnedKeys,
     objects: HashMap<DiskKey, Resident>,
     small: VecDeque<DiskKey>,
     main: VecDeque<DiskKey>,
@@ -81,12 +90,14 @@ pub(crate) struct Residents {
 }
 
 impl Residents {
-    /// Starts empty, with a limit in bytes.
-    pub(crate) fn new(limit: u64) -> Self {
+    /// Starts empty, with a limit in bytes for what is not pinned.
+    pub(crate) fn new(limit: u64, pins: PinnedKeys) -> Self {
         Self {
             limit,
             used: 0,
+            pinned_used: 0,
             small_bytes: 0,
+            pins,
             objects: HashMap::new(),
             small: VecDeque::new(),
             main: VecDeque::new(),
@@ -98,14 +109,21 @@ impl Residents {
     /// Says how many bytes an object occupies now, and makes it known where it was not.
     pub(crate) fn account(&mut self, key: DiskKey, bytes: u64, uses: &Uses) {
         if let Some(resident) = self.objects.get_mut(&key) {
-            self.used = self.used - resident.bytes + bytes;
+            let sum = match resident.queue {
+                Queue::Pinned => &mut self.pinned_used,
+                Queue::Small | Queue::Main => &mut self.used,
+            };
+            *sum = *sum - resident.bytes + bytes;
             if resident.queue == Queue::Small {
                 self.small_bytes = self.small_bytes - resident.bytes + bytes;
             }
             resident.bytes = bytes;
+            resident.present = None;
             return;
         }
-        let queue = if self.ghosts.remove(&key) {
+        let queue = if self.pins.contains(key) {
+            Queue::Pinned
+        } else if self.ghosts.remove(&key) {
             Queue::Main
         } else {
             Queue::Small
@@ -116,7 +134,66 @@ impl Residents {
     /// Takes in an object that an earlier run left behind: it has proved nothing, but is no newcomer either.
     pub(crate) fn account_found(&mut self, key: DiskKey, bytes: u64, uses: &Uses) {
         if !self.objects.contains_key(&key) {
-            self.admit(key, bytes, Queue::Main, uses);
+            let queue = if self.pins.contains(key) {
+                Queue::Pinned
+            } else {
+                Queue::Main
+            };
+            self.admit(key, bytes, queue, uses);
+        }
+    }
+
+    /// Takes in which objects are pinned from now on. What is not any more is no newcomer among the rest.
+    pub(crate) fn set_pins(&mut self, pins: PinnedKeys) {
+        self.pins = pins;
+        let mut unpinned = Vec::new();
+        for (key, resident) in &mut self.objects {
+            match (resident.queue, self.pins.contains(*key)) {
+                (Queue::Small | Queue::Main, true) => {
+                    if resident.queue == Queue::Small {
+                        self.small_bytes -= resident.bytes;
+                    }
+                    self.used -= resident.bytes;
+                    self.pinned_used += resident.bytes;
+                    resident.queue = Queue::Pinned;
+                }
+                (Queue::Pinned, false) => {
+                    self.pinned_used -= resident.bytes;
+                    self.used += resident.bytes;
+                    resident.queue = Queue::Main;
+                    unpinned.push(*key);
+                }
+                _ => {}
+            }
+        }
+        let objects = &self.objects;
+        let stays = |queue| move |key: &DiskKey| objects.get(key).is_some_and(|it| it.queue == queue);
+        self.small.retain(stays(Queue::Small));
+        self.main.retain(stays(Queue::Main));
+        self.main.extend(unpinned);
+    }
+
+    /// Gives what is pinned.
+    pub(crate) fn pins(&self) -> &PinnedKeys {
+        &self.pins
+    }
+
+    /// Remembers how many bytes of an object are there, until it changes.
+    pub(crate) fn set_present(&mut self, key: DiskKey, bytes: u64) {
+        if let Some(resident) = self.objects.get_mut(&key) {
+            resident.present = Some(bytes);
+        }
+    }
+
+    /// Gives how many bytes of an object are there; `None` where that must be counted.
+    pub(crate) fn present(&self, key: DiskKey) -> Option<u64> {
+        self.objects.get(&key).map_or(Some(0), |it| it.present)
+    }
+
+    /// Has the bytes of all objects counted anew.
+    pub(crate) fn forget_present(&mut self) {
+        for resident in self.objects.values_mut() {
+            resident.present = None;
         }
     }
 
@@ -158,14 +235,18 @@ impl Residents {
         let Some(resident) = self.objects.remove(&key) else {
             return 0;
         };
-        self.used -= resident.bytes;
         let queue = match resident.queue {
+            Queue::Pinned => {
+                self.pinned_used -= resident.bytes;
+                return resident.bytes;
+            }
             Queue::Small => {
                 self.small_bytes -= resident.bytes;
                 &mut self.small
             }
             Queue::Main => &mut self.main,
         };
+        self.used -= resident.bytes;
         if let Some(at) = queue.iter().position(|it| *it == key) {
             queue.remove(at);
         }
@@ -180,9 +261,14 @@ impl Residents {
         resident.bytes
     }
 
-    /// Gives the bytes of all known objects.
+    /// Gives the bytes of all known objects that are not pinned.
     pub(crate) fn used(&self) -> u64 {
         self.used
+    }
+
+    /// Gives the bytes of those that are.
+    pub(crate) fn pinned_used(&self) -> u64 {
+        self.pinned_used
     }
 
     /// Gives the bytes that one object occupies.
@@ -222,15 +308,20 @@ impl Residents {
                 bytes,
                 queue,
                 uses: uses.clone(),
+                present: None,
             },
         );
-        self.used += bytes;
         match queue {
+            Queue::Pinned => self.pinned_used += bytes,
             Queue::Small => {
+                self.used += bytes;
                 self.small_bytes += bytes;
                 self.small.push_back(key);
             }
-            Queue::Main => self.main.push_back(key),
+            Queue::Main => {
+                self.used += bytes;
+                self.main.push_back(key);
+            }
         }
     }
 
@@ -259,7 +350,7 @@ mod tests {
 
     #[test]
     fn a_scan_through_new_objects_leaves_those_in_use_alone() {
-        let mut residents = Residents::new(1000);
+        let mut residents = Residents::new(1000, PinnedKeys::default());
         for number in 0..8 {
             let uses = Uses::default();
             residents.account(key(number), 100, &uses);
@@ -278,7 +369,7 @@ mod tests {
 
     #[test]
     fn an_object_that_comes_back_is_no_newcomer() {
-        let mut residents = Residents::new(1000);
+        let mut residents = Residents::new(1000, PinnedKeys::default());
         residents.account(key(1), 100, &Uses::default());
         residents.remove(key(1));
         residents.account(key(1), 100, &Uses::default());
@@ -288,9 +379,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_sums_agree_with_the_objects(steps in proptest::collection::vec((any::<u8>(), 0_u64..200, 0_u8..4), 0..200)) {
-            let mut residents = Residents::new(2000);
+        fn the_sums_agree_with_the_objects(steps in proptest::collection::vec((any::<u8>(), 0_u64..200, 0_u8..5), 0..200)) {
+            let mut residents = Residents::new(2000, PinnedKeys::default());
             let mut model = HashMap::new();
+            let mut pinned = HashSet::new();
             for (number, bytes, what) in steps {
                 match what {
                     0 | 1 => {
@@ -303,15 +395,24 @@ mod tests {
                         residents.remove(key(number));
                         model.remove(&key(number));
                     }
+                    3 => {
+                        if !pinned.remove(&key(number)) {
+                            pinned.insert(key(number));
+                        }
+                        residents.set_pins(PinnedKeys::new(pinned.iter().copied().collect()));
+                    }
                     _ => {
                         let victim = residents.victim();
-                        prop_assert_eq!(victim.is_some(), !model.is_empty());
+                        prop_assert_eq!(victim.is_some(), model.keys().any(|key| !pinned.contains(key)));
                         if let Some(victim) = victim {
+                            prop_assert!(!pinned.contains(&victim));
                             prop_assert_eq!(residents.remove(victim), model.remove(&victim).unwrap());
                         }
                     }
                 }
-                prop_assert_eq!(residents.used(), model.values().sum::<u64>());
+                let sum = |is: bool| model.iter().filter(|it| pinned.contains(it.0) == is).map(|it| it.1).sum::<u64>();
+                prop_assert_eq!(residents.used(), sum(false));
+                prop_assert_eq!(residents.pinned_used(), sum(true));
                 prop_assert_eq!(residents.keys(None).len(), model.len());
                 let small: u64 = residents.objects.values().filter(|it| it.queue == Queue::Small).map(|it| it.bytes).sum();
                 prop_assert_eq!(residents.small_bytes, small);

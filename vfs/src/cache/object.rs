@@ -159,6 +159,19 @@ impl StoredObject {
         self.state.read().blocks.contains_key(&index)
     }
 
+    /// Counts the bytes of the blocks that are said to be there.
+    pub(crate) fn present(&self) -> u64 {
+        let state = self.state.read();
+        let last = self.shape.block_count().saturating_sub(1);
+        let full = state.blocks.len() as u64 * u64::from(self.shape.block_size);
+        let short = if state.blocks.contains_key(&last) {
+            u64::from(self.shape.block_size) - self.shape.block_len(last)
+        } else {
+            0
+        };
+        full - short
+    }
+
     /// Lists the blocks that are said to be there.
     pub(crate) fn indexes(&self) -> Vec<u64> {
         self.state.read().blocks.keys().copied().collect()

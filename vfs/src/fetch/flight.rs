@@ -109,6 +109,16 @@ impl<V: Clone> Flight<V> {
         Wait {
             flight: Arc::clone(self),
             place: None,
+            wants: true,
+        }
+    }
+
+    /// Waits for the outcome without making the flight wanted: others go first.
+    pub(crate) fn listen(self: &Arc<Self>) -> Wait<V> {
+        Wait {
+            flight: Arc::clone(self),
+            place: None,
+            wants: false,
         }
     }
 }
@@ -152,11 +162,15 @@ impl<K: Eq + Hash + Copy, V: Clone> Drop for Duty<K, V> {
 pub(crate) struct Wait<V> {
     flight: Arc<Flight<V>>,
     place: Option<usize>,
+    /// Whether it counts as somebody who waits.
+    wants: bool,
 }
 
 impl<V> Drop for Wait<V> {
     fn drop(&mut self) {
-        self.flight.state.lock().waiting -= 1;
+        if self.wants {
+            self.flight.state.lock().waiting -= 1;
+        }
     }
 }
 

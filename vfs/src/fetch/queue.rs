@@ -1,7 +1,8 @@
 //! Who may ask which source next: the order and the bounds of all requests. Pure: it starts nothing itself.
 //!
 //! A lane is a source, or the disk cache. Each has room for so many requests at once, and all share one budget of bytes in flight.
-//! Readers go before what is fetched ahead, and what is fetched ahead never fills a lane to the last place.
+//! Readers go before what is fetched ahead, and what is fetched ahead never fills a lane to the last place. What is fetched to be kept (pins) goes
+//! last, and only while nobody else has anything to ask of the lane.
 //!
 //! Always true:
 //! - no lane has more requests under way than its limit;
@@ -21,13 +22,24 @@ pub(crate) enum Lane {
     Source(u32),
 }
 
-/// How much a request will hold in memory, and whether somebody waits for it.
+/// What a request is for, the most urgent first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Class {
+    /// Somebody waits for it.
+    Reader,
+    /// It is fetched ahead of a reader.
+    Ahead,
+    /// It is fetched to be kept on disk.
+    Pinned,
+}
+
+/// How much a request will hold in memory, and what it is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Load {
     /// Bytes.
     pub(crate) bytes: u64,
-    /// Whether it is fetched ahead of a reader.
-    pub(crate) ahead: bool,
+    /// What it is for.
+    pub(crate) class: Class,
 }
 
 /// A request that may go now. [`Queue::finished`] must be told when it ends.
@@ -43,9 +55,21 @@ struct Line<T> {
     limit: u32,
     running: u32,
     running_ahead: u32,
+    running_pinned: u32,
     bytes: u64,
     readers: VecDeque<(Load, T)>,
     ahead: VecDeque<(Load, T)>,
+    pinned: VecDeque<(Load, T)>,
+}
+
+impl<T> Line<T> {
+    fn waiting(&mut self, class: Class) -> &mut VecDeque<(Load, T)> {
+        match class {
+            Class::Reader => &mut self.readers,
+            Class::Ahead => &mut self.ahead,
+            Class::Pinned => &mut self.pinned,
+        }
+    }
 }
 
 /// All lanes.
@@ -75,26 +99,30 @@ impl<T> Queue<T> {
             limit: 1,
             running: 0,
             running_ahead: 0,
+            running_pinned: 0,
             bytes: 0,
             readers: VecDeque::new(),
             ahead: VecDeque::new(),
+            pinned: VecDeque::new(),
         });
         row.limit = limit.max(1);
-        if load.ahead { &mut row.ahead } else { &mut row.readers }.push_back((load, request));
+        row.waiting(load.class).push_back((load, request));
     }
 
-    /// Moves what `is_wanted` picks from what is fetched ahead to the readers: somebody waits for it now.
+    /// Moves what `is_wanted` picks from what nobody waited for to the readers: somebody does now.
     pub(crate) fn promote(&mut self, lane: Lane, mut is_wanted: impl FnMut(&T) -> bool) {
         let Some(row) = self.lanes.get_mut(&lane) else { return };
-        let mut at = 0;
-        while at < row.ahead.len() {
-            if is_wanted(&row.ahead[at].1)
-                && let Some((mut load, request)) = row.ahead.remove(at)
-            {
-                load.ahead = false;
-                row.readers.push_back((load, request));
-            } else {
-                at += 1;
+        for class in [Class::Ahead, Class::Pinned] {
+            let mut at = 0;
+            while at < row.waiting(class).len() {
+                if is_wanted(&row.waiting(class)[at].1)
+                    && let Some((mut load, request)) = row.waiting(class).remove(at)
+                {
+                    load.class = Class::Reader;
+                    row.readers.push_back((load, request));
+                } else {
+                    at += 1;
+                }
             }
         }
     }
@@ -110,7 +138,7 @@ impl<T> Queue<T> {
             *line = kept;
             all_gone.extend(gone.into_iter().map(|it| it.1));
         }
-        if row.running == 0 && row.readers.is_empty() && row.ahead.is_empty() {
+        if row.running == 0 && row.readers.is_empty() && row.ahead.is_empty() && row.pinned.is_empty() {
             self.lanes.remove(&lane);
         }
         all_gone
@@ -118,7 +146,7 @@ impl<T> Queue<T> {
 
     /// Gives the next request that may go.
     pub(crate) fn start(&mut self) -> Option<Started<T>> {
-        for ahead in [false, true] {
+        for class in [Class::Reader, Class::Ahead, Class::Pinned] {
             let after = self.served.and_then(|served| {
                 self.lanes
                     .keys()
@@ -132,13 +160,14 @@ impl<T> Queue<T> {
                 .range(first..)
                 .chain(self.lanes.range(..first))
                 .map(|(lane, _)| *lane);
-            let Some(lane) = order.find(|lane| self.may_start(*lane, ahead)) else {
+            let Some(lane) = order.find(|lane| self.may_start(*lane, class)) else {
                 continue;
             };
             let row = self.lanes.get_mut(&lane)?;
-            let (load, request) = if ahead { &mut row.ahead } else { &mut row.readers }.pop_front()?;
+            let (load, request) = row.waiting(class).pop_front()?;
             row.running += 1;
-            row.running_ahead += u32::from(ahead);
+            row.running_ahead += u32::from(class == Class::Ahead);
+            row.running_pinned += u32::from(class == Class::Pinned);
             row.bytes += load.bytes;
             self.bytes += load.bytes;
             self.served = Some(lane);
@@ -152,9 +181,10 @@ impl<T> Queue<T> {
         self.bytes -= load.bytes;
         if let Some(row) = self.lanes.get_mut(&lane) {
             row.running -= 1;
-            row.running_ahead -= u32::from(load.ahead);
+            row.running_ahead -= u32::from(load.class == Class::Ahead);
+            row.running_pinned -= u32::from(load.class == Class::Pinned);
             row.bytes -= load.bytes;
-            if row.running == 0 && row.readers.is_empty() && row.ahead.is_empty() {
+            if row.running == 0 && row.readers.is_empty() && row.ahead.is_empty() && row.pinned.is_empty() {
                 self.lanes.remove(&lane);
             }
         }
@@ -166,32 +196,42 @@ impl<T> Queue<T> {
         self.bytes
     }
 
-    fn may_start(&self, lane: Lane, ahead: bool) -> bool {
+    fn may_start(&self, lane: Lane, class: Class) -> bool {
         let Some(row) = self.lanes.get(&lane) else {
             return false;
         };
-        let Some((load, _)) = (if ahead { row.ahead.front() } else { row.readers.front() }) else {
+        let waiting = match class {
+            Class::Reader => &row.readers,
+            Class::Ahead => &row.ahead,
+            Class::Pinned => &row.pinned,
+        };
+        let Some((load, _)) = waiting.front() else {
             return false;
         };
         if self.bytes == 0 {
             return true;
         }
-        let places_kept = if ahead {
-            (row.limit / 4).max(u32::from(row.limit > 1))
-        } else {
-            0
-        };
-        if row.running >= row.limit || row.running_ahead + places_kept >= row.limit && ahead {
+        if row.running >= row.limit {
             return false;
         }
         let after = self.bytes + load.bytes;
-        if ahead {
-            return after <= self.budget / 8 * 5 && row.bytes + load.bytes <= self.budget / 4;
+        match class {
+            Class::Reader if row.running == 0 => after <= self.budget,
+            Class::Reader => after <= self.budget / 4 * 3 && row.bytes + load.bytes <= self.budget / 8 * 3,
+            Class::Ahead => {
+                let places_kept = (row.limit / 4).max(u32::from(row.limit > 1));
+                row.running_ahead + places_kept < row.limit
+                    && after <= self.budget / 8 * 5
+                    && row.bytes + load.bytes <= self.budget / 4
+            }
+            Class::Pinned => {
+                let nobody_else = row.running == row.running_pinned && row.readers.is_empty() && row.ahead.is_empty();
+                nobody_else
+                    && row.running_pinned < row.limit.div_ceil(2)
+                    && after <= self.budget / 2
+                    && row.bytes + load.bytes <= self.budget / 8
+            }
         }
-        if row.running == 0 {
-            return after <= self.budget;
-        }
-        after <= self.budget / 4 * 3 && row.bytes + load.bytes <= self.budget / 8 * 3
     }
 }
 
@@ -201,11 +241,13 @@ mod tests {
 
     use super::*;
 
-    const READER: Load = Load {
-        bytes: 10,
-        ahead: false,
-    };
-    const AHEAD: Load = Load { bytes: 10, ahead: true };
+    const READER: Load = load(Class::Reader);
+    const AHEAD: Load = load(Class::Ahead);
+    const PINNED: Load = load(Class::Pinned);
+
+    const fn load(class: Class) -> Load {
+        Load { bytes: 10, class }
+    }
 
     #[test]
     fn readers_go_before_what_is_fetched_ahead() {
@@ -227,6 +269,25 @@ mod tests {
         assert_eq!(std::iter::from_fn(|| queue.start()).count(), 3);
         queue.push(Lane::Source(1), 4, READER, "reader");
         assert_eq!(queue.start().unwrap().request, "reader");
+    }
+
+    #[test]
+    fn what_is_fetched_to_be_kept_goes_while_nobody_else_asks_for_anything() {
+        let mut queue = Queue::new(1000);
+        for _ in 0..4 {
+            queue.push(Lane::Source(1), 4, PINNED, "pinned");
+        }
+        queue.push(Lane::Source(1), 4, AHEAD, "ahead");
+        assert_eq!(queue.start().unwrap().request, "ahead");
+        assert!(queue.start().is_none(), "something is fetched ahead");
+        queue.finished(Lane::Source(1), AHEAD);
+        assert_eq!(std::iter::from_fn(|| queue.start()).count(), 2, "half of the places");
+        queue.push(Lane::Source(1), 4, READER, "reader");
+        assert_eq!(queue.start().unwrap().request, "reader");
+        queue.finished(Lane::Source(1), PINNED);
+        assert!(queue.start().is_none(), "a reader waits for its answer");
+        queue.finished(Lane::Source(1), READER);
+        assert_eq!(queue.start().unwrap().request, "pinned");
     }
 
     #[test]
@@ -266,18 +327,19 @@ mod tests {
         #[test]
         fn bounds_hold_and_nothing_waits_for_nothing(
             budget in 1_u64..200,
-            steps in proptest::collection::vec((0_u32..4, 1_u64..80, any::<bool>(), any::<bool>()), 1..120),
+            steps in proptest::collection::vec((0_u32..4, 1_u64..80, 0_usize..3, any::<bool>()), 1..120),
         ) {
             const LIMIT: u32 = 3;
             let mut queue = Queue::new(budget);
             let mut running: Vec<Started<()>> = Vec::new();
             let mut waiting = 0_usize;
-            for (source, bytes, ahead, finish) in steps {
+            for (source, bytes, class, finish) in steps {
                 if finish && !running.is_empty() {
                     let done = running.remove(source as usize % running.len());
                     queue.finished(done.lane, done.load);
                 } else {
-                    queue.push(Lane::Source(source), LIMIT, Load { bytes, ahead }, ());
+                    let class = [Class::Reader, Class::Ahead, Class::Pinned][class];
+                    queue.push(Lane::Source(source), LIMIT, Load { bytes, class }, ());
                     waiting += 1;
                 }
                 while let Some(started) = queue.start() {

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 
 use super::flight::Duty;
-use super::queue::Lane;
+use super::queue::{Class, Lane};
 use super::{Abandoned, DISK_RUN_MAX, Failed, Fetcher, Object, Outcome, stopped};
 use crate::cache::BlockId;
 
@@ -17,6 +17,8 @@ pub(super) struct Run {
     pub(super) first: u64,
     pub(super) duties: Vec<Duty<BlockId, Outcome>>,
     pub(super) abandoned: Option<Abandoned>,
+    /// Whether it is fetched to be kept on disk, by whoever asked for it.
+    pub(super) pinned: bool,
 }
 
 impl Run {
@@ -38,9 +40,22 @@ impl Run {
         }
     }
 
-    /// Tells whether nobody waits for it, and nobody reads on towards it.
+    /// Says what it is for, as far as is known now.
+    pub(super) fn class(&self) -> Class {
+        if self.duties.iter().any(Duty::is_wanted) {
+            Class::Reader
+        } else if self.pinned {
+            Class::Pinned
+        } else {
+            Class::Ahead
+        }
+    }
+
+    /// Tells whether nobody waits for it, nobody reads on towards it, and it is not to be kept either.
     pub(super) fn is_abandoned(&self) -> bool {
-        self.abandoned.as_ref().is_none_or(|it| it.load(Ordering::Relaxed)) && !self.duties.iter().any(Duty::is_wanted)
+        !self.pinned
+            && self.abandoned.as_ref().is_none_or(|it| it.load(Ordering::Relaxed))
+            && !self.duties.iter().any(Duty::is_wanted)
     }
 
     /// Ends a request that was abandoned before it went out. Who came to want it in the last moment asks again.
@@ -81,6 +96,7 @@ impl Part {
 pub(super) struct Runs {
     object: Arc<Object>,
     abandoned: Option<Abandoned>,
+    pinned: bool,
     gathered: Vec<(Lane, Run)>,
 }
 
@@ -89,7 +105,16 @@ impl Runs {
         Self {
             object: Arc::clone(object),
             abandoned,
+            pinned: false,
             gathered: Vec::new(),
+        }
+    }
+
+    /// For what is fetched to be kept on disk.
+    pub(super) fn pinned(object: &Arc<Object>) -> Self {
+        Self {
+            pinned: true,
+            ..Self::new(object, None)
         }
     }
 
@@ -122,6 +147,7 @@ impl Runs {
                         first: index,
                         duties: vec![duty],
                         abandoned,
+                        pinned: self.pinned,
                     },
                 ));
             }

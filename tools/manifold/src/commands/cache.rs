@@ -15,10 +15,13 @@ pub(super) async fn run(command: cli::Cache, context: &Context, out: &mut Output
     let request = match command {
         cli::Cache::Show => Request::CacheShow,
         cli::Cache::Verify => Request::CacheVerify,
-        cli::Cache::Clear { source: None } => Request::CacheClear { source: None },
-        cli::Cache::Clear { source: Some(name) } => Request::CacheClear {
-            source: Some(find(&mut reach, &name).await?.uri),
-        },
+        cli::Cache::Clear { source, pinned } => {
+            let source = match source {
+                Some(name) => Some(find(&mut reach, &name).await?.uri),
+                None => None,
+            };
+            Request::CacheClear { source, pinned }
+        }
     };
     let reply = reach.ask(request).await?;
     match &reply {
@@ -30,6 +33,13 @@ pub(super) async fn run(command: cli::Cache, context: &Context, out: &mut Output
                 of(facts.disk_bytes, facts.disk_limit_bytes),
                 facts.directory.visible()
             ))?;
+            if facts.pinned_bytes > 0 {
+                let limit = match facts.pinned_limit_bytes {
+                    0 => String::new(),
+                    limit => format!(" of {}", human_size(limit)),
+                };
+                out.line(format_args!("pinned     {}{limit}", human_size(facts.pinned_bytes)))?;
+            }
             out.line(format_args!(
                 "in memory  {}, the half of cache.memory_bytes for blocks",
                 of(facts.memory_bytes, facts.memory_limit_bytes)

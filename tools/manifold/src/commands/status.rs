@@ -45,6 +45,9 @@ fn show(status: &Status, out: &mut Output) -> Result<()> {
             human_size(cache.memory_limit_bytes)
         ))?;
     }
+    if let Some(pins) = &status.pins {
+        out.line(format_args!("pins     {}", super::pin::progress(Some(pins))))?;
+    }
     match status.uploads.waiting {
         0 => out.line("uploads  none waiting")?,
         waiting => out.line(format_args!("uploads  {waiting} waiting"))?,

@@ -15,7 +15,7 @@ use crate::library::lock::Role;
 use crate::mounts;
 use crate::open::OpenLibrary;
 use crate::print::{count, say};
-use crate::progress::ScanLines;
+use crate::progress::Lines;
 use crate::reach::{Context, Reach};
 use crate::time::{now_ns, rfc3339};
 
@@ -110,7 +110,7 @@ pub(super) async fn up(up: cli::Up, context: &Context) -> Result<()> {
 /// Shows how scans go on, and says what becomes of sources and of scans that end after `begun` (RFC 3339). Ends when it is
 /// aborted.
 async fn watch(open: Arc<OpenLibrary>, begun: String) {
-    let mut lines = ScanLines::default();
+    let mut lines = Lines::default();
     let mut said = BTreeMap::new();
     let mut ticks = tokio::time::interval(LOOK_EVERY);
     loop {

@@ -65,7 +65,11 @@ impl Client {
         // Work on the whole cache or on all entries of a source takes as long as it takes.
         let patience = match request {
             Request::CacheClear { .. } | Request::CacheVerify | Request::RemoveSource { .. } => None,
-            Request::List { .. } | Request::Stat { .. } | Request::AddSource { .. } => Some(SOURCE_PATIENCE),
+            Request::List { .. }
+            | Request::Stat { .. }
+            | Request::Pin { .. }
+            | Request::Unpin { .. }
+            | Request::AddSource { .. } => Some(SOURCE_PATIENCE),
             _ => Some(PATIENCE),
         };
         let gone = |error: io::Error| {

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::CacheFacts;
+use super::pins::PinCounts;
 use super::text::Text;
 
 /// How everything is.
@@ -24,6 +25,9 @@ pub(crate) struct Status {
     pub(crate) sources: Vec<SourceStatus>,
     /// What is cached; `None` where no daemon runs.
     pub(crate) cache: Option<CacheFacts>,
+    /// What is pinned; `None` where nothing is, or no daemon runs.
+    #[serde(default)]
+    pub(crate) pins: Option<PinCounts>,
     /// What is still to be uploaded.
     pub(crate) uploads: Uploads,
 }

@@ -55,7 +55,7 @@ pub(super) const KEYS: &[Key] = &[
         table: "cache",
         name: "disk_bytes",
         default: "\"20 GiB\"",
-        meaning: "Most that the disk cache may occupy; 0 goes without one (0, or 64 MiB to 1024 TiB).",
+        meaning: "Most that the disk cache may occupy, without what is pinned; 0 goes without one (0, or 64 MiB to 1024 TiB).",
         field: Field::Size(&[0..=0, 64 * MIB..=1024 * TIB], |it| &mut it.cache.disk_bytes),
     },
     Key {
@@ -64,6 +64,13 @@ pub(super) const KEYS: &[Key] = &[
         default: "\"256 MiB\"",
         meaning: "Memory for file contents: half for cached blocks, half for requests and reading ahead (32 MiB to 1 TiB).",
         field: Field::Size(&[32 * MIB..=TIB], |it| &mut it.cache.memory_bytes),
+    },
+    Key {
+        table: "cache",
+        name: "pinned_bytes",
+        default: "\"0 B\"",
+        meaning: "Most that pinned files may occupy beside that; 0: what the disk has, but for a part that stays free (0 to 1024 TiB).",
+        field: Field::Size(&[0..=1024 * TIB], |it| &mut it.cache.pinned_bytes),
     },
     Key {
         table: "deadlines",
@@ -179,6 +186,7 @@ pub(super) fn defaults() -> Settings {
             directory: None,
             disk_bytes: 20 * GIB,
             memory_bytes: 256 * MIB,
+            pinned_bytes: 0,
         },
         deadlines: Deadlines {
             connect: Duration::from_secs(5),

@@ -158,11 +158,13 @@ fn sizes_and_times_that_are_none_are_told_apart_from_those_that_are() {
     ] {
         assert_eq!(values::size(bad), None, "{bad}");
     }
-    for bad in ["", "10", "s", "-1 s", "1 d", "99999999999999999999 h"] {
+    for bad in ["", "10", "s", "-1 s", "1 w", "99999999999999999999 h"] {
         assert_eq!(values::duration(bad), None, "{bad}");
     }
     assert_eq!(values::duration("1.5 s"), Some(Duration::from_millis(1500)));
+    assert_eq!(values::duration("2 d"), Some(Duration::from_hours(48)));
     assert_eq!(values::show_size(20 << 30), "20 GiB");
     assert_eq!(values::show_size(1_000_001), "1000001 B");
     assert_eq!(values::show_duration(Duration::from_secs(90)), "90 s");
+    assert_eq!(values::show_duration(Duration::from_hours(36)), "36 h");
 }

@@ -20,10 +20,11 @@ const MILLISECONDS: &[(&str, u64)] = &[
     ("min", 60_000),
     ("m", 60_000),
     ("h", 3_600_000),
+    ("d", 86_400_000),
 ];
 
 /// Reads a number of bytes: `10 GiB`, `1.5 GB`, `4096`. `None` if it is none, or more than fits.
-pub(super) fn size(text: &str) -> Option<u64> {
+pub(crate) fn size(text: &str) -> Option<u64> {
     match text.trim().parse::<u64>() {
         Ok(bytes) => Some(bytes),
         Err(_) => scaled(text, SIZES),
@@ -31,7 +32,7 @@ pub(super) fn size(text: &str) -> Option<u64> {
 }
 
 /// Reads a span of time, whose unit must be there: `10 s`, `500 ms`, `1.5 h`.
-pub(super) fn duration(text: &str) -> Option<Duration> {
+pub(crate) fn duration(text: &str) -> Option<Duration> {
     scaled(text, MILLISECONDS).map(Duration::from_millis)
 }
 
@@ -49,7 +50,7 @@ pub(super) fn show_size(bytes: u64) -> String {
 /// Writes a span of time with the largest unit that needs no fraction.
 pub(crate) fn show_duration(span: Duration) -> String {
     let ms = span.as_millis();
-    let (unit, length) = [("h", 3_600_000), ("min", 60_000), ("s", 1_000)]
+    let (unit, length) = [("d", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1_000)]
         .into_iter()
         .find(|(_, length)| ms > 0 && ms.is_multiple_of(*length))
         .unwrap_or(("ms", 1));

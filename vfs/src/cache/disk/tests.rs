@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
-use crate::cache::ObjectKey;
+use crate::cache::{ObjectKey, PinnedKeys};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -24,6 +24,7 @@ fn settings(folder: &Path, limit: u64, backlog_max: u64) -> DiskSettings<'_> {
     DiskSettings {
         folder,
         limit,
+        pinned_limit: 0,
         backlog_max,
         patience: Duration::from_hours(1),
     }
@@ -166,7 +167,7 @@ fn a_file_in_use_is_unlinked_but_not_changed_and_counts_until_it_is_closed() {
     let first = shape(1, 2 * MIB);
     fill(&cache, first);
     let held = cache.tier.hand_out(first).unwrap();
-    cache.tier.clear(None).unwrap();
+    cache.tier.clear(None, false).unwrap();
     assert!(cache.tier.used().0 >= 2 * MIB, "its bytes are not free yet");
     let second = shape(2, 2 * MIB);
     fill(&cache, second);
@@ -185,7 +186,7 @@ fn clearing_one_source_leaves_the_others() {
     let cache = start(folder.path(), 100 * MIB);
     fill(&cache, shape(1, MIB));
     fill(&cache, shape(2, MIB));
-    assert!(cache.tier.clear(Some(SourceTag([1; 8]))).unwrap() >= MIB);
+    assert!(cache.tier.clear(Some(SourceTag([1; 8])), false).unwrap() >= MIB);
     assert_eq!(count_true(&cache, shape(1, MIB)), 0);
     assert_eq!(count_true(&cache, shape(2, MIB)), 16);
     assert_eq!(cache.tier.by_source().len(), 1);
@@ -324,6 +325,108 @@ async fn an_object_that_comes_faster_than_it_is_written_is_whole_in_the_end() {
     tier.settle();
     assert!(tier.hand_out(object).is_some());
     assert_eq!(count(&tally.disk_blocks_skipped), 0);
+}
+
+fn pin(cache: &Cache, objects: &[Shape]) {
+    let keys = objects.iter().map(|it| it.key).collect();
+    cache.tier.set_pins(PinnedKeys::new(keys));
+}
+
+#[test]
+fn what_is_pinned_stays_whatever_else_comes_and_after_a_restart_too() {
+    let folder = TempDir::new().unwrap();
+    let cache = start(folder.path(), 4 * MIB);
+    let kept = [shape(1, 3 * MIB), shape(2, 3 * MIB + 5)];
+    pin(&cache, &kept);
+    for object in kept {
+        for index in 0..object.block_count() {
+            assert_eq!(cache.tier.missing(object).first(), Some(&index));
+            cache.tier.write_pinned(object, index, &truth(object, index)).unwrap();
+        }
+        assert_eq!(cache.tier.present(object), object.size);
+    }
+    for number in 10..30 {
+        fill(&cache, shape(number, MIB));
+    }
+    assert!(cache.tier.used().0 <= 4 * MIB && cache.tier.pinned_used().0 >= 6 * MIB);
+    drop(cache);
+    // A start with less room puts out what is not pinned before anybody can say again what is.
+    let cache = start(folder.path(), MIB);
+    assert!(cache.tier.used().0 <= MIB);
+    for object in kept {
+        assert_eq!(cache.tier.present(object), object.size);
+        assert!(cache.tier.hand_out(object).is_some());
+    }
+    assert_eq!(cache.tier.clear(None, false).unwrap(), cache.tier.used().0);
+    assert_eq!(count_true(&cache, kept[0]), kept[0].block_count());
+    pin(&cache, &kept[1..]);
+    assert_eq!(cache.tier.present(kept[0]), 0, "unpinned, it has no room");
+    assert!(cache.tier.clear(None, true).unwrap() > 3 * MIB);
+    assert_eq!(cache.tier.present(kept[1]), 0);
+}
+
+#[test]
+fn pinned_objects_have_a_limit_of_their_own() {
+    let folder = TempDir::new().unwrap();
+    let settings = DiskSettings {
+        pinned_limit: 2 * MIB,
+        ..settings(folder.path(), 100 * MIB, 1 << 30)
+    };
+    let cache = Cache {
+        tier: DiskTier::start(&settings, Arc::default()).unwrap(),
+        tally: Arc::default(),
+    };
+    cache.tier.settle();
+    let object = shape(1, 4 * MIB);
+    assert_eq!(
+        cache.tier.write_pinned(object, 0, &truth(object, 0)),
+        Err(NotKept::Unpinned)
+    );
+    pin(&cache, &[object]);
+    let written = (0..object.block_count())
+        .take_while(|index| cache.tier.write_pinned(object, *index, &truth(object, *index)).is_ok())
+        .count() as u64;
+    assert!((24..32).contains(&written), "{written} blocks");
+    assert_eq!(
+        cache.tier.write_pinned(object, 40, &truth(object, 40)),
+        Err(NotKept::Limit)
+    );
+    assert_eq!(cache.tier.present(object), written * u64::from(BLOCK));
+    fill(&cache, shape(2, 4 * MIB));
+    assert_eq!(count_true(&cache, shape(2, 4 * MIB)), 64, "others have theirs");
+}
+
+#[test]
+fn nothing_is_put_out_before_it_is_known_what_is_pinned() {
+    let folder = TempDir::new().unwrap();
+    let cache = start(folder.path(), 100 * MIB);
+    let object = shape(1, 4 * MIB);
+    pin(&cache, &[object]);
+    fill(&cache, object);
+    drop(cache);
+    fs::write(folder.path().join("pinned"), b"damage").unwrap();
+    let cache = start(folder.path(), MIB);
+    assert_eq!(cache.tier.present(object), object.size);
+    pin(&cache, &[object]);
+    assert_eq!(cache.tier.present(object), object.size);
+    pin(&cache, &[]);
+    assert_eq!(cache.tier.present(object), 0);
+}
+
+#[test]
+fn a_damaged_block_is_missed_when_it_is_counted_anew() {
+    let folder = TempDir::new().unwrap();
+    let cache = start(folder.path(), 100 * MIB);
+    let object = shape(1, MIB);
+    pin(&cache, &[object]);
+    fill(&cache, object);
+    let data = Paths::new(folder.path(), object.key).data;
+    let file = fs::OpenOptions::new().write(true).open(data).unwrap();
+    file.write_all_at(b"damage", u64::from(BLOCK)).unwrap();
+    assert_eq!(cache.tier.verify().bad, 1);
+    cache.tier.count_anew();
+    assert_eq!(cache.tier.present(object), object.size - u64::from(BLOCK));
+    assert_eq!(cache.tier.missing(object), [1]);
 }
 
 /// Needs the right to mount; where it is missing, the limit of a file's size stands in for the full disk elsewhere.
