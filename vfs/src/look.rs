@@ -36,11 +36,19 @@ impl Core {
         if name.is_empty() || name.contains(&b'/') || name.contains(&0) {
             return Err(Error::InvalidArgument);
         }
-        let found = match how {
+        let find = || match how {
             NameMatch::Exact => self.catalog.lookup(parent, name),
             NameMatch::Fold => self.catalog.lookup_folded(parent, name),
         };
-        if let Some(entry) = found.map_err(Error::from_catalog)? {
+        let mut found = find().map_err(Error::from_catalog)?;
+        if found.is_none() {
+            if !self.is_listed(parent)? {
+                return Ok(None);
+            }
+            // The first listing may have come between the two questions; only what is not there after it is not there.
+            found = find().map_err(Error::from_catalog)?;
+        }
+        if let Some(entry) = found {
             // An attach point's directory belongs to another source, or to none.
             if !entry.attach_point {
                 self.refresh_behind(parent, entry.source);
@@ -48,11 +56,7 @@ impl Core {
             let attributes = attributes_of(&self.catalog, &entry)?;
             return Ok(Some((entry.name, attributes)));
         }
-        if self.is_listed(parent)? {
-            Err(Error::NotFound)
-        } else {
-            Ok(None)
-        }
+        Err(Error::NotFound)
     }
 
     /// Tells whether a directory has been listed completely, and has it listed again behind that if it may be out of date.

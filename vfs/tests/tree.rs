@@ -19,7 +19,8 @@ use library::Library;
 use manifold_backends::local::LocalBackend;
 use manifold_backends::{Backend, ErrorKind};
 use manifold_vfs::{
-    Access, Backing, Cursor, DirectoryHandle, EntryId, Error, Event, EventStream, Kind, NameMatch, Received, Settings,
+    Access, Answer, Backing, Cursor, DirectoryHandle, EntryId, Error, Event, EventStream, Kind, NameMatch, Received,
+    Settings,
 };
 use scripted::{Mood, Scripted, truth};
 use tempfile::TempDir;
@@ -392,6 +393,29 @@ async fn a_local_file_is_its_own_truth() {
     );
     let open = library.vfs.open(id, Access::Read).wait().await;
     assert!(matches!(open, Err(Error::NotFound | Error::Stale)));
+}
+
+/// Between the question for the name and the question whether its directory was listed, the scan may list it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn a_name_is_never_denied_while_its_directory_is_listed_for_the_first_time() {
+    let source = source();
+    for directory in 0..100 {
+        source.put(&format!("d{directory}/f"), 1, 1);
+    }
+    let library = library(&source);
+    library.relist("s").await;
+    let scan = library.indexer.scan(library.source());
+    for directory in 0..100 {
+        let id = library.find(&format!("s/d{directory}")).await.unwrap();
+        // Not waited for, so that it is the scan that lists it.
+        loop {
+            match library.vfs.lookup(id, b"f", NameMatch::Exact) {
+                Answer::Ready(found) => break assert!(found.is_ok(), "d{directory}/f: {found:?}"),
+                Answer::Pending(_) => tokio::task::yield_now().await,
+            }
+        }
+    }
+    scan.ended().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
