@@ -185,7 +185,9 @@ impl Stage {
             .filter(|&(path, _, same)| once.contains(&(path.clone(), same)))
             .map(|(path, ..)| path.clone())
             .collect();
-        doubtful.iter().for_each(|path| held.forget(path));
+        for path in &doubtful {
+            held.forget(path);
+        }
         // What happened between the two looks is not for the next one.
         while changes.try_recv().is_some() {}
         known
