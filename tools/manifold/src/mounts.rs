@@ -139,6 +139,9 @@ pub(crate) fn check_point(point: &Path, state: &Path, sources: &[PathBuf]) -> Re
 /// Refuses a mount point that cannot be mounted upon. A dead mount of Manifold can: it is taken away.
 pub(crate) fn check_usable(point: &Path) -> Result<()> {
     let ours = ours()?.into_iter().rfind(|mount| mount.point == point);
+    if ours.is_some() && is_dead(point) {
+        return Ok(());
+    }
     match fs::metadata(point) {
         Ok(_) if ours.is_some() => {
             let source_name = ours.map(|mount| mount.fs_name).unwrap_or_default();
@@ -150,7 +153,6 @@ pub(crate) fn check_usable(point: &Path) -> Result<()> {
         }
         Ok(found) if !found.is_dir() => return Err(MountError::NotADirectory(point.to_owned()).into()),
         Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotConnected && ours.is_some() => return Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Err(MountError::Missing(point.to_owned()).into());
         }
@@ -163,12 +165,23 @@ pub(crate) fn check_usable(point: &Path) -> Result<()> {
     }
 }
 
+/// Tells whether nobody serves a mount any more. The attributes of its root say nothing: the kernel may know them yet.
+fn is_dead(point: &Path) -> bool {
+    use rustix::io::Errno;
+    rustix::fs::statfs(point).is_err_and(|errno| matches!(errno, Errno::NOTCONN | Errno::CONNABORTED))
+}
+
 /// Gives a path without links, also where its end does not exist yet, or is a dead mount.
 pub(crate) fn real_path(path: &Path) -> io::Result<PathBuf> {
     let path = std::path::absolute(path)?;
     match fs::canonicalize(&path) {
         Ok(real) => Ok(real),
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotConnected) => {
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotConnected | io::ErrorKind::ConnectionAborted
+            ) =>
+        {
             match (path.parent(), path.file_name()) {
                 (Some(parent), Some(name)) => Ok(real_path(parent)?.join(name)),
                 _ => Err(error),
