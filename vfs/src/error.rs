@@ -53,7 +53,7 @@ pub enum Error {
     /// A source cannot be reached.
     #[error("{0}")]
     Unreachable(Cause),
-    /// A source refused the credentials.
+    /// A source refused the credentials, or its certificate was refused.
     #[error("{0}")]
     AccessDenied(Cause),
     /// The credentials are good, but this object is not for them.
@@ -121,12 +121,10 @@ impl Error {
     fn from_kind(kind: ErrorKind, cause: Cause) -> Self {
         match kind {
             ErrorKind::TimedOut => Self::TimedOut(cause),
-            ErrorKind::Unreachable
-            | ErrorKind::Certificate
-            | ErrorKind::NoSuchSource
-            | ErrorKind::RateLimited
-            | ErrorKind::Settings => Self::Unreachable(cause),
-            ErrorKind::CredentialsRefused => Self::AccessDenied(cause),
+            ErrorKind::Unreachable | ErrorKind::NoSuchSource | ErrorKind::RateLimited | ErrorKind::Settings => {
+                Self::Unreachable(cause)
+            }
+            ErrorKind::CredentialsRefused | ErrorKind::Certificate => Self::AccessDenied(cause),
             ErrorKind::PermissionDenied => Self::PermissionDenied(cause),
             ErrorKind::VersionChanged => Self::Stale,
             ErrorKind::NotADirectory => Self::NotADirectory,
