@@ -1,4 +1,9 @@
-//! What the end-to-end tests share: real servers, started for one test and ended with it.
+//! What the end-to-end tests share: real servers, started for one test and ended with it, what fails between them and the
+//! program, and the program itself.
 
+pub mod chance;
+pub mod estate;
 pub mod mounted;
+pub mod network;
+pub mod proxy;
 pub mod servers;

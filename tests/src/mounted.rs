@@ -122,7 +122,15 @@ impl Library {
 
     /// Adds a server's source at `attach`; its secrets are passed by reference to the environment.
     pub fn add_server(&mut self, server: &dyn Server, attach: &str) {
+        self.add_server_with(server, attach, &[]);
+    }
+
+    /// Adds a server's source at `attach`, with more settings.
+    pub fn add_server_with(&mut self, server: &dyn Server, attach: &str, settings: &[(&str, &str)]) {
         let mut arguments = Vec::new();
+        for (key, value) in settings {
+            arguments.extend(["--set".to_owned(), format!("{key}={value}")]);
+        }
         for (key, mut value) in server.settings() {
             if key == "key" {
                 value = self.private_copy(Path::new(&value));

@@ -7,6 +7,7 @@
 
 mod apache;
 mod azurite;
+mod behind;
 mod certificate;
 mod daemon;
 mod fake_gcs;
@@ -29,11 +30,13 @@ use std::path::{Path, PathBuf};
 
 pub use apache::Apache;
 pub use azurite::Azurite;
+pub use behind::Behind;
 pub use certificate::Tls;
 pub use daemon::Daemon;
 pub use fake_gcs::FakeGcs;
 pub use folder::Folder;
 pub use nginx::Nginx;
+pub(crate) use port::Port;
 pub use samba::Samba;
 pub use seaweedfs::SeaweedFs;
 pub use sshd::Sshd;

@@ -75,6 +75,11 @@ impl Daemon {
         self.running().as_ref().map(|running| running.server.id())
     }
 
+    /// Gives the port that the server listens on.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Kills the server and all its children, and waits for its end.
     pub fn kill9(&self) {
         self.running().take();

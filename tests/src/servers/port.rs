@@ -10,14 +10,14 @@ const LAST: u16 = 32_000;
 
 /// One port, held by a lock file for as long as this value lives.
 #[derive(Debug)]
-pub(super) struct Port {
+pub(crate) struct Port {
     number: u16,
     _lock: File,
 }
 
 impl Port {
     /// Takes a port that is free now and that no other test process holds.
-    pub(super) fn take() -> Self {
+    pub(crate) fn take() -> Self {
         let folder = std::env::temp_dir().join("manifold-test-ports");
         fs::create_dir_all(&folder).expect("make the folder of port locks");
         let span = u32::from(LAST - FIRST);
@@ -38,7 +38,7 @@ impl Port {
         panic!("no free port between {FIRST} and {LAST}");
     }
 
-    pub(super) fn number(&self) -> u16 {
+    pub(crate) fn number(&self) -> u16 {
         self.number
     }
 }
