@@ -239,9 +239,9 @@ pub fn manifold() -> PathBuf {
     let test = std::env::current_exe().expect("know the test's own path");
     let built = test
         .ancestors()
-        .find(|folder| folder.ends_with("deps"))
+        .find(|folder| folder.ends_with("deps") || folder.ends_with("examples"))
         .and_then(Path::parent)
-        .expect("a test lies in a folder named deps")
+        .expect("a test lies in a folder named deps, an example in one named examples")
         .join("manifold");
     assert!(
         built.is_file(),

@@ -1,0 +1,123 @@
+//! The verdict, in words and as a page for docs/soak.md.
+
+use std::fmt::{self, Write as _};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::load::Load;
+use crate::sample::Sample;
+
+/// Rows of the table.
+const ROWS: usize = 12;
+/// What the last third may have above the middle third, which is past the beginning: memory in KiB, descriptors, threads.
+/// Connections come and go with the ailments, and blocks with the reads.
+const MEMORY_SLACK_KIB: u64 = 24 << 10;
+const DESCRIPTOR_SLACK: u64 = 48;
+const THREAD_SLACK: u64 = 12;
+
+/// What came of a soak.
+pub(crate) struct Report {
+    facts: String,
+    rows: Vec<Sample>,
+    problems: Vec<String>,
+}
+
+impl Report {
+    pub(crate) fn new(length: &Duration, seed: u64, samples: &[Sample], load: &Load) -> Self {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let (begun, good, refused) = (read(&load.begun), read(&load.good), read(&load.refused));
+        let mut problems = load.complaints().clone();
+        if samples.last().is_none_or(|last| last.at < *length) {
+            problems.push("it was ended before its time".to_owned());
+        }
+        if begun != good + refused {
+            problems.push(format!("{begun} reads were begun, {} were answered", good + refused));
+        }
+        let mut constant = |what: &str, slack: u64, of: fn(&Sample) -> u64| {
+            let third = samples.len() / 3;
+            let (middle, last) = (
+                median(&samples[third..third * 2], of),
+                median(&samples[third * 2..], of),
+            );
+            if last > middle + slack {
+                problems.push(format!("{what} grew from {middle} to {last}"));
+            }
+        };
+        if samples.len() >= 3 {
+            constant("memory in KiB", MEMORY_SLACK_KIB, |it| it.resident_kib);
+            constant("the number of descriptors", DESCRIPTOR_SLACK, |it| it.descriptors);
+            constant("the number of threads", THREAD_SLACK, |it| it.threads);
+        }
+        let step = samples.len().div_ceil(ROWS).max(1);
+        Self {
+            facts: format!(
+                "{} minutes, seed {seed}: {begun} files read, {refused} of them refused because their source was ill, the \
+                 longest after {:.1} s; {} walks of the whole tree; {} ailments.",
+                length.as_secs() / 60,
+                read(&load.longest_ms) as f64 / 1000.0,
+                read(&load.walks),
+                read(&load.ailments),
+            ),
+            rows: samples.chunks(step).filter_map(|chunk| chunk.last().copied()).collect(),
+            problems,
+        }
+    }
+
+    pub(crate) fn is_good(&self) -> bool {
+        self.problems.is_empty()
+    }
+
+    fn verdict(&self) -> String {
+        if self.is_good() {
+            "Memory, descriptors and threads stayed as they were; no request was lost, no entry disappeared, no byte was wrong."
+                .to_owned()
+        } else {
+            self.problems.iter().fold("Not good:".to_owned(), |mut text, problem| {
+                write!(text, "\n- {problem}").expect("a string takes all");
+                text
+            })
+        }
+    }
+
+    /// Gives the page.
+    pub(crate) fn page(&self) -> String {
+        format!(
+            "# The soak\n\nOne library over every kind of source, each behind a proxy that can fail: six readers and two walkers \
+             without a pause, while every\nfour seconds a source falls ill or gets well, in one of the ways of \
+             `tests/src/estate/ailment.rs`. The cache is smaller than what is\nread. Run it, as root:\n\n```\ncargo build \
+             --release -p manifold\ncargo run --release -p manifold-tests --example soak -- --minutes 60 --write \
+             docs/soak.md\n```\n\n## The last result\n\n{self}"
+        )
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}\n", self.facts)?;
+        writeln!(f, "{}\n", self.verdict())?;
+        writeln!(
+            f,
+            "| second | memory, MiB | descriptors | threads | files read | refused |"
+        )?;
+        writeln!(f, "| --: | --: | --: | --: | --: | --: |")?;
+        for row in &self.rows {
+            writeln!(
+                f,
+                "| {} | {} | {} | {} | {} | {} |",
+                row.at.as_secs(),
+                row.resident_kib >> 10,
+                row.descriptors,
+                row.threads,
+                row.reads,
+                row.errors
+            )?;
+        }
+        Ok(())
+    }
+}
+
+fn median(samples: &[Sample], of: fn(&Sample) -> u64) -> u64 {
+    let mut values: Vec<_> = samples.iter().map(of).collect();
+    values.sort_unstable();
+    values[values.len() / 2]
+}
