@@ -94,7 +94,7 @@ fn run(seed: u64, empty: &Path) -> Result<(), String> {
         let record = Record::read(folder, life);
         changes += record.changes;
         held = record.promised;
-        let runtime = paused();
+        let runtime = runtime(!world::takes_time(seed));
         held = runtime.block_on(after_life(seed, folder, life, changes, held, life == lives))?;
     }
     Ok(())
@@ -146,17 +146,17 @@ async fn last_scan(library: &Library, source: &SourceRecord, world: &World, held
     held.missing(&known).map_or(Ok(()), Err)
 }
 
-fn paused() -> Runtime {
+fn runtime(paused: bool) -> Runtime {
     Builder::new_current_thread()
         .enable_all()
-        .start_paused(true)
+        .start_paused(paused)
         .build()
         .unwrap()
 }
 
 /// Makes the catalog that every run begins with.
 fn empty_catalog(folder: &Path) -> PathBuf {
-    let runtime = paused();
+    let runtime = runtime(true);
     let _inside = runtime.enter();
     open(folder, 0).record("/s", "scripted://one");
     folder.join("catalog.redb")
@@ -208,12 +208,7 @@ fn end_of_life(folder: &Path, seed: u64, life: u64, changes: u64, random: &mut R
 #[test]
 fn what_is_lost_is_noticed() {
     let folder = TempDir::new().unwrap();
-    let runtime = Builder::new_current_thread()
-        .enable_all()
-        .start_paused(true)
-        .build()
-        .unwrap();
-    runtime.block_on(async {
+    runtime(true).block_on(async {
         World::found(1, folder.path());
         let world = World::open(1, folder.path(), World::YOUNG);
         let library = open(folder.path(), 0);

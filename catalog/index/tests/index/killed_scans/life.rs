@@ -49,8 +49,7 @@ pub(super) fn live(words: &str) {
     let folder = Path::new(words.next().unwrap());
     let runtime = Builder::new_current_thread()
         .enable_all()
-        .start_paused(true)
-        .max_blocking_threads(3)
+        .start_paused(!world::takes_time(seed))
         .build()
         .unwrap();
     let stage = Arc::new(Stage::new(folder, seed, life, changes, endless));
@@ -309,7 +308,11 @@ async fn act(stage: &Arc<Stage>, folder: &Path, mut random: Random) {
         let mut directories: Vec<EntryId> = directories.map(|(id, _)| *id).collect();
         directories.push(source.root);
         let directory = directories[random.below(directories.len() as u64) as usize];
-        let patience = Duration::from_secs(1 + random.below(60));
+        let patience = if world::takes_time(stage.seed) {
+            Duration::from_millis(1 + random.below(20))
+        } else {
+            Duration::from_secs(1 + random.below(60))
+        };
         match random.below(12) {
             0..2 => drop(library.indexer.scan(source.id)),
             // What these answer is not the question here: with failures about, many of them fail.

@@ -88,6 +88,12 @@ pub(super) fn may_deny(seed: u64) -> bool {
     Sort::of(seed) == Sort::Memory && !has_links(seed)
 }
 
+/// Tells whether a run must live in real time: the threads that ask a folder are unknown to a paused clock, which would run
+/// ahead of them until everything has timed out.
+pub(super) fn takes_time(seed: u64) -> bool {
+    Sort::of(seed) == Sort::Folder
+}
+
 fn has_links(seed: u64) -> bool {
     Sort::of(seed) != Sort::Memory || seed.is_multiple_of(2)
 }
