@@ -45,6 +45,7 @@ pub struct ScanState {
     pub queued: u64,
     /// Directories that were listed completely since it began.
     pub listed: u64,
-    /// Directories whose listing failed since it began.
+    /// Directories whose last listing failed, since it began; one that is listed well later, or leaves the tree, is not
+    /// among them any more.
     pub failed: u64,
 }

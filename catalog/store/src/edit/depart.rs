@@ -43,6 +43,7 @@ impl Edit<'_> {
         self.change_identity(source, id, cold.identity, None)?;
         self.subtract_totals(source, TotalsRow::of(0))?;
         self.put_directory(id, cold.parent, &child.name, SourceId::LIBRARY.0, false)?;
+        self.clear_failure(source, id)?;
         self.directories.remove(id)?;
         self.dequeue(source, id)?;
         self.changes.push(Change::Attributes { id: EntryId(id) });
@@ -80,7 +81,7 @@ impl Edit<'_> {
         Ok(())
     }
 
-    /// Counts what leaves with a directory, and takes it out of the queue.
+    /// Counts what leaves with a directory, and takes it out of the queue and out of what could not be listed.
     fn leave_subtree(&mut self, source: u32, root: u64) -> Result<TotalsRow> {
         let mut sum = TotalsRow::default();
         let mut directories = vec![root];
@@ -94,6 +95,7 @@ impl Edit<'_> {
                 }
             }
             self.dequeue(source, directory)?;
+            self.clear_failure(source, directory)?;
         }
         Ok(sum)
     }

@@ -65,6 +65,7 @@ impl Edit<'_> {
     pub(crate) fn mark_listed(&mut self, source: u32, directory: u64, listed_ns: i64, scan: u64) -> Result<()> {
         let before = self.state(directory)?;
         self.dequeue(source, directory)?;
+        self.uncount_failure(source, &before)?;
         let running = self.scan(source)?;
         let mut generation = scan;
         if running.is_running() {
@@ -87,23 +88,47 @@ impl Edit<'_> {
         self.set_state(directory, &state)
     }
 
-    /// Notes that a directory could not be listed; a running scan passes it over.
+    /// Notes that a directory could not be listed; a running scan passes it over. However often it fails, it counts once.
     pub(crate) fn mark_failed(&mut self, source: u32, directory: u64, failure: Failure) -> Result<()> {
-        let was_queued = self.dequeue(source, directory)?;
-        let running = self.scan(source)?;
-        if was_queued && running.is_running() {
-            self.set_scan(
-                source,
-                ScanRow {
-                    failed: running.failed + 1,
-                    ..running
-                },
-            );
-        }
+        self.dequeue(source, directory)?;
+        let before = self.state(directory)?;
+        let scan = self.scan(source)?;
+        let counted = |failure: &Option<Failure>| failure.as_ref().is_some_and(|it| it.at_ns >= scan.started_ns);
+        let failed = scan.failed.saturating_sub(u64::from(counted(&before.failure)));
         let state = DirectoryState {
             failure: Some(failure),
-            ..self.state(directory)?
+            ..before
         };
+        let failed = failed + u64::from(counted(&state.failure));
+        if failed != scan.failed {
+            self.set_scan(source, ScanRow { failed, ..scan });
+        }
         self.set_state(directory, &state)
+    }
+
+    /// Forgets that a directory could not be listed, because it leaves the tree.
+    pub(crate) fn clear_failure(&mut self, source: u32, directory: u64) -> Result<()> {
+        let before = self.state(directory)?;
+        if before.failure.is_none() {
+            return Ok(());
+        }
+        self.uncount_failure(source, &before)?;
+        self.set_state(
+            directory,
+            &DirectoryState {
+                failure: None,
+                ..before
+            },
+        )
+    }
+
+    /// Takes a directory out of the count of those that could not be listed since the last scan began.
+    fn uncount_failure(&mut self, source: u32, before: &DirectoryState) -> Result<()> {
+        let scan = self.scan(source)?;
+        if before.failure.as_ref().is_some_and(|it| it.at_ns >= scan.started_ns) {
+            let failed = scan.failed.saturating_sub(1);
+            self.set_scan(source, ScanRow { failed, ..scan });
+        }
+        Ok(())
     }
 }

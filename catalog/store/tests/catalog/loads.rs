@@ -89,6 +89,36 @@ fn a_directory_that_cannot_be_listed_does_not_hold_the_scan_up() {
 }
 
 #[test]
+fn a_directory_that_could_not_be_listed_is_counted_until_it_can_or_leaves() {
+    let scratch = Scratch::new();
+    let catalog = scratch.open();
+    let source = add_source(&catalog, "/s");
+    catalog.scan_begin(source.id, 1).unwrap();
+    list(&catalog, source.root, vec![folder("a"), folder("b")]);
+    let failed = || catalog.scan_state(source.id).unwrap().unwrap().failed;
+    let (a, b) = (id(&catalog, "/s/a"), id(&catalog, "/s/b"));
+    for (at_ns, directory) in [(2, a), (3, b), (4, b)] {
+        catalog.note_failure(directory, "busy", at_ns).unwrap();
+    }
+    assert_eq!(failed(), 2, "each counts once");
+    catalog.scan_finish(source.id, 5).unwrap();
+    list(&catalog, a, vec![folder("c")]);
+    assert_eq!(failed(), 1, "what is listed well after the scan is no failure any more");
+    catalog.note_failure(id(&catalog, "/s/a/c"), "busy", 6).unwrap();
+    assert_eq!(failed(), 2);
+    list(&catalog, source.root, Vec::new());
+    assert_eq!(failed(), 0, "what has left the tree is missed by nobody");
+
+    catalog.scan_begin(source.id, 10).unwrap();
+    list(&catalog, source.root, vec![folder("d")]);
+    catalog.note_failure(id(&catalog, "/s/d"), "busy", 11).unwrap();
+    catalog.scan_finish(source.id, 12).unwrap();
+    catalog.scan_begin(source.id, 20).unwrap();
+    assert_eq!(failed(), 0, "a new scan tries everything anew");
+    scratch.check(catalog);
+}
+
+#[test]
 fn a_huge_directory_comes_in_parts_and_counts_as_listed_with_the_last() {
     let scratch = Scratch::new();
     let catalog = scratch.open();
