@@ -2,6 +2,7 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::time::Duration;
 
 use crate::ObjectPath;
 
@@ -87,6 +88,7 @@ pub struct Error {
     source_name: String,
     path: ObjectPath,
     retry: bool,
+    retry_after: Option<Duration>,
     cause: Box<dyn StdError + Send + Sync>,
 }
 
@@ -109,8 +111,21 @@ impl Error {
             source_name: source_name.into(),
             path,
             retry,
+            retry_after: None,
             cause: cause.into(),
         }
+    }
+
+    /// Adds how long the source has asked to be left alone.
+    #[must_use]
+    pub fn with_retry_after(mut self, retry_after: Option<Duration>) -> Self {
+        self.retry_after = retry_after;
+        self
+    }
+
+    /// Says how long the source has asked to be left alone, where it did.
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.retry_after
     }
 
     /// Says what went wrong.

@@ -74,7 +74,7 @@ impl Source {
         path: &ObjectPath,
         step: impl Future<Output = ::opendal::Result<T>> + Send,
     ) -> Result<Presence<(T, Answer)>> {
-        let guarded = transport::observe(AssertUnwindSafe(step).catch_unwind());
+        let guarded = transport::observe(AssertUnwindSafe(step).catch_unwind(), self.patience);
         let Ok((outcome, answer)) = tokio::time::timeout(self.patience, guarded).await else {
             let why = format!("no answer within {} s", self.patience.as_secs_f32());
             return Err(self.error(ErrorKind::TimedOut, operation, path, why));
@@ -88,14 +88,14 @@ impl Source {
                     let whole = path.is_root();
                     let kind = match kind {
                         ErrorKind::PermissionDenied if whole => ErrorKind::CredentialsRefused,
+                        // A server that is down does not say when it is back.
+                        ErrorKind::Unreachable if answer.retry_after.is_some() => ErrorKind::RateLimited,
                         kind => kind,
                     };
-                    Err(self.error(
-                        kind,
-                        operation,
-                        path,
-                        fault::describe(&error, answer.status, &self.secrets),
-                    ))
+                    let why = fault::describe(&error, answer.status, &self.secrets);
+                    Err(self
+                        .error(kind, operation, path, why)
+                        .with_retry_after(answer.retry_after))
                 }
             },
             Err(_panic) => {

@@ -1,17 +1,27 @@
 //! The HTTP client: its time limits, whom it trusts, and the status of the last answer.
+//!
+//! Always true: a server that has asked to be left alone for a while (429, or 503 with `Retry-After`) is sent nothing until
+//! that is over. A request that has the time waits for it; one that has not fails at once, and says for how long.
 
 use std::cell::Cell;
 use std::time::Duration;
 
+use ::opendal::raw::Timestamp;
 use ::opendal::{Buffer, HttpBody, HttpTransport};
-use http::{Request, Response, Uri};
+use http::header::{CONTENT_LENGTH, DATE, RETRY_AFTER};
+use http::{HeaderMap, Request, Response, StatusCode, Uri};
 use opendal_http_transport_reqwest::ReqwestTransport;
+use parking_lot::Mutex;
+use tokio::time::{Instant, sleep_until};
 
 use super::trust;
 use crate::Limits;
 
 /// How long an idle connection is kept; servers drop theirs after a minute or more.
 const IDLE_LIMIT: Duration = Duration::from_secs(30);
+
+/// How long a server is left alone that asks for fewer requests, and does not say for how long.
+const LEFT_ALONE: Duration = Duration::from_secs(1);
 
 /// What the last HTTP answer to a step said of itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,21 +30,48 @@ pub(super) struct Answer {
     pub(super) status: Option<u16>,
     /// The length of the object, where the question was HEAD.
     pub(super) object_length: Option<u64>,
+    /// How long the server asked to be left alone.
+    pub(super) retry_after: Option<Duration>,
+}
+
+/// The step that is under way.
+struct Step {
+    last: Cell<Answer>,
+    due: Instant,
 }
 
 tokio::task_local! {
-    /// The last answer to the step that is under way.
-    static ANSWER: Cell<Answer>;
+    static STEP: Step;
 }
 
-/// Runs one step, and tells of the last HTTP answer that it got.
-pub(super) async fn observe<F: Future>(step: F) -> (F::Output, Answer) {
-    ANSWER
-        .scope(Cell::default(), async {
-            let outcome = step.await;
-            (outcome, ANSWER.with(Cell::get))
-        })
-        .await
+/// Runs one step that is to end within `patience`, and tells of the last HTTP answer that it got.
+pub(super) async fn observe<F: Future>(step: F, patience: Duration) -> (F::Output, Answer) {
+    let scope = Step {
+        last: Cell::default(),
+        due: Instant::now() + patience,
+    };
+    STEP.scope(scope, async {
+        let outcome = step.await;
+        (outcome, STEP.with(|step| step.last.get()))
+    })
+    .await
+}
+
+/// Reads how long the server asks to be left alone: in seconds, or until a date by its own clock.
+fn retry_after(status: StatusCode, headers: &HeaderMap) -> Option<Duration> {
+    if !matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
+        return None;
+    }
+    let text = |name| headers.get(name)?.to_str().ok().map(str::trim);
+    let date = |text: &str| Some(Timestamp::parse_rfc2822(text).ok()?.into_inner().as_second());
+    let told = text(RETRY_AFTER).and_then(|told| {
+        if let Ok(seconds) = told.parse() {
+            return Some(Duration::from_secs(seconds));
+        }
+        let seconds = date(told)?.saturating_sub(date(text(DATE)?)?);
+        Some(Duration::from_secs(seconds.max(0).unsigned_abs()))
+    });
+    told.or((status == StatusCode::TOO_MANY_REQUESTS).then_some(LEFT_ALONE))
 }
 
 /// The HTTP client of one source.
@@ -42,6 +79,8 @@ pub(super) struct Transport {
     inner: ReqwestTransport,
     /// What takes the place of the service's own scheme and host.
     origin: Option<http::uri::Parts>,
+    /// Until when the server has asked to be left alone.
+    left_alone: Mutex<Option<Instant>>,
 }
 
 impl Transport {
@@ -80,7 +119,32 @@ impl Transport {
         Ok(Self {
             inner: ReqwestTransport::new(client),
             origin,
+            left_alone: Mutex::new(None),
         })
+    }
+
+    /// Waits while the server has asked to be left alone, if the step that is under way has the time.
+    async fn leave_alone(&self) -> ::opendal::Result<()> {
+        loop {
+            let until = *self.left_alone.lock();
+            let left = until.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()));
+            let Some(until) = until.filter(|_| !left.is_zero()) else {
+                return Ok(());
+            };
+            if STEP.try_with(|step| step.due <= until).unwrap_or(false) {
+                let told = Answer {
+                    retry_after: Some(left),
+                    ..Answer::default()
+                };
+                note(told);
+                let why = format!(
+                    "the server has asked to be left alone for {} s more",
+                    left.as_secs().max(1)
+                );
+                return Err(::opendal::Error::new(::opendal::ErrorKind::RateLimited, why));
+            }
+            sleep_until(until).await;
+        }
     }
 
     /// Sends a request elsewhere, with its path and query as they are.
@@ -101,14 +165,50 @@ impl HttpTransport for Transport {
         self.redirect(&mut request)?;
         let is_head = request.method() == http::Method::HEAD;
         // Nothing earlier may speak for a request that fails.
-        let _outside_a_step = ANSWER.try_with(Cell::take);
+        note(Answer::default());
+        self.leave_alone().await?;
         let response = self.inner.fetch(request).await?;
-        let length = response.headers().get(http::header::CONTENT_LENGTH).filter(|_| is_head);
+        let length = response.headers().get(CONTENT_LENGTH).filter(|_| is_head);
         let answer = Answer {
             status: Some(response.status().as_u16()),
             object_length: length.and_then(|length| length.to_str().ok()?.parse().ok()),
+            retry_after: retry_after(response.status(), response.headers()),
         };
-        let _outside_a_step = ANSWER.try_with(|last| last.set(answer));
+        if let Some(until) = answer.retry_after.and_then(|after| Instant::now().checked_add(after)) {
+            let mut left_alone = self.left_alone.lock();
+            *left_alone = Some(left_alone.map_or(until, |before| before.max(until)));
+        }
+        note(answer);
         Ok(response)
+    }
+}
+
+/// Notes the answer to the step that is under way. What is asked outside of one is of no interest.
+fn note(answer: Answer) {
+    let _outside_a_step = STEP.try_with(|step| step.last.set(answer));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_long_a_server_is_left_alone_is_its_own_word() {
+        let told = |status, fields: &[(http::HeaderName, &str)]| {
+            let headers = fields
+                .iter()
+                .map(|(name, value)| (name.clone(), value.parse().unwrap()));
+            retry_after(StatusCode::from_u16(status).unwrap(), &headers.collect())
+        };
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        assert_eq!(told(429, &[(RETRY_AFTER, "7")]), seconds(7));
+        assert_eq!(told(503, &[(RETRY_AFTER, " 120 ")]), seconds(120));
+        assert_eq!(told(429, &[]), Some(LEFT_ALONE));
+        assert_eq!(told(429, &[(RETRY_AFTER, "soon")]), Some(LEFT_ALONE));
+        assert_eq!(told(503, &[]), None, "it is down, and said nothing of pauses");
+        assert_eq!(told(500, &[(RETRY_AFTER, "7")]), None);
+        let dates = |at| [(RETRY_AFTER, at), (DATE, "Wed, 21 Oct 2015 07:28:00 GMT")];
+        assert_eq!(told(503, &dates("Wed, 21 Oct 2015 07:28:30 GMT")), seconds(30));
+        assert_eq!(told(503, &dates("Wed, 21 Oct 2015 07:00:00 GMT")), seconds(0));
     }
 }

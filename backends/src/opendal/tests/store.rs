@@ -217,3 +217,47 @@ async fn a_crowd_of_readers_shares_its_looks() {
     let looks = LOOKS.load(Ordering::SeqCst);
     assert!((1..READERS).contains(&looks), "{looks} looks for {READERS} readers");
 }
+
+/// A bucket that answers 429 the first time, and the times at which it was asked.
+fn busy_once(retry_after: &'static str) -> (OpendalBackend, Arc<parking_lot::Mutex<Vec<std::time::Instant>>>) {
+    let asked_at = Arc::new(parking_lot::Mutex::new(Vec::new()));
+    let noted = Arc::clone(&asked_at);
+    let backend = bucket(move |asked| {
+        let mut noted = noted.lock();
+        noted.push(std::time::Instant::now());
+        if noted.len() == 1 {
+            return (429, vec![("Retry-After", retry_after.to_owned())], Vec::new());
+        }
+        object(asked, b"bytes")
+    });
+    (backend, asked_at)
+}
+
+#[tokio::test]
+async fn a_server_that_asks_to_be_left_alone_for_a_moment_is_waited_for() {
+    let (backend, asked_at) = busy_once("1");
+    let path = ObjectPath::from_bytes("a");
+    let version = Version::from_etag(b"\"e-5\"");
+    let read = backend.read(&path, &version, 0..5).await.expect("a read");
+    assert_eq!(read, Presence::Found(Bytes::from_static(b"bytes")));
+    let asked_at = asked_at.lock();
+    assert_eq!(asked_at.len(), 2);
+    assert!(asked_at[1] - asked_at[0] >= Duration::from_secs(1));
+}
+
+#[tokio::test]
+async fn a_server_that_asks_to_be_left_alone_for_long_is_asked_nothing() {
+    let (backend, asked_at) = busy_once("3600");
+    let path = ObjectPath::from_bytes("a");
+    let version = Version::from_etag(b"\"e-5\"");
+    for _ in 0..3 {
+        let error = backend.read(&path, &version, 0..5).await.expect_err("it is left alone");
+        assert_eq!(error.kind(), ErrorKind::RateLimited);
+        let after = error.retry_after().expect("it said for how long");
+        assert!(
+            after > Duration::from_mins(50) && after <= Duration::from_hours(1),
+            "{after:?}"
+        );
+    }
+    assert_eq!(asked_at.lock().len(), 1);
+}
