@@ -107,6 +107,25 @@ impl IndexError {
         )
     }
 
+    /// Tells whether this speaks against the source, whatever was asked for: it failed where it should not have.
+    pub(crate) fn speaks_against_source(&self) -> bool {
+        match self {
+            Self::Backend(error) => {
+                self.is_about_source() || matches!(error.kind(), ErrorKind::Nonsense | ErrorKind::Other)
+            }
+            Self::TimedOut { .. } | Self::Odd { .. } | Self::RootMissing { .. } => true,
+            _ => false,
+        }
+    }
+
+    /// How long the source has asked to be left alone.
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Backend(error) => error.retry_after(),
+            _ => None,
+        }
+    }
+
     /// Tells whether this is to be noted as the state of the directory that was to be listed.
     pub(crate) fn is_failure_of_directory(&self) -> bool {
         match self {

@@ -1,4 +1,6 @@
-//! The door of the crate: listings on demand, single looks, and the sources that they go to.
+//! The door of the crate: listings on demand, single looks, and the sources that they go to ([`sources`]).
+
+mod sources;
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -6,19 +8,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use manifold_backends::{Backend, Error, ErrorKind, ObjectPath, Operation, Presence, Version};
+use manifold_backends::{Error, ErrorKind, ObjectPath, Operation, Presence, Version};
 use manifold_catalog::{Catalog, EntryId, Kind, SourceId};
 use parking_lot::{Mutex, RwLock};
 use tokio::runtime::Handle;
-use tokio::time::timeout;
+use tokio::sync::{broadcast, watch};
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::expected::Expected;
 use crate::flight::{Flights, Outcome, Waiter};
+use crate::health::{EVENTS_MAX, Event, Monitor, RequestKind};
 use crate::scan::RunningScan;
 use crate::source::Source;
-use crate::{Clock, IndexError, IndexSettings, listing};
+use crate::{Clock, IndexError, IndexSettings, ScanHold, listing};
 
 /// Tells which entries have open handles.
 pub type OpenProbe = Arc<dyn Fn(EntryId) -> bool + Send + Sync>;
@@ -33,6 +37,9 @@ pub struct Indexer {
     clock: Arc<dyn Clock>,
     sources: RwLock<HashMap<SourceId, Arc<Source>>>,
     expected: Expected,
+    monitors: RwLock<HashMap<SourceId, Arc<Monitor>>>,
+    events: broadcast::Sender<Event>,
+    hold: watch::Sender<ScanHold>,
     pub(crate) flights: Arc<Flights>,
     pub(crate) scans: Mutex<HashMap<SourceId, Arc<RunningScan>>>,
     open_probe: RwLock<OpenProbe>,
@@ -68,65 +75,15 @@ impl Indexer {
             clock,
             sources: RwLock::new(HashMap::new()),
             expected: Expected::default(),
+            monitors: RwLock::new(HashMap::new()),
+            events: broadcast::Sender::new(EVENTS_MAX),
+            hold: watch::Sender::new(ScanHold::default()),
             flights: Arc::new(Flights::default()),
             scans: Mutex::new(HashMap::new()),
             open_probe: RwLock::new(Arc::new(|_| false)),
             tasks: TaskTracker::new(),
             cancel: CancellationToken::new(),
         })
-    }
-
-    /// Connects a source of the catalog. A scan of it that was cut short goes on where it stood; the first scan is
-    /// begun by [`scan`](Self::scan). A backend that was there before is let go.
-    pub fn attach(self: &Arc<Self>, id: SourceId, backend: Arc<dyn Backend>) {
-        let source = Arc::new(Source::new(id, backend, &self.settings, self.cancel.child_token()));
-        if let Some(before) = self.sources.write().insert(id, source) {
-            before.cancel.cancel();
-        }
-        self.expected.end(id);
-        match self.catalog.scan_state(id) {
-            Ok(Some(state)) if state.finished_ns.is_none() => {
-                self.scan(id);
-            }
-            Ok(_) => {}
-            Err(error) => tracing::error!(source = id.0, %error, "cannot tell whether a scan is to go on"),
-        }
-    }
-
-    /// Announces a source that will be attached soon: until then, or until [`expect_no_more`](Self::expect_no_more), what
-    /// is asked of it waits instead of being refused.
-    pub fn expect(&self, id: SourceId) {
-        if !self.sources.read().contains_key(&id) {
-            self.expected.begin(id);
-        }
-    }
-
-    /// Takes an announcement back: the source could not be connected for now.
-    pub fn expect_no_more(&self, id: SourceId) {
-        self.expected.end(id);
-    }
-
-    /// Tells whether a source is announced and not attached yet.
-    pub fn is_expected(&self, id: SourceId) -> bool {
-        self.expected.contains(id)
-    }
-
-    /// Waits for a source that is announced. Put a deadline around it.
-    pub async fn until_connected(&self, id: SourceId) {
-        self.expected.until_over(id).await;
-    }
-
-    /// Lets a source go: what is under way for it ends, and its scan stands still until it is attached again.
-    pub fn detach(&self, id: SourceId) {
-        if let Some(source) = self.sources.write().remove(&id) {
-            source.cancel.cancel();
-        }
-        self.expected.end(id);
-    }
-
-    /// Gives the backend of an attached source.
-    pub fn backend(&self, id: SourceId) -> Option<Arc<dyn Backend>> {
-        self.sources.read().get(&id).map(|source| Arc::clone(&source.backend))
     }
 
     /// Takes the function that tells which entries have open handles. It must not wait for anything.
@@ -174,6 +131,7 @@ impl Indexer {
     }
 
     /// Reads a range of an object in blocks, so that what becomes of the request counts as a sign of its source's health.
+    /// What is late, as this source goes, is asked for a second time, within a small budget.
     ///
     /// # Errors
     /// The request failed, gave no answer within `deadline`, or was refused at once because the source is away.
@@ -187,8 +145,9 @@ impl Indexer {
         deadline: Duration,
     ) -> Result<Presence<Vec<Bytes>>, IndexError> {
         let source = self.source(source)?;
-        let request = source.backend.read_blocks(path, version, range, block_size);
-        source.ask(path, deadline, request, &self.runtime).await
+        let kind = RequestKind::of_read(range.end.saturating_sub(range.start));
+        let request = || Some(source.backend.read_blocks(path, version, range.clone(), block_size));
+        source.ask(path, kind, deadline, request, &self.runtime).await
     }
 
     /// Tells whether a source is known not to answer now.
@@ -211,7 +170,10 @@ impl Indexer {
         deadline: Duration,
         request: impl Future<Output = manifold_backends::Result<T>>,
     ) -> Result<T, IndexError> {
-        self.source(source)?.ask(path, deadline, request, &self.runtime).await
+        let mut once = Some(request);
+        let kind = RequestKind::Look;
+        let source = self.source(source)?;
+        source.ask(path, kind, deadline, || once.take(), &self.runtime).await
     }
 
     /// Ends all that is under way, and waits for it. Scans go on where they stood when the source is attached again.
@@ -360,13 +322,16 @@ impl Indexer {
         let limit = self.settings.stat_timeout;
         let asked = async {
             let _turn = target.source.foreground_turn().await?;
+            let since = Instant::now();
             let answer = timeout(limit, target.source.backend.stat(&target.path)).await;
             let timed_out = |_| IndexError::TimedOut {
                 source_name: target.source.backend.name().to_owned(),
                 path: target.path.to_string(),
                 after: limit,
             };
-            Ok(answer.map_err(timed_out)??)
+            let answer = answer.map_err(timed_out)??;
+            target.source.answered_in(RequestKind::Look, since);
+            Ok(answer)
         };
         let answer: Result<_, IndexError> = tokio::select! {
             biased;

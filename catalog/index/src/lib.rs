@@ -12,6 +12,7 @@
 mod error;
 mod expected;
 mod flight;
+mod health;
 mod indexer;
 mod listing;
 pub mod names;
@@ -22,6 +23,7 @@ mod skip;
 mod source;
 
 pub use error::IndexError;
+pub use health::{Event, HealthChange, HealthState, LatencyFacts, Problem, RequestKind, SourceHealth};
 pub use indexer::{Indexer, OpenProbe};
 pub use scan::{ScanEnd, ScanHandle, ScanProgress};
-pub use settings::{Clock, IndexSettings};
+pub use settings::{Clock, IndexSettings, ScanHold, SourceOptions};

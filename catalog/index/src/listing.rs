@@ -9,9 +9,10 @@ use std::time::Duration;
 use futures::StreamExt;
 use manifold_backends::{Kind, Metadata, ObjectPath, Presence, Timestamp};
 use manifold_catalog::{NewChild, SeenAttributes, VERSION_MAX};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::IndexError;
+use crate::health::RequestKind;
 use crate::names::{Side, escape};
 use crate::skip::Skip;
 use crate::source::Source;
@@ -27,7 +28,10 @@ pub(crate) async fn read(
         path: path.to_string(),
         after: idle,
     };
-    let Presence::Found(mut pages) = timeout(idle, source.backend.list(path)).await.map_err(timed_out)?? else {
+    let since = Instant::now();
+    let begun = timeout(idle, source.backend.list(path)).await.map_err(timed_out)??;
+    source.answered_in(RequestKind::List, since);
+    let Presence::Found(mut pages) = begun else {
         return Ok(Presence::Absent);
     };
     let mut children = Children::new(source, path);

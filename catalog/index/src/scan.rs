@@ -3,7 +3,8 @@
 //! Which directories are still to be listed stands in the catalog, in the same transaction as the listing that named
 //! them; so a scan that is cut short at any point goes on there. A directory that fails is tried again after a pause,
 //! a bounded number of times, and then noted as failed; the scan ends nonetheless. While the source is away the scan
-//! stands still and asks nothing. The first scan of a local folder takes a faster path ([`local`]) to the same end.
+//! stands still and asks nothing; so it does while scans are held, on battery or a metered line. The first scan of a local
+//! folder takes a faster path ([`local`]) to the same end, unless it is held to a rate.
 //!
 //! Always true: at most the source's share of listings is under way at once; what failed is still in the catalog.
 
@@ -20,6 +21,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::IndexError;
 use crate::flight::Outcome;
+use crate::health::Event;
 use crate::indexer::Indexer;
 use crate::source::Source;
 
@@ -49,7 +51,7 @@ pub struct ScanProgress {
     pub generation: u64,
     /// Whether it is under way.
     pub running: bool,
-    /// Why it stands still, while its source is away.
+    /// Why it stands still: its source is away, or scans are held.
     pub paused: Option<String>,
     /// When it began, in nanoseconds since 1970 UTC.
     pub started_ns: i64,
@@ -92,6 +94,13 @@ pub(crate) struct RunningScan {
     listed: AtomicU64,
 }
 
+impl RunningScan {
+    /// What it scans; `None` where it could not begin.
+    pub(crate) fn source(&self) -> Option<&Source> {
+        self.source.as_deref()
+    }
+}
+
 /// Says that the scan has ended, whatever ends its task.
 struct EndOfScan {
     indexer: Arc<Indexer>,
@@ -110,6 +119,10 @@ impl Drop for EndOfScan {
             scans.remove(&self.source);
         }
         drop(scans);
+        self.indexer.tell(Event::ScanEnded {
+            source: self.source,
+            end: self.end.clone(),
+        });
         self.scan.end.send_replace(Some(self.end.clone()));
     }
 }
@@ -186,10 +199,7 @@ impl Indexer {
                 }
             };
             let running = self.scans.lock().get(&source.id).map(Arc::clone);
-            let paused = running
-                .as_ref()
-                .and_then(|_| source.away())
-                .map(|cause| cause.to_string());
+            let paused = running.as_ref().and_then(|_| self.why_paused(&source));
             let rate = running.as_ref().map_or(0.0, |scan| {
                 let seconds = scan.began.elapsed().as_secs_f64();
                 if seconds > 0.0 {
@@ -233,8 +243,10 @@ impl Indexer {
             }
         };
         source.set_generation(generation);
+        self.tell(Event::ScanBegan { source: id, generation });
         tracing::info!(source = source.backend.name(), generation, "scanning");
-        if generation == 1 && source.backend.as_local().is_some() {
+        self.until_not_held(source).await;
+        if generation == 1 && source.is_local() && !source.is_paced() {
             self.load_local(source, &scan.listed).await?;
         }
         self.list_queue(source, &scan.listed).await?;
@@ -328,6 +340,7 @@ impl Indexer {
 
     /// Lists a directory when it is the scan's turn, or waits for a listing of it that is under way already.
     async fn list_behind(self: &Arc<Self>, source: &Arc<Source>, directory: EntryId) -> Outcome {
+        self.until_not_held(source).await;
         let _turn = source.background_turn().await?;
         // Somebody may have opened it since it was taken from the queue.
         let state = self

@@ -21,6 +21,9 @@ pub struct IndexSettings {
     /// How many directories of one source are listed at once by the background scan. Never more than half of what
     /// the source likes, so that a directory that a person opens finds its way.
     pub scan_concurrency: usize,
+    /// How many directories of one source the background scan lists in a second at most, unless the source has a rate of its
+    /// own; 0: as many as it can.
+    pub scan_rate: u32,
     /// How long a listing may go without an answer or a further page before it is given up. Those who wait for it may
     /// have less patience.
     pub listing_idle_timeout: Duration,
@@ -44,6 +47,7 @@ impl Default for IndexSettings {
     fn default() -> Self {
         Self {
             scan_concurrency: 8,
+            scan_rate: 0,
             listing_idle_timeout: Duration::from_secs(30),
             stat_timeout: Duration::from_secs(10),
             scan_attempts: 5,
@@ -51,6 +55,34 @@ impl Default for IndexSettings {
             retry_pause_max: Duration::from_mins(1),
             yield_max: Duration::from_millis(250),
             skip_paths: Vec::new(),
+        }
+    }
+}
+
+/// How one source is to be treated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SourceOptions {
+    /// How many of its directories the background scan lists in a second at most; 0: as many as it can; `None`: as
+    /// [`IndexSettings::scan_rate`] says.
+    pub scan_rate: Option<u32>,
+}
+
+/// What background scans wait for, for now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ScanHold {
+    /// This machine runs on its battery; all scans wait.
+    pub battery: bool,
+    /// This machine's line is paid for by what goes over it; scans of sources that are not on this machine wait.
+    pub metered: bool,
+}
+
+impl ScanHold {
+    /// Says why a scan waits, if it does.
+    pub(crate) fn reason(self, is_local: bool) -> Option<&'static str> {
+        match self {
+            Self { battery: true, .. } => Some("this machine runs on its battery"),
+            Self { metered: true, .. } if !is_local => Some("the network is metered"),
+            _ => None,
         }
     }
 }

@@ -1,42 +1,38 @@
-//! One connected source: who may ask it next, and whether it can be asked at all.
+//! One connected source: who may ask it next, and what is noted of its answers.
 //!
 //! Two semaphores share out what the source likes at once: the larger part is for directories that somebody waits
-//! for, the smaller for the background scan, which also holds still for a moment while anybody waits.
-//!
-//! A failure that speaks of the whole source makes it *suspect*, and one probe finds out. If that fails too, it is *away*:
-//! the scan pauses, listings fail at once but for one try each `retry_pause`, and the probe is repeated, ever more
-//! seldom, until it or a listing succeeds. One directory that fails on a source that is well makes nothing else wait.
-//!
-//! Requests for data are counted in too. One that gets no answer for a while makes the source suspect before its deadline
-//! is over, so that whoever asks next is not made to wait a deadline of his own: the kernel lets the readers of one page
-//! ask one after another. While the source is away they are refused at once, but bring the next probe forward.
+//! for, the smaller for the background scan, which also holds still for a moment while anybody waits, and then goes on one
+//! directory at a time. Reads of files count as somebody who waits; how they are made is in [`ask`]. Whether the source can
+//! be asked at all is the breaker's to say ([`breaker`]). What all of this shows of the source goes to its [`Monitor`].
 
-use std::future::Future;
+mod ask;
+mod breaker;
+mod hedge;
+
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use manifold_backends::{Backend, ErrorKind, ObjectPath};
+use manifold_backends::Backend;
 use manifold_catalog::{EntryId, SourceId};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit, watch};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::health::{Counted, Monitor, RequestKind, Sign};
 use crate::skip::Skip;
-use crate::{IndexError, IndexSettings};
+use crate::{IndexError, IndexSettings, SourceOptions};
 
-/// The part of its deadline that a request for data goes without an answer before its source is suspect. The probe that
-/// follows must be over before the deadline is.
-const SILENT_PARTS: u32 = 4;
-/// How long a request for data waits for the probe that it has brought forward.
-const PROBE_PATIENCE: Duration = Duration::from_secs(1);
+use breaker::Phase;
+use hedge::Budget;
 
 #[derive(Debug)]
 pub(crate) struct Source {
     pub(crate) id: SourceId,
     pub(crate) backend: Arc<dyn Backend>,
+    pub(crate) monitor: Arc<Monitor>,
     /// Ends everything that is done for this source.
     pub(crate) cancel: CancellationToken,
     /// What is kept out of the library.
@@ -45,10 +41,21 @@ pub(crate) struct Source {
     pub(crate) scan_share: usize,
     foreground: Semaphore,
     background: Semaphore,
+    /// For the one directory that the scan lists while somebody waits.
+    beside_waiters: Semaphore,
     waited_for: watch::Sender<usize>,
-    health: watch::Sender<Health>,
+    phase: watch::Sender<Phase>,
+    /// Counts the times that the source was asked whether it is there.
+    verdicts: watch::Sender<u64>,
     /// Brings the next probe forward.
     probe_sooner: Notify,
+    /// Makes the next probe now.
+    probe_now: Notify,
+    hedges: Budget,
+    /// How many directories the scan may begin to list in a second; 0: as many as it can.
+    scan_rate: u32,
+    /// When it may begin with the next.
+    next_listing: Mutex<Instant>,
     /// The scan that is running, by its generation; 0 if none.
     generation: AtomicU64,
     /// Directories that failed in front of somebody while the scan had them queued, and which it is to try again.
@@ -61,14 +68,7 @@ pub(crate) struct Source {
     yield_max: Duration,
 }
 
-#[derive(Clone, Debug)]
-enum Health {
-    Well,
-    Suspect,
-    Away { cause: Arc<IndexError>, next_try: Instant },
-}
-
-/// Counts somebody who waits for a listing, or has it done.
+/// Counts somebody who waits for the source, or has it work for him.
 struct InFront<'a>(&'a watch::Sender<usize>);
 
 impl<'a> InFront<'a> {
@@ -88,13 +88,23 @@ impl Drop for InFront<'_> {
 pub(crate) struct ForegroundTurn<'a> {
     _in_front: InFront<'a>,
     _permit: SemaphorePermit<'a>,
+    _in_flight: Counted<'a>,
+}
+
+/// The right to list one directory for the scan.
+pub(crate) struct BackgroundTurn<'a> {
+    _permit: SemaphorePermit<'a>,
+    _beside_waiters: Option<SemaphorePermit<'a>>,
+    _in_flight: Counted<'a>,
 }
 
 impl Source {
     pub(crate) fn new(
         id: SourceId,
         backend: Arc<dyn Backend>,
+        monitor: Arc<Monitor>,
         settings: &IndexSettings,
+        options: SourceOptions,
         cancel: CancellationToken,
     ) -> Self {
         let likes = backend.capabilities().concurrency.max(1) as usize;
@@ -103,14 +113,21 @@ impl Source {
         Self {
             id,
             backend,
+            monitor,
             cancel,
             skip,
             scan_share,
             foreground: Semaphore::new(likes.saturating_sub(scan_share).max(1)),
             background: Semaphore::new(scan_share),
+            beside_waiters: Semaphore::new(1),
             waited_for: watch::Sender::new(0),
-            health: watch::Sender::new(Health::Well),
+            phase: watch::Sender::new(Phase::Well),
+            verdicts: watch::Sender::new(0),
             probe_sooner: Notify::new(),
+            probe_now: Notify::new(),
+            hedges: Budget::default(),
+            scan_rate: options.scan_rate.unwrap_or(settings.scan_rate),
+            next_listing: Mutex::new(Instant::now()),
             generation: AtomicU64::new(0),
             scan_retries: Mutex::new(Vec::new()),
             seed: RandomState::new().build_hasher().finish(),
@@ -121,127 +138,85 @@ impl Source {
         }
     }
 
-    /// Waits for a turn ahead of the scan. Fails at once while the source is away, but for one try now and then.
+    /// Waits for a turn ahead of the scan. Fails at once while the source is away, but for one try now and then; where it
+    /// has asked to be left alone for less than a deadline, that is waited for.
     pub(crate) async fn foreground_turn(&self) -> Result<ForegroundTurn<'_>, IndexError> {
+        let queued = self.monitor.queued();
+        self.leave_alone(self.check_timeout).await;
         self.admit(self.retry_pause)?;
         let in_front = InFront::count(&self.waited_for);
         let permit = self.foreground.acquire().await.map_err(|_| IndexError::Stopped)?;
+        drop(queued);
         Ok(ForegroundTurn {
             _in_front: in_front,
             _permit: permit,
+            _in_flight: self.monitor.in_flight(),
         })
     }
 
-    /// Makes a request for data, within `deadline`. Refused at once while the source is away; one now and then brings the
-    /// probe forward, and waits a moment for what it finds.
-    pub(crate) async fn ask<T>(
-        self: &Arc<Self>,
-        path: &ObjectPath,
-        deadline: Duration,
-        request: impl Future<Output = manifold_backends::Result<T>>,
-        runtime: &tokio::runtime::Handle,
-    ) -> Result<T, IndexError> {
-        self.admit(self.check_timeout)?;
-        if self.away().is_some() {
-            self.probe_sooner.notify_one();
-            // Whether it came back in time is seen below.
-            let _in_time = timeout(PROBE_PATIENCE.min(deadline), self.until_well()).await;
-            if let Some(cause) = self.away() {
-                return Err(self.refusal(cause));
-            }
-        }
-        let silence = |after| IndexError::TimedOut {
-            source_name: self.backend.name().to_owned(),
-            path: path.to_string(),
-            after,
-        };
-        let mut request = std::pin::pin!(request);
-        let soon = deadline / SILENT_PARTS;
-        let mut answer = timeout(soon, &mut request).await;
-        if answer.is_err() {
-            self.failed(&silence(soon), runtime);
-            answer = timeout(deadline.saturating_sub(soon), &mut request).await;
-        }
-        let result = answer
-            .map_err(|_| silence(deadline))
-            .and_then(|it| it.map_err(IndexError::from));
-        match &result {
-            Ok(_) => self.answered(),
-            Err(error) => self.failed(error, runtime),
-        }
-        result
-    }
-
-    /// Waits until the source is well, nobody is waiting in front, and the scan's share allows one more.
-    pub(crate) async fn background_turn(&self) -> Result<SemaphorePermit<'_>, IndexError> {
+    /// Waits until the source is well, nobody is waiting in front, and the scan's share allows one more. Those who read
+    /// without a pause are waited for only so long; then the scan goes on beside them, one directory at a time.
+    pub(crate) async fn background_turn(&self) -> Result<BackgroundTurn<'_>, IndexError> {
+        self.pace().await;
         loop {
             self.until_well().await;
             let permit = self.background.acquire().await.map_err(|_| IndexError::Stopped)?;
-            let mut waited_for = self.waited_for.subscribe();
-            // Bounded, so that one listing that hangs in front does not hold up the scan; either end is as good.
-            let _nobody_or_long_enough = timeout(self.yield_max, waited_for.wait_for(|count| *count == 0)).await;
+            let beside_waiters = if self.is_waited_for() {
+                let one = self.beside_waiters.acquire().await.map_err(|_| IndexError::Stopped)?;
+                let mut waited_for = self.waited_for.subscribe();
+                let nobody = timeout(self.yield_max, waited_for.wait_for(|count| *count == 0)).await;
+                nobody.is_err().then_some(one)
+            } else {
+                None
+            };
             if self.away().is_none() {
-                return Ok(permit);
+                return Ok(BackgroundTurn {
+                    _permit: permit,
+                    _beside_waiters: beside_waiters,
+                    _in_flight: self.monitor.in_flight(),
+                });
             }
         }
     }
 
-    /// Gives the failure that showed the source to be away, while it is.
-    pub(crate) fn away(&self) -> Option<Arc<IndexError>> {
-        match &*self.health.borrow() {
-            Health::Well | Health::Suspect => None,
-            Health::Away { cause, .. } => Some(Arc::clone(cause)),
-        }
+    /// Tells whether the source is on this machine.
+    pub(crate) fn is_local(&self) -> bool {
+        self.backend.as_local().is_some()
     }
 
-    /// Waits until the source is not away.
-    pub(crate) async fn until_well(&self) {
-        self.until(|health| !matches!(health, Health::Away { .. })).await;
+    /// Tells whether the scan is held to a rate.
+    pub(crate) fn is_paced(&self) -> bool {
+        self.scan_rate > 0
     }
 
-    /// Waits until it is known whether a failure spoke of the whole source. Gives true if the source is away.
-    pub(crate) async fn verdict_is_away(&self) -> bool {
-        self.until(|health| !matches!(health, Health::Suspect)).await;
-        self.away().is_some()
-    }
-
-    async fn until(&self, holds: impl FnMut(&Health) -> bool) {
-        let mut health = self.health.subscribe();
-        // The sender lives as long as `self`, so the wait ends only with the condition.
-        let _holds = health.wait_for(holds).await;
-    }
-
-    /// Takes note that the source has answered.
-    pub(crate) fn answered(&self) {
-        self.health.send_if_modified(|health| {
-            if matches!(health, Health::Away { .. }) {
-                tracing::info!(source = self.backend.name(), "the source is back");
-            }
-            !matches!(std::mem::replace(health, Health::Well), Health::Well)
-        });
-    }
-
-    /// Takes note of a failure: if it speaks of the whole source, one task finds out, and waits for it to come back.
-    pub(crate) fn failed(self: &Arc<Self>, error: &IndexError, runtime: &tokio::runtime::Handle) {
-        let first_sign = error.is_about_source()
-            && self.health.send_if_modified(|health| {
-                let was_well = matches!(health, Health::Well);
-                if was_well {
-                    *health = Health::Suspect;
-                }
-                was_well
-            });
-        if !first_sign {
+    /// Waits for the scan's next turn by its rate.
+    async fn pace(&self) {
+        if !self.is_paced() {
             return;
         }
-        let source = Arc::clone(self);
-        runtime.spawn(async move {
-            let cancel = source.cancel.clone();
-            tokio::select! {
-                () = cancel.cancelled() => source.answered(), // Lets go whoever waits for the verdict.
-                () = source.probe_until_well() => {}
-            }
-        });
+        let due = {
+            let mut next = self.next_listing.lock();
+            let due = (*next).max(Instant::now());
+            *next = due + Duration::from_secs(1) / self.scan_rate;
+            due
+        };
+        sleep_until(due).await;
+    }
+
+    fn is_waited_for(&self) -> bool {
+        *self.waited_for.borrow() > 0
+    }
+
+    /// Notes how long an answer took that began to be waited for at `since`.
+    pub(crate) fn answered_in(&self, kind: RequestKind, since: Instant) {
+        self.tell(Sign::Answered(kind, since.elapsed()));
+    }
+
+    /// Tells the monitor, unless another connection speaks for the source by now.
+    fn tell(&self, sign: Sign) {
+        if !self.cancel.is_cancelled() {
+            self.monitor.take(sign);
+        }
     }
 
     /// The generation of the running scan; 0 if none.
@@ -274,76 +249,6 @@ impl Source {
             .min(self.retry_pause_max);
         let percent = 50 + (mix((self.seed ^ salt).wrapping_add(u64::from(attempt))) % 51) as u32;
         full * percent / 100
-    }
-
-    /// Refuses while the source is away, but for one try, after which the next is `pause` away.
-    fn admit(&self, pause: Duration) -> Result<(), IndexError> {
-        let mut refused = None;
-        self.health.send_if_modified(|health| {
-            if let Health::Away { cause, next_try } = health {
-                if Instant::now() < *next_try {
-                    refused = Some(Arc::clone(cause));
-                } else {
-                    *next_try = Instant::now() + pause;
-                }
-            }
-            false
-        });
-        refused.map_or(Ok(()), |cause| Err(self.refusal(cause)))
-    }
-
-    fn refusal(&self, cause: Arc<IndexError>) -> IndexError {
-        IndexError::Away {
-            source_name: self.backend.name().to_owned(),
-            cause,
-        }
-    }
-
-    async fn probe_until_well(&self) {
-        let mut attempt = 0;
-        loop {
-            let cause = match timeout(self.check_timeout, self.backend.check()).await {
-                Ok(Ok(())) => return self.answered(),
-                Ok(Err(error)) => IndexError::from(error),
-                Err(_) => IndexError::TimedOut {
-                    source_name: self.backend.name().to_owned(),
-                    path: "/".to_owned(),
-                    after: self.check_timeout,
-                },
-            };
-            // Credentials do not mend themselves, and some services lock an account that tries too often.
-            let may_be_sooner = cause.kind() != Some(ErrorKind::CredentialsRefused);
-            if !may_be_sooner {
-                attempt = attempt.max(16);
-            }
-            let cause = Arc::new(cause);
-            let still_failing = self.health.send_if_modified(|health| {
-                if matches!(health, Health::Suspect) {
-                    tracing::warn!(source = self.backend.name(), %cause, "the source is away");
-                }
-                let somebody_got_through = matches!(health, Health::Well);
-                if !somebody_got_through {
-                    *health = Health::Away {
-                        cause,
-                        next_try: Instant::now() + self.retry_pause,
-                    };
-                }
-                !somebody_got_through
-            });
-            if !still_failing {
-                return;
-            }
-            let sooner = async {
-                sleep(self.retry_pause).await;
-                self.probe_sooner.notified().await;
-            };
-            tokio::select! {
-                () = sleep(self.pause(attempt, u64::from(self.id.0))) => {}
-                () = sooner, if may_be_sooner => {}
-                () = self.until_well() => return,
-            }
-            attempt = attempt.saturating_add(1);
-        }
     }
 }
 

@@ -2,9 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that meets an error there has failed")]
 
+mod health;
 mod held;
 mod killed_scans;
 mod library;
+mod load;
 mod local_folders;
 mod nothing_disappears;
 mod on_demand;

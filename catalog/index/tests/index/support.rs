@@ -6,6 +6,7 @@ mod world;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -23,6 +24,9 @@ use world::{World, split};
 
 /// How many children come in one page.
 const PAGE: usize = 3;
+
+/// How long a read takes that nothing is wrong with.
+pub(crate) const QUICK: Duration = Duration::from_millis(10);
 
 /// What goes wrong with a directory.
 #[derive(Clone, Debug)]
@@ -64,6 +68,7 @@ pub(crate) struct Scripted {
     stirred: Notify,
     pub(crate) checks: AtomicUsize,
     pub(crate) stats: AtomicUsize,
+    pub(crate) reads: AtomicUsize,
     pub(crate) most_at_once: AtomicUsize,
     at_once: AtomicUsize,
 }
@@ -100,6 +105,7 @@ impl Scripted {
             stirred: Notify::new(),
             checks: AtomicUsize::new(0),
             stats: AtomicUsize::new(0),
+            reads: AtomicUsize::new(0),
             most_at_once: AtomicUsize::new(0),
             at_once: AtomicUsize::new(0),
         })
@@ -182,8 +188,20 @@ impl Scripted {
         self.world.lock().away = Some(kind);
     }
 
+    /// Asks for fewer requests, and to be left alone for that long.
+    pub(crate) fn ask_for_less(&self, retry_after: Duration) {
+        let mut world = self.world.lock();
+        (world.away, world.retry_after) = (Some(ErrorKind::RateLimited), Some(retry_after));
+    }
+
+    /// Lets the next reads take that long.
+    pub(crate) fn slow_reads(&self, times: impl IntoIterator<Item = Duration>) {
+        self.world.lock().slow_reads = times.into_iter().collect();
+    }
+
     pub(crate) fn come_back(&self) {
-        self.world.lock().away = None;
+        let mut world = self.world.lock();
+        (world.away, world.retry_after) = (None, None);
     }
 
     pub(crate) fn stat_fails(&self, fails: bool) {
@@ -211,6 +229,11 @@ impl Scripted {
     /// Waits until so many listings of a directory have begun.
     pub(crate) async fn until_listings(&self, path: &str, count: usize) {
         self.until(|| self.listings(path) >= count).await;
+    }
+
+    /// Waits until so many reads have begun.
+    pub(crate) async fn until_reads(&self, count: usize) {
+        self.until(|| self.reads.load(Ordering::SeqCst) >= count).await;
     }
 
     async fn until(&self, holds: impl Fn() -> bool) {
@@ -272,13 +295,15 @@ impl Backend for Scripted {
         self.checks.fetch_add(1, Ordering::SeqCst);
         self.stirred.notify_waiters();
         let cued = self.cued(Request::Check);
-        let away = self.world.lock().away;
+        let (away, retry_after) = {
+            let world = self.world.lock();
+            (world.away, world.retry_after)
+        };
+        let refuse = |kind| self.error(kind, Operation::Connect, &ObjectPath::root());
         match cued {
-            Some(Fault::Refuse(kind)) => Err(self.error(kind, Operation::Connect, &ObjectPath::root())),
+            Some(Fault::Refuse(kind)) => Err(refuse(kind)),
             Some(Fault::Hang) => std::future::pending().await,
-            _ => away.map_or(Ok(()), |kind| {
-                Err(self.error(kind, Operation::Connect, &ObjectPath::root()))
-            }),
+            _ => away.map_or(Ok(()), |kind| Err(refuse(kind).with_retry_after(retry_after))),
         }
     }
 
@@ -320,7 +345,8 @@ impl Backend for Scripted {
         }
         let world = self.world.lock();
         if let Some(kind) = world.away {
-            return Err(self.error(kind, Operation::List, directory));
+            let error = self.error(kind, Operation::List, directory);
+            return Err(error.with_retry_after(world.retry_after));
         }
         let fault = cued.or_else(|| world.faults.get(&key).cloned());
         match fault {
@@ -349,8 +375,21 @@ impl Backend for Scripted {
         Ok(Presence::Found(futures::stream::unfold(pages, Pages::next).boxed()))
     }
 
-    async fn read(&self, path: &ObjectPath, _: &Version, _: std::ops::Range<u64>) -> Result<Presence<Bytes>> {
-        Err(self.error(ErrorKind::Unsupported, Operation::Read, path))
+    async fn read(&self, path: &ObjectPath, _: &Version, range: std::ops::Range<u64>) -> Result<Presence<Bytes>> {
+        self.reads.fetch_add(1, Ordering::SeqCst);
+        let (away, slow) = {
+            let mut world = self.world.lock();
+            (world.away, world.slow_reads.pop_front())
+        };
+        if let Some(kind) = away {
+            return Err(self.error(kind, Operation::Read, path));
+        }
+        self.stirred.notify_waiters();
+        tokio::time::sleep(slow.unwrap_or(QUICK)).await;
+        Ok(Presence::Found(Bytes::from(vec![
+            0;
+            (range.end - range.start) as usize
+        ])))
     }
 
     async fn read_link(&self, path: &ObjectPath) -> Result<Presence<Vec<u8>>> {

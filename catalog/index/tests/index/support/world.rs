@@ -1,7 +1,8 @@
 //! What the source holds: the truth that a catalog is compared with.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
+use std::time::Duration;
 
 use manifold_backends::{Child, ErrorKind, Identity, Kind, Metadata, Timestamp, Version};
 
@@ -14,6 +15,9 @@ pub(super) struct World {
     pub(super) faults: BTreeMap<Vec<u8>, Fault>,
     pub(super) held: BTreeSet<Vec<u8>>,
     pub(super) away: Option<ErrorKind>,
+    pub(super) retry_after: Option<Duration>,
+    /// How long the next reads take; those after them are quick.
+    pub(super) slow_reads: VecDeque<Duration>,
     pub(super) stat_fails: bool,
     pub(super) gone: bool,
     pub(super) listings: BTreeMap<Vec<u8>, usize>,
