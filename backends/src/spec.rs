@@ -86,8 +86,19 @@ impl SourceSpec {
 
     /// Gives the same source with one setting more, or another value of it.
     pub fn with_setting(&self, key: &str, value: &str) -> Result<Self, SpecError> {
+        self.changed(&BTreeMap::from([(key.to_owned(), Some(value.to_owned()))]))
+    }
+
+    /// Gives the source with other values for some settings, and without those that have none. Its name is another one if
+    /// the settings say so: then it is another source.
+    pub fn changed(&self, changes: &BTreeMap<String, Option<String>>) -> Result<Self, SpecError> {
         let mut settings = self.settings.clone();
-        settings.insert(key.into(), value.into());
+        for (key, value) in changes {
+            match value {
+                Some(value) => settings.insert(key.clone(), value.clone()),
+                None => settings.remove(key),
+            };
+        }
         Self::build(
             uri::Parts {
                 query: Vec::new(),
@@ -183,6 +194,12 @@ impl SourceSpec {
     /// Gives the number of requests at once that was chosen for this source.
     pub fn concurrency(&self) -> Option<u32> {
         self.setting("concurrency").and_then(|value| value.parse().ok())
+    }
+
+    /// Gives the number of directories that may be listed in a second in the background, as it was chosen for this source;
+    /// 0: no limit.
+    pub fn scan_rate(&self) -> Option<u32> {
+        self.setting("scan_rate").and_then(|value| value.parse().ok())
     }
 
     /// Gives the secrets that the source can use, as its settings stand: none where it is used anonymously, a password

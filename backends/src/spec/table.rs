@@ -144,6 +144,11 @@ pub(super) const COMMON: &[KeyInfo] = &[
         ValueKind::Count(1, 256),
         "how many requests at once; without it, what suits the source",
     ),
+    key(
+        "scan_rate",
+        ValueKind::Count(0, 10_000),
+        "how many directories are listed in a second at most in the background, 0 for no limit; without it, as the setting `scan.rate` says",
+    ),
 ];
 
 const USER: KeyInfo = key(

@@ -34,6 +34,8 @@ impl OpenLibrary {
                     source: Box::new(self.source_status(&record)?),
                 })
             }
+            Request::SetSource { id, spec } => self.set_source(SourceId(id), &spec).await.map(|()| Reply::Done),
+            Request::Reconnect { id } => self.reconnect(SourceId(id)).await.map(|()| Reply::Done),
             Request::RemoveSource { id } => self.remove_source(SourceId(id)).await.map(|()| Reply::Done),
             Request::Scan { id } => self.scan(id.map(SourceId)).map(|()| Reply::Done),
             Request::List { path, after, limit } => self.list(&path, after.as_ref(), limit).await.map(Reply::Listing),
@@ -66,7 +68,7 @@ impl OpenLibrary {
             Request::Pin { paths, policy } => self.pin(&paths, policy).await.map(Reply::Pinned),
             Request::Unpin { paths, policies } => self.unpin(&paths, &policies).await.map(|()| Reply::Done),
             Request::Pins { skip } => self.pins(skip).await.map(|facts| Reply::Pins(Box::new(facts))),
-            Request::Stop => Err(Failure::new(format!(
+            Request::Events | Request::Stop => Err(Failure::new(format!(
                 "the library '{}' is not mounted",
                 self.library.name()
             ))),
@@ -126,6 +128,30 @@ impl OpenLibrary {
             self.indexer.until_connected(record.id).await;
         }
         Ok(record)
+    }
+
+    async fn set_source(self: &Arc<Self>, id: SourceId, spec: &manifold_backends::SourceSpec) -> Result<()> {
+        let record = self.record(id)?;
+        if record.name != spec.name() {
+            return Err(Failure::new(format!(
+                "{} and {} are two sources: one cannot become the other",
+                record.name,
+                spec.name()
+            )));
+        }
+        let text = serde_json::to_string(spec)
+            .map_err(|error| Failure::new(format!("cannot write the source down: {error}")))?;
+        let this = Arc::clone(self);
+        blocking(move || Ok(this.catalog.update_source(id, text, record.options)?)).await?;
+        self.reconnect(id).await
+    }
+
+    async fn reconnect(&self, id: SourceId) -> Result<()> {
+        let record = self.record(id)?;
+        if self.keeps_connections() {
+            self.connections.renew(&record).await;
+        }
+        Ok(())
     }
 
     async fn remove_source(self: Arc<Self>, id: SourceId) -> Result<()> {

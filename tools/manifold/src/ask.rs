@@ -2,7 +2,7 @@
 
 use std::io::{self, IsTerminal, Read};
 
-use manifold_backends::{Secret, Secrets, SourceSpec};
+use manifold_backends::{Secret, SecretKey, Secrets, SourceSpec};
 
 use crate::failure::{Failure, Result};
 use crate::print::say;
@@ -40,20 +40,39 @@ pub(crate) fn for_missing(spec: &SourceSpec, known: &Secrets) -> Result<Secrets>
                 key.key
             )));
         }
-        let prompt = format!("{} of {}: ", key.prompt, spec.name());
-        let answer = rpassword::prompt_password(prompt)
-            .map_err(|error| Failure::new(format!("cannot ask for the secret `{}`: {error}", key.key)))?;
-        if answer.is_empty() {
-            return Err(Failure::new(format!(
-                "{} needs the secret `{}`, and none was given",
-                spec.name(),
-                key.key
-            )));
-        }
-        given.insert(key.key.to_owned(), Secret::new(answer));
+        given.insert(key.key.to_owned(), prompt(spec, key)?);
     }
     if !given.is_empty() {
         say("trying it out …");
     }
     Ok(given)
+}
+
+/// Asks on the terminal, without echo, for one secret of a source.
+pub(crate) fn for_one(spec: &SourceSpec, key: &str) -> Result<Secret> {
+    let Some(key) = spec.scheme().info().secret(key) else {
+        return Err(Failure::usage(format!("{} has no secret `{key}`", spec.name())));
+    };
+    if !io::stdin().is_terminal() {
+        return Err(
+            Failure::new(format!("there is no terminal to ask for the secret `{}`", key.key)).hint(format!(
+                "--secret-stdin {0}, {0}=env:NAME or {0}=file:/path says where it is",
+                key.key
+            )),
+        );
+    }
+    prompt(spec, key)
+}
+
+fn prompt(spec: &SourceSpec, key: &SecretKey) -> Result<Secret> {
+    let answer = rpassword::prompt_password(format!("{} of {}: ", key.prompt, spec.name()))
+        .map_err(|error| Failure::new(format!("cannot ask for the secret `{}`: {error}", key.key)))?;
+    if answer.is_empty() {
+        return Err(Failure::new(format!(
+            "{} needs the secret `{}`, and none was given",
+            spec.name(),
+            key.key
+        )));
+    }
+    Ok(Secret::new(answer))
 }

@@ -55,6 +55,17 @@ What is pinned is fetched in the background and again when it changes at its sou
 limit of the cache (see the setting cache.pinned_bytes). In a pattern * and ? stand for characters of one name, [a-z] for
 one of these, and ** for any folders.";
 
+const SET_EXAMPLES: &str = "\
+Examples:
+  manifold source set /media password                       Ask for the new password
+  pass show nas | manifold source set /media --secret-stdin password
+  manifold source set /archive secret_access_key=file:/run/secrets/s3
+  manifold source set /archive concurrency=4 refresh=5m
+  manifold source set /archive concurrency=                 Back to the default
+
+It is tried out first, and stays as it was if it cannot be used so. What makes it another source, such as the
+address or the user, cannot be changed: add that one.";
+
 /// One drive over everything you store: local folders, NAS shares, buckets, servers and cloud drives.
 #[derive(Debug, Parser)]
 #[command(
@@ -86,7 +97,7 @@ pub(crate) enum Command {
     /// Add folders and URIs to the library, mount it, and show progress until Ctrl-C
     #[command(after_help = UP_EXAMPLES)]
     Up(Up),
-    /// Add, list, test, scan and remove sources
+    /// Add, list, test, change, scan and remove sources
     #[command(subcommand)]
     Source(Source),
     /// Mount the library, and serve it until it is unmounted
@@ -98,6 +109,8 @@ pub(crate) enum Command {
     },
     /// Say whether everything is all right
     Status,
+    /// Follow what happens in the mounted library: states of sources, scans; with --json, an object on each line
+    Events,
     /// List a directory of the library
     Ls {
         /// Its path in the library
@@ -183,6 +196,9 @@ pub(crate) enum Source {
         #[arg(long, value_name = "KEY=VALUE")]
         set: Vec<String>,
     },
+    /// Change settings or secrets of a source, and connect it anew at once; the mount goes on
+    #[command(after_help = SET_EXAMPLES)]
+    Set(Set),
     /// Take a source out of the library; nothing is deleted at the source
     Remove {
         /// The source, by its path or URI
@@ -210,6 +226,21 @@ pub(crate) struct Add {
     #[arg(long, value_name = "KEY")]
     pub(crate) secret_stdin: Option<String>,
     /// Add it although it cannot be reached now
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Set {
+    /// The source, by its path or URI
+    pub(crate) source: OsString,
+    /// A setting and its value, none for its default; or a secret that is to be asked for
+    #[arg(value_name = "KEY=VALUE|KEY=|SECRET", required_unless_present = "secret_stdin")]
+    pub(crate) changes: Vec<String>,
+    /// Read this secret from stdin
+    #[arg(long, value_name = "KEY")]
+    pub(crate) secret_stdin: Option<String>,
+    /// Change it although it cannot be reached now
     #[arg(long)]
     pub(crate) force: bool,
 }

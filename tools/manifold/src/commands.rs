@@ -3,6 +3,7 @@
 mod browse;
 mod cache;
 mod check;
+mod events;
 mod generate;
 mod mount;
 mod pin;
@@ -64,6 +65,7 @@ async fn dispatch(command: Command, context: &Context, out: &mut Output) -> Resu
         Command::Mount(mount) => mount::mount(mount, context, out).await,
         Command::Unmount { mountpoint } => mount::unmount(mountpoint.as_deref(), context, out).await,
         Command::Status => status::status(context, out).await,
+        Command::Events => events::events(context, out).await,
         Command::Ls { path, long } => browse::ls(&path, long, context, out).await,
         Command::Stat { path } => browse::stat(&path, context, out).await,
         Command::Pin(pin) => pin::pin(pin, context, out).await,

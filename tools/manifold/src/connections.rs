@@ -1,20 +1,22 @@
-//! The connections to the sources: made in the background, tried again while they fail, and asked how they are.
+//! The connections to the sources: made in the background, tried again while they fail, and made anew when a source that
+//! refused our credentials may take others.
 //!
-//! Always true: a source that cannot be connected costs nobody anything but its own files' bytes; its tree stays as last
-//! known. No secret is in any message.
+//! How a source is, is the indexer's to say; what cannot even be connected is told to it. Always true: a source that cannot be
+//! connected costs nobody anything but its own files' bytes; its tree stays as last known. No secret is in any message.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use manifold_backends::{Backend, Limits, Place, SecretStore, Secrets, SourceSpec, connect, diagnose, secrets};
 use manifold_catalog::{SourceId, SourceRecord};
-use manifold_index::Indexer;
+use manifold_index::{HealthState, Indexer, Problem, SourceOptions};
 use manifold_vfs::Vfs;
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use crate::failure::{Failure, Result};
 use crate::settings::Settings;
@@ -24,28 +26,24 @@ use crate::time::now_ns;
 const PAUSE_FIRST: Duration = Duration::from_secs(1);
 /// The longest pause between two tries.
 const PAUSE_MAX: Duration = Duration::from_mins(1);
-/// How long a source may take to say how it is, when somebody waits for the answer.
-const LOOK_PATIENCE: Duration = Duration::from_secs(3);
-/// A word about a source counts as true for that long.
-const LOOK_AGE_MAX: Duration = Duration::from_secs(5);
+/// The longest pause between two looks at the secrets of a source that has refused them.
+const SECRETS_PAUSE_MAX: Duration = Duration::from_secs(15);
+/// How long the sources may take to say how they are, when somebody waits for the answer.
+const PROBE_PATIENCE: Duration = Duration::from_secs(3);
+/// A sign of a source counts as news for that long.
+const SIGN_AGE_MAX: Duration = Duration::from_secs(5);
 /// A remote source whose last scan ended longer ago than this is scanned again when it is connected. What is opened in the
 /// meantime is refreshed all the same.
 const SCAN_AGE_MAX: Duration = Duration::from_hours(24);
 
-/// How a source is.
-#[derive(Clone, Debug)]
-pub(crate) enum Health {
-    /// Nobody has had an answer yet.
-    Connecting,
-    /// It answered.
-    Well,
-    /// It did not, or not us.
-    Failing {
-        /// What is wrong, and what to do.
-        failure: Failure,
-        /// Since when, in nanoseconds since 1970 UTC.
-        since_ns: i64,
-    },
+/// The settings that name a file with credentials in it.
+const FILES: [&str; 3] = ["key", "credential_path", "ca_file"];
+
+/// What a source was connected with, as far as it may change without its settings.
+#[derive(PartialEq, Eq)]
+struct Credentials {
+    secrets: Secrets,
+    files: Vec<Option<(SystemTime, u64)>>,
 }
 
 /// The connections of a library's sources.
@@ -55,16 +53,12 @@ pub(crate) struct Connections {
     vfs: Arc<Vfs>,
     store: Arc<SecretStore>,
     limits: Limits,
-    data_deadline: Duration,
     sources: Mutex<BTreeMap<SourceId, Connection>>,
 }
 
 #[derive(Debug)]
 struct Connection {
-    name: String,
-    health: Health,
-    looked: Option<Instant>,
-    /// Ends the pause between two tries.
+    /// Ends the pause between two tries, or two looks at the secrets.
     hurry: Arc<Notify>,
     task: Option<JoinHandle<()>>,
 }
@@ -77,7 +71,6 @@ impl Connections {
             vfs,
             store: Arc::new(store),
             limits: limits(settings),
-            data_deadline: settings.deadlines.data,
             sources: Mutex::default(),
         })
     }
@@ -85,23 +78,38 @@ impl Connections {
     /// Keeps a source connected from now on, trying for as long as it takes, and has it scanned. One that is kept already
     /// stays as it is.
     pub(crate) fn keep(self: &Arc<Self>, record: &SourceRecord) {
+        self.begin(record, None);
+    }
+
+    /// Begins to keep a source connected. `tried` is told when it is known how the first try went.
+    fn begin(self: &Arc<Self>, record: &SourceRecord, tried: Option<oneshot::Sender<()>>) {
         let mut sources = self.sources.lock();
         if sources.contains_key(&record.id) {
             return;
         }
+        self.indexer.introduce(record.id, &record.name);
         let hurry = Arc::new(Notify::new());
         // Whoever looks into the mount before the first try is over waits for that, and is not told that it cannot be
         // reached. The mount itself waits for nobody.
         self.indexer.expect(record.id);
-        let task = tokio::spawn(Arc::clone(self).connect_for_good(record.clone(), Arc::clone(&hurry)));
+        let task = Arc::clone(self).connect_for_good(record.clone(), Arc::clone(&hurry), tried);
         let connection = Connection {
-            name: record.name.clone(),
-            health: Health::Connecting,
-            looked: None,
             hurry,
-            task: Some(task),
+            task: Some(tokio::spawn(task)),
         };
         sources.insert(record.id, connection);
+    }
+
+    /// Connects a source anew, with its settings and secrets as they are now, and waits until it is known how it is. What goes
+    /// on over the old connection ends when the new one is there.
+    pub(crate) async fn renew(self: &Arc<Self>, record: &SourceRecord) {
+        if let Some(Connection { task: Some(task), .. }) = self.sources.lock().remove(&record.id) {
+            task.abort();
+        }
+        let (tell, told) = oneshot::channel();
+        self.begin(record, Some(tell));
+        // An error means that another call has taken the place of this one.
+        let _tried_or_replaced = told.await;
     }
 
     /// Connects a source once, for a command that needs it now.
@@ -109,7 +117,8 @@ impl Connections {
         if let Some(backend) = self.indexer.backend(record.id) {
             return Ok(backend);
         }
-        let (spec, backend) = self.build(record).await?;
+        let spec = parse_spec(record)?;
+        let backend = self.build(&spec, &self.secrets(&spec).await?).await?;
         self.attach(record.id, &spec, Arc::clone(&backend));
         Ok(backend)
     }
@@ -132,34 +141,22 @@ impl Connections {
         }
     }
 
-    /// Ends the pause between two tries, for one source or for all.
+    /// Ends the pause between two tries, for one source or for all, and asks those that are away whether they are back.
     pub(crate) fn hurry(&self, id: Option<SourceId>) {
         for (other, connection) in &*self.sources.lock() {
             if id.is_none_or(|id| id == *other) {
                 connection.hurry.notify_one();
+                let (indexer, id) = (Arc::clone(&self.indexer), *other);
+                if indexer.health(id).is_some_and(|it| it.state == HealthState::Offline) {
+                    tokio::spawn(async move { indexer.probe(id).await });
+                }
             }
         }
     }
 
-    /// Says how a source was when it was last looked at; `None` where nobody keeps it connected.
-    pub(crate) fn health(&self, id: SourceId) -> Option<Health> {
-        self.sources.lock().get(&id).map(|connection| connection.health.clone())
-    }
-
-    /// Asks all sources how they are, at once, and waits for those that answer soon.
-    pub(crate) async fn look_at_all(&self) {
-        let due: Vec<_> = {
-            let sources = self.sources.lock();
-            let due = sources
-                .iter()
-                .filter(|(_, it)| it.looked.is_none_or(|at| at.elapsed() > LOOK_AGE_MAX));
-            due.filter_map(|(id, _)| Some((*id, self.indexer.backend(*id)?)))
-                .collect()
-        };
-        let looks = due.into_iter().map(|(id, backend)| async move {
-            self.note(id, look(backend.as_ref(), LOOK_PATIENCE).await);
-        });
-        futures::future::join_all(looks).await;
+    /// Asks the sources of which nothing was heard lately how they are, at once, and waits for those that answer soon.
+    pub(crate) async fn ask_all(&self) {
+        let _all_or_not = timeout(PROBE_PATIENCE, self.indexer.probe_all(SIGN_AGE_MAX)).await;
     }
 
     /// Forgets the secrets of a source.
@@ -168,47 +165,105 @@ impl Connections {
         blocking(move || Ok(store.remove(&name)?)).await
     }
 
-    async fn connect_for_good(self: Arc<Self>, record: SourceRecord, hurry: Arc<Notify>) {
+    async fn connect_for_good(
+        self: Arc<Self>,
+        record: SourceRecord,
+        hurry: Arc<Notify>,
+        mut tried: Option<oneshot::Sender<()>>,
+    ) {
         let mut pause = PAUSE_FIRST;
-        let mut attached = None;
+        // What it was last connected with, if it was.
+        let mut with = None;
         loop {
-            if attached.is_none() {
-                match self.build(&record).await {
-                    Ok((spec, backend)) => {
-                        self.attach(record.id, &spec, Arc::clone(&backend));
+            match self.connect(&record, with.as_ref()).await {
+                Ok(None) => {}
+                Ok(Some((spec, backend, credentials))) => {
+                    self.attach(record.id, &spec, Arc::clone(&backend));
+                    if with.replace(credentials).is_none() {
                         self.scan_where_due(&record, &*backend);
-                        attached = Some(backend);
                     }
-                    Err(failure) => self.note(record.id, Err(failure)),
+                    self.indexer.probe(record.id).await;
+                    pause = PAUSE_FIRST;
                 }
-                self.indexer.expect_no_more(record.id);
+                // One that is connected says itself how it is.
+                Err(failure) if with.is_some() => {
+                    tracing::debug!(
+                        source = record.name,
+                        "it cannot be connected anew: {}",
+                        failure.message()
+                    );
+                }
+                Err(failure) => {
+                    let problem = Problem::new(failure.message(), failure.hints().join("; "));
+                    self.indexer.not_connected(record.id, &record.name, problem, pause);
+                }
             }
-            if let Some(backend) = &attached {
-                let outcome = look(&**backend, self.data_deadline).await;
-                let well = outcome.is_ok();
-                self.note(record.id, outcome);
-                if well {
-                    return;
-                }
+            if let Some(tried) = tried.take() {
+                // Who asked may have lost patience.
+                let _heard_or_not = tried.send(());
+            }
+            if with.is_some() && self.refused(record.id).await {
+                pause = PAUSE_FIRST;
             }
             let _woken_or_over = timeout(pause, hurry.notified()).await;
-            pause = (pause * 2).min(PAUSE_MAX);
+            let pause_max = if with.is_some() { SECRETS_PAUSE_MAX } else { PAUSE_MAX };
+            pause = (pause * 2).min(pause_max);
         }
     }
 
-    /// Builds the backend of a source, with its secrets.
-    async fn build(&self, record: &SourceRecord) -> Result<(SourceSpec, Arc<dyn Backend>)> {
+    /// Builds the backend of a source; `None` where that would make no difference, since it was built with the same.
+    async fn connect(
+        &self,
+        record: &SourceRecord,
+        with: Option<&Credentials>,
+    ) -> Result<Option<(SourceSpec, Arc<dyn Backend>, Credentials)>> {
         let spec = parse_spec(record)?;
-        let store = Arc::clone(&self.store);
-        let asked = spec.clone();
-        let secrets = blocking(move || resolve(&asked, &store)).await?;
-        let backend = build(&spec, &secrets, &self.limits).await?;
-        Ok((spec, backend))
+        let credentials = Credentials {
+            secrets: self.secrets(&spec).await?,
+            files: FILES
+                .iter()
+                .map(|key| spec.setting(key).and_then(last_change))
+                .collect(),
+        };
+        if with == Some(&credentials) {
+            return Ok(None);
+        }
+        let backend = self.build(&spec, &credentials.secrets).await?;
+        Ok(Some((spec, backend, credentials)))
+    }
+
+    /// Waits until a source is refusing our credentials. Tells whether it had to be waited for.
+    async fn refused(&self, id: SourceId) -> bool {
+        let mut events = self.indexer.subscribe();
+        let mut waited = false;
+        while self
+            .indexer
+            .health(id)
+            .is_none_or(|it| it.state != HealthState::Refused)
+        {
+            waited = true;
+            if matches!(events.recv().await, Err(RecvError::Closed)) {
+                return std::future::pending().await;
+            }
+        }
+        waited
+    }
+
+    async fn secrets(&self, spec: &SourceSpec) -> Result<Secrets> {
+        let (asked, store) = (spec.clone(), Arc::clone(&self.store));
+        blocking(move || resolve(&asked, &store)).await
+    }
+
+    async fn build(&self, spec: &SourceSpec, secrets: &Secrets) -> Result<Arc<dyn Backend>> {
+        build(spec, secrets, &self.limits).await
     }
 
     fn attach(&self, id: SourceId, spec: &SourceSpec, backend: Arc<dyn Backend>) {
         self.vfs.set_refresh(id, spec.refresh());
-        self.indexer.attach(id, backend);
+        let options = SourceOptions {
+            scan_rate: spec.scan_rate(),
+        };
+        self.indexer.attach_with(id, backend, options);
         // What is pinned of it can be told, and fetched, from now on.
         self.vfs.pins_changed();
     }
@@ -227,27 +282,12 @@ impl Connections {
             self.indexer.scan(record.id);
         }
     }
+}
 
-    fn note(&self, id: SourceId, outcome: Result<()>) {
-        let mut sources = self.sources.lock();
-        let Some(connection) = sources.get_mut(&id) else { return };
-        connection.looked = Some(Instant::now());
-        let before = std::mem::replace(&mut connection.health, Health::Well);
-        match (outcome, before) {
-            (Ok(()), Health::Failing { .. }) => tracing::info!(source = connection.name, "the source is back"),
-            (Ok(()), _) => {}
-            (Err(failure), Health::Failing { since_ns, .. }) => {
-                connection.health = Health::Failing { failure, since_ns }
-            }
-            (Err(failure), _) => {
-                tracing::info!(source = connection.name, "offline: {}", failure.message());
-                connection.health = Health::Failing {
-                    failure,
-                    since_ns: now_ns(),
-                };
-            }
-        }
-    }
+/// Tells when a file was last changed, and how long it is; `None` where it is not there.
+fn last_change(path: &str) -> Option<(SystemTime, u64)> {
+    let found = std::fs::metadata(path).ok()?;
+    Some((found.modified().ok()?, found.len()))
 }
 
 /// Reads what a source is from its record.

@@ -13,6 +13,7 @@ pub(crate) mod text;
 use manifold_backends::SourceSpec;
 use serde::{Deserialize, Serialize};
 
+use crate::events::Event;
 use crate::failure::Failure;
 use pins::{Pinned, PinsFacts, Policy};
 use status::{SourceStatus, Status};
@@ -56,6 +57,18 @@ pub(crate) enum Request {
         spec: Box<SourceSpec>,
         /// Where.
         attach: Option<Text>,
+    },
+    /// Change what a source is connected with, and connect it anew.
+    SetSource {
+        /// Its id.
+        id: u32,
+        /// What it is now; its secrets are in the store already.
+        spec: Box<SourceSpec>,
+    },
+    /// Connect a source anew, with the secrets as they are now.
+    Reconnect {
+        /// Its id.
+        id: u32,
     },
     /// Take a source away. Nothing is deleted at the source.
     RemoveSource {
@@ -112,6 +125,8 @@ pub(crate) enum Request {
         /// How many pins to pass over.
         skip: u64,
     },
+    /// What happens from now on? Answered with done, and then a line for each event until one side hangs up.
+    Events,
     /// Unmount, and end.
     Stop,
 }
@@ -174,7 +189,10 @@ pub(crate) enum Reply {
     Pinned(Pinned),
     /// To [`Request::Pins`].
     Pins(Box<PinsFacts>),
-    /// To [`Request::RemoveSource`], [`Request::Scan`], [`Request::Unpin`] and [`Request::Stop`].
+    /// After the answer to [`Request::Events`], whenever something happens.
+    Event(Event),
+    /// To [`Request::SetSource`], [`Request::Reconnect`], [`Request::RemoveSource`], [`Request::Scan`], [`Request::Unpin`],
+    /// [`Request::Events`] and [`Request::Stop`].
     Done,
 }
 

@@ -20,9 +20,11 @@ use crate::control::server::{Answer, Server};
 use crate::control::status::{DaemonFacts, MountFacts, Status};
 use crate::control::text::Text;
 use crate::control::{Reply, Request};
+use crate::events::{self, Follower, What};
 use crate::failure::{Failure, Result, io_failure};
 use crate::mounts;
 use crate::open::OpenLibrary;
+use crate::power;
 use crate::print::say;
 use crate::time::{now_ns, rfc3339};
 
@@ -127,6 +129,8 @@ impl Daemon {
             request_deadline: open.settings.deadlines.data.max(open.settings.deadlines.metadata),
             ..MountOptions::default()
         };
+        tokio::spawn(events::forward(Arc::clone(&open)));
+        tokio::spawn(power::hold_scans(Arc::clone(&open.indexer), open.settings.scan.clone()));
         for record in open.sources()? {
             open.connections.keep(&record);
         }
@@ -140,6 +144,9 @@ impl Daemon {
         }
         let point = mount.point().to_owned();
         tracing::info!(library = open.library.name(), at = %point.display(), "mounted");
+        open.events.tell(What::Mounted {
+            point: Text::new(point.as_os_str().as_encoded_bytes()),
+        });
         let mounted = Mounted {
             open,
             mount: Mutex::new(mount),
@@ -167,6 +174,9 @@ impl Daemon {
             over = mounted.keep_mounted() => over,
         };
         service::stopping();
+        mounted.open.events.tell(What::Unmounting {
+            point: mounted.text_of_point(),
+        });
         drop(server);
         let ended = tokio::select! {
             ended = mounted.end() => ended,
@@ -192,6 +202,10 @@ impl Mounted {
         Arc::clone(&self.mount.lock())
     }
 
+    fn text_of_point(&self) -> Text {
+        Text::new(self.point.as_os_str().as_encoded_bytes())
+    }
+
     /// Mounts anew as often as the mount has to be given up. Ends when somebody unmounts from outside.
     async fn keep_mounted(&self) -> Result<()> {
         while end::of_mount(&self.mount()).await? == Ended::GivenUp {
@@ -199,6 +213,9 @@ impl Mounted {
             let anew = mount(vfs, point, self.options.clone()).await;
             *self.mount.lock() = anew.map_err(|failure| failure.about("cannot mount anew"))?;
             tracing::warn!(at = %self.point.display(), "mounted anew, since a request was not answered in time");
+            self.open.events.tell(What::Mounted {
+                point: self.text_of_point(),
+            });
         }
         say("unmounted from outside");
         Ok(())
@@ -212,7 +229,7 @@ impl Mounted {
             started: self.started.clone(),
         };
         let mount = MountFacts {
-            point: Text::new(self.point.as_os_str().as_encoded_bytes()),
+            point: self.text_of_point(),
             passthrough,
             passthrough_why_not: (!passthrough).then(|| why_no_passthrough(self.open.settings.mount.passthrough)),
         };
@@ -242,7 +259,7 @@ impl Answer for Mounted {
     async fn answer(self: Arc<Self>, request: Request) -> Result<Reply> {
         match request {
             Request::Status => {
-                self.open.connections.look_at_all().await;
+                self.open.connections.ask_all().await;
                 Ok(Reply::Status(Box::new(self.status()?)))
             }
             Request::Stop => {
@@ -258,6 +275,10 @@ impl Answer for Mounted {
             }
             other => Arc::clone(&self.open).answer(other).await,
         }
+    }
+
+    fn follow(&self) -> Follower {
+        self.open.events.follow()
     }
 }
 

@@ -13,6 +13,7 @@ use manifold_vfs::Vfs;
 use tokio::runtime::Handle;
 
 use crate::connections::Connections;
+use crate::events::Hub;
 use crate::failure::{Failure, Result};
 use crate::library::Library;
 use crate::library::lock::{Lock, Role};
@@ -34,6 +35,8 @@ pub(crate) struct OpenLibrary {
     pub(crate) indexer: Arc<Indexer>,
     pub(crate) vfs: Arc<Vfs>,
     pub(crate) connections: Arc<Connections>,
+    /// What happens, for those who follow it.
+    pub(crate) events: Hub,
     /// Whether the disk cache was started.
     pub(crate) with_cache: bool,
     role: Role,
@@ -55,6 +58,7 @@ impl OpenLibrary {
         let runtime = Handle::current();
         let index_settings = IndexSettings {
             scan_concurrency: settings.scan.concurrency as usize,
+            scan_rate: settings.scan.rate,
             stat_timeout: settings.deadlines.metadata,
             skip_paths: kept_out(&library)?,
             ..IndexSettings::default()
@@ -89,6 +93,7 @@ impl OpenLibrary {
             indexer,
             vfs,
             connections,
+            events: Hub::new(),
             with_cache,
             role,
             _lock: lock,

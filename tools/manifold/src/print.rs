@@ -45,6 +45,12 @@ impl Output {
         self.line(text)
     }
 
+    /// Prints one of many JSON values, each on a line of its own.
+    pub(crate) fn record(&mut self, value: &impl Serialize) -> Result<()> {
+        let text = serde_json::to_string(value).map_err(|error| not_json(&error))?;
+        self.line(text)
+    }
+
     /// Prints a line.
     pub(crate) fn line(&mut self, line: impl Display) -> Result<()> {
         self.tolerate(|out| writeln!(out, "{line}"))

@@ -84,6 +84,12 @@ pub(crate) struct Mount {
 pub(crate) struct Scan {
     /// Directories of one source that are listed at once.
     pub(crate) concurrency: u32,
+    /// What scans do while this machine runs on its battery.
+    pub(crate) on_battery: RunOrWait,
+    /// What scans of other machines do while the network is metered.
+    pub(crate) on_metered: RunOrWait,
+    /// Directories of one source that are listed in a second at most; 0: as many as can be.
+    pub(crate) rate: u32,
 }
 
 /// How secrets are kept.
@@ -120,6 +126,30 @@ impl Level {
     /// Finds the level of a word.
     pub(crate) fn parse(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|level| level.as_str() == word)
+    }
+}
+
+/// Whether something goes on or waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RunOrWait {
+    Run,
+    Wait,
+}
+
+impl RunOrWait {
+    const ALL: [Self; 2] = [Self::Run, Self::Wait];
+
+    /// Gives the word for it.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Run => "run",
+            Self::Wait => "wait",
+        }
+    }
+
+    /// Finds what a word stands for.
+    pub(crate) fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|it| it.as_str() == word)
     }
 }
 

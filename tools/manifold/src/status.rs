@@ -1,11 +1,13 @@
 //! Gathers how everything is, and draws the verdict.
 
-use manifold_catalog::SourceRecord;
+use std::time::Duration;
 
-use crate::connections::Health;
+use manifold_catalog::SourceRecord;
+use manifold_index::{HealthState, SourceHealth};
+
 use crate::control::status::{
-    DaemonFacts, FetchedFacts, LibraryFacts, MountFacts, Problem, ScanFacts, SourceState, SourceStatus, Status,
-    Uploads, Verdict,
+    DaemonFacts, FetchedFacts, HealthFacts, LatencyFacts, LibraryFacts, MountFacts, Problem, ScanFacts, SourceState,
+    SourceStatus, Status, Uploads, Verdict,
 };
 use crate::control::text::Text;
 use crate::failure::Result;
@@ -54,32 +56,34 @@ impl OpenLibrary {
             .find(|(id, _)| *id == record.id)
             .map(|(_, totals)| totals);
         let scanning = scan.is_some_and(|scan| scan.finished_ns.is_none());
-        let (state, problem) = match self.connections.health(record.id) {
-            None => (SourceState::Unknown, None),
-            Some(Health::Connecting) => (SourceState::Connecting, None),
-            Some(Health::Well) if scanning => (SourceState::Scanning, None),
-            Some(Health::Well) => (SourceState::Ok, None),
-            Some(Health::Failing { failure, since_ns }) => {
-                let problem = Problem {
-                    message: failure.message().to_owned(),
-                    hint: failure.hints().join("; "),
-                    since: rfc3339(since_ns),
-                };
-                (SourceState::Offline, Some(problem))
-            }
+        let health = self.indexer.health(record.id).filter(|_| self.keeps_connections());
+        let state = match health.as_ref().map(|it| it.state) {
+            None => SourceState::Unknown,
+            Some(HealthState::Connecting) => SourceState::Connecting,
+            Some(HealthState::Online) if scanning => SourceState::Scanning,
+            Some(HealthState::Online) => SourceState::Ok,
+            Some(HealthState::Slow) => SourceState::Slow,
+            Some(HealthState::Degraded) => SourceState::Degraded,
+            Some(HealthState::Offline) => SourceState::Offline,
+            Some(HealthState::Refused) => SourceState::Refused,
         };
+        let since_ns = health.as_ref().map_or(0, |it| it.since_ns);
+        let problem = health.as_ref().and_then(|it| it.problem.as_ref());
+        let problem = problem.map(|problem| said(problem, since_ns));
         Ok(SourceStatus {
             id: record.id.0,
             uri: record.name.clone(),
             attach: Text::new(record.attach.clone()),
             state,
             problem,
+            health: health.as_ref().map(health_facts),
             scan: scan.map(|scan| ScanFacts {
                 started: rfc3339(scan.started_ns),
                 finished: scan.finished_ns.map(rfc3339),
                 listed: scan.listed,
                 queued: scan.queued,
                 failed: scan.failed,
+                paused: self.indexer.scan_paused(record.id),
             }),
             entries: totals.map_or(0, |totals| totals.entries),
             bytes: totals.map_or(0, |totals| totals.bytes),
@@ -98,6 +102,36 @@ impl OpenLibrary {
     }
 }
 
+/// Puts what is wrong into the form of the status.
+pub(crate) fn said(problem: &manifold_index::Problem, since_ns: i64) -> Problem {
+    Problem {
+        message: problem.message.clone(),
+        hint: problem.hint.clone(),
+        since: rfc3339(since_ns),
+    }
+}
+
+fn health_facts(health: &SourceHealth) -> HealthFacts {
+    let us = |span: Duration| u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
+    let latency = health.latency.iter().map(|(kind, facts)| LatencyFacts {
+        request: kind.as_str().to_owned(),
+        p50_us: facts.p50.map(us),
+        p95_us: facts.p95.map(us),
+        usual_p95_us: facts.usual_p95.map(us),
+    });
+    HealthFacts {
+        state: health.state.as_str().to_owned(),
+        since: rfc3339(health.since_ns),
+        last_error: health.last_error.as_ref().map(|(problem, at_ns)| said(problem, *at_ns)),
+        queued: health.queued,
+        in_flight: health.in_flight,
+        next_probe: health.next_probe_ns.map(rfc3339),
+        latency: latency.collect(),
+        hedges: health.hedges,
+        hedges_won: health.hedges_won,
+    }
+}
+
 /// Draws the verdict, and puts it into one line.
 fn judge(sources: &[SourceStatus], mount: Option<&MountFacts>) -> (Verdict, String) {
     let Some(mount) = mount else {
@@ -107,20 +141,28 @@ fn judge(sources: &[SourceStatus], mount: Option<&MountFacts>) -> (Verdict, Stri
         );
     };
     let point = mount.point.visible();
-    let offline: Vec<_> = sources.iter().filter(|it| it.state == SourceState::Offline).collect();
-    if let Some(first) = offline.first() {
-        let others = if offline.len() > 1 {
-            format!(" and {} more", offline.len() - 1)
-        } else {
-            String::new()
-        };
-        return (
-            Verdict::Attention,
-            format!(
-                "mounted at {point}, but {}{others} cannot be reached; what is known of it is shown",
-                first.attach.visible()
-            ),
-        );
+    // The worst is said first.
+    for (state, what) in [
+        (
+            SourceState::Refused,
+            "did not take the credentials; what is known of it is shown",
+        ),
+        (SourceState::Offline, "cannot be reached; what is known of it is shown"),
+        (SourceState::Degraded, "failed some requests lately"),
+        (SourceState::Slow, "took far longer than usual lately"),
+    ] {
+        let mut alike = sources.iter().filter(|it| it.state == state);
+        if let Some(first) = alike.next() {
+            let others = match alike.count() {
+                0 => String::new(),
+                others => format!(" and {others} more"),
+            };
+            let attach = first.attach.visible();
+            return (
+                Verdict::Attention,
+                format!("mounted at {point}, but {attach}{others} {what}"),
+            );
+        }
     }
     let failed: u64 = sources
         .iter()
@@ -162,12 +204,14 @@ mod tests {
             attach: Text::new(attach),
             state,
             problem: None,
+            health: None,
             scan: Some(ScanFacts {
                 started: rfc3339(0),
                 finished: None,
                 listed: 1,
                 queued: 2,
                 failed,
+                paused: None,
             }),
             entries: 0,
             bytes: 0,
@@ -193,6 +237,11 @@ mod tests {
         let (verdict, words) = judge(&[well.clone(), away.clone(), away], Some(&mount));
         assert_eq!(verdict, Verdict::Attention);
         assert!(words.contains("but /c and 1 more cannot be reached"), "{words}");
+        let slow = source("/d", SourceState::Slow, 0);
+        let refused = source("/e", SourceState::Refused, 0);
+        let (verdict, words) = judge(&[well.clone(), slow, refused], Some(&mount));
+        assert_eq!(verdict, Verdict::Attention);
+        assert!(words.contains("but /e did not take the credentials"), "{words}");
         let (verdict, words) = judge(&[source("/a", SourceState::Ok, 1)], Some(&mount));
         assert_eq!(
             (verdict, words.as_str()),

@@ -31,6 +31,14 @@ pub(crate) fn short(rfc3339: &str) -> String {
     )
 }
 
+/// Shortens a time of today: local, to the second.
+pub(crate) fn clock(rfc3339: &str) -> String {
+    rfc3339.parse::<Timestamp>().map_or_else(
+        |_| rfc3339.to_owned(),
+        |time| time.to_zoned(TimeZone::system()).strftime("%H:%M:%S").to_string(),
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

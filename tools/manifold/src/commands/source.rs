@@ -1,10 +1,12 @@
 //! `source`: what the library is made of.
 
+mod set;
+
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
-use manifold_backends::Secrets;
+use manifold_backends::{Secrets, SourceSpec};
 use serde::Serialize;
 
 use crate::attach::{self, Present};
@@ -26,6 +28,7 @@ pub(super) async fn run(command: cli::Source, context: &Context, out: &mut Outpu
         cli::Source::Add(add) => self::add(add, context, out).await,
         cli::Source::List => list(context, out).await,
         cli::Source::Test { source, set } => test(&source, &set, context, out).await,
+        cli::Source::Set(set) => self::set::set(set, context, out).await,
         cli::Source::Remove { source } => remove(&source, context).await,
         cli::Source::Scan { source } => scan(source.as_deref(), context).await,
     }
@@ -72,22 +75,7 @@ async fn add(add: cli::Add, context: &Context, out: &mut Output) -> Result<()> {
         Some(path) => Some(Text(attach::canonical(path.as_bytes())?)),
         None => None,
     };
-    let mut given = Secrets::new();
-    if let Some(key) = &add.secret_stdin {
-        if spec.scheme().info().secret(key).is_none() {
-            let names: Vec<_> = spec.scheme().info().secrets.iter().map(|secret| secret.key).collect();
-            return Err(
-                Failure::usage("--secret-stdin takes the name of a secret of this kind of source").hint(
-                    if names.is_empty() {
-                        "it has none".to_owned()
-                    } else {
-                        format!("it has {}", names.join(", "))
-                    },
-                ),
-            );
-        }
-        given.insert(key.clone(), ask::from_stdin(key)?);
-    }
+    let given = from_stdin(&spec, add.secret_stdin.as_deref())?;
     context.library.create()?;
     let settings = context.settings()?;
     let intake = Intake::new(&context.library, &settings, add.force);
@@ -101,6 +89,23 @@ async fn add(add: cli::Add, context: &Context, out: &mut Output) -> Result<()> {
         say(format_args!("added {} at {}", source.uri, source.attach.visible()));
     }
     reach.close().await
+}
+
+/// Reads a secret of the source from stdin, if one is named.
+fn from_stdin(spec: &SourceSpec, key: Option<&str>) -> Result<Secrets> {
+    let mut given = Secrets::new();
+    let Some(key) = key else { return Ok(given) };
+    if spec.scheme().info().secret(key).is_none() {
+        let names: Vec<_> = spec.scheme().info().secrets.iter().map(|secret| secret.key).collect();
+        let hint = if names.is_empty() {
+            "it has none".to_owned()
+        } else {
+            format!("it has {}", names.join(", "))
+        };
+        return Err(Failure::usage("--secret-stdin takes the name of a secret of this kind of source").hint(hint));
+    }
+    given.insert(key.to_owned(), ask::from_stdin(key)?);
+    Ok(given)
 }
 
 async fn list(context: &Context, out: &mut Output) -> Result<()> {
@@ -127,11 +132,14 @@ struct Tested<'a> {
 
 async fn test(name: &OsStr, set: &[String], context: &Context, out: &mut Output) -> Result<()> {
     let settings = context.settings()?;
+    let mut known_as = None;
     let known = if context.library.exists() {
         let mut reach = context.reach(false).await?;
         let sources = all(&mut reach).await?;
-        let found = position(&sources, name).and_then(|at| sources.get(at).map(|source| source.id));
-        let spec = match found {
+        let found = position(&sources, name).and_then(|at| sources.get(at));
+        // One that can be used and is not is connected anew.
+        known_as = found.filter(|source| source.state.is_away()).map(|source| source.id);
+        let spec = match found.map(|source| source.id) {
             Some(id) => match reach.ask(Request::Spec { id }).await? {
                 Reply::Spec { spec } => Some(*spec),
                 _ => return Err(mismatch()),
@@ -159,6 +167,14 @@ async fn test(name: &OsStr, set: &[String], context: &Context, out: &mut Output)
         Ok(backend) => look(&*backend, settings.deadlines.data).await,
         Err(failure) => Err(failure),
     };
+    if let (Ok(()), Some(id)) = (&outcome, known_as) {
+        let mut reach = context.reach(false).await?;
+        let Reply::Done = reach.ask(Request::Reconnect { id }).await? else {
+            return Err(mismatch());
+        };
+        reach.close().await?;
+        say("it is connected anew");
+    }
     if out.json() {
         let failure = outcome.as_ref().err();
         out.value(&Tested {

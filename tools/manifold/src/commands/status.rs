@@ -1,11 +1,11 @@
 //! `status`: is everything all right? The first line says it; the rest says why.
 
-use crate::control::status::{SourceState, SourceStatus, Status};
+use crate::control::status::{HealthFacts, SourceState, SourceStatus, Status};
 use crate::control::{Reply, Request};
 use crate::failure::Result;
 use crate::print::{Output, count, human_size};
 use crate::reach::{Context, mismatch};
-use crate::time::short;
+use crate::time::{clock, short};
 
 /// Shows how everything is.
 pub(super) async fn status(context: &Context, out: &mut Output) -> Result<()> {
@@ -88,6 +88,13 @@ pub(super) fn sources(sources: &[SourceStatus], out: &mut Output) -> Result<()> 
                 out.line(format_args!("    {}", problem.hint))?;
             }
         }
+        if let Some(waits) = source.health.as_ref().and_then(waits) {
+            out.line(format_args!("    {waits}"))?;
+        }
+        let held = source.scan.as_ref().and_then(|scan| scan.paused.as_ref());
+        if let Some(why) = held.filter(|_| source.problem.is_none()) {
+            out.line(format_args!("    the scan waits: {why}"))?;
+        }
         if let Some(scan) = source.scan.as_ref().filter(|scan| scan.failed > 0) {
             out.line(format_args!(
                 "    {} could not be listed; `manifold stat` tells why",
@@ -96,6 +103,21 @@ pub(super) fn sources(sources: &[SourceStatus], out: &mut Output) -> Result<()> 
         }
     }
     Ok(())
+}
+
+/// Says what waits for a source that is not well, and until when.
+fn waits(health: &HealthFacts) -> Option<String> {
+    let waiting = health.queued + health.in_flight;
+    let next = health
+        .next_probe
+        .as_ref()
+        .map(|at| format!("asked again at {}", clock(at)));
+    match (waiting, next) {
+        _ if health.state == "online" => None,
+        (0, next) => next,
+        (waiting, None) => Some(format!("{} waiting", count(waiting, "request"))),
+        (waiting, Some(next)) => Some(format!("{} waiting; {next}", count(waiting, "request"))),
+    }
 }
 
 fn state_word(source: &SourceStatus) -> String {

@@ -124,8 +124,16 @@ async fn watch(open: Arc<OpenLibrary>, begun: String) {
         };
         for source in &sources {
             let finished = source.scan.as_ref().and_then(|scan| scan.finished.clone());
-            let before = said.insert(source.id, (source.state, finished.clone()));
-            announce(before.as_ref().map(|(state, _)| *state), source);
+            let state = match (said.get(&source.id), source.state) {
+                // What was said last stays true until it is known better.
+                (Some((before, _)), SourceState::Connecting) => *before,
+                (None, SourceState::Connecting) => SourceState::Ok,
+                (_, now) => now,
+            };
+            let before = said.insert(source.id, (state, finished.clone()));
+            if source.state == state {
+                announce(before.as_ref().map(|(state, _)| *state), source);
+            }
             // A scan that had ended before is no news.
             let news = before.map_or_else(|| finished > Some(begun.clone()), |(_, before)| before != finished);
             if let Some(scan) = source.scan.as_ref().filter(|_| news && finished.is_some()) {
@@ -159,21 +167,30 @@ fn line(source: &SourceStatus) -> Option<String> {
     ))
 }
 
+/// Says in what other state a source is. One that is being connected anew is as it was until that is known.
 fn announce(before: Option<SourceState>, source: &SourceStatus) {
     let attach = source.attach.visible();
-    match (source.state, &source.problem) {
-        (SourceState::Offline, Some(problem)) if before != Some(SourceState::Offline) => {
-            say(format_args!(
-                "{attach} is offline, and shown as last known: {}",
-                problem.message
-            ));
-            if !problem.hint.is_empty() {
-                say(format_args!("hint: {}", problem.hint));
-            }
-        }
-        (SourceState::Ok | SourceState::Scanning, _) if before == Some(SourceState::Offline) => {
+    let was_bad = before.is_some_and(|before| !matches!(before, SourceState::Ok | SourceState::Scanning));
+    let Some(problem) = &source.problem else {
+        if was_bad {
             say(format_args!("{attach} is back"));
         }
-        _ => {}
+        return;
+    };
+    if before == Some(source.state) {
+        return;
+    }
+    let shown = if source.state.is_away() {
+        ", and shown as last known"
+    } else {
+        ""
+    };
+    say(format_args!(
+        "{attach} is {}{shown}: {}",
+        source.state.as_str(),
+        problem.message
+    ));
+    if !problem.hint.is_empty() {
+        say(format_args!("hint: {}", problem.hint));
     }
 }

@@ -69,7 +69,9 @@ impl Client {
             | Request::Stat { .. }
             | Request::Pin { .. }
             | Request::Unpin { .. }
-            | Request::AddSource { .. } => Some(SOURCE_PATIENCE),
+            | Request::AddSource { .. }
+            | Request::SetSource { .. }
+            | Request::Reconnect { .. } => Some(SOURCE_PATIENCE),
             _ => Some(PATIENCE),
         };
         let gone = |error: io::Error| {
@@ -82,34 +84,52 @@ impl Client {
         .map_err(|error| Failure::new(format!("cannot write the request: {error}")))?;
         call.push(b'\n');
         self.stream.get_mut().write_all(&call).await.map_err(gone)?;
-        let mut line = Vec::new();
-        let mut bounded = (&mut self.stream).take(LINE_MAX);
-        let read = bounded.read_until(b'\n', &mut line);
-        let read = match patience {
-            None => read.await,
-            Some(patience) => timeout(patience, read)
+        let line = self.line();
+        let line = match patience {
+            None => line.await,
+            Some(patience) => timeout(patience, line)
                 .await
                 .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),
         };
-        let read = read.map_err(gone)?;
-        if read == 0 {
+        let line = line.map_err(gone)?;
+        if line.is_empty() {
             return Err(gone(io::ErrorKind::UnexpectedEof.into()));
         }
-        // The version is looked at first: the rest of a foreign line need not make sense.
-        let other = |found: u32| {
-            Failure::new(format!(
-                "the daemon speaks version {found} of the control protocol, this command {VERSION}"
-            ))
-            .hint("use the same manifold for both: `manifold unmount`, then mount again")
-        };
-        let nonsense = |error| Failure::new(format!("the daemon's answer makes no sense: {error}"));
-        let found: Versioned = serde_json::from_slice(&line).map_err(nonsense)?;
-        if found.version != VERSION {
-            return Err(other(found.version));
+        understand(&line)
+    }
+
+    /// Waits for as long as it takes for what follows an answer; `None` when the daemon hangs up.
+    pub(crate) async fn next(&mut self) -> Result<Option<Reply>> {
+        let line = self.line().await;
+        match line.map_err(|error| Failure::new(format!("cannot hear from the daemon: {error}")))? {
+            line if line.is_empty() => Ok(None),
+            line => understand(&line).map(Some),
         }
-        match serde_json::from_slice::<Line>(&line).map_err(nonsense)?.outcome {
-            Outcome::Reply(reply) => Ok(reply),
-            Outcome::Error(failure) => Err(failure),
-        }
+    }
+
+    async fn line(&mut self) -> io::Result<Vec<u8>> {
+        let mut line = Vec::new();
+        let mut bounded = (&mut self.stream).take(LINE_MAX);
+        bounded.read_until(b'\n', &mut line).await?;
+        Ok(line)
+    }
+}
+
+fn understand(line: &[u8]) -> Result<Reply> {
+    // The version is looked at first: the rest of a foreign line need not make sense.
+    let other = |found: u32| {
+        Failure::new(format!(
+            "the daemon speaks version {found} of the control protocol, this command {VERSION}"
+        ))
+        .hint("use the same manifold for both: `manifold unmount`, then mount again")
+    };
+    let nonsense = |error| Failure::new(format!("the daemon's answer makes no sense: {error}"));
+    let found: Versioned = serde_json::from_slice(line).map_err(nonsense)?;
+    if found.version != VERSION {
+        return Err(other(found.version));
+    }
+    match serde_json::from_slice::<Line>(line).map_err(nonsense)?.outcome {
+        Outcome::Reply(reply) => Ok(reply),
+        Outcome::Error(failure) => Err(failure),
     }
 }

@@ -19,10 +19,13 @@ use tokio::time::timeout;
 
 use super::client::Versioned;
 use super::{Call, Line, Outcome, Reply, Request, VERSION};
+use crate::events::Follower;
 use crate::failure::{Failure, Result, io_failure};
 
 /// The most connections at once.
 const CONNECTIONS_MAX: usize = 32;
+/// The most of them that may follow events, so that commands find room.
+const FOLLOWERS_MAX: usize = 16;
 /// The longest request, in bytes: a path of a source and its settings.
 const REQUEST_MAX: u64 = 256 << 10;
 /// How long a connection may say nothing.
@@ -36,6 +39,9 @@ const ADDRESS_MAX: usize = 107;
 pub(crate) trait Answer: Send + Sync + 'static {
     /// Answers one request.
     fn answer(self: Arc<Self>, request: Request) -> impl Future<Output = Result<Reply>> + Send;
+
+    /// Follows what happens.
+    fn follow(&self) -> Follower;
 }
 
 /// The socket, taken away when it is dropped.
@@ -66,6 +72,7 @@ impl Server {
     /// Answers until it is dropped.
     pub(crate) async fn serve<A: Answer>(&self, who: Arc<A>) {
         let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let followers = Arc::new(Semaphore::new(FOLLOWERS_MAX));
         loop {
             // Others wait in the kernel's queue meanwhile.
             let Ok(permit) = Arc::clone(&room).acquire_owned().await else {
@@ -73,10 +80,10 @@ impl Server {
             };
             match self.listener.accept().await {
                 Ok((stream, _)) => {
-                    let who = Arc::clone(&who);
+                    let (who, followers) = (Arc::clone(&who), Arc::clone(&followers));
                     tokio::spawn(async move {
                         let _permit = permit;
-                        if let Err(error) = converse(stream, who).await {
+                        if let Err(error) = converse(stream, who, &followers).await {
                             tracing::debug!(%error, "a control connection broke off");
                         }
                     });
@@ -99,7 +106,7 @@ impl Drop for Server {
     }
 }
 
-async fn converse<A: Answer>(stream: UnixStream, who: Arc<A>) -> io::Result<()> {
+async fn converse<A: Answer>(stream: UnixStream, who: Arc<A>, followers: &Semaphore) -> io::Result<()> {
     let peer = stream.peer_cred()?.uid();
     if peer != rustix::process::geteuid().as_raw() {
         tracing::warn!(uid = peer, "refused a control connection of another user");
@@ -117,23 +124,49 @@ async fn converse<A: Answer>(stream: UnixStream, who: Arc<A>) -> io::Result<()> 
         }
         let whole = line.last() == Some(&b'\n');
         let outcome = match understand(&line, whole) {
+            Ok(Request::Events) => match followers.try_acquire() {
+                Ok(_place) => return tell(stream, who.follow()).await,
+                Err(_) => Err(Failure::new(format!(
+                    "{FOLLOWERS_MAX} programs follow the events already"
+                ))),
+            },
             Ok(request) => Arc::clone(&who).answer(request).await,
             Err(failure) => Err(failure),
         };
-        let outcome = outcome.map_or_else(Outcome::Error, Outcome::Reply);
-        let mut answer = serde_json::to_vec(&Line {
-            version: VERSION,
-            outcome,
-        })?;
-        answer.push(b'\n');
-        match timeout(SLOWNESS_MAX, stream.get_mut().write_all(&answer)).await {
-            Ok(written) => written?,
-            Err(_) => return Ok(()),
-        }
-        if !whole {
+        let said = say(&mut stream, outcome.map_or_else(Outcome::Error, Outcome::Reply)).await?;
+        if !said || !whole {
             return Ok(());
         }
     }
+}
+
+/// Writes one line. Tells whether it was read in time.
+async fn say(stream: &mut BufReader<UnixStream>, outcome: Outcome) -> io::Result<bool> {
+    let mut line = serde_json::to_vec(&Line {
+        version: VERSION,
+        outcome,
+    })?;
+    line.push(b'\n');
+    match timeout(SLOWNESS_MAX, stream.get_mut().write_all(&line)).await {
+        Ok(written) => written.map(|()| true),
+        Err(_) => Ok(false),
+    }
+}
+
+/// Tells of what happens until the other side hangs up, or has nothing more to hear.
+async fn tell(mut stream: BufReader<UnixStream>, mut follower: Follower) -> io::Result<()> {
+    let mut next = Some(Reply::Done);
+    while let Some(reply) = next {
+        if !say(&mut stream, Outcome::Reply(reply)).await? {
+            return Ok(());
+        }
+        next = tokio::select! {
+            event = follower.next() => event.map(Reply::Event),
+            // Whatever it says, or its end: a connection that follows is for nothing else.
+            _said = stream.fill_buf() => None,
+        };
+    }
+    Ok(())
 }
 
 fn understand(line: &[u8], whole: bool) -> Result<Request> {
@@ -178,9 +211,11 @@ pub(super) fn reachable(socket: &Path) -> io::Result<(PathBuf, Option<OwnedFd>)>
 #[cfg(test)]
 mod tests {
     use super::super::client::Client;
+    use super::super::text::Text;
     use super::*;
+    use crate::events::{Hub, Named, What};
 
-    struct Echo;
+    struct Echo(Hub);
 
     impl Answer for Echo {
         async fn answer(self: Arc<Self>, request: Request) -> Result<Reply> {
@@ -189,14 +224,39 @@ mod tests {
                 _ => Ok(Reply::Cleared { bytes: 7 }),
             }
         }
+
+        fn follow(&self) -> Follower {
+            self.0.follow()
+        }
+    }
+
+    fn offline() -> What {
+        What::SourceState {
+            source: Named {
+                id: 1,
+                uri: "smb://nas/x".to_owned(),
+                attach: Text::new("/nas"),
+            },
+            was: "online".to_owned(),
+            state: "offline".to_owned(),
+            problem: None,
+        }
+    }
+
+    fn mounted() -> What {
+        What::Mounted { point: Text::new("/m") }
     }
 
     async fn with_server<T>(socket: PathBuf, talk: impl Future<Output = T>) -> T {
+        with_hub(socket, Hub::new(), talk).await
+    }
+
+    async fn with_hub<T>(socket: PathBuf, hub: Hub, talk: impl Future<Output = T>) -> T {
         let server = Server::bind(&socket).expect("it can listen");
         let mode = fs::metadata(&socket).expect("it is there").permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         tokio::select! {
-            () = server.serve(Arc::new(Echo)) => unreachable!("it serves for ever"),
+            () = server.serve(Arc::new(Echo(hub))) => unreachable!("it serves for ever"),
             done = talk => done,
         }
     }
@@ -244,5 +304,48 @@ mod tests {
             }
         })
         .await;
+    }
+
+    #[tokio::test]
+    async fn who_follows_hears_of_everything_and_takes_no_place_from_commands() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (socket, hub) = (folder.path().join("s"), Hub::new());
+        with_hub(socket.clone(), hub.clone(), async {
+            let mut following = Vec::new();
+            for _ in 0..FOLLOWERS_MAX {
+                let mut client = Client::connect(&socket).await.expect("no error").expect("it listens");
+                assert!(matches!(client.ask(Request::Events).await, Ok(Reply::Done)));
+                following.push(client);
+            }
+            let mut one_more = Client::connect(&socket).await.expect("no error").expect("it listens");
+            let failure = one_more.ask(Request::Events).await.expect_err("there are enough");
+            assert!(failure.message().contains("follow the events already"));
+            assert!(one_more.ask(Request::Status).await.is_ok());
+            for what in [mounted(), offline()] {
+                hub.tell(what.clone());
+                for client in &mut following {
+                    match client.next().await {
+                        Ok(Some(Reply::Event(event))) => assert_eq!(event.what, what),
+                        other => panic!("{other:?}"),
+                    }
+                }
+            }
+            following.clear();
+            // Their places are free again as soon as the server has seen them go.
+            while one_more.ask(Request::Events).await.is_err() {}
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn who_is_too_slow_is_told_how_much_was_missed() {
+        let hub = Hub::new();
+        let mut follower = hub.follow();
+        for _ in 0..300 {
+            hub.tell(mounted());
+        }
+        let first = follower.next().await.expect("there is something to hear");
+        assert_eq!(first.what, What::Missed { events: 44 });
+        assert_eq!(follower.next().await.expect("and more").what, mounted());
     }
 }

@@ -90,6 +90,9 @@ pub(crate) struct SourceStatus {
     pub(crate) state: SourceState,
     /// What is wrong.
     pub(crate) problem: Option<Problem>,
+    /// What its requests tell of it; `None` where no daemon runs.
+    #[serde(default)]
+    pub(crate) health: Option<HealthFacts>,
     /// Its scan.
     pub(crate) scan: Option<ScanFacts>,
     /// Entries that are known.
@@ -121,20 +124,34 @@ pub(crate) enum SourceState {
     Scanning,
     /// It is being connected.
     Connecting,
-    /// It does not answer, or not us; its tree is as last known.
+    /// It answers, but takes far longer than it used to.
+    Slow,
+    /// It answers, but a share of the requests fails, or it asks for fewer of them.
+    Degraded,
+    /// It does not answer; its tree is as last known.
     Offline,
+    /// It does not take our credentials; its tree is as last known.
+    Refused,
     /// No daemon runs, so nobody asked.
     Unknown,
 }
 
 impl SourceState {
+    /// Tells whether the source cannot be used at all.
+    pub(crate) fn is_away(self) -> bool {
+        matches!(self, Self::Offline | Self::Refused)
+    }
+
     /// Gives the word for it.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Ok => "ok",
             Self::Scanning => "scanning",
             Self::Connecting => "connecting",
+            Self::Slow => "slow",
+            Self::Degraded => "degraded",
             Self::Offline => "offline",
+            Self::Refused => "refused",
             Self::Unknown => "unknown",
         }
     }
@@ -151,6 +168,42 @@ pub(crate) struct Problem {
     pub(crate) since: String,
 }
 
+/// What a source's own requests tell of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct HealthFacts {
+    /// `connecting`, `online`, `slow`, `degraded`, `offline` or `refused`, whether it is being scanned or not.
+    pub(crate) state: String,
+    /// Since when, RFC 3339.
+    pub(crate) since: String,
+    /// The last failure that spoke against it, and when that was; it may be well again.
+    pub(crate) last_error: Option<Problem>,
+    /// Requests that wait for their turn.
+    pub(crate) queued: u64,
+    /// Requests that wait for its answer.
+    pub(crate) in_flight: u64,
+    /// When it is asked next whether it is there again, RFC 3339.
+    pub(crate) next_probe: Option<String>,
+    /// How long it takes to answer, by kind of request.
+    pub(crate) latency: Vec<LatencyFacts>,
+    /// Reads that were late and made a second time.
+    pub(crate) hedges: u64,
+    /// Of those, how many were answered first by the second.
+    pub(crate) hedges_won: u64,
+}
+
+/// How long requests of one kind take.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LatencyFacts {
+    /// `look`, `list`, `read-short` or `read-long`.
+    pub(crate) request: String,
+    /// Half of the last ones were answered within this.
+    pub(crate) p50_us: Option<u64>,
+    /// 95 % of them were.
+    pub(crate) p95_us: Option<u64>,
+    /// 95 % of those before them were.
+    pub(crate) usual_p95_us: Option<u64>,
+}
+
 /// How far the last scan of a source has come.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ScanFacts {
@@ -162,8 +215,11 @@ pub(crate) struct ScanFacts {
     pub(crate) listed: u64,
     /// Directories known and still to be listed.
     pub(crate) queued: u64,
-    /// Directories whose listing failed.
+    /// Directories whose listing failed, and which were not listed since.
     pub(crate) failed: u64,
+    /// Why it stands still, while it does.
+    #[serde(default)]
+    pub(crate) paused: Option<String>,
 }
 
 impl ScanFacts {

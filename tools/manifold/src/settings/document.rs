@@ -8,7 +8,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::table::{Field, KEYS, Key};
-use super::{Level, Settings, values};
+use super::{Level, RunOrWait, Settings, values};
 
 /// Something that is wrong with the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -203,6 +203,13 @@ fn set(settings: &mut Settings, field: &Field, value: &DeValue<'_>, home: Option
                 None => return Err(format!("expected one of {}", words.join(", "))),
             }
         }
+        Field::RunOrWait(field) => match value {
+            DeValue::String(text) => match RunOrWait::parse(text) {
+                Some(choice) => *field(settings) = choice,
+                None => return Err("expected \"run\" or \"wait\"".into()),
+            },
+            _ => return wrong("\"run\" or \"wait\""),
+        },
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{Cache, Deadlines, Level, Log, Mount, Scan, Secrets, Settings, values};
+use super::{Cache, Deadlines, Level, Log, Mount, RunOrWait, Scan, Secrets, Settings, values};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -40,6 +40,8 @@ pub(super) enum Field {
     Path(fn(&mut Settings) -> &mut Option<PathBuf>),
     /// A word for how much is logged.
     Level(fn(&mut Settings) -> &mut Level),
+    /// `"run"` or `"wait"`.
+    RunOrWait(fn(&mut Settings) -> &mut RunOrWait),
 }
 
 /// Every setting; those of one table stand together.
@@ -142,6 +144,27 @@ pub(super) const KEYS: &[Key] = &[
         field: Field::Count(1..=64, |it| &mut it.scan.concurrency),
     },
     Key {
+        table: "scan",
+        name: "on_battery",
+        default: "\"run\"",
+        meaning: "Whether scans \"run\" or \"wait\" while this machine runs on its battery.",
+        field: Field::RunOrWait(|it| &mut it.scan.on_battery),
+    },
+    Key {
+        table: "scan",
+        name: "on_metered",
+        default: "\"run\"",
+        meaning: "Whether scans of other machines \"run\" or \"wait\" while NetworkManager calls the network metered.",
+        field: Field::RunOrWait(|it| &mut it.scan.on_metered),
+    },
+    Key {
+        table: "scan",
+        name: "rate",
+        default: "0",
+        meaning: "How many directories of one source are listed in a second at most, 0 for no limit (0 to 10000).",
+        field: Field::Count(0..=10_000, |it| &mut it.scan.rate),
+    },
+    Key {
         table: "secrets",
         name: "keyring",
         default: "true",
@@ -171,6 +194,7 @@ impl Key {
                     .to_string(),
             ),
             Field::Level(field) => quoted(field(settings).as_str()),
+            Field::RunOrWait(field) => quoted(field(settings).as_str()),
         }
     }
 }
@@ -200,7 +224,12 @@ pub(super) fn defaults() -> Settings {
             point: None,
             readahead: 4096 * KIB,
         },
-        scan: Scan { concurrency: 8 },
+        scan: Scan {
+            concurrency: 8,
+            on_battery: RunOrWait::Run,
+            on_metered: RunOrWait::Run,
+            rate: 0,
+        },
         secrets: Secrets { keyring: true },
         given: BTreeSet::new(),
     }

@@ -9,7 +9,7 @@ use std::process::Command;
 
 use rustix::process::Signal;
 
-use crate::support::{Daemon, Home, is_mounted, names, said, text, wait_until};
+use crate::support::{Daemon, Events, Home, is_mounted, names, said, text, wait_until};
 
 fn mode(path: &Path) -> u32 {
     fs::metadata(path)
@@ -160,6 +160,49 @@ fn a_source_that_is_away_is_offline_in_words_and_its_tree_stays() {
         "Pictures"
     );
     daemon.interrupt();
+}
+
+#[test]
+fn who_follows_hears_that_a_source_goes_and_comes_back_and_status_says_the_same() {
+    let home = Home::new();
+    let pictures = home.source("Pictures");
+    let mut daemon = home.up(&[text(&pictures)]);
+    daemon.wait_for("is scanned");
+    let mut events = Events::follow(&home);
+    fs::rename(&pictures, home.join("unplugged")).expect("it goes");
+    // Nothing was asked of it since: status asks, and what it says is what was told.
+    let status = |state: &str| {
+        wait_until(state, || {
+            home.run(&["status", "--json"]).json()["sources"][0]["state"] == state
+        });
+        home.run(&["status", "--json"]).json()["sources"][0].clone()
+    };
+    let gone = status("offline");
+    let event = events.next("source-state");
+    assert_eq!(
+        (&event["state"], &event["source"]["attach"]),
+        (&"offline".into(), &"/Pictures".into())
+    );
+    assert_eq!(event["problem"], gone["problem"]);
+    assert_eq!(gone["health"]["since"], gone["problem"]["since"]);
+    assert!(gone["health"]["next_probe"].is_string(), "{gone}");
+    fs::rename(home.join("unplugged"), &pictures).expect("it comes back");
+    let event = events.next("source-state");
+    assert_eq!((&event["was"], &event["state"]), (&"offline".into(), &"online".into()));
+    let back = home.run(&["status", "--json"]).json();
+    assert_eq!(
+        back["verdict"], "ok",
+        "the status and the events come from one record: {back}"
+    );
+    assert!(back["sources"][0]["health"]["last_error"].is_object(), "{back}");
+    home.ok(&["source", "scan"]);
+    assert_eq!(events.next("scan-began")["source"]["id"], 1);
+    let event = events.next("scan-ended");
+    assert_eq!((&event["end"], &event["failed"]), (&"finished".into(), &0.into()));
+    daemon.interrupt();
+    events.next("unmounting");
+    events.end();
+    home.run(&["events"]).refused(&["is not mounted", "manifold mount"]);
 }
 
 #[test]

@@ -1,9 +1,9 @@
 //! A home folder of its own for each test, and the command run in it.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
@@ -236,10 +236,60 @@ impl Drop for Daemon {
     }
 }
 
-fn read_lines(stderr: ChildStderr) -> Receiver<String> {
+/// Somebody who follows what happens.
+pub(crate) struct Events {
+    child: Child,
+    lines: Receiver<String>,
+}
+
+impl Events {
+    /// Begins to follow.
+    pub(crate) fn follow(home: &Home) -> Self {
+        let mut child = home
+            .command()
+            .args(["events", "--json"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("it starts");
+        let said = read_lines(child.stderr.take().expect("a pipe"));
+        let line = said.recv_timeout(DEADLINE).expect("it says that it follows");
+        assert!(line.contains("Ctrl-C"), "{line}");
+        let lines = read_lines(child.stdout.take().expect("a pipe"));
+        Self { child, lines }
+    }
+
+    /// Waits for the next event of a kind; others are passed over.
+    pub(crate) fn next(&mut self, kind: &str) -> serde_json::Value {
+        loop {
+            let line = self.lines.recv_timeout(DEADLINE);
+            let line = line.unwrap_or_else(|error| panic!("no event '{kind}': {error}"));
+            let event: serde_json::Value = serde_json::from_str(&line).expect("each line is an object");
+            if event["event"] == kind {
+                return event;
+            }
+        }
+    }
+
+    /// Waits for its end, which must be a success.
+    pub(crate) fn end(mut self) {
+        assert!(self.child.wait().expect("it ends").success());
+    }
+}
+
+impl Drop for Events {
+    fn drop(&mut self) {
+        if let Ok(None) = self.child.try_wait() {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
+
+fn read_lines(from: impl Read + Send + 'static) -> Receiver<String> {
     let (sender, receiver) = channel();
     std::thread::spawn(move || {
-        for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+        for line in BufReader::new(from).lines().map_while(Result::ok) {
             if sender.send(line).is_err() {
                 return;
             }
