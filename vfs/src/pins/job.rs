@@ -171,10 +171,9 @@ impl Core {
     async fn list_pinned(&self, directory: EntryId) -> Result<(), Trouble> {
         let listed = timeout(self.settings.metadata_deadline, self.indexer.list_now(directory)).await;
         match listed {
-            Ok(Ok(())) => Ok(()),
+            // One that takes longer goes on, and is joined the next time.
+            Ok(Ok(())) | Err(_) => Ok(()),
             Ok(Err(error)) => Err(Error::from_index(error).into()),
-            // It goes on, and is joined the next time.
-            Err(_) => Ok(()),
         }
     }
 
