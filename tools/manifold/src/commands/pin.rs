@@ -140,18 +140,15 @@ fn show(facts: &PinsFacts, out: &mut Output) -> Result<()> {
 fn name(pin: &PinFacts) -> String {
     match (&pin.path, &pin.policy) {
         (_, Some(policy)) => {
-            let mut name = format!("policy {}: {}", policy.id, policy.glob.visible());
-            if let Some(size) = policy.larger {
-                name += &format!(", larger than {}", human_size(size));
-            }
-            if let Some(size) = policy.smaller {
-                name += &format!(", smaller than {}", human_size(size));
-            }
-            if let Some(age_s) = policy.newer_s {
+            let larger = policy.larger.map(|size| format!("larger than {}", human_size(size)));
+            let smaller = policy.smaller.map(|size| format!("smaller than {}", human_size(size)));
+            let newer = policy.newer_s.map(|age_s| {
                 let age = crate::settings::show_duration(Duration::from_secs(age_s));
-                name += &format!(", changed within {age}");
-            }
-            name
+                format!("changed within {age}")
+            });
+            let glob = format!("policy {}: {}", policy.id, policy.glob.visible());
+            let parts = [Some(glob), larger, smaller, newer].into_iter().flatten();
+            parts.collect::<Vec<_>>().join(", ")
         }
         (Some(path), None) => path.visible(),
         (None, None) => "gone from the tree".to_owned(),
