@@ -54,8 +54,11 @@ pub enum Way {
 /// reader is told that it cannot be reached.
 const SILENT: &[i32] = &[ETIMEDOUT, EHOSTUNREACH];
 const UNREACHABLE: &[i32] = &[EHOSTUNREACH];
-/// FTP tells the end of the data by closing its connection: what is cut off there is an answer that is too short.
-const CUT: &[i32] = &[EHOSTUNREACH, EIO];
+/// The deadline may come before the last try to go on. FTP tells the end of the data by closing its connection: what is cut off
+/// there is an answer that is too short.
+const CUT: &[i32] = &[EHOSTUNREACH, ETIMEDOUT, EIO];
+/// A source that asks for fewer requests may be asked again within the deadline.
+const STORM: &[i32] = &[EHOSTUNREACH, ETIMEDOUT];
 const REFUSED: &[i32] = &[EACCES];
 
 /// In the middle of the answer to a read of an estate's file, past those of shorter questions.
@@ -102,8 +105,8 @@ pub const AILMENTS: &[Ailment] = &[
     way("the server is killed", Way::Killed, UNREACHABLE),
     way("the certificate has expired", Way::Certificate, REFUSED),
     way("the disk is not there", Way::Gone, UNREACHABLE),
-    http("a storm of 429", 429, Some(1), UNREACHABLE),
-    http("a storm of 503", 503, Some(1), UNREACHABLE),
+    http("a storm of 429", 429, Some(1), STORM),
+    http("a storm of 503", 503, Some(1), STORM),
     way("the credentials have expired", Way::Refused, REFUSED),
 ];
 
