@@ -270,7 +270,10 @@ async fn clearing_the_cache_leaves_what_is_pinned_and_clearing_that_too_fetches_
     let cache = it.library.vfs.cache();
     cache.settle();
     assert!(cache.clear(ClearScope::All, false).unwrap() >= MIB);
-    assert_eq!(cache.show().disk_used, 0);
+    // A removed file counts until the last who reads it has let go, which may be a read that was just answered.
+    while cache.show().disk_used != 0 {
+        tokio::task::yield_now().await;
+    }
     let reads = source.reads().len();
     it.is_read("s/a", 1).await;
     assert_eq!(source.reads().len(), reads, "it is still there");
