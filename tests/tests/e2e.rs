@@ -5,6 +5,8 @@
 
 #[path = "e2e/applications.rs"]
 mod applications;
+#[path = "e2e/copies.rs"]
+mod copies;
 #[path = "e2e/hung.rs"]
 mod hung;
 #[path = "e2e/installed.rs"]

@@ -16,6 +16,7 @@ use std::time::Duration;
 use library::Library;
 use manifold_backends::{Backend, ErrorKind};
 use manifold_catalog::Hashed;
+use manifold_index::HashSettings;
 use manifold_vfs::{Backing, Error, Opened, Settings};
 use proptest::prelude::*;
 use scripted::{Mood, Scripted, truth};
@@ -193,6 +194,66 @@ async fn what_lies_whole_in_the_disk_cache_is_hashed_once_it_was_read() {
     library.catalog.set_contents(&[hashed]).unwrap();
     let copy = library.open("two/g").await;
     assert!(matches!(copy.backing, Backing::File(_)), "{copy:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_changes_while_it_is_hashed_gets_no_content() {
+    let sources = sources();
+    sources[0].put("f", 3 * MIB, 1);
+    let library = library(&sources, settings());
+    let id = library.find("one/f").await.unwrap();
+    sources[0].set_mood(Mood::Holds);
+    let hashing = tokio::spawn({
+        let indexer = Arc::clone(&library.indexer);
+        async move { indexer.hash(id).await }
+    });
+    sources[0].until_reads(1).await;
+    sources[0].put("f", 3 * MIB, 2);
+    sources[0].set_mood(Mood::Answers);
+    let error = hashing.await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), Some(ErrorKind::VersionChanged), "{error}");
+    assert_eq!(library.catalog.details(id).unwrap().unwrap().content, None);
+    library.relist("one").await;
+    let id = library.find("one/f").await.unwrap();
+    let content = library.indexer.hash(id).await.unwrap();
+    assert_eq!(content, <[u8; 32]>::from(blake3::hash(&truth(2, 0..3 * MIB))));
+    assert_eq!(library.catalog.details(id).unwrap().unwrap().content, Some(content));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_files_that_may_have_a_copy_in_another_source_are_read_to_be_hashed() {
+    let sources = sources();
+    sources[0].put("shared", MIB + 1, 1);
+    sources[0].put("alone", MIB + 2, 1);
+    sources[0].put("same size", 1000, 3);
+    sources[0].put("beside", 1000, 3);
+    sources[0].put("empty", 0, 1);
+    sources[1].put("shared too", MIB + 1, 1);
+    sources[1].put("other bytes", 1000, 4);
+    sources[1].put("empty", 0, 1);
+    let library = library(&sources, settings());
+    for path in ["one/shared", "two/empty"] {
+        library.find(path).await.unwrap();
+    }
+    let mut hash = HashSettings {
+        local: true,
+        remote: false,
+        rate: 0,
+    };
+    assert_eq!(library.indexer.hash_round(hash).await.unwrap(), 0);
+    assert!(sources[0].reads().is_empty() && sources[1].reads().is_empty());
+    hash.remote = true;
+    assert_eq!(library.indexer.hash_round(hash).await.unwrap(), 5);
+    assert_eq!(library.indexer.hash_round(hash).await.unwrap(), 0, "all is known now");
+    let alone = library.find("one/alone").await.unwrap();
+    assert_eq!(library.catalog.details(alone).unwrap().unwrap().content, None);
+    let (shared, too) = (
+        library.find("one/shared").await.unwrap(),
+        library.find("two/shared too").await.unwrap(),
+    );
+    assert_eq!(library.catalog.replicas(shared, 9).unwrap(), [too]);
+    let other = library.find("two/other bytes").await.unwrap();
+    assert_eq!(library.catalog.replicas(other, 9).unwrap(), []);
 }
 
 #[derive(Clone, Debug)]

@@ -400,6 +400,10 @@ impl Indexer {
             .ok_or(IndexError::NotConnected(id.0))
     }
 
+    pub(crate) fn stopping(&self) -> CancellationToken {
+        self.cancel.clone()
+    }
+
     pub(crate) fn attached(&self) -> Vec<Arc<Source>> {
         self.sources.read().values().map(Arc::clone).collect()
     }

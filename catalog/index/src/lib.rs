@@ -12,6 +12,7 @@
 mod error;
 mod expected;
 mod flight;
+mod hash;
 mod health;
 mod indexer;
 mod listing;
@@ -23,6 +24,7 @@ mod skip;
 mod source;
 
 pub use error::IndexError;
+pub use hash::HashSettings;
 pub use health::{Event, HealthChange, HealthState, LatencyFacts, Problem, RequestKind, SourceHealth};
 pub use indexer::{Indexer, OpenProbe};
 pub use scan::{ScanEnd, ScanHandle, ScanProgress};

@@ -1,14 +1,14 @@
 //! Contents of files: noting them, and finding replicas by them.
 
-use std::ops::ControlFlow;
+use std::ops::{Bound, ControlFlow};
 
 use redb::ReadableTableMetadata;
 
-use crate::error::Result;
-use crate::format::{content_id, content_range};
+use crate::error::{Error, Result};
+use crate::format::{ColdView, NOWHERE, content_id, content_range};
 use crate::store::{Snapshot, When};
 use crate::tree::{self, Top};
-use crate::{Catalog, EntryId, Hashed};
+use crate::{Catalog, EntryId, FileFacts, Hashed, Kind, SourceId};
 
 impl Catalog {
     /// Notes what files hold, in one transaction. Gives the number of those that still were in the state that was
@@ -43,6 +43,35 @@ impl Catalog {
     /// Gives up to `limit` files of the tree that are known to hold these bytes, in the order of ids.
     pub fn holders(&self, content: &[u8; 32], limit: usize) -> Result<Vec<EntryId>> {
         self.store().read(|snapshot| holders(snapshot, content, None, limit))
+    }
+
+    /// Goes through up to `limit` entries in the order of ids, from the first behind `after` on. Gives the files among
+    /// them, those that have departed left out, and where to go on; `None` at the end.
+    pub fn files(&self, after: Option<EntryId>, limit: usize) -> Result<(Vec<FileFacts>, Option<EntryId>)> {
+        let start = after.map_or(Bound::Unbounded, |after| Bound::Excluded(after.0));
+        self.store().read(|snapshot| {
+            let (mut files, mut last) = (Vec::new(), None);
+            let mut seen = 0;
+            for row in snapshot.entries.range::<u64>((start, Bound::Unbounded))?.take(limit) {
+                let (id, row) = row?;
+                let (id, cold) = (id.value(), ColdView::decode(row.value())?);
+                (last, seen) = (Some(EntryId(id)), seen + 1);
+                if cold.parent == NOWHERE {
+                    continue;
+                }
+                let hot = tree::hot(&snapshot.children, &tree::hot_key(id, cold.parent, cold.name)?)?;
+                let hot = hot.ok_or_else(|| Error::damaged(format!("entry {id} has lost its attributes")))?;
+                if hot.kind() == Kind::File {
+                    files.push(FileFacts {
+                        id: EntryId(id),
+                        source: SourceId(hot.source()),
+                        size: hot.size(),
+                        unhashed: cold.content.is_none() && !cold.version.is_empty(),
+                    });
+                }
+            }
+            Ok((files, last.filter(|_| seen == limit)))
+        })
     }
 
     /// Gives the number of files whose content is known, departed ones among them.

@@ -173,6 +173,19 @@ pub struct Hashed {
     pub content: [u8; 32],
 }
 
+/// A file, as far as hashing must know it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileFacts {
+    /// The file.
+    pub id: EntryId,
+    /// The source it belongs to.
+    pub source: SourceId,
+    /// Length in bytes.
+    pub size: u64,
+    /// Whether its content can be learnt and is not known: it has a version to tie it to.
+    pub unhashed: bool,
+}
+
 /// Names a policy that pins; never given to another policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PolicyId(pub u64);

@@ -30,7 +30,8 @@ mod tree;
 pub use catalog::{Catalog, CheckReport, CompleteListing, Found, Options, Totals, TotalsOf};
 pub use change::{Change, Subscription};
 pub use entry::{
-    Details, DirectoryState, Entry, EntryId, Failure, Hashed, Kind, NewChild, Pin, PolicyId, SeenAttributes, SourceId,
+    Details, DirectoryState, Entry, EntryId, Failure, FileFacts, Hashed, Kind, NewChild, Pin, PolicyId, SeenAttributes,
+    SourceId,
 };
 pub use error::{Error, OpenError, Result, SourceError};
 #[doc(hidden)]

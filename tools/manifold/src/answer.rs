@@ -11,11 +11,16 @@ use crate::attach;
 use crate::connections::{blocking, parse_spec};
 use crate::control::status::SourceStatus;
 use crate::control::text::Text;
-use crate::control::{CacheFacts, EntryFacts, EntryLine, Listing, PAGE_MAX, Reply, Request, SourceCache, Verified};
+use crate::control::{
+    CacheFacts, EntryFacts, EntryLine, HashLine, Listing, PAGE_MAX, Reply, Request, SourceCache, Verified,
+};
 use crate::failure::{Failure, Result};
 use crate::open::OpenLibrary;
 use crate::print::visible;
 use crate::time::{rfc3339, told};
+
+/// How many replicas of a file are named at most.
+const REPLICAS_MAX: usize = 32;
 
 impl OpenLibrary {
     /// Answers a request. Those about a daemon are answered as by a library that has none.
@@ -40,6 +45,7 @@ impl OpenLibrary {
             Request::Scan { id } => self.scan(id.map(SourceId)).map(|()| Reply::Done),
             Request::List { path, after, limit } => self.list(&path, after.as_ref(), limit).await.map(Reply::Listing),
             Request::Stat { path } => self.stat(&path).await.map(|facts| Reply::Entry(Box::new(facts))),
+            Request::Hash { path } => self.hash(&path).await.map(Reply::Hashed),
             Request::CacheShow => self.cache_facts().map(Reply::Cache),
             Request::CacheClear { source, pinned } => {
                 let bytes = blocking(move || {
@@ -285,6 +291,11 @@ impl OpenLibrary {
             Some((id, _)) => Some(self.record(*id)?.name),
             None => None,
         };
+        let mut replicas = Vec::new();
+        for replica in self.catalog.replicas(found.id, REPLICAS_MAX)? {
+            replicas.extend(self.catalog.tree_path(replica)?.map(Text));
+        }
+        let content = details.as_ref().and_then(|details| details.content);
         Ok(EntryFacts {
             path: Text(tree_path),
             id: found.id.0,
@@ -300,6 +311,31 @@ impl OpenLibrary {
             object_path: place.map(|(_, path)| Text(path)),
             listed: state.as_ref().and_then(|state| state.listed_ns).map(rfc3339),
             failure: state.and_then(|state| state.failure).map(|failure| failure.message),
+            content: content.map(|content| hex(&content)),
+            replicas,
+        })
+    }
+
+    /// Gives the content of a file, which is read in full where it is not known.
+    async fn hash(&self, path: &Text) -> Result<HashLine> {
+        let about = || visible(&path.0);
+        let found = self.find(path).await?;
+        if found.kind != Kind::File {
+            let (what, hint) = (kind_word(found.kind), "only files have bytes to hash");
+            return Err(Failure::new(format!("{}: a {what}", about())).hint(hint));
+        }
+        if !self.keeps_connections()
+            && let Some(entry) = self.catalog.entry(found.id)?
+        {
+            let record = self.record(entry.source)?;
+            self.connections.connect_now(&record).await?;
+        }
+        let content = self.indexer.hash(found.id).await;
+        let content = content.map_err(|error| Failure::new(format!("{}: {error}", about())))?;
+        Ok(HashLine {
+            path: path.clone(),
+            size: found.size,
+            content: hex(&content),
         })
     }
 
@@ -347,6 +383,14 @@ impl OpenLibrary {
             .map(|record| self.source_status(record))
             .collect()
     }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _written = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 fn kind_word(kind: Kind) -> &'static str {

@@ -139,6 +139,15 @@ pub(crate) enum Command {
     },
     /// List what is pinned, and how much of it is here
     Pins,
+    /// Read files in full, and print the BLAKE3 of their bytes
+    ///
+    /// What was found is kept, and not read again until the file changes. Files that are found to hold the same bytes stand
+    /// in for one another when a source fails or is slow.
+    Hash {
+        /// Files and directories, by their paths in the library
+        #[arg(required = true, value_name = "PATH")]
+        paths: Vec<OsString>,
+    },
     /// Show, clear and verify the cache
     #[command(subcommand)]
     Cache(Cache),

@@ -5,6 +5,7 @@ mod cache;
 mod check;
 mod events;
 mod generate;
+mod hash;
 mod mount;
 mod pin;
 mod source;
@@ -71,6 +72,7 @@ async fn dispatch(command: Command, context: &Context, out: &mut Output) -> Resu
         Command::Pin(pin) => pin::pin(pin, context, out).await,
         Command::Unpin { paths, policy } => pin::unpin(&paths, &policy, context).await,
         Command::Pins => pin::pins(context, out).await,
+        Command::Hash { paths } => hash::hash(&paths, context, out).await,
         Command::Cache(cache) => cache::run(cache, context, out).await,
         Command::Check => check::check(context, out).await,
         Command::Settings { .. } => check::settings(context, out),

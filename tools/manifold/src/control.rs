@@ -94,6 +94,11 @@ pub(crate) enum Request {
         /// Its path in the tree.
         path: Text,
     },
+    /// Which bytes does a file hold? It is read in full where that is not known.
+    Hash {
+        /// Its path in the tree.
+        path: Text,
+    },
     /// What is cached?
     CacheShow,
     /// Forget what is cached.
@@ -176,6 +181,8 @@ pub(crate) enum Reply {
     Listing(Listing),
     /// To [`Request::Stat`].
     Entry(Box<EntryFacts>),
+    /// To [`Request::Hash`].
+    Hashed(HashLine),
     /// To [`Request::CacheShow`].
     Cache(CacheFacts),
     /// To [`Request::CacheClear`].
@@ -253,6 +260,23 @@ pub(crate) struct EntryFacts {
     pub(crate) listed: Option<String>,
     /// Why its last listing failed.
     pub(crate) failure: Option<String>,
+    /// The BLAKE3 of its bytes, in hex, where it is known for the present version.
+    #[serde(default)]
+    pub(crate) content: Option<String>,
+    /// Other files of the library that are known to hold the same bytes: the first of them.
+    #[serde(default)]
+    pub(crate) replicas: Vec<Text>,
+}
+
+/// What a file holds.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct HashLine {
+    /// Its path in the tree.
+    pub(crate) path: Text,
+    /// Bytes.
+    pub(crate) size: u64,
+    /// The BLAKE3 of its bytes, in hex.
+    pub(crate) content: String,
 }
 
 /// What is cached.

@@ -147,6 +147,7 @@ impl Daemon {
         open.events.tell(What::Mounted {
             point: Text::new(point.as_os_str().as_encoded_bytes()),
         });
+        open.hash_in_background();
         let mounted = Mounted {
             open,
             mount: Mutex::new(mount),

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use manifold_backends::{SecretStore, StoreOptions};
 use manifold_catalog::{Catalog, OpenError, SourceRecord};
-use manifold_index::{IndexSettings, Indexer};
+use manifold_index::{HashSettings, IndexSettings, Indexer};
 use manifold_vfs::Vfs;
 use tokio::runtime::Handle;
 
@@ -76,6 +76,7 @@ impl OpenLibrary {
             },
             pinned_bytes: settings.cache.pinned_bytes,
             cache_directory,
+            hash_cached: settings.hash.cached,
             ..manifold_vfs::Settings::default()
         };
         let vfs = Vfs::new(Arc::clone(&catalog), Arc::clone(&indexer), vfs_settings, runtime)
@@ -103,6 +104,16 @@ impl OpenLibrary {
     /// Tells whether sources are kept connected here, as a daemon does.
     pub(crate) fn keeps_connections(&self) -> bool {
         self.role == Role::Daemon
+    }
+
+    /// Learns in the background what files hold that may have copies, as the settings say.
+    pub(crate) fn hash_in_background(&self) {
+        let hash = &self.settings.hash;
+        self.indexer.hash_in_background(HashSettings {
+            local: hash.local,
+            remote: hash.remote,
+            rate: hash.rate,
+        });
     }
 
     /// Lists the sources in the order in which they were added.

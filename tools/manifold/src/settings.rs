@@ -27,6 +27,7 @@ pub(crate) use values::show_duration;
 pub(crate) struct Settings {
     pub(crate) cache: Cache,
     pub(crate) deadlines: Deadlines,
+    pub(crate) hash: Hash,
     pub(crate) log: Log,
     pub(crate) mount: Mount,
     pub(crate) scan: Scan,
@@ -57,6 +58,19 @@ pub(crate) struct Deadlines {
     pub(crate) data: Duration,
     /// For the listing of a directory that was never listed.
     pub(crate) metadata: Duration,
+}
+
+/// How it is learnt what files hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Hash {
+    /// From what lies whole in the disk cache.
+    pub(crate) cached: bool,
+    /// By reading local files in the background.
+    pub(crate) local: bool,
+    /// The same for files of other sources.
+    pub(crate) remote: bool,
+    /// Bytes a second that are read for that; 0: no limit.
+    pub(crate) rate: u64,
 }
 
 /// What is logged.

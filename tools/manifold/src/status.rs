@@ -6,8 +6,8 @@ use manifold_catalog::SourceRecord;
 use manifold_index::{HealthState, SourceHealth};
 
 use crate::control::status::{
-    DaemonFacts, FetchedFacts, HealthFacts, LatencyFacts, LibraryFacts, MountFacts, Problem, ScanFacts, SourceState,
-    SourceStatus, Status, Uploads, Verdict,
+    CopyFacts, DaemonFacts, FetchedFacts, HealthFacts, LatencyFacts, LibraryFacts, MountFacts, Problem, ScanFacts,
+    SourceState, SourceStatus, Status, Uploads, Verdict,
 };
 use crate::control::text::Text;
 use crate::failure::Result;
@@ -43,6 +43,7 @@ impl OpenLibrary {
             },
             pins: self.pin_counts(),
             uploads: Uploads { waiting: 0 },
+            copies: self.copies()?,
         })
     }
 
@@ -88,6 +89,15 @@ impl OpenLibrary {
             entries: totals.map_or(0, |totals| totals.entries),
             bytes: totals.map_or(0, |totals| totals.bytes),
             fetched: self.keeps_connections().then(|| self.fetched(record)),
+        })
+    }
+
+    fn copies(&self) -> Result<CopyFacts> {
+        let counters = self.vfs.counters();
+        Ok(CopyFacts {
+            hashed: self.catalog.hashed()?,
+            reads: counters.replica_reads,
+            switches: counters.replica_switches,
         })
     }
 

@@ -335,6 +335,27 @@ impl Pair {
         assert_eq!((report.entries, report.bytes), (entries + 1, bytes));
         let departed = self.model.nodes.values().filter(|node| node.parent == 0).count() as u64;
         assert_eq!(report.departed, departed);
+        let (mut walked, mut after) = (0, None);
+        loop {
+            let (files, next) = self.catalog().files(after, 3).unwrap();
+            for file in files {
+                let node = &self.model.nodes[&file.id.0];
+                let is = (file.source.0, file.size, file.unhashed);
+                assert_eq!(is, (node.source, node.size, node.content.is_none()), "{file:?}");
+                assert!(node.kind == Kind::File && node.parent != 0, "{file:?}");
+                walked += 1;
+            }
+            if next.is_none() {
+                break;
+            }
+            after = next;
+        }
+        let files = self
+            .model
+            .nodes
+            .values()
+            .filter(|node| node.kind == Kind::File && node.parent != 0);
+        assert_eq!(walked, files.count());
         let pins = self.catalog().pins(None, usize::MAX).unwrap();
         let pins: Vec<_> = pins.iter().map(|pin| (pin.id.0, pin.recursive)).collect();
         assert_eq!(pins, self.model.pins.clone().into_iter().collect::<Vec<_>>());

@@ -97,6 +97,10 @@ pub(super) async fn stat(path: &OsStr, context: &Context, out: &mut Output) -> R
     if let Some(failure) = &facts.failure {
         rows.push(("failure", failure.clone()));
     }
+    if facts.kind == "file" {
+        rows.push(("content", facts.content.clone().unwrap_or_else(unknown)));
+    }
+    rows.extend(facts.replicas.iter().map(|path| ("replica", path.visible())));
     for (name, value) in rows {
         out.line(format_args!("{name:<9} {value}"))?;
     }

@@ -48,6 +48,16 @@ fn show(status: &Status, out: &mut Output) -> Result<()> {
     if let Some(pins) = &status.pins {
         out.line(format_args!("pins     {}", super::pin::progress(Some(pins))))?;
     }
+    if status.copies.hashed > 0 {
+        let (hashed, reads) = (
+            count(status.copies.hashed, "file"),
+            count(status.copies.reads, "request"),
+        );
+        let switches = status.copies.switches;
+        out.line(format_args!(
+            "copies   {hashed} hashed; {reads} answered by a copy, {switches} after another had failed"
+        ))?;
+    }
     match status.uploads.waiting {
         0 => out.line("uploads  none waiting")?,
         waiting => out.line(format_args!("uploads  {waiting} waiting"))?,

@@ -62,9 +62,11 @@ impl Client {
 
     /// Asks, and waits for the answer.
     pub(crate) async fn ask(&mut self, request: Request) -> Result<Reply> {
-        // Work on the whole cache or on all entries of a source takes as long as it takes.
+        // Work on the whole cache, on all entries of a source or on all bytes of a file takes as long as it takes.
         let patience = match request {
-            Request::CacheClear { .. } | Request::CacheVerify | Request::RemoveSource { .. } => None,
+            Request::CacheClear { .. } | Request::CacheVerify | Request::RemoveSource { .. } | Request::Hash { .. } => {
+                None
+            }
             Request::List { .. }
             | Request::Stat { .. }
             | Request::Pin { .. }

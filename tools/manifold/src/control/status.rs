@@ -30,6 +30,20 @@ pub(crate) struct Status {
     pub(crate) pins: Option<PinCounts>,
     /// What is still to be uploaded.
     pub(crate) uploads: Uploads,
+    /// What is known of the bytes of files.
+    #[serde(default)]
+    pub(crate) copies: CopyFacts,
+}
+
+/// What is known of the bytes of files, and how often that has helped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct CopyFacts {
+    /// Files whose content is known.
+    pub(crate) hashed: u64,
+    /// Requests since the daemon started that were answered from another copy than the file that was read.
+    pub(crate) reads: u64,
+    /// Requests since then that failed or were late at one copy, and were answered by another.
+    pub(crate) switches: u64,
 }
 
 /// Whether anything needs attention.

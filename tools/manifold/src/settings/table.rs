@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{Cache, Deadlines, Level, Log, Mount, RunOrWait, Scan, Secrets, Settings, values};
+use super::{Cache, Deadlines, Hash, Level, Log, Mount, RunOrWait, Scan, Secrets, Settings, values};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -100,6 +100,34 @@ pub(super) const KEYS: &[Key] = &[
         field: Field::Duration(Duration::from_secs(1)..=Duration::from_mins(10), |it| {
             &mut it.deadlines.metadata
         }),
+    },
+    Key {
+        table: "hash",
+        name: "cached",
+        default: "true",
+        meaning: "Hash what lies whole in the disk cache, so that its copies elsewhere are recognised.",
+        field: Field::Flag(|it| &mut it.hash.cached),
+    },
+    Key {
+        table: "hash",
+        name: "local",
+        default: "true",
+        meaning: "Hash local files whose size is that of a file of another source, by reading them in the background.",
+        field: Field::Flag(|it| &mut it.hash.local),
+    },
+    Key {
+        table: "hash",
+        name: "rate",
+        default: "\"32 MiB\"",
+        meaning: "Bytes a second that are read in the background to be hashed; 0: no limit (0, or 64 KiB to 1 TiB).",
+        field: Field::Size(&[0..=0, 64 * KIB..=TIB], |it| &mut it.hash.rate),
+    },
+    Key {
+        table: "hash",
+        name: "remote",
+        default: "false",
+        meaning: "The same for files of other sources: each that may have a copy is fetched in full, once.",
+        field: Field::Flag(|it| &mut it.hash.remote),
     },
     Key {
         table: "log",
@@ -216,6 +244,12 @@ pub(super) fn defaults() -> Settings {
             connect: Duration::from_secs(5),
             data: Duration::from_secs(10),
             metadata: Duration::from_secs(10),
+        },
+        hash: Hash {
+            cached: true,
+            local: true,
+            remote: false,
+            rate: 32 * MIB,
         },
         log: Log { level: Level::Info },
         mount: Mount {
