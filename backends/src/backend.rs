@@ -2,6 +2,7 @@
 
 use std::fmt::Debug;
 use std::ops::Range;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -9,7 +10,7 @@ use futures::stream::BoxStream;
 
 use crate::blocks::Blocks;
 use crate::local::LocalBackend;
-use crate::{Child, Metadata, ObjectPath, Presence, Result, Version};
+use crate::{Child, Metadata, ObjectPath, Presence, Result, Version, Watch};
 
 /// The pages of one directory listing. It is complete when the stream ends without an error; after an error nothing
 /// follows.
@@ -82,6 +83,12 @@ pub trait Backend: Debug + Send + Sync + 'static {
 
     /// Gives the local fast path, where the source is a folder of this machine.
     fn as_local(&self) -> Option<&LocalBackend> {
+        None
+    }
+
+    /// Gives a watch over the source, where it can tell of changes that others make. To be called within a runtime; nothing
+    /// is asked of the source yet.
+    fn watch(&self) -> Option<Arc<dyn Watch>> {
         None
     }
 }

@@ -22,6 +22,7 @@ pub mod secrets;
 mod sftp;
 mod smb;
 pub mod spec;
+mod watch;
 
 pub use backend::{Backend, Capabilities, Listing};
 pub use connect::{Limits, connect, recognisable};
@@ -30,3 +31,4 @@ pub use error::{Error, ErrorKind, Operation, Result};
 pub use object::{Child, Identity, Kind, Metadata, ObjectPath, Presence, Timestamp, Version};
 pub use secrets::{Place, Secret, SecretError, SecretReference, SecretStore, Secrets, StoreOptions};
 pub use spec::{KeyInfo, Scheme, SchemeInfo, SecretKey, SourceSpec, SpecError, ValueKind, common_keys, schemes};
+pub use watch::{Coverage, Noticed, Watch, Where};

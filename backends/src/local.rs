@@ -17,12 +17,14 @@ mod mounts;
 mod read;
 mod root;
 mod walk;
+mod watch;
 mod workers;
 
 use std::fs::File;
 use std::ops::{ControlFlow, Range};
+use std::os::fd::AsFd;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -33,10 +35,11 @@ use self::hazard::Hazards;
 pub use self::mounts::{Mount, mount_of, mounts};
 use self::root::Root;
 pub use self::root::RootId;
+use self::watch::{LocalWatch, Notifier};
 use self::workers::{NoResult, Workers};
 use crate::{
     Backend, Capabilities, Error, ErrorKind, Kind, Limits, Listing, Metadata, ObjectPath, Operation, Presence, Result,
-    SourceSpec, Version,
+    SourceSpec, Version, Watch,
 };
 
 const BLOCK_SIZE: u32 = 1024 * 1024;
@@ -72,6 +75,8 @@ struct Folder {
     name: String,
     root: Root,
     hazards: Hazards,
+    /// Is told of changes, once somebody watches.
+    notifier: OnceLock<Arc<Notifier>>,
 }
 
 impl LocalBackend {
@@ -128,6 +133,7 @@ impl LocalBackend {
                 name: spec.name().into(),
                 root: Root::new(path.into(), expected),
                 hazards: Hazards::new(path.into()),
+                notifier: OnceLock::new(),
             }),
             capabilities: Arc::new(capabilities),
             threads: Arc::new(Threads {
@@ -192,8 +198,15 @@ impl LocalBackend {
     ///
     /// The listing is complete only if the result is `Found`. A child that goes while it is looked at is left out; one
     /// whose attributes are refused is given with what the directory itself tells of it.
-    pub fn walk_directory(&self, path: &ObjectPath, each: &mut dyn FnMut(&[u8], &Metadata)) -> Result<Presence<()>> {
-        self.folder.walk(path, &mut |name, metadata| {
+    ///
+    /// Where somebody [watches](Backend::watch), the directory is covered first, under the number in `cover`.
+    pub fn walk_directory(
+        &self,
+        path: &ObjectPath,
+        cover: Option<u64>,
+        each: &mut dyn FnMut(&[u8], &Metadata),
+    ) -> Result<Presence<()>> {
+        self.folder.walk(path, cover, &mut |name, metadata| {
             each(name, metadata);
             ControlFlow::Continue(())
         })
@@ -264,11 +277,15 @@ impl Folder {
     fn walk(
         &self,
         path: &ObjectPath,
+        cover: Option<u64>,
         each: &mut dyn FnMut(&[u8], &Metadata) -> ControlFlow<()>,
     ) -> Result<Presence<()>> {
         let Presence::Found(mut directory) = self.open_directory(path)? else {
             return Ok(Presence::Absent);
         };
+        if let (Some(notifier), Some(number)) = (self.notifier.get(), cover) {
+            notifier.add(directory.as_fd(), number);
+        }
         directory
             .walk(each)
             .map_err(|failure| self.error(Operation::List, path, failure))
@@ -358,6 +375,21 @@ impl Backend for LocalBackend {
 
     fn as_local(&self) -> Option<&LocalBackend> {
         Some(self)
+    }
+
+    fn watch(&self) -> Option<Arc<dyn Watch>> {
+        let notifier = match self.folder.notifier.get() {
+            Some(notifier) => Arc::clone(notifier),
+            None => match Notifier::new() {
+                Ok(notifier) => Arc::clone(self.folder.notifier.get_or_init(|| Arc::new(notifier))),
+                Err(error) => {
+                    tracing::warn!(source = self.name(), %error,
+                        "nothing is told of changes here; raise fs.inotify.max_user_instances if it is used up");
+                    return None;
+                }
+            },
+        };
+        Some(Arc::new(LocalWatch::new(self.clone(), notifier)))
     }
 }
 

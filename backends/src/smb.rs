@@ -3,7 +3,8 @@
 //! From the wire up: [`wire`] reads and writes what `smb2` does not; [`handshake`] mends its first words; a [`session`] is one connection; the [`pool`] keeps
 //! a few of them and runs each exchange so that dropping a future harms nothing; [`files`] keeps handles open and proves
 //! the version of what is read; [`listing`] brings directories page by page; [`service`] makes an `OpenDAL` service of
-//! it, and the backend here speaks to that service through an operator, as our other backends do to theirs. What
+//! it, and the backend here speaks to that service through an operator, as our other backends do to theirs; [`watch`] is
+//! told of changes. What
 //! `OpenDAL` has no word for (the time of the last change, file numbers, the kind of a link) travels in the metadata; only
 //! where a link points is asked of the share directly.
 //!
@@ -25,6 +26,7 @@ mod pool;
 mod service;
 mod session;
 mod settings;
+mod watch;
 mod wire;
 
 use std::ops::Range;
@@ -39,10 +41,11 @@ use self::facts::Facts;
 use self::failure::Failure;
 use self::service::{SCHEME, Share, SmbBuilder, SmbConfig, SmbService};
 use self::settings::Settings;
+use self::watch::SmbWatch;
 use crate::blocks::Blocks;
 use crate::{
     Backend, Capabilities, Child, Error, ErrorKind, Limits, Listing, Metadata, ObjectPath, Operation, Presence, Result,
-    Secret, Secrets, SourceSpec, Version,
+    Secret, Secrets, SourceSpec, Version, Watch,
 };
 
 /// The block size that suits a share, in bytes: one piece on the wire.
@@ -273,5 +276,10 @@ impl Backend for SmbBackend {
             Ok(target) => Ok(Presence::Found(target)),
             Err(failure) => self.absent_or(path, Operation::ReadLink, failure).await,
         }
+    }
+
+    fn watch(&self) -> Option<Arc<dyn Watch>> {
+        let settings = self.share.settings().clone();
+        Some(Arc::new(SmbWatch::new(self.name.clone(), settings)))
     }
 }

@@ -142,6 +142,11 @@ impl Root {
         self.state.lock().verified.map(|verified| verified.place.mount)
     }
 
+    /// Gives the magic number of its file system, once it has been found.
+    pub(super) fn filesystem(&self) -> Option<u64> {
+        self.state.lock().expected.map(|id| id.filesystem)
+    }
+
     /// Opens the root if it is there and the one that is expected. Without an expectation, the first one that is found
     /// sets it.
     pub(super) fn open(&self) -> Result<Opened, Failure> {

@@ -14,6 +14,7 @@ use crate::Timestamp;
 
 mod root;
 mod versions;
+mod watch;
 
 fn folder() -> (TempDir, LocalBackend) {
     let folder = TempDir::new().unwrap();
@@ -27,7 +28,7 @@ fn path(bytes: &(impl AsRef<[u8]> + ?Sized)) -> ObjectPath {
 
 fn walk(backend: &LocalBackend, directory: &str) -> BTreeMap<Vec<u8>, Metadata> {
     let mut children = BTreeMap::new();
-    let walked = backend.walk_directory(&path(directory), &mut |name, metadata| {
+    let walked = backend.walk_directory(&path(directory), None, &mut |name, metadata| {
         assert!(
             children.insert(name.to_vec(), metadata.clone()).is_none(),
             "{name:?} came twice"
@@ -328,7 +329,7 @@ fn a_listing_within_a_listing_disturbs_neither() {
         std::fs::write(folder.path().join(outer).join("inner"), "").unwrap();
     }
     let mut seen = BTreeSet::new();
-    let walked = backend.walk_directory(&ObjectPath::root(), &mut |name, _| {
+    let walked = backend.walk_directory(&ObjectPath::root(), None, &mut |name, _| {
         seen.insert(name.to_vec());
         let name = std::str::from_utf8(name).unwrap();
         assert_eq!(
@@ -352,7 +353,7 @@ fn refused_directories_are_errors_and_refused_children_do_not_vanish() {
     std::fs::set_permissions(folder.path().join("closed"), std::fs::Permissions::from_mode(0o000)).unwrap();
     as_ordinary_user(|| {
         assert_eq!(
-            kind_of(backend.walk_directory(&path("closed"), &mut |_, _| ())),
+            kind_of(backend.walk_directory(&path("closed"), None, &mut |_, _| ())),
             ErrorKind::PermissionDenied
         );
         assert_eq!(

@@ -6,7 +6,7 @@ use std::cell::Cell;
 use std::ffi::CStr;
 use std::mem::MaybeUninit;
 use std::ops::ControlFlow;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{AtFlags, Mode, OFlags, RawDir, RawDirEntry, Statx, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
@@ -27,6 +27,12 @@ const ATTEMPTS_MAX: u32 = 3;
 thread_local! {
     /// Kept by the threads that list directory after directory.
     static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+impl AsFd for Directory {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
 }
 
 /// A directory that is being listed.

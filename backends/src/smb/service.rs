@@ -176,6 +176,11 @@ pub(super) struct Share {
 }
 
 impl Share {
+    /// Gives the settings.
+    pub(super) fn settings(&self) -> &Settings {
+        self.pool.settings()
+    }
+
     /// Gives the wire paths under which a path beneath the root may stand: one, or two to be tried in turn.
     fn wires(&self, path: &ObjectPath) -> Result<Wires, Failure> {
         let root = &self.pool.settings().root;

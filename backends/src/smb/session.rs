@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use bytes::Bytes;
 use smb2::client::connection::Connection;
+use smb2::client::watcher::Watcher;
 use smb2::crypto::encryption::Cipher;
 use smb2::msg::close::{CloseRequest, CloseResponse, SMB2_CLOSE_FLAG_POSTQUERY_ATTRIB};
 use smb2::msg::ioctl::{IoctlRequest, IoctlResponse, SMB2_0_IOCTL_IS_FSCTL};
@@ -304,6 +305,12 @@ impl Session {
                 },
             };
         }
+    }
+
+    /// Watches a directory of the share and all beneath it. The path is as `smb2` has it: UTF-8, with slashes.
+    pub(super) async fn watch(&self, path: &str) -> Result<Watcher, Failure> {
+        let mut connection = self.connection.clone();
+        Ok(self.tree.watch(&mut connection, path, true).await?)
     }
 
     /// Reads where the link at `name` points. `Unsupported` if it is no link.

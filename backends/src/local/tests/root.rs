@@ -27,7 +27,7 @@ async fn a_root_that_is_gone_is_unreachable_and_comes_back() {
         );
         assert_eq!(kind_of(backend.read_link(&file).await), ErrorKind::Unreachable);
         assert_eq!(kind_of(backend.open_file(&file)), ErrorKind::Unreachable);
-        let walked = backend.walk_directory(&ObjectPath::root(), &mut |_, _| panic!("nothing is there"));
+        let walked = backend.walk_directory(&ObjectPath::root(), None, &mut |_, _| panic!("nothing is there"));
         assert_eq!(kind_of(walked), ErrorKind::Unreachable);
     };
     std::fs::rename(&root, parent.path().join("elsewhere")).unwrap();
@@ -60,12 +60,12 @@ fn a_root_is_known_again_by_what_was_kept_of_it() {
     std::fs::rename(&root, &other).unwrap();
     let while_away = connect();
     assert_eq!(
-        kind_of(while_away.walk_directory(&ObjectPath::root(), &mut |_, _| ())),
+        kind_of(while_away.walk_directory(&ObjectPath::root(), None, &mut |_, _| ())),
         ErrorKind::Unreachable
     );
     std::fs::create_dir(&root).unwrap();
     let error = while_away
-        .walk_directory(&ObjectPath::root(), &mut |_, _| ())
+        .walk_directory(&ObjectPath::root(), None, &mut |_, _| ())
         .unwrap_err();
     assert!(error.kind() == ErrorKind::Unreachable && error.may_retry(), "{error}");
     assert!(error.to_string().contains("another folder stands at"), "{error}");

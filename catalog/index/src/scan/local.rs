@@ -202,7 +202,7 @@ impl Walker<'_> {
                     left_out += 1;
                     continue;
                 }
-                match self.list(&path) {
+                match self.list(directory, &path) {
                     Ok(children) => {
                         let count = children.len();
                         entries += count;
@@ -236,14 +236,16 @@ impl Walker<'_> {
         left_out
     }
 
-    fn list(&self, path: &ObjectPath) -> Result<Vec<NewChild>, IndexError> {
+    fn list(&self, directory: EntryId, path: &ObjectPath) -> Result<Vec<NewChild>, IndexError> {
         let mut children = Children::new(self.source, path);
         let mut odd = Ok(());
-        let walked = self.local.walk_directory(path, &mut |name, metadata| {
-            if odd.is_ok() {
-                odd = children.push(name, metadata);
-            }
-        })?;
+        let walked = self
+            .local
+            .walk_directory(path, Some(directory.0), &mut |name, metadata| {
+                if odd.is_ok() {
+                    odd = children.push(name, metadata);
+                }
+            })?;
         odd?;
         match walked {
             Presence::Found(()) => children.finish(),

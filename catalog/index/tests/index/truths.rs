@@ -112,7 +112,7 @@ impl Truth for Folder {
         let mut tree = Tree::new();
         let mut directories = vec![ObjectPath::root()];
         while let Some(directory) = directories.pop() {
-            let walked = self.backend.walk_directory(&directory, &mut |name, metadata| {
+            let walked = self.backend.walk_directory(&directory, None, &mut |name, metadata| {
                 let path = directory.join(name);
                 let is_directory = metadata.kind == Kind::Directory;
                 let size = if is_directory { 0 } else { metadata.size };
