@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use manifold_backends::{Error, ErrorKind, ObjectPath, Operation, Presence, Version};
+use manifold_backends::{Error, ErrorKind, ObjectPath, Operation, Presence, Version, Watch};
 use manifold_catalog::{Catalog, EntryId, Kind, SourceId};
 use parking_lot::{Mutex, RwLock};
 use tokio::runtime::Handle;
@@ -40,6 +40,7 @@ pub struct Indexer {
     monitors: RwLock<HashMap<SourceId, Arc<Monitor>>>,
     events: broadcast::Sender<Event>,
     hold: watch::Sender<ScanHold>,
+    pub(crate) watches: RwLock<HashMap<SourceId, Arc<dyn Watch>>>,
     pub(crate) flights: Arc<Flights>,
     pub(crate) scans: Mutex<HashMap<SourceId, Arc<RunningScan>>>,
     open_probe: RwLock<OpenProbe>,
@@ -78,6 +79,7 @@ impl Indexer {
             monitors: RwLock::new(HashMap::new()),
             events: broadcast::Sender::new(EVENTS_MAX),
             hold: watch::Sender::new(ScanHold::default()),
+            watches: RwLock::new(HashMap::new()),
             flights: Arc::new(Flights::default()),
             scans: Mutex::new(HashMap::new()),
             open_probe: RwLock::new(Arc::new(|_| false)),
@@ -98,16 +100,23 @@ impl Indexer {
     /// tells of the failure. If the source says that the directory is not there, its parent is listed, which removes
     /// it properly, and the error is [`IndexError::NotFound`].
     pub async fn list_now(self: &Arc<Self>, directory: EntryId) -> Result<(), IndexError> {
-        self.listing_of(directory).outcome().await
+        self.listing_of(directory).0.outcome().await
     }
 
     /// Lists a directory in the background if what is known of it is older than `max_age`, unless it failed within
-    /// that time or its source is away.
-    pub fn refresh_directory_if_stale(self: &Arc<Self>, directory: EntryId, max_age: Duration) {
+    /// that time or its source is away. Tells whether it does.
+    pub fn refresh_directory_if_stale(self: &Arc<Self>, directory: EntryId, max_age: Duration) -> bool {
         match self.is_stale(directory, max_age) {
-            Ok(true) => drop(self.listing_of(directory)),
-            Ok(false) => {}
-            Err(error) => tracing::error!(directory = directory.0, %error, "cannot tell how old a listing is"),
+            Ok(true) => {
+                drop(self.listing_of(directory));
+                true
+            }
+            // The errors: it went meanwhile.
+            Ok(false) | Err(IndexError::NotFound(_) | IndexError::NotConnected(_)) => false,
+            Err(error) => {
+                tracing::error!(directory = directory.0, %error, "cannot tell how old a listing is");
+                false
+            }
         }
     }
 
@@ -183,13 +192,16 @@ impl Indexer {
         self.tasks.wait().await;
     }
 
-    /// Starts or joins the listing of a directory.
-    fn listing_of(self: &Arc<Self>, directory: EntryId) -> Waiter {
-        self.flights.join_or_start(directory, |landing| {
+    /// Starts or joins the listing of a directory, and tells whether it starts now.
+    pub(crate) fn listing_of(self: &Arc<Self>, directory: EntryId) -> (Waiter, bool) {
+        let mut starts = false;
+        let waiter = self.flights.join_or_start(directory, |landing| {
+            starts = true;
             let indexer = Arc::clone(self);
             let listing = async move { landing.land(indexer.list_in_front(directory).await) };
             self.tasks.spawn_on(listing, &self.runtime);
-        })
+        });
+        (waiter, starts)
     }
 
     async fn list_in_front(self: &Arc<Self>, directory: EntryId) -> Outcome {
@@ -225,6 +237,7 @@ impl Indexer {
     /// Lists a directory of its source and gives the catalog what it holds. The caller has a turn.
     pub(crate) async fn list(self: &Arc<Self>, target: &Target) -> Result<Presence<()>, IndexError> {
         target.may_be_listed()?;
+        self.cover(target).await;
         let listed_ns = self.clock.now_ns();
         let scan = target.source.generation();
         let idle = self.settings.listing_idle_timeout;
@@ -436,6 +449,13 @@ impl Indexer {
             .spawn_blocking_on(move || work(&catalog), &self.runtime)
             .await;
         done.unwrap_or(Err(IndexError::Stopped))
+    }
+}
+
+impl Drop for Indexer {
+    fn drop(&mut self) {
+        // Those who follow a source hold nothing of the indexer, and wait for ever.
+        self.cancel.cancel();
     }
 }
 

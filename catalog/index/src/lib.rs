@@ -22,10 +22,12 @@ mod scan;
 mod settings;
 mod skip;
 mod source;
+mod watch;
 
 pub use error::IndexError;
 pub use hash::HashSettings;
 pub use health::{Event, HealthChange, HealthState, LatencyFacts, Problem, RequestKind, SourceHealth};
 pub use indexer::{Indexer, OpenProbe};
+pub use scan::beneath::{SubtreeProgress, SubtreeScan};
 pub use scan::{ScanEnd, ScanHandle, ScanProgress};
 pub use settings::{Clock, IndexSettings, ScanHold, SourceOptions};

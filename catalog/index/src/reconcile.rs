@@ -41,12 +41,15 @@ impl Indexer {
         scan: u64,
     ) -> Result<(), IndexError> {
         let (source, directory) = (target.source.id, target.directory);
-        let names_are_keys = target.source.backend.capabilities().implicit_directories;
+        let able = target.source.backend.capabilities();
+        let names_are_keys = able.implicit_directories;
+        let births_last = able.posix_attributes || names_are_keys;
         if children.iter().any(|child| child.seen.identity.is_some()) {
             let questions;
             (children, questions) = self
                 .blocking(move |catalog| {
-                    let questions = find_renames(catalog, source, directory, &mut children, names_are_keys)?;
+                    let questions =
+                        find_renames(catalog, source, directory, &mut children, names_are_keys, births_last)?;
                     Ok((children, questions))
                 })
                 .await?;
@@ -115,6 +118,7 @@ fn find_renames(
     directory: EntryId,
     children: &mut [NewChild],
     names_are_keys: bool,
+    births_last: bool,
 ) -> Result<Vec<Question>, IndexError> {
     let mut twins = HashMap::new();
     if names_are_keys {
@@ -147,7 +151,7 @@ fn find_renames(
             children[index].adopt = Some(found.id);
             continue;
         }
-        if !is_same_object(catalog, found.id, child)? {
+        if !is_same_object(catalog, found.id, child, births_last)? {
             continue;
         }
         let Some(old) = catalog.entry(found.id)? else { continue };
@@ -195,16 +199,21 @@ fn may_be_newcomer(catalog: &Catalog, child: &NewChild, same_name: Option<&Entry
 
 /// Tells whether an entry of that identity may be the child: inodes are given anew when a file has died, and then
 /// the birth differs, or where that is not told, size and time of change.
-fn is_same_object(catalog: &Catalog, id: EntryId, child: &NewChild) -> Result<bool, IndexError> {
+///
+/// Without `births_last`, a birth that differs says nothing: Samba makes one up of the oldest time that the file has, and
+/// a rename changes those. The times of a directory change with what is in it, so there the identity alone tells.
+fn is_same_object(catalog: &Catalog, id: EntryId, child: &NewChild, births_last: bool) -> Result<bool, IndexError> {
     let (Some(entry), Some(details)) = (catalog.entry(id)?, catalog.details(id)?) else {
         return Ok(false);
     };
     if entry.kind != child.seen.kind {
         return Ok(false);
     }
+    let looks_same = entry.size == child.seen.size && entry.modified_ns == child.seen.modified_ns;
     Ok(match (details.created_ns, child.seen.created_ns) {
-        (Some(before), Some(now)) => before == now,
-        _ => entry.size == child.seen.size && entry.modified_ns == child.seen.modified_ns,
+        (Some(before), Some(now)) if before == now => true,
+        (Some(_), Some(_)) if births_last => false,
+        _ => looks_same || (!births_last && entry.kind == Kind::Directory),
     })
 }
 

@@ -8,6 +8,8 @@
 //!
 //! Always true: at most the source's share of listings is under way at once; what failed is still in the catalog.
 
+mod again;
+pub(crate) mod beneath;
 mod local;
 
 use std::collections::{HashMap, HashSet, VecDeque};

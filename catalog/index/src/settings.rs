@@ -38,6 +38,10 @@ pub struct IndexSettings {
     pub retry_pause_max: Duration,
     /// The longest that the scan holds still for directories that somebody waits for.
     pub yield_max: Duration,
+    /// Whether sources are watched, and scanned again, for as long as they are attached: what a daemon does.
+    pub keep_fresh: bool,
+    /// After how long the whole of a source is scanned again.
+    pub scan_every: Duration,
     /// Folders of this machine that no local source may lead into: mount points of Manifold, and the library's state.
     /// Absolute, without links.
     pub skip_paths: Vec<PathBuf>,
@@ -54,6 +58,8 @@ impl Default for IndexSettings {
             retry_pause: Duration::from_secs(1),
             retry_pause_max: Duration::from_mins(1),
             yield_max: Duration::from_millis(250),
+            keep_fresh: true,
+            scan_every: Duration::from_hours(24),
             skip_paths: Vec::new(),
         }
     }

@@ -65,6 +65,11 @@ impl Indexer {
             options,
             cancel,
         ));
+        if self.settings.keep_fresh {
+            // Before the first listing, which has its directory watched.
+            self.follow(&source);
+            self.scan_now_and_then(&source);
+        }
         if let Some(before) = self.sources.write().insert(id, source) {
             before.cancel.cancel();
         }
@@ -85,6 +90,7 @@ impl Indexer {
             source.cancel.cancel();
         }
         self.monitors.write().remove(&id);
+        self.watches.write().remove(&id);
         self.expected.end(id);
     }
 

@@ -14,3 +14,4 @@ mod renames;
 mod scans;
 mod support;
 mod truths;
+mod watches;

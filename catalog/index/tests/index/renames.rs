@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use manifold_backends::Timestamp;
 use tempfile::{TempDir, tempdir};
 
 use crate::library::Library;
-use crate::support::{Scripted, source};
+use crate::support::{Scripted, share, source};
 
 /// `/s/old/d/{e/f, x}` beside an empty `/s/new`, all of it listed.
 async fn with_a_subtree() -> (TempDir, Arc<Scripted>, Library) {
@@ -65,6 +66,30 @@ async fn a_rename_within_a_directory_costs_no_question() {
     library.list("/s/old/d").await;
     assert_eq!((library.id("/s/old/d/e2"), library.id("/s/old/d/a")), (directory, file));
     assert_eq!(source.stats.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn on_a_share_another_birth_is_not_another_object() {
+    for (source, kept) in [(share(), true), (source(), false)] {
+        let folder = tempdir().unwrap();
+        source
+            .directory("old")
+            .directory("old/d")
+            .file("old/d/f", 1)
+            .directory("new");
+        let library = Library::open(folder.path());
+        let record = library.add("/s", &source);
+        assert_eq!(library.scan(&record).await, 0);
+        let ids = ["/s/old/d", "/s/old/d/f"].map(|path| library.id(path));
+        source.rename("old/d", "new/d").rename("new/d/f", "new/g");
+        for path in ["new/d", "new/g"] {
+            source.change(path, |metadata| metadata.created = Some(Timestamp(1 << 40)));
+        }
+        source.change("new/d", |metadata| metadata.modified = Some(Timestamp(1 << 41)));
+        library.list("/s/new").await;
+        assert_eq!(ids == ["/s/new/d", "/s/new/g"].map(|path| library.id(path)), kept);
+        library.indexer.stop().await;
+    }
 }
 
 #[tokio::test(start_paused = true)]

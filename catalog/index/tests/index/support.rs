@@ -3,7 +3,7 @@
 mod pages;
 mod world;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -12,8 +12,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
 use manifold_backends::{
-    Backend, Capabilities, Child, Error, ErrorKind, Identity, Kind, Listing, Metadata, ObjectPath, Operation, Presence,
-    Result, Version,
+    Backend, Capabilities, Child, Coverage, Error, ErrorKind, Identity, Kind, Listing, Metadata, Noticed, ObjectPath,
+    Operation, Presence, Result, Version, Watch, Where,
 };
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -71,6 +71,52 @@ pub(crate) struct Scripted {
     pub(crate) reads: AtomicUsize,
     pub(crate) most_at_once: AtomicUsize,
     at_once: AtomicUsize,
+    /// Tells of changes, if the source is one that does.
+    watch: Option<Arc<ScriptedWatch>>,
+}
+
+/// Tells what it is told to.
+#[derive(Debug, Default)]
+pub(crate) struct ScriptedWatch {
+    told: Mutex<VecDeque<std::result::Result<Noticed, ErrorKind>>>,
+    something: Notify,
+}
+
+impl ScriptedWatch {
+    pub(crate) fn tell(&self, one: std::result::Result<Noticed, ErrorKind>) {
+        self.told.lock().push_back(one);
+        self.something.notify_one();
+    }
+}
+
+#[async_trait]
+impl Watch for ScriptedWatch {
+    async fn cover(&self, _: &ObjectPath, _: u64) -> Result<()> {
+        Ok(())
+    }
+
+    fn uncover(&self, _: &Where) {}
+
+    async fn next(&self, noticed: &mut Vec<Noticed>) -> Result<()> {
+        loop {
+            let told = self.told.lock().pop_front();
+            match told {
+                Some(Ok(one)) => {
+                    noticed.push(one);
+                    return Ok(());
+                }
+                Some(Err(kind)) => {
+                    let (name, path) = ("scripted", ObjectPath::root());
+                    return Err(Error::new(kind, Operation::List, name, path, "as scripted"));
+                }
+                None => self.something.notified().await,
+            }
+        }
+    }
+
+    fn coverage(&self) -> Coverage {
+        Coverage::Whole { standing: true }
+    }
 }
 
 pub(crate) fn source() -> Arc<Scripted> {
@@ -83,6 +129,22 @@ impl std::fmt::Debug for Scripted {
             .field("name", &self.name)
             .finish_non_exhaustive()
     }
+}
+
+/// A source that tells of changes.
+pub(crate) fn talkative() -> (Arc<Scripted>, Arc<ScriptedWatch>) {
+    let (mut source, watch) = (source(), Arc::<ScriptedWatch>::default());
+    let only_one = Arc::get_mut(&mut source).expect("it was just made");
+    only_one.watch = Some(Arc::clone(&watch));
+    (source, watch)
+}
+
+/// A share: inodes that last, and births that are made up.
+pub(crate) fn share() -> Arc<Scripted> {
+    let mut source = source();
+    let only_one = Arc::get_mut(&mut source).expect("it was just made");
+    only_one.capabilities.posix_attributes = false;
+    source
 }
 
 impl Scripted {
@@ -108,6 +170,7 @@ impl Scripted {
             reads: AtomicUsize::new(0),
             most_at_once: AtomicUsize::new(0),
             at_once: AtomicUsize::new(0),
+            watch: None,
         })
     }
 
@@ -394,5 +457,9 @@ impl Backend for Scripted {
 
     async fn read_link(&self, path: &ObjectPath) -> Result<Presence<Vec<u8>>> {
         Err(self.error(ErrorKind::Unsupported, Operation::ReadLink, path))
+    }
+
+    fn watch(&self) -> Option<Arc<dyn Watch>> {
+        self.watch.as_ref().map(|watch| Arc::clone(watch) as Arc<dyn Watch>)
     }
 }

@@ -1,0 +1,141 @@
+//! Listing one part of the tree anew because somebody asks for it, and waits: all directories beneath an entry, those of
+//! other sources that are attached there too.
+//!
+//! It keeps nothing: who wants it again asks again.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+
+use manifold_catalog::{EntryId, Kind};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::IndexError;
+use crate::flight::Outcome;
+use crate::indexer::Indexer;
+
+/// How many directories are listed at once.
+const AT_ONCE: usize = 4;
+/// How many children are read at a time.
+const PAGE: usize = 1_000;
+
+/// How far it has come.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SubtreeProgress {
+    /// Directories that were listed.
+    pub listed: u64,
+    /// Directories that are known and not listed yet.
+    pub waiting: u64,
+    /// Directories that could not be listed.
+    pub failed: u64,
+    /// Why the first of them could not.
+    pub failure: Option<String>,
+    /// Whether it is over.
+    pub ended: bool,
+}
+
+/// A listing of a part of the tree that is under way or has ended. Dropping it stops nothing.
+#[derive(Clone, Debug)]
+pub struct SubtreeScan(watch::Receiver<SubtreeProgress>);
+
+impl SubtreeScan {
+    /// Says how far it has come.
+    pub fn progress(&self) -> SubtreeProgress {
+        self.0.borrow().clone()
+    }
+
+    /// Waits until it ends.
+    pub async fn ended(&mut self) -> SubtreeProgress {
+        // An error means that its task is gone, which is as good as its end.
+        drop(self.0.wait_for(|progress| progress.ended).await);
+        self.progress()
+    }
+}
+
+impl Indexer {
+    /// Lists an entry and all beneath it anew; of a file, the attributes.
+    pub fn scan_beneath(self: &Arc<Self>, id: EntryId) -> SubtreeScan {
+        let (sender, receiver) = watch::channel(SubtreeProgress::default());
+        let indexer = Arc::clone(self);
+        self.tasks.spawn_on(
+            async move {
+                if let Err(error) = indexer.list_beneath(id, &sender).await {
+                    sender.send_modify(|progress| {
+                        progress.failed += 1;
+                        progress.failure.get_or_insert(error.to_string());
+                    });
+                }
+                sender.send_modify(|progress| progress.ended = true);
+            },
+            &self.runtime,
+        );
+        SubtreeScan(receiver)
+    }
+
+    async fn list_beneath(
+        self: &Arc<Self>,
+        top: EntryId,
+        progress: &watch::Sender<SubtreeProgress>,
+    ) -> Result<(), IndexError> {
+        let entry = self.catalog().entry(top)?.ok_or(IndexError::NotFound(top.0))?;
+        if entry.kind != Kind::Directory {
+            return self.refresh(top).await.map(drop);
+        }
+        let (mut waiting, mut seen) = (VecDeque::from([top]), HashSet::from([top]));
+        let mut under_way = JoinSet::new();
+        loop {
+            while under_way.len() < AT_ONCE
+                && let Some(directory) = waiting.pop_front()
+            {
+                let indexer = Arc::clone(self);
+                let listing = async move { (directory, indexer.list_anew(directory).await) };
+                under_way.spawn_on(listing, &self.runtime);
+            }
+            let Some(ended) = under_way.join_next().await else {
+                return Ok(());
+            };
+            let (directory, outcome) = ended.map_err(|_| IndexError::Stopped)?;
+            // What is known beneath a directory that could not be listed is looked at all the same.
+            self.take_children(directory, &mut waiting, &mut seen)?;
+            note(progress, outcome, (waiting.len() + under_way.len()) as u64)?;
+        }
+    }
+
+    fn take_children(
+        &self,
+        directory: EntryId,
+        waiting: &mut VecDeque<EntryId>,
+        seen: &mut HashSet<EntryId>,
+    ) -> Result<(), IndexError> {
+        let mut after: Option<Box<[u8]>> = None;
+        loop {
+            let page = self.catalog().children(directory, after.as_deref(), PAGE)?;
+            let directories = page.iter().filter(|child| child.kind == Kind::Directory);
+            waiting.extend(directories.map(|child| child.id).filter(|id| seen.insert(*id)));
+            if page.len() < PAGE {
+                return Ok(());
+            }
+            after = page.last().map(|last| last.name.clone());
+        }
+    }
+}
+
+fn note(progress: &watch::Sender<SubtreeProgress>, outcome: Outcome, waiting: u64) -> Outcome {
+    let (mut listed, mut failure) = (0, None);
+    match outcome {
+        Ok(()) => listed = 1,
+        // It went meanwhile.
+        Err(IndexError::NotFound(_)) => {}
+        Err(error @ (IndexError::Stopped | IndexError::Catalog(_))) => return Err(error),
+        Err(error) => failure = Some(error.to_string()),
+    }
+    progress.send_modify(|progress| {
+        progress.listed += listed;
+        progress.waiting = waiting;
+        if let Some(failure) = failure {
+            progress.failed += 1;
+            progress.failure.get_or_insert(failure);
+        }
+    });
+    Ok(())
+}
