@@ -68,13 +68,41 @@ struct Mailbox {
 struct State {
     events: VecDeque<Event>,
     closed: bool,
+    /// How many events were ever told, one for each of those that [`Event::Everything`] stands for.
+    told: u64,
+    /// How many of them have been dealt with.
+    done: u64,
+}
+
+/// Waits for what one subscriber was told.
+#[derive(Clone, Debug)]
+pub struct Settling(Arc<Mailbox>);
+
+impl Settling {
+    /// Waits until the subscriber has dealt with everything told so far, but no longer than `patience`.
+    pub fn wait(&self, patience: Duration) {
+        let mut state = self.0.state.lock();
+        let told = state.told;
+        let open = |state: &mut State| state.done < told && !state.closed;
+        self.0.arrived.wait_while_for(&mut state, open, patience);
+    }
 }
 
 impl EventStream {
-    /// Waits for the next event, but no longer than `timeout`.
+    /// Gives what waits for this stream's subscriber, from another thread.
+    pub fn settling(&self) -> Settling {
+        Settling(Arc::clone(&self.0))
+    }
+
+    /// Waits for the next event, but no longer than `timeout`. The one before counts as dealt with.
     pub fn receive(&self, timeout: Duration) -> Received {
         let until = Instant::now() + timeout;
         let mut state = self.0.state.lock();
+        let done = state.told - state.events.len() as u64;
+        if state.done != done {
+            state.done = done;
+            self.0.arrived.notify_all();
+        }
         loop {
             if let Some(event) = state.events.pop_front() {
                 return Received::Event(event);
@@ -109,6 +137,7 @@ impl Publisher {
     pub(crate) fn publish(&self, events: &[Event]) {
         for mailbox in self.mailboxes() {
             let mut state = mailbox.state.lock();
+            state.told += events.len() as u64;
             if state.events.front() == Some(&Event::Everything) && state.events.len() == 1 {
                 continue;
             }
@@ -118,7 +147,7 @@ impl Publisher {
             } else {
                 state.events.extend(events.iter().cloned());
             }
-            mailbox.arrived.notify_one();
+            mailbox.arrived.notify_all();
         }
     }
 
@@ -126,7 +155,7 @@ impl Publisher {
     pub(crate) fn close(&self) {
         for mailbox in self.mailboxes() {
             mailbox.state.lock().closed = true;
-            mailbox.arrived.notify_one();
+            mailbox.arrived.notify_all();
         }
     }
 

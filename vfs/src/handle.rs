@@ -125,6 +125,13 @@ impl OpenFiles {
         self.files.read().get(&handle).cloned()
     }
 
+    /// Tells whether a file of this machine is open under an entry, to be read here or by the kernel.
+    pub(crate) fn is_open_local(&self, id: EntryId) -> bool {
+        let is_local = |file: &OpenFile| matches!(file, OpenFile::Local(..) | OpenFile::Kernels(_));
+        let files = self.files.read();
+        files.values().any(|file| file.id() == id && is_local(file))
+    }
+
     /// Gives the attributes that an open entry had when it was opened.
     pub(crate) fn attributes(&self, id: EntryId) -> Option<Attributes> {
         self.entries.lock().get(&id)?.attributes.clone()

@@ -110,13 +110,15 @@ impl Core {
             }
             *checked = Some((directory, now));
         }
-        let after = self
-            .refresh
-            .read()
-            .get(&source)
-            .copied()
-            .unwrap_or(self.settings.refresh);
-        self.indexer.refresh_directory_if_stale(directory, after);
+        self.recent.note(directory, source, now);
+        self.indexer
+            .refresh_directory_if_stale(directory, self.refresh_of(source));
+    }
+
+    /// Says after how long a listing of a source is stale.
+    pub(crate) fn refresh_of(&self, source: SourceId) -> Duration {
+        let own = self.refresh.read().get(&source).copied();
+        own.unwrap_or(self.settings.refresh)
     }
 
     pub(crate) fn attributes(&self, id: EntryId, handle: Option<Handle>) -> Result<Attributes, Error> {
@@ -126,7 +128,12 @@ impl Core {
             return Err(Error::BadHandle);
         }
         match self.catalog.entry(id).map_err(Error::from_catalog)? {
-            Some(entry) => attributes_of(&self.catalog, &entry),
+            Some(entry) => {
+                if !entry.attach_point {
+                    self.refresh_behind(entry.parent, entry.source);
+                }
+                attributes_of(&self.catalog, &entry)
+            }
             // Replaced or removed, but open: as it was.
             None => self.files.attributes(id).ok_or(Error::Stale),
         }

@@ -22,11 +22,12 @@ use crate::cache::{BlockCache, DiskSettings};
 use crate::counters::{Counters, Tally};
 use crate::directory::{Cursor, Directories, DirectoryHandle, DirectoryItem};
 use crate::error::Cause;
-use crate::events::{EventStream, Publisher, events_of};
+use crate::events::{Event, EventStream, Publisher, events_of};
 use crate::fetch::Fetcher;
 use crate::handle::{Access, Handle, OpenFiles, Opened};
 use crate::hash::Hasher;
 use crate::pins::{PinReport, Pins};
+use crate::recent::Recent;
 use crate::{Answer, Error, Settings};
 
 /// How long fetching waits for a disk cache that is slower than the source. The disk's own pauses, when it writes back what
@@ -71,6 +72,8 @@ pub(crate) struct Core {
     pub(crate) refresh: RwLock<HashMap<SourceId, Duration>>,
     pub(crate) checked: Mutex<Option<(EntryId, Instant)>>,
     pub(crate) pins: Pins,
+    pub(crate) recent: Recent,
+    changes: Subscription,
     publisher: Publisher,
 }
 
@@ -136,13 +139,15 @@ impl Vfs {
             refresh: RwLock::default(),
             checked: Mutex::new(None),
             pins,
+            recent: Recent::default(),
+            changes,
             publisher: Publisher::default(),
         });
         let stop = Arc::new(AtomicBool::new(false));
         let thread = std::thread::Builder::new().name("manifold-events".to_owned());
         let watcher = thread.spawn({
             let (core, stop) = (Arc::clone(&core), Arc::clone(&stop));
-            move || core.watch(&changes, &stop)
+            move || core.watch(&stop)
         });
         let watcher = watcher.map_err(|error| Error::Io(Cause::new(error)))?;
         Ok(Arc::new(Self {
@@ -254,6 +259,11 @@ impl Vfs {
         self.core.publisher.subscribe()
     }
 
+    /// Waits until all that has changed so far has been handed to those who are subscribed, but no longer than `patience`.
+    pub fn settle(&self, patience: Duration) {
+        self.core.changes.wait_for_acknowledgement(patience);
+    }
+
     /// Gives the block cache, to be shown, cleared and verified.
     pub fn cache(&self) -> &BlockCache {
         &self.core.cache
@@ -312,14 +322,22 @@ impl Drop for Vfs {
 
 impl Core {
     /// Passes on the catalog's changes, until told to stop.
-    fn watch(&self, changes: &Subscription, stop: &AtomicBool) {
+    fn watch(self: &Arc<Self>, stop: &AtomicBool) {
+        let changes = &self.changes;
         let mut events = Vec::new();
         while !stop.load(Ordering::Relaxed) && !changes.is_closed() {
+            self.keep_recent_fresh();
             let mut next = changes.recv_timeout(WATCH_EVERY);
             while let Some(change) = next {
                 self.forget_versions(&change);
                 self.pins.note(&change);
                 events_of(&change, &mut events);
+                // An open file of this machine is read as it is on the disk, which the kernel's pages of it no longer are.
+                if let Change::Replaced { old, .. } = &change
+                    && self.files.is_open_local(*old)
+                {
+                    events.push(Event::Pages { id: *old });
+                }
                 next = if events.len() < BATCH_MAX {
                     changes.try_recv()
                 } else {
@@ -331,6 +349,7 @@ impl Core {
                 self.publisher.publish(&events);
                 events.clear();
             }
+            changes.acknowledge();
         }
         self.publisher.close();
     }

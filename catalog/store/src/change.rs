@@ -104,6 +104,23 @@ impl Subscription {
         self.0.waiting.lock().changes.pop_front()
     }
 
+    /// Says that everything taken so far has been dealt with.
+    pub fn acknowledge(&self) {
+        let mut waiting = self.0.waiting.lock();
+        waiting.acknowledged = waiting.told - waiting.changes.len() as u64;
+        drop(waiting);
+        self.0.bell.notify_all();
+    }
+
+    /// Waits until everything that was told so far has been [acknowledged](Self::acknowledge), or can never be, but no
+    /// longer than `timeout`. Meant for another thread than the one that takes the changes.
+    pub fn wait_for_acknowledgement(&self, timeout: Duration) {
+        let mut waiting = self.0.waiting.lock();
+        let told = waiting.told;
+        let open = |waiting: &mut Waiting| waiting.acknowledged < told && !waiting.closed;
+        self.0.bell.wait_while_for(&mut waiting, open, timeout);
+    }
+
     /// Tells whether the catalog is closed, so that no further change will come.
     pub fn is_closed(&self) -> bool {
         self.0.waiting.lock().closed
@@ -120,6 +137,10 @@ struct Queue {
 struct Waiting {
     changes: VecDeque<Change>,
     closed: bool,
+    /// How many changes were ever told, one for each of those that an overflow stands for.
+    told: u64,
+    /// How many of them have been dealt with.
+    acknowledged: u64,
 }
 
 /// Everybody who wants to be told.
@@ -141,6 +162,7 @@ impl Subscribers {
         self.0.lock().retain(|queue| {
             let Some(queue) = queue.upgrade() else { return false };
             let mut waiting = queue.waiting.lock();
+            waiting.told += changes.len() as u64;
             if waiting.changes.len() + changes.len() <= QUEUE_MAX {
                 waiting.changes.extend(changes.iter().cloned());
             } else {
@@ -190,6 +212,25 @@ mod tests {
         subscribers.publish(&attributes(7..8));
         let seen: Vec<_> = std::iter::from_fn(|| slow.try_recv()).collect();
         assert_eq!(seen, [Change::Overflow, Change::Attributes { id: EntryId(7) }]);
+    }
+
+    #[test]
+    fn who_waits_for_what_was_told_is_freed_by_the_acknowledgement_alone() {
+        let subscribers = Subscribers::default();
+        let subscription = subscribers.subscribe();
+        subscription.wait_for_acknowledgement(Duration::MAX);
+        subscribers.publish(&attributes(0..QUEUE_MAX as u64));
+        subscribers.publish(&attributes(0..7));
+        while subscription.try_recv().is_some() {}
+        assert!(
+            subscription.0.waiting.lock().acknowledged == 0,
+            "taken is not dealt with"
+        );
+        subscription.acknowledge();
+        subscription.wait_for_acknowledgement(Duration::MAX);
+        subscribers.publish(&attributes(0..1));
+        subscribers.close();
+        subscription.wait_for_acknowledgement(Duration::MAX);
     }
 
     #[test]

@@ -30,9 +30,12 @@ use crate::{
     shared::Shared,
 };
 
-/// How long the kernel may believe an entry or its attributes, including that a name is not there. Changes are told to it,
-/// so this only bounds how long it would stay wrong should one be missed.
-const BELIEF: Duration = Duration::from_hours(24);
+/// How long the kernel may believe an entry or its attributes, including that a name is not there. Changes are told to it
+/// as they are found; but what it answers by itself is not seen to be in use, and what is not in use is not kept fresh for
+/// longer than this twice over.
+const BELIEF: Duration = manifold_vfs::KEPT_FRESH
+    .checked_div(2)
+    .expect("invariant: two is not zero");
 
 /// The same for the names in the root, which are few. On an old kernel there is no way to take them all back at once.
 pub(crate) const ROOT_BELIEF: Duration = Duration::from_secs(1);

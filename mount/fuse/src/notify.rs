@@ -9,17 +9,17 @@
 //! queue is full, everything is taken back instead of something being lost.
 
 use std::{
-    collections::{HashSet, VecDeque},
+    collections::{HashMap, VecDeque},
     ffi::OsStr,
     io,
     os::{fd::OwnedFd, unix::ffi::OsStrExt},
     sync::{Arc, Weak},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use fuser::{INodeNo, Notifier, Version};
-use manifold_vfs::{Event, EventStream, Received, Vfs};
+use manifold_vfs::{Event, EventStream, Received, Settling, Vfs};
 use parking_lot::{Condvar, Mutex};
 
 use crate::{attributes::inode, everything, session::Ending, shared::Shared};
@@ -56,14 +56,30 @@ impl Notice {
     }
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct State {
-    waiting: VecDeque<Notice>,
-    busy: HashSet<INodeNo>,
+    /// In the order of their numbers.
+    waiting: VecDeque<(u64, Notice)>,
+    /// What is being delivered, by its object, with its number.
+    busy: HashMap<INodeNo, u64>,
+    /// The number of the next.
+    next: u64,
     closed: bool,
 }
 
-#[derive(Default)]
+impl State {
+    /// The number of the first that is not delivered yet.
+    fn first_open(&self) -> u64 {
+        let waiting = self.waiting.front().map(|(number, _)| *number);
+        waiting
+            .into_iter()
+            .chain(self.busy.values().copied())
+            .min()
+            .unwrap_or(self.next)
+    }
+}
+
+#[derive(Debug, Default)]
 struct Queue {
     state: Mutex<State>,
     changed: Condvar,
@@ -72,14 +88,17 @@ struct Queue {
 impl Queue {
     fn push(&self, notice: Notice) {
         let mut state = self.state.lock();
-        if state.waiting.back() == Some(&notice) || state.waiting.front() == Some(&Notice::Everything) {
+        let is = |place: Option<&(u64, Notice)>, notice: &Notice| place.is_some_and(|(_, it)| it == notice);
+        if is(state.waiting.back(), &notice) || is(state.waiting.front(), &Notice::Everything) {
             return;
         }
+        let number = state.next;
+        state.next += 1;
         if notice == Notice::Everything || state.waiting.len() >= QUEUE_MAX {
             state.waiting.clear();
-            state.waiting.push_back(Notice::Everything);
+            state.waiting.push_back((number, Notice::Everything));
         } else {
-            state.waiting.push_back(notice);
+            state.waiting.push_back((number, notice));
         }
         self.changed.notify_one();
     }
@@ -94,9 +113,9 @@ impl Queue {
             let free = state
                 .waiting
                 .iter()
-                .position(|notice| !state.busy.contains(&notice.object()));
-            if let Some(notice) = free.and_then(|position| state.waiting.remove(position)) {
-                state.busy.insert(notice.object());
+                .position(|(_, notice)| !state.busy.contains_key(&notice.object()));
+            if let Some((number, notice)) = free.and_then(|position| state.waiting.remove(position)) {
+                state.busy.insert(notice.object(), number);
                 return Some(notice);
             }
             self.changed.wait(&mut state);
@@ -108,9 +127,39 @@ impl Queue {
         self.changed.notify_all();
     }
 
+    /// Waits until all that was pushed so far is delivered.
+    fn settle(&self, patience: Duration) {
+        let mut state = self.state.lock();
+        let next = state.next;
+        let open = |state: &mut State| state.first_open() < next && !state.closed;
+        self.changed.wait_while_for(&mut state, open, patience);
+    }
+
     fn close(&self) {
         self.state.lock().closed = true;
         self.changed.notify_all();
+    }
+}
+
+/// Waits for what the kernel is to be told.
+#[derive(Debug)]
+pub(crate) struct Settled {
+    vfs: Weak<Vfs>,
+    events: Settling,
+    queue: Arc<Queue>,
+}
+
+impl Settled {
+    /// Waits until the kernel has been told of all that has changed so far, but no longer than about `patience`: a delivery
+    /// may be stuck.
+    pub(crate) fn wait(&self, patience: Duration) {
+        let end = Instant::now() + patience;
+        let left = || end.saturating_duration_since(Instant::now());
+        if let Some(vfs) = self.vfs.upgrade() {
+            vfs.settle(left());
+        }
+        self.events.wait(left());
+        self.queue.settle(left());
     }
 }
 
@@ -125,8 +174,13 @@ pub(crate) struct Delivery {
 }
 
 /// Starts the threads. They end with the mount.
-pub(crate) fn start(events: EventStream, delivery: Delivery, ending: &Arc<Ending>) -> io::Result<()> {
+pub(crate) fn start(events: EventStream, delivery: Delivery, ending: &Arc<Ending>) -> io::Result<Settled> {
     let queue = Arc::new(Queue::default());
+    let settled = Settled {
+        vfs: Weak::clone(&delivery.vfs),
+        events: events.settling(),
+        queue: Arc::clone(&queue),
+    };
     let delivery = Arc::new(delivery);
     for number in 0..THREADS {
         let (queue, delivery) = (Arc::clone(&queue), Arc::clone(&delivery));
@@ -155,7 +209,7 @@ pub(crate) fn start(events: EventStream, delivery: Delivery, ending: &Arc<Ending
             }
             queue.close();
         })?;
-    Ok(())
+    Ok(settled)
 }
 
 fn take(event: Event, queue: &Queue, shared: &Shared) {
@@ -236,6 +290,26 @@ mod tests {
             Some(Notice::Attributes(INodeNo(4))),
             "what comes after is kept again"
         );
+    }
+
+    #[test]
+    fn settled_means_delivered() {
+        let queue = Arc::new(Queue::default());
+        queue.settle(Duration::MAX);
+        queue.push(Notice::Attributes(INodeNo(1)));
+        queue.push(Notice::Attributes(INodeNo(2)));
+        let open = |queue: &Queue| queue.state.lock().first_open();
+        assert_eq!((open(&queue), queue.next().is_some()), (0, true));
+        assert_eq!(queue.next().map(|it| it.object()), Some(INodeNo(2)));
+        queue.delivered(INodeNo(2));
+        assert_eq!(open(&queue), 0, "the first is still being delivered");
+        let waiter = thread::spawn({
+            let queue = Arc::clone(&queue);
+            move || queue.settle(Duration::MAX)
+        });
+        queue.delivered(INodeNo(1));
+        waiter.join().expect("no panic");
+        assert_eq!(open(&queue), 2);
     }
 
     #[test]

@@ -28,7 +28,7 @@ use crate::{
     adaptor::Adaptor,
     crossing::Crossing,
     mountpoint::{self, Left, table::Device},
-    notify::{self, Delivery},
+    notify::{self, Delivery, Settled},
     shared::Shared,
     watchdog::{self, InFlight},
 };
@@ -43,6 +43,7 @@ pub struct Mount {
     point: PathBuf,
     device: Device,
     shared: Arc<Shared>,
+    settled: Settled,
     ending: Arc<Ending>,
     left: AtomicBool,
 }
@@ -124,7 +125,7 @@ pub fn mount(vfs: Arc<Vfs>, at: &Path, options: &MountOptions, runtime: Handle) 
         shared: Arc::clone(&shared),
         vfs: told,
     };
-    notify::start(events, delivery, ending).map_err(failed("start a thread"))?;
+    let settled = notify::start(events, delivery, ending).map_err(failed("start a thread"))?;
     watchdog::start(in_flight, &point, device, options.request_deadline, ending).map_err(failed("start a thread"))?;
     thread::Builder::new()
         .name("manifold-fuse".to_owned())
@@ -140,6 +141,7 @@ pub fn mount(vfs: Arc<Vfs>, at: &Path, options: &MountOptions, runtime: Handle) 
         point,
         device,
         shared,
+        settled,
         ending,
         left: AtomicBool::new(false),
     })
@@ -180,6 +182,11 @@ impl Mount {
     /// said that this process may not ask for it.
     pub fn passthrough(&self) -> bool {
         self.shared.passthrough()
+    }
+
+    /// Waits until the kernel has been told of all that has changed so far, but no longer than about `patience`.
+    pub fn settle(&self, patience: Duration) {
+        self.settled.wait(patience);
     }
 
     /// Waits until the mount is over: unmounted by us or from outside, or aborted.
