@@ -112,11 +112,20 @@ impl Library {
 
     /// Adds a folder of this machine at `attach`.
     pub fn add_folder(&self, folder: &Path, attach: &str) {
+        self.add_folder_with(folder, attach, &[]);
+    }
+
+    /// Adds a folder of this machine at `attach`, with more settings.
+    pub fn add_folder_with(&self, folder: &Path, attach: &str, more: &[(&str, &str)]) {
+        let more = more
+            .iter()
+            .flat_map(|(key, value)| ["--set".to_owned(), format!("{key}={value}")]);
         expect_success(
             self.command()
                 .args(["source", "add"])
                 .arg(folder)
-                .args(["--at", attach]),
+                .args(["--at", attach])
+                .args(more),
         );
     }
 

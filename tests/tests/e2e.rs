@@ -5,6 +5,8 @@
 
 #[path = "e2e/applications.rs"]
 mod applications;
+#[path = "e2e/changes.rs"]
+mod changes;
 #[path = "e2e/copies.rs"]
 mod copies;
 #[path = "e2e/hung.rs"]
@@ -13,6 +15,8 @@ mod hung;
 mod installed;
 #[path = "e2e/originals.rs"]
 mod originals;
+#[path = "e2e/replaced.rs"]
+mod replaced;
 
 use std::path::Path;
 

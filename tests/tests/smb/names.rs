@@ -239,3 +239,18 @@ async fn what_a_share_lists_but_does_not_open_is_not_absent() {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_tells_a_renamed_object_stays_with_it_though_its_birth_may_not() {
+    let server = Samba::start();
+    server.put(b"folder/file", b"text");
+    let backend = connect(&server).await;
+    let (folder, file) = (stat(&*backend, "folder").await, stat(&*backend, "folder/file").await);
+    fs::rename(server.file(b"folder/file"), server.file(b"moved")).expect("rename");
+    fs::rename(server.file(b"folder"), server.file(b"renamed")).expect("rename");
+    let (folder_now, file_now) = (stat(&*backend, "renamed").await, stat(&*backend, "moved").await);
+    assert!(folder.identity.is_some() && file.identity.is_some());
+    assert_eq!(folder_now.identity, folder.identity);
+    assert_eq!(file_now.identity, file.identity);
+    assert_eq!((file_now.size, file_now.modified), (file.size, file.modified));
+}

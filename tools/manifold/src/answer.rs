@@ -43,6 +43,8 @@ impl OpenLibrary {
             Request::Reconnect { id } => self.reconnect(SourceId(id)).await.map(|()| Reply::Done),
             Request::RemoveSource { id } => self.remove_source(SourceId(id)).await.map(|()| Reply::Done),
             Request::Scan { id } => self.scan(id.map(SourceId)).map(|()| Reply::Done),
+            Request::Rescan { path } => self.rescan(&path).await,
+            Request::RescanProgress { job } => self.rescan_progress(job).await,
             Request::List { path, after, limit } => self.list(&path, after.as_ref(), limit).await.map(Reply::Listing),
             Request::Stat { path } => self.stat(&path).await.map(|facts| Reply::Entry(Box::new(facts))),
             Request::Hash { path } => self.hash(&path).await.map(Reply::Hashed),

@@ -148,6 +148,15 @@ pub(crate) enum Command {
         #[arg(required = true, value_name = "PATH")]
         paths: Vec<OsString>,
     },
+    /// List a part of the library anew now, and wait until the mount shows it
+    Scan {
+        /// Its path in the library
+        #[arg(default_value = "/")]
+        path: OsString,
+        /// Return at once, and let the daemon go on
+        #[arg(long)]
+        background: bool,
+    },
     /// Show, clear and verify the cache
     #[command(subcommand)]
     Cache(Cache),

@@ -8,6 +8,7 @@ mod generate;
 mod hash;
 mod mount;
 mod pin;
+mod scan;
 mod source;
 mod status;
 mod up;
@@ -73,6 +74,7 @@ async fn dispatch(command: Command, context: &Context, out: &mut Output) -> Resu
         Command::Unpin { paths, policy } => pin::unpin(&paths, &policy, context).await,
         Command::Pins => pin::pins(context, out).await,
         Command::Hash { paths } => hash::hash(&paths, context, out).await,
+        Command::Scan { path, background } => scan::scan(&path, background, context, out).await,
         Command::Cache(cache) => cache::run(cache, context, out).await,
         Command::Check => check::check(context, out).await,
         Command::Settings { .. } => check::settings(context, out),

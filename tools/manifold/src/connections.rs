@@ -20,7 +20,6 @@ use tokio::time::timeout;
 
 use crate::failure::{Failure, Result};
 use crate::settings::Settings;
-use crate::time::now_ns;
 
 /// The pause before the second try; doubled each time.
 const PAUSE_FIRST: Duration = Duration::from_secs(1);
@@ -32,9 +31,6 @@ const SECRETS_PAUSE_MAX: Duration = Duration::from_secs(15);
 const PROBE_PATIENCE: Duration = Duration::from_secs(3);
 /// A sign of a source counts as news for that long.
 const SIGN_AGE_MAX: Duration = Duration::from_secs(5);
-/// A remote source whose last scan ended longer ago than this is scanned again when it is connected. What is opened in the
-/// meantime is refreshed all the same.
-const SCAN_AGE_MAX: Duration = Duration::from_hours(24);
 
 /// The settings that name a file with credentials in it.
 const FILES: [&str; 3] = ["key", "credential_path", "ca_file"];
@@ -268,17 +264,11 @@ impl Connections {
         self.vfs.pins_changed();
     }
 
-    /// Begins a scan of a source that was not scanned for a while; one that was cut short goes on by itself.
+    /// Begins the first scan of a source; the indexer repeats it when it is old. A folder of this machine is scanned at each
+    /// start, since that is how all of it comes to be watched.
     fn scan_where_due(&self, record: &SourceRecord, backend: &dyn Backend) {
-        let now_ns = now_ns();
-        let age_max_ns = i64::try_from(SCAN_AGE_MAX.as_nanos()).unwrap_or(i64::MAX);
-        let progress = self.indexer.progress();
-        let last = progress
-            .iter()
-            .find(|it| it.source == record.id)
-            .and_then(|it| it.finished_ns);
-        let fresh = last.is_some_and(|finished_ns| now_ns.saturating_sub(finished_ns) < age_max_ns);
-        if !fresh || backend.as_local().is_some() {
+        let was_scanned = self.indexer.progress().iter().any(|it| it.source == record.id);
+        if !was_scanned || backend.as_local().is_some() {
             self.indexer.scan(record.id);
         }
     }

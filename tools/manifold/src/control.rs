@@ -80,6 +80,16 @@ pub(crate) enum Request {
         /// One source; all without it.
         id: Option<u32>,
     },
+    /// List what stands at a path, and all beneath it, anew.
+    Rescan {
+        /// The path in the tree.
+        path: Text,
+    },
+    /// How far has that come?
+    RescanProgress {
+        /// Its number.
+        job: u64,
+    },
     /// What is in a directory?
     List {
         /// Its path in the tree.
@@ -177,6 +187,8 @@ pub(crate) enum Reply {
         /// The source as it is now.
         source: Box<SourceStatus>,
     },
+    /// To [`Request::Rescan`] and [`Request::RescanProgress`].
+    Rescan(RescanFacts),
     /// To [`Request::List`].
     Listing(Listing),
     /// To [`Request::Stat`].
@@ -201,6 +213,23 @@ pub(crate) enum Reply {
     /// To [`Request::SetSource`], [`Request::Reconnect`], [`Request::RemoveSource`], [`Request::Scan`], [`Request::Unpin`],
     /// [`Request::Events`] and [`Request::Stop`].
     Done,
+}
+
+/// How far the listing of a part of the tree has come.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct RescanFacts {
+    /// Its number.
+    pub(crate) job: u64,
+    /// Directories that were listed.
+    pub(crate) listed: u64,
+    /// Directories that are known and not listed yet.
+    pub(crate) waiting: u64,
+    /// Directories that could not be listed.
+    pub(crate) failed: u64,
+    /// Why the first of them could not.
+    pub(crate) failure: Option<String>,
+    /// Whether it is over, and what it found is to be seen in the mount.
+    pub(crate) ended: bool,
 }
 
 /// A page of a directory.

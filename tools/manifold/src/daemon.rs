@@ -8,6 +8,7 @@ mod service;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use manifold_fuse::{Ended, Mount, MountError, MountOptions, Unmounted};
 use manifold_vfs::Vfs;
@@ -27,6 +28,9 @@ use crate::open::OpenLibrary;
 use crate::power;
 use crate::print::say;
 use crate::time::{now_ns, rfc3339};
+
+/// How long the kernel may take to be told of what a command has changed.
+const SETTLE_PATIENCE: Duration = Duration::from_secs(2);
 
 pub(crate) use end::Signals;
 
@@ -237,6 +241,16 @@ impl Mounted {
         self.open.status(Some(daemon), Some(mount))
     }
 
+    /// Waits until the mount shows what has changed so far.
+    async fn settle(&self) -> Result<()> {
+        let mount = self.mount();
+        blocking(move || {
+            mount.settle(SETTLE_PATIENCE);
+            Ok(())
+        })
+        .await
+    }
+
     /// Unmounts, and waits a little for those who have files open.
     async fn end(&self) -> Result<()> {
         let mount = self.mount();
@@ -272,9 +286,17 @@ impl Answer for Mounted {
                 if let Some(root) = spec.local_root() {
                     mounts::check_point(&self.point, Path::new("/dev/null"), &[root.to_owned()])?;
                 }
-                Arc::clone(&self.open).answer(Request::AddSource { spec, attach }).await
+                let added = Arc::clone(&self.open).answer(Request::AddSource { spec, attach }).await;
+                self.settle().await?;
+                added
             }
-            other => Arc::clone(&self.open).answer(other).await,
+            other => {
+                let reply = Arc::clone(&self.open).answer(other).await?;
+                if matches!(&reply, Reply::Rescan(facts) if facts.ended) {
+                    self.settle().await?;
+                }
+                Ok(reply)
+            }
         }
     }
 

@@ -24,6 +24,7 @@ mod power;
 mod print;
 mod progress;
 mod reach;
+mod rescan;
 mod settings;
 mod status;
 mod time;

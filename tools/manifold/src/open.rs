@@ -18,6 +18,7 @@ use crate::failure::{Failure, Result};
 use crate::library::Library;
 use crate::library::lock::{Lock, Role};
 use crate::mounts;
+use crate::rescan::Rescans;
 use crate::settings::Settings;
 use crate::time::now_ns;
 
@@ -37,6 +38,7 @@ pub(crate) struct OpenLibrary {
     pub(crate) connections: Arc<Connections>,
     /// What happens, for those who follow it.
     pub(crate) events: Hub,
+    pub(crate) rescans: Rescans,
     /// Whether the disk cache was started.
     pub(crate) with_cache: bool,
     role: Role,
@@ -60,6 +62,8 @@ impl OpenLibrary {
             scan_concurrency: settings.scan.concurrency as usize,
             scan_rate: settings.scan.rate,
             stat_timeout: settings.deadlines.metadata,
+            keep_fresh: role == Role::Daemon,
+            scan_every: settings.scan.every,
             skip_paths: kept_out(&library)?,
             ..IndexSettings::default()
         };
@@ -95,6 +99,7 @@ impl OpenLibrary {
             vfs,
             connections,
             events: Hub::new(),
+            rescans: Rescans::default(),
             with_cache,
             role,
             _lock: lock,

@@ -91,6 +91,11 @@ impl Reach {
         }
     }
 
+    /// Tells whether a daemon answers.
+    pub(crate) fn is_daemon(&self) -> bool {
+        matches!(self, Self::Daemon(_))
+    }
+
     /// Lets the library go, durably.
     pub(crate) async fn close(self) -> Result<()> {
         match self {

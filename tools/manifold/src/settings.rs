@@ -104,6 +104,8 @@ pub(crate) struct Scan {
     pub(crate) on_metered: RunOrWait,
     /// Directories of one source that are listed in a second at most; 0: as many as can be.
     pub(crate) rate: u32,
+    /// After how long the whole of a source is listed again.
+    pub(crate) every: Duration,
 }
 
 /// How secrets are kept.

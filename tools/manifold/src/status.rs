@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use manifold_backends::Coverage;
 use manifold_catalog::SourceRecord;
 use manifold_index::{HealthState, SourceHealth};
 
 use crate::control::status::{
     CopyFacts, DaemonFacts, FetchedFacts, HealthFacts, LatencyFacts, LibraryFacts, MountFacts, Problem, ScanFacts,
-    SourceState, SourceStatus, Status, Uploads, Verdict,
+    SourceState, SourceStatus, Status, Uploads, Verdict, WatchState, WatchStatus,
 };
 use crate::control::text::Text;
 use crate::failure::Result;
@@ -86,6 +87,7 @@ impl OpenLibrary {
                 failed: scan.failed,
                 paused: self.indexer.scan_paused(record.id),
             }),
+            watch: self.watch_status(record, scan.map_or(0, |scan| scan.listed + scan.queued)),
             entries: totals.map_or(0, |totals| totals.entries),
             bytes: totals.map_or(0, |totals| totals.bytes),
             fetched: self.keeps_connections().then(|| self.fetched(record)),
@@ -99,6 +101,12 @@ impl OpenLibrary {
             reads: counters.replica_reads,
             switches: counters.replica_switches,
         })
+    }
+
+    /// Says how changes become known. `directories` are those of the source, as far as its scan has come.
+    fn watch_status(&self, record: &SourceRecord, directories: u64) -> Option<WatchStatus> {
+        self.keeps_connections()
+            .then(|| watch_status(self.indexer.coverage(record.id), directories))
     }
 
     fn fetched(&self, record: &SourceRecord) -> FetchedFacts {
@@ -139,6 +147,41 @@ fn health_facts(health: &SourceHealth) -> HealthFacts {
         latency: latency.collect(),
         hedges: health.hedges,
         hedges_won: health.hedges_won,
+    }
+}
+
+fn watch_status(coverage: Option<Coverage>, directories: u64) -> WatchStatus {
+    let polled = |note: Option<&str>| WatchStatus {
+        state: WatchState::Polled,
+        directories: None,
+        note: note.map(str::to_owned),
+    };
+    match coverage {
+        None | Some(Coverage::Whole { standing: false }) => polled(None),
+        Some(Coverage::OwnChangesOnly) => polled(Some(
+            "the folder is on a network file system, where others change files without this machine being told",
+        )),
+        Some(Coverage::Whole { standing: true }) => WatchStatus {
+            state: WatchState::Watched,
+            directories: None,
+            note: None,
+        },
+        Some(Coverage::Directories { watched, short_of }) => WatchStatus {
+            state: if short_of.is_some() {
+                WatchState::Partly
+            } else {
+                WatchState::Watched
+            },
+            directories: Some(watched),
+            note: short_of.map(|allowed| {
+                // Room for what is there, for as much again, and for other programs.
+                let wanted = directories.max(allowed).saturating_mul(2).next_multiple_of(65_536);
+                format!(
+                    "not every folder can be watched: the system allows {allowed} watches; raise that with: \
+                     sysctl fs.inotify.max_user_watches={wanted}"
+                )
+            }),
+        },
     }
 }
 
@@ -223,10 +266,35 @@ mod tests {
                 failed,
                 paused: None,
             }),
+            watch: None,
             entries: 0,
             bytes: 0,
             fetched: None,
         }
+    }
+
+    #[test]
+    fn a_lack_of_watches_is_told_with_what_to_raise() {
+        let short = |directories| {
+            let coverage = Coverage::Directories {
+                watched: 7000,
+                short_of: Some(8192),
+            };
+            watch_status(Some(coverage), directories)
+        };
+        let status = short(300_000);
+        assert_eq!((status.state, status.directories), (WatchState::Partly, Some(7000)));
+        let note = status.note.expect("a note");
+        assert!(
+            note.contains("allows 8192") && note.ends_with("fs.inotify.max_user_watches=655360"),
+            "{note}"
+        );
+        assert!(short(0).note.expect("a note").ends_with("=65536"));
+        assert_eq!(watch_status(None, 5).state, WatchState::Polled);
+        assert_eq!(
+            watch_status(Some(Coverage::Whole { standing: true }), 5).state,
+            WatchState::Watched
+        );
     }
 
     #[test]

@@ -105,6 +105,9 @@ pub(super) fn sources(sources: &[SourceStatus], out: &mut Output) -> Result<()> 
         if let Some(why) = held.filter(|_| source.problem.is_none()) {
             out.line(format_args!("    the scan waits: {why}"))?;
         }
+        if let Some(note) = source.watch.as_ref().and_then(|watch| watch.note.as_ref()) {
+            out.line(format_args!("    {note}"))?;
+        }
         if let Some(scan) = source.scan.as_ref().filter(|scan| scan.failed > 0) {
             out.line(format_args!(
                 "    {} could not be listed; `manifold stat` tells why",

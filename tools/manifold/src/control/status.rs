@@ -109,12 +109,37 @@ pub(crate) struct SourceStatus {
     pub(crate) health: Option<HealthFacts>,
     /// Its scan.
     pub(crate) scan: Option<ScanFacts>,
+    /// How changes at the source become known; `None` where no daemon runs.
+    pub(crate) watch: Option<WatchStatus>,
     /// Entries that are known.
     pub(crate) entries: u64,
     /// Their bytes.
     pub(crate) bytes: u64,
     /// What was fetched from it since the daemon started; `None` where no daemon runs.
     pub(crate) fetched: Option<FetchedFacts>,
+}
+
+/// How changes at a source become known.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct WatchStatus {
+    /// Whether the source tells of changes by itself.
+    pub(crate) state: WatchState,
+    /// Directories that are watched, where each is watched by itself.
+    pub(crate) directories: Option<u64>,
+    /// Why not all of it is watched, and what can be done.
+    pub(crate) note: Option<String>,
+}
+
+/// Whether a source tells of changes by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum WatchState {
+    /// It does.
+    Watched,
+    /// For a part of its directories; the rest is looked at now and then.
+    Partly,
+    /// It does not: what is in use is looked at now and then.
+    Polled,
 }
 
 /// What was fetched from a source.

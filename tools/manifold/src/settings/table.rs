@@ -173,6 +173,15 @@ pub(super) const KEYS: &[Key] = &[
     },
     Key {
         table: "scan",
+        name: "every",
+        default: "\"24 h\"",
+        meaning: "After how long the whole of a source is listed again; what is in use is kept fresh anyway (1 min to 8760 h).",
+        field: Field::Duration(Duration::from_mins(1)..=Duration::from_hours(8760), |it| {
+            &mut it.scan.every
+        }),
+    },
+    Key {
+        table: "scan",
         name: "on_battery",
         default: "\"run\"",
         meaning: "Whether scans \"run\" or \"wait\" while this machine runs on its battery.",
@@ -263,6 +272,7 @@ pub(super) fn defaults() -> Settings {
             on_battery: RunOrWait::Run,
             on_metered: RunOrWait::Run,
             rate: 0,
+            every: Duration::from_hours(24),
         },
         secrets: Secrets { keyring: true },
         given: BTreeSet::new(),
