@@ -1,7 +1,7 @@
 //! The HTTP client: its time limits, whom it trusts, and the status of the last answer.
 //!
 //! Always true: a server that has asked to be left alone for a while (429, or 503 with `Retry-After`) is sent nothing until
-//! that is over. A request that has the time waits for it; one that has not fails at once, and says for how long.
+//! that is over. A request that has the time waits for it, once; one that has not fails at once, and says for how long.
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -38,6 +38,8 @@ pub(super) struct Answer {
 struct Step {
     last: Cell<Answer>,
     due: Instant,
+    /// Whether the server was left alone meanwhile.
+    has_waited: Cell<bool>,
 }
 
 tokio::task_local! {
@@ -49,6 +51,7 @@ pub(super) async fn observe<F: Future>(step: F, patience: Duration) -> (F::Outpu
     let scope = Step {
         last: Cell::default(),
         due: Instant::now() + patience,
+        has_waited: Cell::new(false),
     };
     STEP.scope(scope, async {
         let outcome = step.await;
@@ -143,6 +146,7 @@ impl Transport {
                 );
                 return Err(::opendal::Error::new(::opendal::ErrorKind::RateLimited, why));
             }
+            let _outside_a_step = STEP.try_with(|step| step.has_waited.set(true));
             sleep_until(until).await;
         }
     }
@@ -179,6 +183,12 @@ impl HttpTransport for Transport {
             *left_alone = Some(left_alone.map_or(until, |before| before.max(until)));
         }
         note(answer);
+        let in_vain = answer.retry_after.is_some() && STEP.try_with(|step| step.has_waited.get()).unwrap_or(false);
+        if in_vain {
+            // Whoever asks has waited already, and may ask somebody else.
+            let why = "the server still asks to be left alone";
+            return Err(::opendal::Error::new(::opendal::ErrorKind::RateLimited, why));
+        }
         Ok(response)
     }
 }

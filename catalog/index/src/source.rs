@@ -28,6 +28,9 @@ use crate::{IndexError, IndexSettings, SourceOptions};
 use breaker::Phase;
 use hedge::Budget;
 
+/// How long a request waits for what a probe finds that is due at once.
+const PROBE_PATIENCE: Duration = Duration::from_secs(1);
+
 #[derive(Debug)]
 pub(crate) struct Source {
     pub(crate) id: SourceId,

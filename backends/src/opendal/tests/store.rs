@@ -261,3 +261,21 @@ async fn a_server_that_asks_to_be_left_alone_for_long_is_asked_nothing() {
     }
     assert_eq!(asked_at.lock().len(), 1);
 }
+
+#[tokio::test]
+async fn a_server_that_goes_on_asking_to_be_left_alone_is_waited_for_once() {
+    let asked = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let counted = Arc::clone(&asked);
+    let backend = bucket(move |_| {
+        counted.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        (429, vec![("Retry-After", "1".to_owned())], Vec::new())
+    });
+    let path = ObjectPath::from_bytes("a");
+    let read = backend.read(&path, &Version::from_etag(b"\"e-5\""), 0..5).await;
+    let error = read.expect_err("it has no bytes for anybody");
+    assert_eq!(
+        (error.kind(), error.retry_after()),
+        (ErrorKind::RateLimited, Some(Duration::from_secs(1)))
+    );
+    assert_eq!(asked.load(std::sync::atomic::Ordering::SeqCst), 2);
+}

@@ -11,17 +11,15 @@ use std::time::Duration;
 
 use futures::future::OptionFuture;
 use manifold_backends::ObjectPath;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::{InFront, Source};
+use super::{InFront, PROBE_PATIENCE, Source};
 use crate::IndexError;
 use crate::health::RequestKind;
 
 /// The part of its deadline that a request for data goes without an answer before its source is suspect. The probe that
 /// follows must be over before the deadline is.
 const SILENT_PARTS: u32 = 4;
-/// How long a request for data waits for the probe that it has brought forward.
-const PROBE_PATIENCE: Duration = Duration::from_secs(1);
 
 impl Source {
     /// Makes a request for data, within `deadline`. Refused at once while the source is away; one now and then brings the
@@ -45,7 +43,8 @@ impl Source {
         if self.away().is_some() {
             self.probe_sooner.notify_one();
             // Whether it came back in time is seen below.
-            let _in_time = timeout(PROBE_PATIENCE.min(deadline), self.until_well()).await;
+            let until = due.min(Instant::now() + PROBE_PATIENCE);
+            let _in_time = timeout_at(until, self.until_well()).await;
             if let Some(cause) = self.away() {
                 return Err(self.refusal(cause));
             }

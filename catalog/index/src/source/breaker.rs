@@ -14,7 +14,7 @@ use std::time::Duration;
 use manifold_backends::ErrorKind;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::Source;
+use super::{PROBE_PATIENCE, Source};
 use crate::IndexError;
 use crate::health::{Problem, RequestKind, Sign};
 
@@ -135,10 +135,10 @@ impl Source {
             } => *until,
             _ => return,
         };
-        let now = Instant::now();
-        if until.saturating_duration_since(now) < patience {
+        let left = until.saturating_duration_since(Instant::now());
+        if left < patience {
             // Whether it is well by then is for the caller to see.
-            let _well_or_late = timeout(patience, self.until_well()).await;
+            let _well_or_late = timeout(patience.min(left + PROBE_PATIENCE), self.until_well()).await;
         }
     }
 
