@@ -113,8 +113,17 @@ impl Error {
     }
 
     /// Keeps a failure of the catalog, which is nobody's fault but ours.
-    pub(crate) fn from_catalog(error: impl StdError + Send + Sync + 'static) -> Self {
-        Self::Io(Cause::new(error))
+    pub(crate) fn from_catalog(error: manifold_catalog::Error) -> Self {
+        use manifold_catalog::Error as Catalog;
+        match error {
+            // It was there when the request began: whoever asked is to look its name up again.
+            Catalog::NoEntry(_) | Catalog::NoSource(_) => Self::Stale,
+            Catalog::NotADirectory(_) => Self::NotADirectory,
+            Catalog::Full => Self::Full,
+            Catalog::NoPolicy(_) | Catalog::Refused { .. } | Catalog::Damaged(_) | Catalog::Storage(_) => {
+                Self::Io(Cause::new(error))
+            }
+        }
     }
 
     /// The one table from a source's failures to the file system's.
