@@ -77,7 +77,11 @@ pub(super) struct Notifier {
 
 #[derive(Default)]
 struct State {
+    /// What each mark stands for: the number under which its directory was covered last.
     numbers: HashMap<i32, u64>,
+    /// Other numbers of the same directory, which are few: a scan that meets it under a number of its own must not take the
+    /// watch from who has it already.
+    others: HashMap<i32, Vec<u64>>,
     short: bool,
     began: bool,
 }
@@ -120,11 +124,7 @@ impl Notifier {
         // Not under the lock: a network file system may be asked whether the directory is still there.
         match inotify::add_watch(self.inotify.get_ref(), path, WANTED) {
             // What is told before this is passed over, and seen by the listing that follows.
-            Ok(mark) => {
-                if self.state.lock().numbers.insert(mark, number).is_none() {
-                    WATCHES.fetch_add(1, Ordering::Relaxed);
-                }
-            }
+            Ok(mark) => self.state.lock().add(mark, number),
             Err(Errno::NOSPC) => self.state.lock().short = true,
             Err(error) => tracing::debug!(%error, number, "a directory cannot be watched"),
         }
@@ -132,8 +132,7 @@ impl Notifier {
 
     fn remove(&self, number: u64, mark: i32) {
         let mut state = self.state.lock();
-        if state.numbers.get(&mark) == Some(&number) {
-            state.forget(mark);
+        if state.remove(mark, number) {
             drop(state);
             // It may have gone by itself.
             let _gone = inotify::remove_watch(self.inotify.get_ref(), mark);
@@ -168,32 +167,71 @@ impl Notifier {
                 state.forget(event.wd());
                 continue;
             }
+            let others = state.others.get(&event.wd()).cloned().unwrap_or_default();
             drop(state);
-            let place = Where::Covered {
-                number,
-                mark: event.wd(),
-            };
-            let one = if events.contains(ReadFlags::UNMOUNT) {
-                Noticed::Unmounted(place)
-            } else if events.intersects(OTHER_NAMES) {
-                Noticed::Names(place)
-            } else if let Some(name) = event.file_name() {
-                Noticed::Child {
-                    directory: place,
-                    name: name.to_bytes().to_vec(),
+            for number in std::iter::once(number).chain(others) {
+                let place = Where::Covered {
+                    number,
+                    mark: event.wd(),
+                };
+                let one = if events.contains(ReadFlags::UNMOUNT) {
+                    Noticed::Unmounted(place)
+                } else if events.intersects(OTHER_NAMES) {
+                    Noticed::Names(place)
+                } else if let Some(name) = event.file_name() {
+                    Noticed::Child {
+                        directory: place,
+                        name: name.to_bytes().to_vec(),
+                    }
+                } else {
+                    Noticed::Attributes(place)
+                };
+                if noticed.last() != Some(&one) {
+                    noticed.push(one);
                 }
-            } else {
-                Noticed::Attributes(place)
-            };
-            if noticed.last() != Some(&one) {
-                noticed.push(one);
             }
         }
     }
 }
 
 impl State {
+    fn add(&mut self, mark: i32, number: u64) {
+        match self.numbers.insert(mark, number) {
+            None => {
+                WATCHES.fetch_add(1, Ordering::Relaxed);
+            }
+            Some(before) if before != number => {
+                let others = self.others.entry(mark).or_default();
+                others.retain(|other| *other != number && *other != before);
+                others.push(before);
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// Takes a number from its mark. Gives true if that was the last, so that the watch itself is to go.
+    fn remove(&mut self, mark: i32, number: u64) -> bool {
+        let Some(others) = self.others.get_mut(&mark) else {
+            let is_it = self.numbers.get(&mark) == Some(&number);
+            if is_it {
+                self.forget(mark);
+            }
+            return is_it;
+        };
+        if self.numbers.get(&mark) == Some(&number)
+            && let Some(other) = others.pop()
+        {
+            self.numbers.insert(mark, other);
+        }
+        others.retain(|other| *other != number);
+        if others.is_empty() {
+            self.others.remove(&mark);
+        }
+        false
+    }
+
     fn forget(&mut self, mark: i32) {
+        self.others.remove(&mark);
         if self.numbers.remove(&mark).is_some() {
             WATCHES.fetch_sub(1, Ordering::Relaxed);
         }

@@ -63,6 +63,44 @@ impl Watched {
     }
 }
 
+/// A first scan numbers a directory that somebody has opened meanwhile once more.
+#[tokio::test]
+async fn a_directory_that_is_covered_under_two_numbers_is_told_of_under_both() {
+    const AGAIN: u64 = 9;
+    let watched = Watched::new().await;
+    let inner = watched.folder.path().join("inner");
+    let again = ObjectPath::from_bytes(*b"inner");
+    watched.watch.cover(&again, AGAIN).await.unwrap();
+    fs::write(inner.join("new"), "").unwrap();
+    let mut places = Vec::new();
+    let number = |place: &Where| match place {
+        Where::Covered { number, .. } => *number,
+        Where::Path(path) => panic!("{path} has a number"),
+    };
+    while ![INNER, AGAIN]
+        .iter()
+        .all(|wanted| places.iter().any(|place| number(place) == *wanted))
+    {
+        let mut noticed = Vec::new();
+        watched.watch.next(&mut noticed).await.unwrap();
+        places.extend(noticed.into_iter().filter_map(|one| match one {
+            Noticed::Names(place) => Some(place),
+            _ => None,
+        }));
+    }
+    let again = places.iter().find(|place| number(place) == AGAIN).unwrap();
+    watched.watch.uncover(again);
+    fs::write(inner.join("newer"), "").unwrap();
+    watched.sees(Seen::Names(INNER)).await;
+    assert!(matches!(
+        watched.watch.coverage(),
+        Coverage::Directories {
+            watched: 2,
+            short_of: None
+        }
+    ));
+}
+
 #[tokio::test]
 async fn every_kind_of_change_is_noticed_where_it_happens() {
     let watched = Watched::new().await;
