@@ -26,7 +26,7 @@ const READ_BYTES: usize = 300_000;
 /// A file of zeroes at sources that are folders.
 pub const LARGE: &str = "large.bin";
 /// Its size.
-const LARGE_BYTES: u64 = 4 << 30;
+pub const LARGE_BYTES: u64 = 4 << 30;
 /// How long a library may take to be scanned, and a source to come back. It only ends tests that hang.
 const PATIENCE: Duration = Duration::from_mins(2);
 

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use manifold_tests::estate::{AILMENTS, Estate, Kind, LARGE, READS, Site, Way};
+use manifold_tests::estate::{AILMENTS, Estate, Kind, LARGE, LARGE_BYTES, READS, Site, Way};
 use manifold_tests::proxy::Fault;
 
 /// How much is read of the well source in one period.
@@ -33,17 +33,17 @@ fn a_source_keeps_its_throughput_while_another_fails() {
         panic!("two sources");
     };
     let large = File::open(well.at().join(LARGE)).expect("open a file");
-    let mut at = 0;
-    period(&large, &mut at);
+    let mut end = LARGE_BYTES;
+    period(&large, &mut end);
     for ailment in AILMENTS {
         let Way::Line(Fault::Refuse | Fault::Silence | Fault::Trickle) = ailment.way else {
             continue;
         };
         let mut shares: Vec<f64> = Vec::new();
         let share = loop {
-            let alone = period(&large, &mut at);
+            let alone = period(&large, &mut end);
             ailment.begin(ill);
-            let beside = while_read(ill, || period(&large, &mut at));
+            let beside = while_read(ill, || period(&large, &mut end));
             ailment.end(ill);
             shares.push(alone.as_secs_f64() / beside.as_secs_f64());
             shares.sort_by(f64::total_cmp);
@@ -60,15 +60,18 @@ fn a_source_keeps_its_throughput_while_another_fails() {
     }
 }
 
-/// Reads the next bytes of a file, and gives how long that took.
-fn period(file: &File, at: &mut u64) -> Duration {
+/// Reads the bytes of a file before `end`, from front to back, and gives how long that took. Each period lies before the one
+/// that was read last: what is fetched ahead lies behind, so that between two periods nothing comes that the next could have
+/// for nothing.
+fn period(file: &File, end: &mut u64) -> Duration {
+    let start = end.checked_sub(PERIOD_BYTES).expect("the file is long enough");
     let mut buffer = vec![1; 1 << 20];
     let begun = Instant::now();
-    for _ in 0..PERIOD_BYTES >> 20 {
-        file.read_exact_at(&mut buffer, *at).expect("the source is well");
+    for at in (start..*end).step_by(buffer.len()) {
+        file.read_exact_at(&mut buffer, at).expect("the source is well");
         assert!(buffer.iter().all(|byte| *byte == 0), "the file is of zeroes");
-        *at += 1 << 20;
     }
+    *end = start;
     begun.elapsed()
 }
 
