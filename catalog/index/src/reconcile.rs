@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use manifold_backends::{ObjectPath, Presence};
-use manifold_catalog::{Catalog, CompleteListing, Entry, EntryId, Kind, NewChild, SourceId};
+use manifold_catalog::{Catalog, CompleteListing, Details, Entry, EntryId, Kind, NewChild, SourceId};
 use tokio::time::timeout;
 
 use crate::IndexError;
@@ -20,6 +20,8 @@ use crate::indexer::{Indexer, Target};
 
 /// How many old places are asked for at once.
 const QUESTIONS_AT_ONCE: usize = 8;
+/// How often an entry is looked for that moves whenever it is looked at. Each time is a commit of another listing.
+const LOOKS_MAX: usize = 100;
 /// How many known children are read at a time.
 const PAGE: usize = 1_000;
 
@@ -139,43 +141,40 @@ fn find_renames(
         if is_common || !may_be_newcomer(catalog, child, same_name.as_ref())? {
             continue;
         }
-        let Some(found) = catalog.find_identity(source, identity)? else {
-            continue;
+        let (old, path) = match find_old(catalog, source, identity)? {
+            None => continue,
+            Some(Old::Departed(old)) => {
+                // What has departed has no attributes to compare any more; the catalog sees to it that the kind is the same.
+                if taken.insert(old) {
+                    children[index].adopt = Some(old);
+                }
+                continue;
+            }
+            Some(Old::Standing { entry, details, path }) => {
+                let may_be_it = !taken.contains(&entry.id)
+                    && !entry.attach_point
+                    && is_same_object(&entry, &details, child, births_last);
+                if !may_be_it {
+                    continue;
+                }
+                (entry, path)
+            }
         };
-        if taken.contains(&found.id) {
-            continue;
-        }
-        // What has departed has no attributes to compare any more; the catalog sees to it that the kind is the same.
-        if found.departed {
-            taken.insert(found.id);
-            children[index].adopt = Some(found.id);
-            continue;
-        }
-        if !is_same_object(catalog, found.id, child, births_last)? {
-            continue;
-        }
-        let Some(old) = catalog.entry(found.id)? else { continue };
-        if old.attach_point {
-            continue;
-        }
         if old.parent == directory {
             let position = children.binary_search_by(|other| other.name.cmp(&old.name));
             let still_there = position.is_ok_and(|at| children[at].seen.identity == Some(identity));
             if !still_there {
-                taken.insert(found.id);
-                children[index].adopt = Some(found.id);
+                taken.insert(old.id);
+                children[index].adopt = Some(old.id);
             }
             continue;
         }
-        if let Some((_, path)) = catalog.object_path(found.id)? {
-            taken.insert(found.id);
-            let old_path = ObjectPath::from_bytes(path);
-            questions.push(Question {
-                child: index,
-                old: found.id,
-                old_path,
-            });
-        }
+        taken.insert(old.id);
+        questions.push(Question {
+            child: index,
+            old: old.id,
+            old_path: path,
+        });
     }
     Ok(questions)
 }
@@ -197,24 +196,53 @@ fn may_be_newcomer(catalog: &Catalog, child: &NewChild, same_name: Option<&Entry
     Ok(identity_before.is_some() && identity_before != child.seen.identity)
 }
 
+/// An entry that has the identity of a child, as it was found.
+enum Old {
+    /// It has left its place, and waits for adoption.
+    Departed(EntryId),
+    /// It stands in the tree.
+    Standing {
+        entry: Entry,
+        details: Details,
+        path: ObjectPath,
+    },
+}
+
+/// Finds the entry that has an identity. Other directories are reconciled meanwhile: what stood when it was found may have left
+/// before all of it was read, and is then looked for again, for it is departed now, or stands elsewhere.
+fn find_old(catalog: &Catalog, source: SourceId, identity: [u8; 16]) -> Result<Option<Old>, IndexError> {
+    for _ in 0..LOOKS_MAX {
+        let Some(found) = catalog.find_identity(source, identity)? else {
+            return Ok(None);
+        };
+        if found.departed {
+            return Ok(Some(Old::Departed(found.id)));
+        }
+        let (entry, details) = (catalog.entry(found.id)?, catalog.details(found.id)?);
+        let path = catalog.object_path(found.id)?;
+        if let (Some(entry), Some(details), Some((_, path))) = (entry, details, path) {
+            let path = ObjectPath::from_bytes(path);
+            return Ok(Some(Old::Standing { entry, details, path }));
+        }
+    }
+    Ok(None)
+}
+
 /// Tells whether an entry of that identity may be the child: inodes are given anew when a file has died, and then
 /// the birth differs, or where that is not told, size and time of change.
 ///
 /// Without `births_last`, a birth that differs says nothing: Samba makes one up of the oldest time that the file has, and
 /// a rename changes those. The times of a directory change with what is in it, so there the identity alone tells.
-fn is_same_object(catalog: &Catalog, id: EntryId, child: &NewChild, births_last: bool) -> Result<bool, IndexError> {
-    let (Some(entry), Some(details)) = (catalog.entry(id)?, catalog.details(id)?) else {
-        return Ok(false);
-    };
+fn is_same_object(entry: &Entry, details: &Details, child: &NewChild, births_last: bool) -> bool {
     if entry.kind != child.seen.kind {
-        return Ok(false);
+        return false;
     }
     let looks_same = entry.size == child.seen.size && entry.modified_ns == child.seen.modified_ns;
-    Ok(match (details.created_ns, child.seen.created_ns) {
+    match (details.created_ns, child.seen.created_ns) {
         (Some(before), Some(now)) if before == now => true,
         (Some(_), Some(_)) if births_last => false,
         _ => looks_same || (!births_last && entry.kind == Kind::Directory),
-    })
+    }
 }
 
 /// The children of a directory as the catalog knows them, asked for in the order of their names.

@@ -9,6 +9,10 @@ use tempfile::{TempDir, tempdir};
 use crate::library::Library;
 use crate::support::{Scripted, share, source};
 
+/// Files that move together, and how often.
+const CROWD: usize = 300;
+const ROUNDS: usize = 20;
+
 /// `/s/old/d/{e/f, x}` beside an empty `/s/new`, all of it listed.
 async fn with_a_subtree() -> (TempDir, Arc<Scripted>, Library) {
     let (folder, source) = (tempdir().unwrap(), source());
@@ -112,6 +116,34 @@ async fn a_scan_finds_renames_too() {
     assert_eq!(library.scan(&record).await, 0);
     assert_eq!(library.tree(&record), source.truth());
     assert_eq!(ids, ["/s/new/moved", "/s/new/moved/e/f"].map(|path| library.id(path)));
+}
+
+/// The one place is listed while the other one is: what stood when it was looked for departs before it is looked at.
+#[tokio::test(start_paused = true)]
+async fn what_moves_while_both_places_are_listed_keeps_its_ids() {
+    let (folder, source) = (tempdir().unwrap(), source());
+    source.directory("a").directory("b");
+    for number in 0..CROWD {
+        source.file(&format!("a/{number:04}"), 1);
+    }
+    let library = Library::open(folder.path());
+    let record = library.add("/s", &source);
+    assert_eq!(library.scan(&record).await, 0);
+    let ids = |place: &str| {
+        (0..CROWD)
+            .map(|number| library.id(&format!("/s/{place}/{number:04}")))
+            .collect::<Vec<_>>()
+    };
+    let before = ids("a");
+    for round in 0..ROUNDS {
+        let (from, to) = if round % 2 == 0 { ("a", "b") } else { ("b", "a") };
+        for number in 0..CROWD {
+            source.rename(&format!("{from}/{number:04}"), &format!("{to}/{number:04}"));
+        }
+        let (old, new) = (format!("/s/{from}"), format!("/s/{to}"));
+        tokio::join!(library.list(&new), library.list(&old));
+        assert!(ids(to) == before, "round {round}: some have other ids");
+    }
 }
 
 #[tokio::test(start_paused = true)]
