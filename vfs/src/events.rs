@@ -79,6 +79,12 @@ struct State {
 pub struct Settling(Arc<Mailbox>);
 
 impl Settling {
+    /// Tells whether the subscriber has dealt with everything told so far.
+    pub fn is_done(&self) -> bool {
+        let state = self.0.state.lock();
+        state.done == state.told
+    }
+
     /// Waits until the subscriber has dealt with everything told so far, but no longer than `patience`.
     pub fn wait(&self, patience: Duration) {
         let mut state = self.0.state.lock();

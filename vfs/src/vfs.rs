@@ -264,6 +264,11 @@ impl Vfs {
         self.core.changes.wait_for_acknowledgement(patience);
     }
 
+    /// Tells whether all that has changed, as far as anybody can have seen it, has been handed to those who are subscribed.
+    pub fn is_settled(&self) -> bool {
+        self.core.changes.is_acknowledged()
+    }
+
     /// Gives the block cache, to be shown, cleared and verified.
     pub fn cache(&self) -> &BlockCache {
         &self.core.cache

@@ -11,7 +11,8 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::EntryId;
 
-/// One change of the tree, told after its commit, in the order of the commits.
+/// One change of the tree, told with its commit, in the order of the commits: a subscriber has it waiting before any reader can
+/// see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     /// A name is new.
@@ -110,6 +111,12 @@ impl Subscription {
         waiting.acknowledged = waiting.told - waiting.changes.len() as u64;
         drop(waiting);
         self.0.bell.notify_all();
+    }
+
+    /// Tells whether everything that any reader can see by now has been [acknowledged](Self::acknowledge).
+    pub fn is_acknowledged(&self) -> bool {
+        let waiting = self.0.waiting.lock();
+        waiting.acknowledged == waiting.told
     }
 
     /// Waits until everything that was told so far has been [acknowledged](Self::acknowledge), or can never be, but no
@@ -219,6 +226,7 @@ mod tests {
         let subscribers = Subscribers::default();
         let subscription = subscribers.subscribe();
         subscription.wait_for_acknowledgement(Duration::MAX);
+        assert!(subscription.is_acknowledged(), "there is nothing to be told");
         subscribers.publish(&attributes(0..QUEUE_MAX as u64));
         subscribers.publish(&attributes(0..7));
         while subscription.try_recv().is_some() {}
@@ -226,7 +234,9 @@ mod tests {
             subscription.0.waiting.lock().acknowledged == 0,
             "taken is not dealt with"
         );
+        assert!(!subscription.is_acknowledged());
         subscription.acknowledge();
+        assert!(subscription.is_acknowledged());
         subscription.wait_for_acknowledgement(Duration::MAX);
         subscribers.publish(&attributes(0..1));
         subscribers.close();

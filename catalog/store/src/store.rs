@@ -202,8 +202,7 @@ impl Store {
         transaction.commit()?;
         writer.id_limit = id_limit;
         writer.behind = !durable;
-        *self.snapshot.write() = Arc::new(Snapshot::take(database)?);
-        self.subscribers.publish(&changes);
+        self.show(Snapshot::take(database)?, &changes);
         if !durable {
             self.keeper.wake();
         }
@@ -265,10 +264,16 @@ impl Store {
         writer.held = opened.held;
         writer.id_limit = opened.id_limit;
         writer.behind = false;
-        *self.snapshot.write() = Arc::new(Snapshot::take(&opened.database)?);
+        self.show(Snapshot::take(&opened.database)?, &[Change::Overflow]);
         writer.database = Some(opened.database);
-        self.subscribers.publish(&[Change::Overflow]);
         Ok(())
+    }
+
+    /// Lets readers see a commit, and the subscribers hear of it: nobody sees what they have not been told.
+    fn show(&self, snapshot: Snapshot, changes: &[Change]) {
+        let mut shown = self.snapshot.write();
+        *shown = Arc::new(snapshot);
+        self.subscribers.publish(changes);
     }
 }
 

@@ -203,7 +203,7 @@ impl Filesystem for Adaptor {
             return reply.error(Errno::EROFS);
         }
         let (vfs, shared, runtime) = (Arc::clone(&self.vfs), Arc::clone(&self.shared), self.crossing.runtime());
-        // What the kernel has been told, or will be told is no longer so.
+        // What was known before.
         let known = match self.vfs.attributes(entry_id(ino), None) {
             Answer::Ready(Ok(attributes)) => Some(attributes.size),
             Answer::Ready(Err(_)) | Answer::Pending(_) => None,
@@ -213,9 +213,11 @@ impl Filesystem for Adaptor {
             reply,
             || self.vfs.open(entry_id(ino), Access::Read),
             move |reply, ticket, opened| match opened {
-                Ok(opened) if known.is_none_or(|size| size == opened.size) => shared.opened(&vfs, ino, &opened, reply),
-                // The file was found to be another than was known. The kernel cuts reads at the size that it knows, so it
-                // has to unlearn that before the first of them.
+                Ok(opened) if known.is_none_or(|size| size == opened.size) && shared.is_settled() => {
+                    shared.opened(&vfs, ino, &opened, reply);
+                }
+                // The file was found to be another than was known, or has become another and the news has not reached the
+                // kernel yet. It cuts reads at the size that it knows, so it has to unlearn that before the first of them.
                 Ok(opened) => {
                     let _told = runtime.spawn_blocking(move || {
                         shared.forget_attributes(ino);

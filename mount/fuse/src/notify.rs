@@ -135,6 +135,12 @@ impl Queue {
         self.changed.wait_while_for(&mut state, open, patience);
     }
 
+    /// Tells whether all that was pushed so far is delivered.
+    fn is_empty(&self) -> bool {
+        let state = self.state.lock();
+        state.first_open() == state.next
+    }
+
     fn close(&self) {
         self.state.lock().closed = true;
         self.changed.notify_all();
@@ -142,7 +148,7 @@ impl Queue {
 }
 
 /// Waits for what the kernel is to be told.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Settled {
     vfs: Weak<Vfs>,
     events: Settling,
@@ -150,6 +156,12 @@ pub(crate) struct Settled {
 }
 
 impl Settled {
+    /// Tells whether the kernel has been told of all that has changed, as far as anybody can have seen it.
+    pub(crate) fn is_so(&self) -> bool {
+        // In the order in which news travels, so that none is missed that changes its place meanwhile.
+        self.vfs.upgrade().is_none_or(|vfs| vfs.is_settled()) && self.events.is_done() && self.queue.is_empty()
+    }
+
     /// Waits until the kernel has been told of all that has changed so far, but no longer than about `patience`: a delivery
     /// may be stuck.
     pub(crate) fn wait(&self, patience: Duration) {
@@ -296,6 +308,7 @@ mod tests {
     fn settled_means_delivered() {
         let queue = Arc::new(Queue::default());
         queue.settle(Duration::MAX);
+        assert!(queue.is_empty());
         queue.push(Notice::Attributes(INodeNo(1)));
         queue.push(Notice::Attributes(INodeNo(2)));
         let open = |queue: &Queue| queue.state.lock().first_open();
@@ -303,6 +316,7 @@ mod tests {
         assert_eq!(queue.next().map(|it| it.object()), Some(INodeNo(2)));
         queue.delivered(INodeNo(2));
         assert_eq!(open(&queue), 0, "the first is still being delivered");
+        assert!(!queue.is_empty());
         let waiter = thread::spawn({
             let queue = Arc::clone(&queue);
             move || queue.settle(Duration::MAX)

@@ -126,6 +126,7 @@ pub fn mount(vfs: Arc<Vfs>, at: &Path, options: &MountOptions, runtime: Handle) 
         vfs: told,
     };
     let settled = notify::start(events, delivery, ending).map_err(failed("start a thread"))?;
+    shared.follow(settled.clone());
     watchdog::start(in_flight, &point, device, options.request_deadline, ending).map_err(failed("start a thread"))?;
     thread::Builder::new()
         .name("manifold-fuse".to_owned())

@@ -14,7 +14,7 @@ use crate::{
     MountOptions,
     listings::Listings,
     modes::Modes,
-    notify::{ATTRIBUTES_ONLY, TO_THE_END},
+    notify::{ATTRIBUTES_ONLY, Settled, TO_THE_END},
 };
 
 #[derive(Debug)]
@@ -27,6 +27,7 @@ pub(crate) struct Shared {
     stack_depth: u32,
     kernel: OnceLock<Version>,
     notifier: OnceLock<Notifier>,
+    settled: OnceLock<Settled>,
 }
 
 impl Shared {
@@ -38,6 +39,7 @@ impl Shared {
             stack_depth: if options.sources_on_overlayfs { 2 } else { 1 },
             kernel: OnceLock::new(),
             notifier: OnceLock::new(),
+            settled: OnceLock::new(),
         }
     }
 
@@ -91,9 +93,19 @@ impl Shared {
         }
     }
 
+    /// Tells whether the kernel has been told of all that has changed, as far as any request can have seen it.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.settled.get().is_none_or(Settled::is_so)
+    }
+
     /// Lets [`Self::forget_attributes`] work.
     pub(crate) fn connect(&self, notifier: Notifier) {
         self.notifier.get_or_init(|| notifier);
+    }
+
+    /// Lets [`Self::is_settled`] work.
+    pub(crate) fn follow(&self, settled: Settled) {
+        self.settled.get_or_init(|| settled);
     }
 
     /// Hands a file to the kernel, which takes a reference of its own: our descriptor may be closed.

@@ -150,6 +150,28 @@ fn a_local_file_is_read_by_its_new_size_by_who_opens_it_after_it_changed() {
     assert!(wrong <= 1, "{wrong} of {} went by the old size", lengths.len());
 }
 
+/// As above where a listing has told the catalog already, and the news is still on its way to the kernel.
+#[test]
+fn a_file_is_read_by_its_new_size_by_who_opens_it_once_the_catalog_has_it() {
+    let (script, library) = scripted(&[("file", "")]);
+    let mounted = library.mount(&cached());
+    let path = mounted.path("file");
+    let lengths: Vec<usize> = (1..200).map(|step| step * 777).collect();
+    let mut wrong = 0;
+    for length in &lengths {
+        fs::metadata(&path).expect("the kernel knows the old size");
+        script.put("file", pattern(*length));
+        library.relist("/data");
+        if fs::read(&path).expect("it reads") != pattern(*length) {
+            wrong += 1;
+            eventually("the new bytes are read", || {
+                fs::read(&path).expect("it reads") == pattern(*length)
+            });
+        }
+    }
+    assert!(wrong <= 1, "{wrong} of {} went by the old size", lengths.len());
+}
+
 #[test]
 fn a_source_that_is_removed_goes_from_the_mount() {
     let (_script, library) = scripted(&[("a", "1")]);
