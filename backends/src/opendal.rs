@@ -6,7 +6,7 @@
 //!   (see [`path`] for the names that no request can express);
 //! - "not found" becomes [`Presence::Absent`] only when the source itself is known to be there;
 //! - a step towards the source takes one of the source's slots and ends within the request timeout;
-//! - a read gives bytes of the version that was asked for: by a condition on the request where the service takes one,
+//! - a read gives the part of the object that was asked for ([`range`]), of the version that was asked for: by a condition on the request where the service takes one,
 //!   else by a look at the object after the read ([`confirm`]).
 
 mod confirm;
@@ -14,6 +14,7 @@ mod fault;
 mod list;
 mod path;
 mod plan;
+mod range;
 mod read;
 mod source;
 mod transport;

@@ -19,6 +19,8 @@ use crate::{Child, Kind};
 struct Asked {
     method: String,
     target: String,
+    /// The range that was asked for, as `first-last`.
+    range: Option<String>,
     body: String,
 }
 
@@ -70,7 +72,7 @@ fn exchange(stream: &TcpStream, answer: &dyn Fn(&Asked) -> Said) -> Option<()> {
     reader.read_line(&mut line).ok()?;
     let mut words = line.split(' ');
     let (method, target) = (words.next()?.to_owned(), words.next()?.to_owned());
-    let mut length = 0;
+    let (mut length, mut range) = (0, None);
     loop {
         let mut header = String::new();
         reader.read_line(&mut header).ok()?;
@@ -81,12 +83,16 @@ fn exchange(stream: &TcpStream, answer: &dyn Fn(&Asked) -> Said) -> Option<()> {
         if let Some(value) = header.strip_prefix("content-length:") {
             length = value.trim().parse().ok()?;
         }
+        if let Some(value) = header.strip_prefix("range: bytes=") {
+            range = Some(value.to_owned());
+        }
     }
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
     let asked = Asked {
         method,
         target,
+        range,
         body: String::from_utf8_lossy(&body).into_owned(),
     };
     let (status, headers, body) = answer(&asked);
@@ -96,6 +102,15 @@ fn exchange(stream: &TcpStream, answer: &dyn Fn(&Asked) -> Said) -> Option<()> {
         .any(|(name, _)| name.eq_ignore_ascii_case("content-length"))
     {
         let _infallible = write!(head, "Content-Length: {}\r\n", body.len());
+    }
+    // Part of an object comes with where it stands, unless a test says otherwise.
+    if status == 206
+        && let Some(range) = &asked.range
+        && !headers
+            .iter()
+            .any(|(name, _)| name.eq_ignore_ascii_case("content-range"))
+    {
+        let _infallible = write!(head, "Content-Range: bytes {range}/*\r\n");
     }
     for (name, value) in headers {
         let _infallible = write!(head, "{name}: {value}\r\n");

@@ -14,7 +14,7 @@ use opendal_http_transport_reqwest::ReqwestTransport;
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep_until};
 
-use super::trust;
+use super::{range, trust};
 use crate::Limits;
 
 /// How long an idle connection is kept; servers drop theirs after a minute or more.
@@ -171,7 +171,11 @@ impl HttpTransport for Transport {
         // Nothing earlier may speak for a request that fails.
         note(Answer::default());
         self.leave_alone().await?;
+        let asked = request.headers().clone();
         let response = self.inner.fetch(request).await?;
+        if let Some(why) = range::contradiction(&asked, response.status(), response.headers()) {
+            return Err(::opendal::Error::new(::opendal::ErrorKind::RangeNotSatisfied, why));
+        }
         let length = response.headers().get(CONTENT_LENGTH).filter(|_| is_head);
         let answer = Answer {
             status: Some(response.status().as_u16()),

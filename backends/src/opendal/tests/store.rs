@@ -279,3 +279,21 @@ async fn a_server_that_goes_on_asking_to_be_left_alone_is_waited_for_once() {
     );
     assert_eq!(asked.load(std::sync::atomic::Ordering::SeqCst), 2);
 }
+
+#[tokio::test]
+async fn another_part_than_was_asked_for_is_not_taken() {
+    let version = Version::from_etag(b"\"e-5\"");
+    for (status, part) in [(206, Some("bytes 0-4/15")), (206, Some("bytes 5-14/15")), (200, None)] {
+        let backend = bucket(move |asked| {
+            let (_, mut headers, bytes) = object(asked, b"bytes");
+            if asked.method == "HEAD" {
+                return (200, headers, bytes);
+            }
+            headers.extend(part.map(|part| ("Content-Range", part.to_owned())));
+            (status, headers, bytes)
+        });
+        let path = ObjectPath::from_bytes("a");
+        let error = backend.read(&path, &version, 5..10).await.expect_err("not those bytes");
+        assert_eq!(error.kind(), ErrorKind::Nonsense, "{status} {part:?}: {error}");
+    }
+}
