@@ -74,7 +74,11 @@ impl Source {
         path: &ObjectPath,
         step: impl Future<Output = ::opendal::Result<T>> + Send,
     ) -> Result<Presence<(T, Answer)>> {
-        let guarded = transport::observe(AssertUnwindSafe(step).catch_unwind(), self.patience);
+        // Whoever asks whether the source is there wants to be told that it asks to be left alone, and not wait until it
+        // does not: his own patience may be shorter than that.
+        let waits = operation != Operation::Connect;
+        let patience = if waits { self.patience } else { Duration::ZERO };
+        let guarded = transport::observe(AssertUnwindSafe(step).catch_unwind(), patience);
         let Ok((outcome, answer)) = tokio::time::timeout(self.patience, guarded).await else {
             let why = format!("no answer within {} s", self.patience.as_secs_f32());
             return Err(self.error(ErrorKind::TimedOut, operation, path, why));

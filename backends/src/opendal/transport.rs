@@ -46,7 +46,8 @@ tokio::task_local! {
     static STEP: Step;
 }
 
-/// Runs one step that is to end within `patience`, and tells of the last HTTP answer that it got.
+/// Runs one step, which waits no longer than `patience` for a server that asks to be left alone, and tells of the last HTTP
+/// answer that it got.
 pub(super) async fn observe<F: Future>(step: F, patience: Duration) -> (F::Output, Answer) {
     let scope = Step {
         last: Cell::default(),

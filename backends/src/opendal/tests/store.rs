@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
 
@@ -295,5 +296,28 @@ async fn another_part_than_was_asked_for_is_not_taken() {
         let path = ObjectPath::from_bytes("a");
         let error = backend.read(&path, &version, 5..10).await.expect_err("not those bytes");
         assert_eq!(error.kind(), ErrorKind::Nonsense, "{status} {part:?}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn whoever_asks_whether_a_server_is_there_is_told_that_it_asks_to_be_left_alone() {
+    for status in [429, 503] {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&asked);
+        let backend = bucket(move |_| {
+            counted.fetch_add(1, Ordering::SeqCst);
+            (status, vec![("Retry-After", "2".to_owned())], Vec::new())
+        });
+        let error = backend.check().await.expect_err("it is not to be asked");
+        assert_eq!(error.kind(), ErrorKind::RateLimited, "{status}: {error}");
+        assert!(
+            error.retry_after().is_some_and(|after| after.as_secs() <= 2),
+            "{error:?}"
+        );
+        assert_eq!(
+            asked.load(Ordering::SeqCst),
+            1,
+            "nobody waits until it may be asked again"
+        );
     }
 }
