@@ -109,8 +109,39 @@ impl Source {
         }
     }
 
-    /// Makes sure that the source itself is there and takes the credentials.
+    /// Makes sure that the source itself is there, is a folder, and takes the credentials.
     pub(super) async fn check(&self, operation: Operation) -> Result<()> {
+        match self.look_at_root(operation).await {
+            // Servers answer in many ways to a file's name with a slash behind it, and say the true reason in none.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::NoSuchSource | ErrorKind::Unsupported | ErrorKind::Nonsense | ErrorKind::Other
+                ) && self.root_is_a_file(operation).await =>
+            {
+                let why = "a file stands there, and no folder";
+                Err(self.error(ErrorKind::NotADirectory, operation, &ObjectPath::root(), why))
+            }
+            looked => looked,
+        }
+    }
+
+    async fn root_is_a_file(&self, operation: Operation) -> bool {
+        let root = ObjectPath::root();
+        let Ok(raw) = self.raw(operation, &root, false) else {
+            return false;
+        };
+        if self.traits.implicit_directories || self.prefix.is_empty() {
+            return false;
+        }
+        let step = self.service.stat_dyn(&self.context, &raw, OpStat::default());
+        match self.ask(operation, &root, step).await {
+            Ok(Presence::Found(reply)) => reply.into_metadata().is_file(),
+            Ok(Presence::Absent) | Err(_) => false,
+        }
+    }
+
+    async fn look_at_root(&self, operation: Operation) -> Result<()> {
         let root = ObjectPath::root();
         let there = if self.traits.implicit_directories {
             // An empty prefix is no reason to refuse; a missing bucket is an error of its own.

@@ -321,3 +321,29 @@ async fn whoever_asks_whether_a_server_is_there_is_told_that_it_asks_to_be_left_
         );
     }
 }
+
+#[tokio::test]
+async fn a_uri_that_leads_to_a_file_is_said_to() {
+    let multistatus = br#"<D:multistatus xmlns:D="DAV:"><D:response><D:href>/a.txt</D:href><D:propstat>
+        <D:status>HTTP/1.1 200 OK</D:status><D:prop><D:getcontentlength>5</D:getcontentlength>
+        <D:getlastmodified>Tue, 02 Jan 2024 03:04:05 GMT</D:getlastmodified>
+        <D:resourcetype/></D:prop></D:propstat></D:response></D:multistatus>"#;
+    for (status, exists, kind) in [
+        (400, true, ErrorKind::NotADirectory),
+        (404, true, ErrorKind::NotADirectory),
+        (405, true, ErrorKind::NotADirectory),
+        (404, false, ErrorKind::NoSuchSource),
+        (400, false, ErrorKind::Other),
+    ] {
+        let address = serve(move |asked| match asked.target.as_str() {
+            "/a.txt" if exists => (207, vec![], multistatus.to_vec()),
+            "/a.txt" => (404, vec![], Vec::new()),
+            _ => (status, vec![], Vec::new()),
+        });
+        let uri = address.replace("http://", "webdav://") + "/a.txt";
+        let spec = SourceSpec::parse(&uri, &BTreeMap::new()).expect("a good source");
+        let backend = OpendalBackend::build(&spec, &Secrets::new(), &Limits::default(), None).expect("a backend");
+        let error = backend.check().await.expect_err("no folder");
+        assert_eq!(error.kind(), kind, "{status} {exists}: {error}");
+    }
+}
