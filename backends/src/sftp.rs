@@ -13,6 +13,7 @@
 mod attributes;
 mod session;
 mod wire;
+mod words;
 
 use std::fmt;
 use std::ops::Range;

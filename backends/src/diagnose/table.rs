@@ -99,7 +99,36 @@ static ROWS: &[Row] = &[
         "the folder may not be read by this user",
         "give yourself leave to read and enter it, or run as a user who may",
     ),
-    // SSH says all it has to say in words.
+    // SSH says all it has to say in words. First what is wrong with our own key, which the server's refusal follows.
+    row_for(
+        Scheme::Sftp,
+        NO_ENTRY,
+        &["are too open"],
+        "ssh does not use the private key, because others than its owner can read it: {cause}",
+        "run `chmod 600` on the file that `key` names",
+    ),
+    row_for(
+        Scheme::Sftp,
+        NO_ENTRY,
+        &["has a passphrase"],
+        "{cause}",
+        "give it to the agent with `ssh-add`, which must run where manifold does, or set `key` to one without a passphrase",
+    ),
+    row_for(
+        Scheme::Sftp,
+        NO_ENTRY,
+        &["the private key", "load key"],
+        "ssh cannot use the private key: {cause}",
+        "set `key` to the file of the private key, which must be there and readable",
+    ),
+    row_for(
+        Scheme::Sftp,
+        CERTIFICATE,
+        &["has changed"],
+        "the key with which {host} proves itself is another than before: {cause}",
+        "if the server was set up anew, forget the old key with `ssh-keygen -R` and connect once with `ssh`; if it was not, \
+         somebody may be in between",
+    ),
     row_for(
         Scheme::Sftp,
         &[
@@ -108,11 +137,7 @@ static ROWS: &[Row] = &[
             ErrorKind::Unreachable,
             ErrorKind::Other,
         ],
-        &[
-            "host key verification failed",
-            "remote host identification has changed",
-            "no matching host key",
-        ],
+        &["host key verification failed", "no matching host key"],
         "the key with which {host} proves itself is not known, or is not the one that is known",
         "connect once with `ssh` and compare the fingerprint, or set `known_hosts = add` to trust it from now on",
     ),

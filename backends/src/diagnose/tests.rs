@@ -168,6 +168,35 @@ const CASES: &[(&str, ErrorKind, &str, &str, &str)] = &[
     ),
     (
         "sftp://ada@host/x",
+        ErrorKind::Certificate,
+        "Host key for host has changed and you have requested strict checking.",
+        "the key with which host proves itself is another than before: Host key for host has changed and you have requested \
+         strict checking.",
+        "`ssh-keygen -R`",
+    ),
+    (
+        "sftp://ada@host/x",
+        ErrorKind::CredentialsRefused,
+        "Permissions 0644 for '/k' are too open.",
+        "ssh does not use the private key, because others than its owner can read it: Permissions 0644 for '/k' are too open.",
+        "chmod 600",
+    ),
+    (
+        "sftp://ada@host/x",
+        ErrorKind::CredentialsRefused,
+        "the private key /k has a passphrase, and no agent that manifold can reach holds it",
+        "the private key /k has a passphrase, and no agent that manifold can reach holds it",
+        "ssh-add",
+    ),
+    (
+        "sftp://ada@host/x",
+        ErrorKind::CredentialsRefused,
+        "Load key \"/k\": error in libcrypto",
+        "ssh cannot use the private key: Load key \"/k\": error in libcrypto",
+        "`key`",
+    ),
+    (
+        "sftp://ada@host/x",
         ErrorKind::Unreachable,
         "ada@host: Permission denied (publickey,password).",
         "host accepts none of the keys for `ada`",

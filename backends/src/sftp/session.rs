@@ -4,6 +4,7 @@
 //! to whoever waits for it. An answer that nobody waits for any more is dropped; if it opened something, that is closed.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
@@ -14,6 +15,7 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::{mpsc, oneshot};
 
 use super::wire::{self, Reply, Request};
+use super::words;
 use crate::{ErrorKind, Limits, SourceSpec};
 
 /// How much of what `ssh` says is kept for the error message, in bytes.
@@ -30,6 +32,8 @@ pub(super) struct Fault {
 #[derive(Clone, Debug)]
 pub(super) struct SshCommand {
     arguments: Vec<String>,
+    /// The file of the private key, where one is set.
+    key: Option<PathBuf>,
 }
 
 impl SshCommand {
@@ -72,7 +76,8 @@ impl SshCommand {
         }
         // The dashes keep a host's name from being taken for an option.
         arguments.extend(["-s", "--", host, "sftp"].map(str::to_owned));
-        Ok(Self { arguments })
+        let key = spec.setting("key").map(PathBuf::from);
+        Ok(Self { arguments, key })
     }
 
     fn spawn(&self) -> Result<Child, Fault> {
@@ -124,8 +129,8 @@ impl Session {
         };
         let Some(version) = greeting.await else {
             drop(input);
-            let words = words.await.unwrap_or_default();
-            return Err(judge(&words));
+            let said = words.await.unwrap_or_default();
+            return Err(words::judge(&said, command.key.as_deref()).await);
         };
         if version < 3 {
             let why = format!("the server speaks version {version} of SFTP only");
@@ -148,7 +153,10 @@ impl Session {
             let nonsense = receive(output, &receiver).await;
             // Its words are complete once it has ended, which killing it makes sure of.
             let _gone = child.start_kill();
-            let fault = nonsense.unwrap_or(judge(&words.await.unwrap_or_default()));
+            let fault = match nonsense {
+                Some(nonsense) => nonsense,
+                None => words::judge(&words.await.unwrap_or_default(), None).await,
+            };
             let _reaped = child.wait().await;
             if let Some(session) = receiver.upgrade() {
                 session.end(fault);
@@ -296,85 +304,16 @@ async fn last_words(mut words: impl AsyncRead + Unpin) -> String {
     String::from_utf8_lossy(&kept).into_owned()
 }
 
-fn lost() -> Fault {
+pub(super) fn lost() -> Fault {
     Fault {
         kind: ErrorKind::Unreachable,
         why: "the connection was lost".to_owned(),
     }
 }
 
-/// Says what the words of an `ssh` that ended mean. They are English whatever the locale.
-fn judge(words: &str) -> Fault {
-    let says = |texts: &[&str]| texts.iter().any(|text| words.contains(text));
-    let kind = if says(&[
-        "Host key verification failed",
-        "HOST IDENTIFICATION HAS CHANGED",
-        "host key is known",
-    ]) {
-        ErrorKind::Certificate
-    } else if says(&[
-        "Permission denied (",
-        "Too many authentication failures",
-        "No supported authentication",
-    ]) {
-        ErrorKind::CredentialsRefused
-    } else if says(&["timed out", "Timeout, server"]) {
-        ErrorKind::TimedOut
-    } else if says(&["Bad configuration option", "not accessible", "Load key"]) {
-        ErrorKind::Settings
-    } else if says(&["ubsystem request failed"]) {
-        ErrorKind::Unsupported
-    } else {
-        ErrorKind::Unreachable
-    };
-    let lines: Vec<&str> = words
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty() && !line.starts_with('@'))
-        .collect();
-    let Some(last) = lines.last() else {
-        return Fault { kind, ..lost() };
-    };
-    Fault {
-        kind,
-        why: last.chars().filter(|c| !c.is_control()).take(300).collect(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_ssh_says_is_understood() {
-        for (words, kind) in [
-            (
-                "ssh: connect to host h port 22: Connection refused\r\n",
-                ErrorKind::Unreachable,
-            ),
-            (
-                "ssh: Could not resolve hostname h: Name or service not known\r\n",
-                ErrorKind::Unreachable,
-            ),
-            (
-                "ssh: connect to host h port 22: Connection timed out\r\n",
-                ErrorKind::TimedOut,
-            ),
-            (
-                "u@h: Permission denied (publickey,password).\r\n",
-                ErrorKind::CredentialsRefused,
-            ),
-            ("Host key verification failed.\r\n", ErrorKind::Certificate),
-            ("subsystem request failed on channel 0\r\n", ErrorKind::Unsupported),
-            ("", ErrorKind::Unreachable),
-        ] {
-            assert_eq!(judge(words).kind, kind, "{words}");
-        }
-        assert_eq!(
-            judge("a warning\r\nu@h: Permission denied (publickey).\r\n").why,
-            "u@h: Permission denied (publickey)."
-        );
-    }
 
     #[test]
     fn a_host_is_never_an_option() {
