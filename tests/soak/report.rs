@@ -1,5 +1,6 @@
 //! The verdict, in words and as a page for docs/soak.md.
 
+use std::collections::BTreeSet;
 use std::fmt::{self, Write as _};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -33,12 +34,13 @@ impl Report {
         if begun != good + refused {
             problems.push(format!("{begun} reads were begun, {} were answered", good + refused));
         }
+        let third = samples.len() / 3;
+        let grown = |of: &dyn Fn(&Sample) -> u64| {
+            let (middle, last) = (&samples[third..third * 2], &samples[third * 2..]);
+            (median(middle, of), median(last, of))
+        };
         let mut constant = |what: &str, slack: u64, of: fn(&Sample) -> u64| {
-            let third = samples.len() / 3;
-            let (middle, last) = (
-                median(&samples[third..third * 2], of),
-                median(&samples[third * 2..], of),
-            );
+            let (middle, last) = grown(&of);
             if last > middle + slack {
                 problems.push(format!("{what} grew from {middle} to {last}"));
             }
@@ -47,6 +49,13 @@ impl Report {
             constant("memory in KiB", MEMORY_SLACK_KIB, |it| it.resident_kib);
             constant("the number of descriptors", DESCRIPTOR_SLACK, |it| it.descriptors);
             constant("the number of threads", THREAD_SLACK, |it| it.threads);
+            let names: BTreeSet<_> = samples.iter().flat_map(|it| it.threads_by_name.keys()).collect();
+            for name in names {
+                let (middle, last) = grown(&|it| it.threads_by_name.get(name).copied().unwrap_or(0));
+                if last > middle + THREAD_SLACK {
+                    problems.push(format!("the threads called {name} grew from {middle} to {last}"));
+                }
+            }
         }
         let step = samples.len().div_ceil(ROWS).max(1);
         Self {
@@ -58,7 +67,7 @@ impl Report {
                 read(&load.walks),
                 read(&load.ailments),
             ),
-            rows: samples.chunks(step).filter_map(|chunk| chunk.last().copied()).collect(),
+            rows: samples.chunks(step).filter_map(|chunk| chunk.last().cloned()).collect(),
             problems,
         }
     }
@@ -116,7 +125,7 @@ impl fmt::Display for Report {
     }
 }
 
-fn median(samples: &[Sample], of: fn(&Sample) -> u64) -> u64 {
+fn median(samples: &[Sample], of: &dyn Fn(&Sample) -> u64) -> u64 {
     let mut values: Vec<_> = samples.iter().map(of).collect();
     values.sort_unstable();
     values[values.len() / 2]

@@ -12,7 +12,7 @@ use manifold_backends::{Error, ErrorKind, ObjectPath, Operation, Presence, Versi
 use manifold_catalog::{Catalog, EntryId, Kind, SourceId};
 use parking_lot::{Mutex, RwLock};
 use tokio::runtime::Handle;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{Semaphore, broadcast, watch};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -23,6 +23,10 @@ use crate::health::{EVENTS_MAX, Event, Monitor, RequestKind};
 use crate::scan::RunningScan;
 use crate::source::Source;
 use crate::{Clock, IndexError, IndexSettings, ScanHold, listing};
+
+/// How many calls wait for the catalog at once, each on a thread of its own. There is one writer, so that more of them would
+/// only be threads that wait; and a thread that there is is kept for as long as there is anything to do for any.
+const CATALOG_CALLS_MAX: usize = 8;
 
 /// Tells which entries have open handles.
 pub type OpenProbe = Arc<dyn Fn(EntryId) -> bool + Send + Sync>;
@@ -44,6 +48,7 @@ pub struct Indexer {
     pub(crate) flights: Arc<Flights>,
     pub(crate) scans: Mutex<HashMap<SourceId, Arc<RunningScan>>>,
     open_probe: RwLock<OpenProbe>,
+    catalog_calls: Arc<Semaphore>,
     pub(crate) tasks: TaskTracker,
     cancel: CancellationToken,
 }
@@ -83,6 +88,7 @@ impl Indexer {
             flights: Arc::new(Flights::default()),
             scans: Mutex::new(HashMap::new()),
             open_probe: RwLock::new(Arc::new(|_| false)),
+            catalog_calls: Arc::new(Semaphore::new(CATALOG_CALLS_MAX)),
             tasks: TaskTracker::new(),
             cancel: CancellationToken::new(),
         })
@@ -437,8 +443,23 @@ impl Indexer {
         Arc::clone(&self.open_probe.read())
     }
 
-    /// Does what may wait for the catalog's writer, on a thread for that.
+    /// Does what may wait for the catalog's writer, on one of the threads for that.
     pub(crate) async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Catalog) -> Result<T, IndexError> + Send + 'static,
+    ) -> Result<T, IndexError> {
+        let calls = Arc::clone(&self.catalog_calls);
+        let turn = calls.acquire_owned().await.map_err(|_| IndexError::Stopped)?;
+        self.blocking_for_long(move |catalog| {
+            // Kept until the work is done, whatever becomes of who asked for it.
+            let _turn = turn;
+            work(catalog)
+        })
+        .await
+    }
+
+    /// Does what also waits for others, and must not keep them from their turn, on a thread of its own.
+    pub(crate) async fn blocking_for_long<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Catalog) -> Result<T, IndexError> + Send + 'static,
     ) -> Result<T, IndexError> {
@@ -495,5 +516,40 @@ impl Target {
             .into());
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use futures::future::join_all;
+    use manifold_catalog::Options;
+
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn however_many_wait_for_the_catalog_there_are_only_so_many_threads_for_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let catalog = Catalog::open(&folder.path().join("catalog"), Options::default()).expect("a catalog");
+        let (settings, clock) = (IndexSettings::default(), Arc::new(|| 0_i64));
+        let indexer = Indexer::new(Arc::new(catalog), Handle::current(), settings, clock);
+        let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        // As many as there may be meet each other; one more would be counted.
+        let all_there = Arc::new(Barrier::new(CATALOG_CALLS_MAX));
+        let calls = (0..CATALOG_CALLS_MAX * 8).map(|_| {
+            let (now, most, all_there) = (Arc::clone(&now), Arc::clone(&most), Arc::clone(&all_there));
+            indexer.blocking(move |_| {
+                most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                all_there.wait();
+                now.fetch_sub(1, Ordering::SeqCst);
+                Ok(())
+            })
+        });
+        for called in join_all(calls).await {
+            called.expect("it is called");
+        }
+        assert_eq!(most.load(Ordering::SeqCst), CATALOG_CALLS_MAX);
     }
 }

@@ -105,7 +105,7 @@ impl Indexer {
         drop(to_writer);
         let (id, frontier) = (source.id, Stopping(frontier));
         let written = self
-            .blocking(move |catalog| {
+            .blocking_for_long(move |catalog| {
                 let Stopping(frontier) = &frontier;
                 write(catalog, catalog.bulk_load(id)?, &parts, frontier)
             })
