@@ -18,12 +18,22 @@ const CHANGE_EVERY: Duration = Duration::from_secs(4);
 const WALK_EVERY: Duration = Duration::from_millis(500);
 /// The pause of a reader who was told of an error.
 const AGAIN: Duration = Duration::from_millis(200);
-/// How long after an ailment a source may still be away.
+/// How long after an ailment a source may still be away, unless the table of ailments gives it longer.
 const CONVALESCENCE: Duration = Duration::from_secs(20);
 /// The longest that a reader may be left without an answer: twice the deadline, and once more for a machine that is busy.
 const ANSWER_MAX: Duration = Duration::from_secs(9);
 /// Complaints that are kept.
 const COMPLAINTS_MAX: usize = 20;
+
+/// How a site is.
+#[derive(Clone, Copy)]
+struct Health {
+    /// When it fell ill or got well last.
+    since: Instant,
+    is_ill: bool,
+    /// How long after that it may still be away.
+    convalescence: Duration,
+}
 
 /// The load, and what came of it so far.
 pub(crate) struct Load {
@@ -31,8 +41,7 @@ pub(crate) struct Load {
     stop: AtomicBool,
     /// Every path and inode number of the mount.
     truth: BTreeMap<PathBuf, u64>,
-    /// When each site fell ill or got well last, and whether it is ill.
-    health: Vec<Mutex<(Instant, bool)>>,
+    health: Vec<Mutex<Health>>,
     pub(crate) begun: AtomicU64,
     pub(crate) good: AtomicU64,
     pub(crate) refused: AtomicU64,
@@ -46,12 +55,16 @@ impl Load {
     pub(crate) fn new(estate: &Estate, seed: u64) -> Self {
         let mut truth = BTreeMap::new();
         walk(&estate.library.at(), &mut truth).expect("walk the library before anything fails");
-        let long_ago = Instant::now().checked_sub(CONVALESCENCE).unwrap_or_else(Instant::now);
+        let well = Health {
+            since: Instant::now(),
+            is_ill: false,
+            convalescence: Duration::ZERO,
+        };
         Self {
             seed,
             stop: AtomicBool::new(false),
             truth,
-            health: estate.sites.iter().map(|_| Mutex::new((long_ago, false))).collect(),
+            health: estate.sites.iter().map(|_| Mutex::new(well)).collect(),
             begun: AtomicU64::new(0),
             good: AtomicU64::new(0),
             refused: AtomicU64::new(0),
@@ -130,8 +143,8 @@ impl Load {
 
     /// Tells whether a site has been well for long enough that it must be read.
     fn is_well(&self, which: usize) -> bool {
-        let (since, ill) = *self.health[which].lock().unwrap_or_else(PoisonError::into_inner);
-        !ill && since.elapsed() >= CONVALESCENCE
+        let health = *self.health[which].lock().unwrap_or_else(PoisonError::into_inner);
+        !health.is_ill && health.since.elapsed() >= health.convalescence
     }
 
     fn look(&self, at: &Path) {
@@ -173,18 +186,22 @@ impl Load {
     }
 
     fn change(&self, which: usize, site: &Site, ill: &mut Option<&Ailment>, chance: &mut Chance) {
-        let note = |is_ill| {
-            *self.health[which].lock().unwrap_or_else(PoisonError::into_inner) = (Instant::now(), is_ill);
+        let note = |is_ill, ailment: &Ailment| {
+            *self.health[which].lock().unwrap_or_else(PoisonError::into_inner) = Health {
+                since: Instant::now(),
+                is_ill,
+                convalescence: ailment.recovery_max().max(CONVALESCENCE),
+            };
         };
         if let Some(ailment) = ill.take() {
             ailment.end(site);
-            note(false);
+            note(false, ailment);
             return;
         }
         let befalling: Vec<_> = AILMENTS.iter().filter(|it| it.befalls(site.kind)).collect();
         let ailment = befalling[chance.below(befalling.len())];
         // Before it begins, so that no reader takes it for well.
-        note(true);
+        note(true, ailment);
         ailment.begin(site);
         self.ailments.fetch_add(1, Ordering::Relaxed);
         *ill = Some(ailment);
