@@ -236,6 +236,9 @@ impl Indexer {
         {
             self.note_failure(&target, error).await?;
             target.source.scan_again(directory);
+            if error.is_about_source() {
+                target.source.failure_was_noted();
+            }
         }
         outcome
     }

@@ -10,6 +10,7 @@
 
 mod again;
 pub(crate) mod beneath;
+mod failed;
 mod local;
 
 use std::collections::{HashMap, HashSet, VecDeque};

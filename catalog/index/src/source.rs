@@ -25,6 +25,8 @@ use crate::health::{Counted, Monitor, RequestKind, Sign};
 use crate::skip::Skip;
 use crate::{IndexError, IndexSettings, SourceOptions};
 
+pub(crate) use breaker::Returns;
+
 use breaker::Phase;
 use hedge::Budget;
 
@@ -48,6 +50,8 @@ pub(crate) struct Source {
     beside_waiters: Semaphore,
     waited_for: watch::Sender<usize>,
     phase: watch::Sender<Phase>,
+    /// Counts the times that the source has turned out to be well.
+    returns: watch::Sender<Returns>,
     /// Counts the times that the source was asked whether it is there.
     verdicts: watch::Sender<u64>,
     /// Brings the next probe forward.
@@ -125,6 +129,7 @@ impl Source {
             beside_waiters: Semaphore::new(1),
             waited_for: watch::Sender::new(0),
             phase: watch::Sender::new(Phase::Well),
+            returns: watch::Sender::default(),
             verdicts: watch::Sender::new(0),
             probe_sooner: Notify::new(),
             probe_now: Notify::new(),

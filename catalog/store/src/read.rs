@@ -243,6 +243,29 @@ impl Catalog {
         })
     }
 
+    /// Gives up to `limit` directories of a source that could not be listed when that was tried last, in the order of ids, from
+    /// the first behind `after` on. Looks through the states of all directories.
+    pub fn failed_directories(&self, source: SourceId, after: Option<EntryId>, limit: usize) -> Result<Vec<EntryId>> {
+        self.store().read(|snapshot| {
+            let mut failed = Vec::new();
+            let start = after.map_or(0, |after| after.0.saturating_add(1));
+            for row in snapshot.directories.range(start..)? {
+                if failed.len() >= limit {
+                    break;
+                }
+                let (id, state) = row?;
+                if decode_state(state.value())?.failure.is_none() {
+                    continue;
+                }
+                let id = EntryId(id.value());
+                if entry(snapshot, id)?.is_some_and(|entry| entry.source == source) {
+                    failed.push(id);
+                }
+            }
+            Ok(failed)
+        })
+    }
+
     /// Says how far the last scan has come; `None` if there never was one.
     pub fn scan_state(&self, source: SourceId) -> Result<Option<ScanState>> {
         self.store().read(|snapshot| match snapshot.scans.get(source.0)? {

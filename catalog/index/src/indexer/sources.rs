@@ -69,6 +69,7 @@ impl Indexer {
             // Before the first listing, which has its directory watched.
             self.follow(&source);
             self.scan_now_and_then(&source);
+            self.list_failed_when_back(&source);
         }
         if let Some(before) = self.sources.write().insert(id, source) {
             before.cancel.cancel();

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use manifold_backends::ErrorKind;
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{PROBE_PATIENCE, Source};
@@ -36,7 +37,32 @@ pub(super) enum Phase {
     },
 }
 
+/// How often a source has turned out to be well.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Returns {
+    /// After it was away.
+    pub(crate) from_away: u64,
+    /// After something had failed.
+    pub(crate) from_doubt: u64,
+}
+
 impl Source {
+    /// Follows how often the source has turned out to be well.
+    pub(crate) fn returns(&self) -> watch::Receiver<Returns> {
+        self.returns.subscribe()
+    }
+
+    /// Takes note that a directory is known not to have been listed because of the source. Where that has turned out to be well
+    /// before this was known, it counts as turning out to be well once more.
+    pub(crate) fn failure_was_noted(&self) {
+        self.phase.send_if_modified(|phase| {
+            if matches!(phase, Phase::Well) {
+                self.returns.send_modify(|returns| returns.from_doubt += 1);
+            }
+            false
+        });
+    }
+
     /// Gives the failure that showed the source to be away, while it is.
     pub(crate) fn away(&self) -> Option<Arc<IndexError>> {
         match &*self.phase.borrow() {
@@ -69,12 +95,17 @@ impl Source {
     /// Takes note that the source has answered.
     pub(crate) fn answered(&self) {
         self.phase.send_if_modified(|phase| {
-            let was_well = matches!(std::mem::replace(phase, Phase::Well), Phase::Well);
-            if !was_well {
-                // Told while the phase is held, as everywhere here, so that the monitor hears of it in the same order.
-                self.tell(Sign::There);
+            let before = std::mem::replace(phase, Phase::Well);
+            if matches!(before, Phase::Well) {
+                return false;
             }
-            !was_well
+            // Told while the phase is held, as everywhere here, so that the monitor hears of it in the same order.
+            self.tell(Sign::There);
+            self.returns.send_modify(|returns| match before {
+                Phase::Away { .. } => returns.from_away += 1,
+                Phase::Suspect | Phase::Well => returns.from_doubt += 1,
+            });
+            true
         });
     }
 

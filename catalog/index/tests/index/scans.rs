@@ -180,6 +180,51 @@ async fn a_scan_stands_still_while_the_source_is_away() {
     assert_eq!(library.tree(&record), source.truth());
 }
 
+/// Waits until so many directories could not be listed, for an hour at most.
+async fn until_failed(library: &Library, failed: u64) {
+    let so_many = async {
+        while library.indexer.progress()[0].failed != failed {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    let in_time = tokio::time::timeout(Duration::from_hours(1), so_many).await;
+    assert!(in_time.is_ok(), "{:?}", library.indexer.progress());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_could_not_be_listed_while_the_source_was_away_is_when_it_is_back() {
+    let (folder, source) = (tempdir().unwrap(), source());
+    source.directory("a").file("a/x", 1);
+    let library = Library::open(folder.path());
+    let record = library.add("/s", &source);
+    library.scan(&record).await;
+    source.file("a/new", 1).go_away(ErrorKind::Unreachable);
+    library.indexer.list_now(library.id("/s/a")).await.unwrap_err();
+    until_failed(&library, 1).await;
+    source.come_back();
+    until_failed(&library, 0).await;
+    assert!(library.find("/s/a/new").is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_directory_that_fails_while_its_source_is_well_is_not_asked_for_again_and_again() {
+    let (folder, source) = (tempdir().unwrap(), source());
+    source.directory("a").file("a/x", 1);
+    let library = Library::open(folder.path());
+    let record = library.add("/s", &source);
+    library.scan(&record).await;
+    let before = source.listings("a");
+    source.fault("a", Fault::Hang);
+    library.indexer.list_now(library.id("/s/a")).await.unwrap_err();
+    until_failed(&library, 1).await;
+    tokio::time::sleep(Duration::from_hours(1)).await;
+    assert_eq!(
+        source.listings("a"),
+        before + 2,
+        "once more, for its source has answered since"
+    );
+}
+
 #[tokio::test(start_paused = true)]
 async fn one_bad_source_does_not_hold_up_another() {
     let folder = tempdir().unwrap();

@@ -81,6 +81,8 @@ fn a_directory_that_cannot_be_listed_does_not_hold_the_scan_up() {
     let closed = id(&catalog, "/s/closed");
     assert_eq!(catalog.scan_queue_next(source.id, 9).unwrap(), [closed]);
     catalog.note_failure(closed, "permission denied", 2).unwrap();
+    assert_eq!(catalog.failed_directories(source.id, None, 9).unwrap(), [closed]);
+    assert_eq!(catalog.failed_directories(source.id, Some(closed), 9).unwrap(), []);
     assert!(catalog.scan_queue_next(source.id, 9).unwrap().is_empty());
     let state = catalog.scan_state(source.id).unwrap().unwrap();
     assert_eq!((state.queued, state.listed, state.failed), (0, 1, 1));
