@@ -116,7 +116,7 @@ impl Core {
         let backend = self
             .indexer
             .backend(entry.source)
-            .ok_or_else(|| not_connected(entry.source))?;
+            .ok_or_else(|| not_connected(&self.indexer, entry.source))?;
         self.refresh_behind(entry.parent, entry.source);
         Ok((entry.source, backend))
     }

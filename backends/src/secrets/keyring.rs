@@ -64,12 +64,13 @@ fn describe(error: &keyring::Error) -> String {
     }
 }
 
-/// A keyring that answers in time or is not asked again.
+/// A keyring that answers in time, or is not asked again until it has answered after all: somebody has unlocked it.
 #[derive(Debug)]
 pub(super) struct BoundedKeyring {
     keyring: Arc<dyn Keyring>,
     timeout: Duration,
-    hung: AtomicBool,
+    /// Whether a question waits for its answer, so that no other is asked.
+    hung: Arc<AtomicBool>,
 }
 
 impl BoundedKeyring {
@@ -77,7 +78,7 @@ impl BoundedKeyring {
         Self {
             keyring,
             timeout,
-            hung: AtomicBool::new(false),
+            hung: Arc::default(),
         }
     }
 
@@ -100,27 +101,33 @@ impl BoundedKeyring {
         self.ask(move |keyring| keyring.remove(&account))
     }
 
-    /// Asks on a thread of its own. One that never answers costs that one thread, since nothing is asked after it.
+    /// Asks on a thread of its own. One that never answers costs that one thread, since nothing is asked before it has.
     fn ask<T: Send + 'static>(
         &self,
         question: impl FnOnce(&dyn Keyring) -> Result<T, String> + Send + 'static,
     ) -> Result<T, String> {
         let late = || format!("no answer within {} s", self.timeout.as_secs_f32());
-        if self.hung.load(Ordering::Relaxed) {
+        if self.hung.load(Ordering::SeqCst) {
             return Err(late());
         }
-        let keyring = Arc::clone(&self.keyring);
+        let (keyring, hung) = (Arc::clone(&self.keyring), Arc::clone(&self.hung));
         let (sender, receiver) = mpsc::sync_channel(1);
         let asked = std::thread::Builder::new().name("keyring".into()).spawn(move || {
             // Nobody may be waiting any more; the answer is then dropped, and wiped.
             sender.send(question(&*keyring)).ok();
+            hung.store(false, Ordering::SeqCst);
         });
         asked.map_err(|error| format!("no thread to ask it on: {error}"))?;
         match receiver.recv_timeout(self.timeout) {
             Ok(answer) => answer,
             Err(mpsc::RecvTimeoutError::Timeout) => {
-                self.hung.store(true, Ordering::Relaxed);
-                Err(late())
+                self.hung.store(true, Ordering::SeqCst);
+                // It may have answered just now, and taken itself for done.
+                let Ok(answer) = receiver.try_recv() else {
+                    return Err(late());
+                };
+                self.hung.store(false, Ordering::SeqCst);
+                answer
             }
             Err(mpsc::RecvTimeoutError::Disconnected) => Err("asking it failed".into()),
         }

@@ -64,6 +64,14 @@ pub enum IndexError {
     /// The source is known, but not connected.
     #[error("source {0} is not connected")]
     NotConnected(u32),
+    /// The source is known, but not connected, because its credentials cannot be had or were refused.
+    #[error("source {source_id} is not connected: {why}")]
+    NoCredentials {
+        /// The source.
+        source_id: u32,
+        /// What is wrong with them.
+        why: String,
+    },
     /// The catalog failed.
     #[error("the catalog failed: {0}")]
     Catalog(Arc<manifold_catalog::Error>),
@@ -86,6 +94,7 @@ impl IndexError {
             Self::Odd { .. } => Some(ErrorKind::Nonsense),
             Self::RootMissing { .. } => Some(ErrorKind::NoSuchSource),
             Self::NotConnected(_) => Some(ErrorKind::Unreachable),
+            Self::NoCredentials { .. } => Some(ErrorKind::CredentialsRefused),
             Self::NotADirectory(_) => Some(ErrorKind::NotADirectory),
             Self::Skipped { .. } => Some(ErrorKind::PermissionDenied),
             Self::NotFound(_) | Self::Catalog(_) | Self::Stopped => None,
@@ -138,6 +147,7 @@ impl IndexError {
             | Self::NotFound(_)
             | Self::NotADirectory(_)
             | Self::NotConnected(_)
+            | Self::NoCredentials { .. }
             | Self::Catalog(_)
             | Self::Stopped => false,
         }
@@ -163,6 +173,7 @@ impl IndexError {
             | Self::NotADirectory(_)
             | Self::Skipped { .. }
             | Self::NotConnected(_)
+            | Self::NoCredentials { .. }
             | Self::Stopped => false,
         }
     }

@@ -118,7 +118,8 @@ impl Indexer {
                 true
             }
             // The errors: it went meanwhile.
-            Ok(false) | Err(IndexError::NotFound(_) | IndexError::NotConnected(_)) => false,
+            Ok(false)
+            | Err(IndexError::NotFound(_) | IndexError::NotConnected(_) | IndexError::NoCredentials { .. }) => false,
             Err(error) => {
                 tracing::error!(directory = directory.0, %error, "cannot tell how old a listing is");
                 false
@@ -419,7 +420,7 @@ impl Indexer {
             .read()
             .get(&id)
             .map(Arc::clone)
-            .ok_or(IndexError::NotConnected(id.0))
+            .ok_or_else(|| self.why_not_connected(id))
     }
 
     pub(crate) fn stopping(&self) -> CancellationToken {

@@ -322,7 +322,10 @@ impl Indexer {
                 queue.put_back(directory);
                 return Ok(());
             }
-            IndexError::Stopped | IndexError::NotConnected(_) | IndexError::Catalog(_) => return Err(error),
+            IndexError::Stopped
+            | IndexError::NotConnected(_)
+            | IndexError::NoCredentials { .. }
+            | IndexError::Catalog(_) => return Err(error),
             _ => {}
         }
         // What the whole source is to blame for is no failure of the directory, which waits until the source is back.

@@ -5,10 +5,13 @@
 //! connected costs nobody anything but its own files' bytes; its tree stays as last known. No secret is in any message.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use manifold_backends::{Backend, Limits, Place, SecretStore, Secrets, SourceSpec, connect, diagnose, secrets};
+use manifold_backends::{
+    Backend, Diagnosis, ErrorKind, Limits, Place, SecretStore, Secrets, SourceSpec, connect, diagnose, secrets,
+};
 use manifold_catalog::{SourceId, SourceRecord};
 use manifold_index::{HealthState, Indexer, Problem, SourceOptions};
 use manifold_vfs::Vfs;
@@ -39,7 +42,33 @@ const FILES: [&str; 3] = ["key", "credential_path", "ca_file"];
 #[derive(PartialEq, Eq)]
 struct Credentials {
     secrets: Secrets,
-    files: Vec<Option<(SystemTime, u64)>>,
+    files: Vec<Option<(i64, i64, u64)>>,
+}
+
+/// Why a source cannot be connected.
+#[derive(Debug)]
+struct Unconnected {
+    failure: Failure,
+    /// Whether its credentials cannot be had, or were refused.
+    refused: bool,
+}
+
+impl Unconnected {
+    fn problem(&self) -> Problem {
+        let (message, hint) = (self.failure.message(), self.failure.hints().join("; "));
+        if self.refused {
+            Problem::of_credentials(message, hint)
+        } else {
+            Problem::new(message, hint)
+        }
+    }
+}
+
+impl From<Failure> for Unconnected {
+    fn from(failure: Failure) -> Self {
+        let refused = false;
+        Self { failure, refused }
+    }
 }
 
 /// The connections of a library's sources.
@@ -114,7 +143,7 @@ impl Connections {
             return Ok(backend);
         }
         let spec = parse_spec(record)?;
-        let backend = self.build(&spec, &self.secrets(&spec).await?).await?;
+        let backend = build(&spec, &self.secrets(&spec).await?, &self.limits).await?;
         self.attach(record.id, &spec, Arc::clone(&backend));
         Ok(backend)
     }
@@ -182,16 +211,16 @@ impl Connections {
                     pause = PAUSE_FIRST;
                 }
                 // One that is connected says itself how it is.
-                Err(failure) if with.is_some() => {
+                Err(why) if with.is_some() => {
                     tracing::debug!(
                         source = record.name,
                         "it cannot be connected anew: {}",
-                        failure.message()
+                        why.failure.message()
                     );
                 }
-                Err(failure) => {
-                    let problem = Problem::new(failure.message(), failure.hints().join("; "));
-                    self.indexer.not_connected(record.id, &record.name, problem, pause);
+                Err(why) => {
+                    self.indexer
+                        .not_connected(record.id, &record.name, why.problem(), pause);
                 }
             }
             if let Some(tried) = tried.take() {
@@ -212,10 +241,14 @@ impl Connections {
         &self,
         record: &SourceRecord,
         with: Option<&Credentials>,
-    ) -> Result<Option<(SourceSpec, Arc<dyn Backend>, Credentials)>> {
+    ) -> Result<Option<(SourceSpec, Arc<dyn Backend>, Credentials)>, Unconnected> {
         let spec = parse_spec(record)?;
+        let secrets = self
+            .secrets(&spec)
+            .await
+            .map_err(|failure| Unconnected { failure, refused: true })?;
         let credentials = Credentials {
-            secrets: self.secrets(&spec).await?,
+            secrets,
             files: FILES
                 .iter()
                 .map(|key| spec.setting(key).and_then(last_change))
@@ -224,7 +257,7 @@ impl Connections {
         if with == Some(&credentials) {
             return Ok(None);
         }
-        let backend = self.build(&spec, &credentials.secrets).await?;
+        let backend = try_to_build(&spec, &credentials.secrets, &self.limits).await?;
         Ok(Some((spec, backend, credentials)))
     }
 
@@ -250,10 +283,6 @@ impl Connections {
         blocking(move || resolve(&asked, &store)).await
     }
 
-    async fn build(&self, spec: &SourceSpec, secrets: &Secrets) -> Result<Arc<dyn Backend>> {
-        build(spec, secrets, &self.limits).await
-    }
-
     fn attach(&self, id: SourceId, spec: &SourceSpec, backend: Arc<dyn Backend>) {
         self.vfs.set_refresh(id, spec.refresh());
         let options = SourceOptions {
@@ -274,10 +303,11 @@ impl Connections {
     }
 }
 
-/// Tells when a file was last changed, and how long it is; `None` where it is not there.
-fn last_change(path: &str) -> Option<(SystemTime, u64)> {
+/// Tells when a file, or who may read it, was last changed, in seconds and nanoseconds, and how long it is; `None` where it is
+/// not there.
+fn last_change(path: &str) -> Option<(i64, i64, u64)> {
     let found = std::fs::metadata(path).ok()?;
-    Some((found.modified().ok()?, found.len()))
+    Some((found.ctime(), found.ctime_nsec(), found.len()))
 }
 
 /// Reads what a source is from its record.
@@ -316,12 +346,20 @@ pub(crate) fn keep_secrets(store: &SecretStore, source_name: &str, secrets: &Sec
 
 /// Builds a backend, and puts into words why that fails.
 pub(crate) async fn build(spec: &SourceSpec, secrets: &Secrets, limits: &Limits) -> Result<Arc<dyn Backend>> {
+    let built = try_to_build(spec, secrets, limits).await;
+    built.map_err(|why| why.failure)
+}
+
+async fn try_to_build(spec: &SourceSpec, secrets: &Secrets, limits: &Limits) -> Result<Arc<dyn Backend>, Unconnected> {
     // Some protocols greet each other here.
     let patience = limits.connect_timeout + limits.request_timeout;
     match timeout(patience, connect(spec, secrets, limits)).await {
         Ok(Ok(backend)) => Ok(backend),
-        Ok(Err(error)) => Err(manifold_backends::Diagnosis::of(&error).into()),
-        Err(_) => Err(silence(spec.name(), patience)),
+        Ok(Err(error)) => Err(Unconnected {
+            failure: Diagnosis::of(&error).into(),
+            refused: error.kind() == ErrorKind::CredentialsRefused,
+        }),
+        Err(_) => Err(silence(spec.name(), patience).into()),
     }
 }
 

@@ -120,7 +120,21 @@ impl From<SpecError> for Failure {
 
 impl From<SecretError> for Failure {
     fn from(error: SecretError) -> Self {
-        Self::new(error.to_string())
+        let hint = match &error {
+            SecretError::Environment { key, variable } => format!(
+                "set {variable} where manifold is started, or give the secret anew: manifold source set SOURCE {key}"
+            ),
+            SecretError::Keyring { key, .. } => {
+                format!("unlock the keyring, or give the secret anew: manifold source set SOURCE {key}")
+            }
+            SecretError::Io { path, cause, .. } if cause.kind() == io::ErrorKind::NotFound => {
+                format!("put the secret into {}, readable by its owner alone", path.display())
+            }
+            SecretError::Owner { path, .. } => format!("have {} belong to who runs manifold", path.display()),
+            // The others say what to do, or what it is that no command can mend.
+            _ => String::new(),
+        };
+        Self::new(error.to_string()).hint(hint)
     }
 }
 

@@ -8,7 +8,6 @@ use manifold_index::Indexer;
 
 use crate::Error;
 use crate::cache::{DiskKey, ObjectKey, Shape, SourceTag};
-use crate::error::Cause;
 
 /// One version of one object, as far as bringing its bytes is concerned.
 #[derive(Debug)]
@@ -41,7 +40,7 @@ impl Object {
             .object_path(id)
             .map_err(Error::from_catalog)?
             .ok_or(Error::Stale)?;
-        let backend = indexer.backend(source).ok_or_else(|| not_connected(source))?;
+        let backend = indexer.backend(source).ok_or_else(|| not_connected(indexer, source))?;
         let (path, version) = (ObjectPath::from_bytes(path), Version::from_stored(&details.version));
         let able = backend.capabilities();
         let key = DiskKey {
@@ -67,9 +66,9 @@ impl Object {
     }
 }
 
-/// Says that a source is not connected now.
-pub(crate) fn not_connected(source: SourceId) -> Error {
-    Error::Unreachable(Cause::new(format!("source {source} is not connected")))
+/// Says that a source is not connected now, and why.
+pub(crate) fn not_connected(indexer: &Indexer, source: SourceId) -> Error {
+    Error::from_index(indexer.why_not_connected(source))
 }
 
 /// Reads both rows of an entry, as they stand together.

@@ -40,6 +40,14 @@ impl Problem {
         }
     }
 
+    /// Says what is wrong with the credentials, and what to do about it.
+    pub fn of_credentials(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self {
+            refused: true,
+            ..Self::new(message, hint)
+        }
+    }
+
     /// Says what is wrong, and what to do about it.
     pub fn new(message: impl Into<String>, hint: impl Into<String>) -> Self {
         Self {

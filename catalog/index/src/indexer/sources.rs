@@ -10,7 +10,7 @@ use tokio::sync::broadcast;
 use super::Indexer;
 use crate::health::{Event, HealthState, Monitor, Problem, Sign, SourceHealth};
 use crate::source::Source;
-use crate::{ScanHold, SourceOptions};
+use crate::{IndexError, ScanHold, SourceOptions};
 
 impl Indexer {
     /// Names a source that is to be connected, so that it is known how it is from then on.
@@ -45,6 +45,18 @@ impl Indexer {
     pub fn not_connected(&self, id: SourceId, name: &str, problem: Problem, next_try: Duration) {
         self.monitor(id, name).away(problem, Some(next_try));
         self.expect_no_more(id);
+    }
+
+    /// Says why a source is not connected, as far as that is known.
+    pub fn why_not_connected(&self, id: SourceId) -> IndexError {
+        let problem = self.health(id).and_then(|health| health.problem);
+        match problem.filter(|problem| problem.refused) {
+            Some(problem) => IndexError::NoCredentials {
+                source_id: id.0,
+                why: problem.message,
+            },
+            None => IndexError::NotConnected(id.0),
+        }
     }
 
     /// Connects a source of the catalog. A scan of it that was cut short goes on where it stood; the first scan is

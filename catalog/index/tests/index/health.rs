@@ -205,3 +205,24 @@ async fn a_source_that_asks_to_be_left_alone_is_and_who_has_the_time_waits() {
     tokio::time::sleep(Duration::from_mins(5)).await;
     library.list("/s").await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_source_whose_credentials_cannot_be_had_is_refused_and_not_silent() {
+    let folder = tempdir().unwrap();
+    let library = Library::open(folder.path());
+    let record = library.record("/s", "scripted://one");
+    let missing = Problem::of_credentials("the secret is not there", "give it");
+    let next_try = Duration::from_secs(1);
+    library
+        .indexer
+        .not_connected(record.id, &record.name, missing, next_try);
+    assert_eq!(state(&library, &record), HealthState::Refused);
+    let error = library.indexer.list_now(record.root).await.unwrap_err();
+    assert_eq!(error.kind(), Some(ErrorKind::CredentialsRefused), "{error}");
+    // One that cannot be reached is another matter.
+    let away = Problem::new("it gives no answer", "");
+    library.indexer.not_connected(record.id, &record.name, away, next_try);
+    assert_eq!(state(&library, &record), HealthState::Offline);
+    let error = library.indexer.list_now(record.root).await.unwrap_err();
+    assert_eq!(error.kind(), Some(ErrorKind::Unreachable), "{error}");
+}

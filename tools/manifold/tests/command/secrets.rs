@@ -1,9 +1,10 @@
 //! Secrets: taken from stdin or by reference, never from the command line, and never written or said in the clear.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use crate::support::{Home, run_with_input, said};
+use crate::support::{Home, run_with_input, said, text};
 
 const SECRET: &str = "correct-horse-battery-staple";
 
@@ -151,6 +152,41 @@ fn a_source_that_is_refused_leaves_no_secret_behind() {
     run_with_input(home.command().args(add), SECRET).refused(&["is taken"]);
     home.run(&["source", "test", &uri])
         .refused(&["needs the secret `password`"]);
+}
+
+#[test]
+fn a_secret_that_cannot_be_had_is_a_refusal_with_a_remedy_and_not_silence() {
+    let home = Home::new();
+    let (by_name, by_file, file) = (uri(), uri(), home.join("password"));
+    fs::write(&file, SECRET).expect("a file");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("ours");
+    let from_file = format!("password=file:{}", file.display());
+    for (uri, at, password) in [
+        (&by_name, "/name", "password=env:MANIFOLD_TEST_PASSWORD"),
+        (&by_file, "/file", &from_file),
+    ] {
+        let add = ["source", "add", uri, "--at", at, "--set", password, "--force"];
+        let added = said(home.command().args(add).env("MANIFOLD_TEST_PASSWORD", SECRET));
+        assert_eq!(added.code(), 0, "{}", added.stderr);
+    }
+    fs::remove_file(&file).expect("it was there");
+    home.ok(&["mount", "--background"]);
+    for (at, remedy) in [("name", "MANIFOLD_TEST_PASSWORD"), ("file", text(&file))] {
+        let looked = fs::read_dir(home.point().join(at)).map(|_| ());
+        let told = looked.expect_err("it was never listed").raw_os_error();
+        assert_eq!(told, Some(rustix::io::Errno::ACCESS.raw_os_error()), "{at}");
+        let status = home.run(&["status", "--json"]).stdout;
+        let status: serde_json::Value = serde_json::from_str(&status).expect("the status is JSON");
+        let sources = status["sources"].as_array().expect("a list");
+        let source = sources
+            .iter()
+            .find(|it| it["attach"] == format!("/{at}"))
+            .expect("it is there");
+        assert_eq!(source["state"], "refused", "{source:#}");
+        let hint = source["problem"]["hint"].as_str().expect("a remedy");
+        assert!(hint.contains(remedy), "{source:#}");
+    }
+    home.ok(&["unmount"]);
 }
 
 /// Runs a command on a terminal of its own, answers the first question once the terminal has stopped showing what is
