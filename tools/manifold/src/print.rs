@@ -68,12 +68,13 @@ impl Output {
         })
     }
 
-    /// Begins a list of any length: an array where JSON was asked for.
-    pub(crate) fn list(&mut self) -> Result<List<'_>> {
-        if self.json {
-            self.tolerate(|out| out.write_all(b"["))?;
+    /// Begins a list of any length: an array where JSON was asked for. That is printed when it is whole: one that breaks off
+    /// in the middle would be no JSON, or, closed, pass for all that there is.
+    pub(crate) fn list(&mut self) -> List<'_> {
+        List {
+            out: self,
+            items: String::new(),
         }
-        Ok(List { out: self, first: true })
     }
 
     /// Writes out what is buffered.
@@ -91,10 +92,11 @@ impl Output {
     }
 }
 
-/// A list that is printed item by item.
+/// A list that is printed item by item, or as one array.
 pub(crate) struct List<'a> {
     out: &'a mut Output,
-    first: bool,
+    /// The items of the array, as JSON.
+    items: String,
 }
 
 impl List<'_> {
@@ -104,13 +106,21 @@ impl List<'_> {
             return plain(self.out);
         }
         let text = serde_json::to_string(item).map_err(|error| not_json(&error))?;
-        let comma = if std::mem::take(&mut self.first) { "" } else { "," };
-        self.out.tolerate(|out| write!(out, "{comma}\n{text}"))
+        if !self.items.is_empty() {
+            self.items.push(',');
+        }
+        self.items.push('\n');
+        self.items.push_str(&text);
+        Ok(())
     }
 
     /// Ends the list.
     pub(crate) fn end(self) -> Result<()> {
-        if self.out.json { self.out.line("\n]") } else { Ok(()) }
+        if self.out.json {
+            self.out.line(format_args!("[{}\n]", self.items))
+        } else {
+            Ok(())
+        }
     }
 }
 

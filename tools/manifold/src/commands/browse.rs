@@ -14,7 +14,7 @@ use crate::time::short;
 pub(super) async fn ls(path: &OsStr, long: bool, context: &Context, out: &mut Output) -> Result<()> {
     context.library.require()?;
     let mut reach = context.reach(false).await?;
-    let mut lines = out.list()?;
+    let mut lines = out.list();
     let mut after = None;
     loop {
         let request = Request::List {

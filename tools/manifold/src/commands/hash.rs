@@ -14,7 +14,7 @@ use crate::reach::{Context, Reach, mismatch};
 pub(super) async fn hash(paths: &[OsString], context: &Context, out: &mut Output) -> Result<()> {
     context.library.require()?;
     let mut reach = context.reach(false).await?;
-    let mut lines = out.list()?;
+    let mut lines = out.list();
     let mut failed = 0;
     let mut next: Vec<_> = paths.iter().rev().map(|path| Text::new(path.as_bytes())).collect();
     while let Some(path) = next.pop() {

@@ -1,7 +1,9 @@
 //! What is printed: data on stdout, talk on stderr, JSON where it is asked for, help that teaches.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixListener;
 
 use crate::support::{Home, text};
 
@@ -95,6 +97,34 @@ fn ls_shows_a_directory_of_many_pages_whole_and_stat_what_is_not_there() {
     home.run(&["ls", "/many/0000"]).refused(&["not a directory"]);
     home.run(&["ls", "/many/0000/x"]).refused(&["not a directory"]);
     home.run(&["ls", "/many/../many"]).ended(2, &["'..'"]);
+}
+
+/// Stands for a daemon that gives the first page of a listing, and then breaks off.
+#[test]
+fn a_listing_that_breaks_off_prints_no_json_that_is_none() {
+    let home = Home::new();
+    home.ok(&["source", "add", text(&home.source("Pictures"))]);
+    let listener = UnixListener::bind(home.state().join("control.sock")).expect("a socket");
+    let daemon = std::thread::spawn(move || {
+        let (stream, _) = listener.accept().expect("a command");
+        let mut line = String::new();
+        BufReader::new(&stream).read_line(&mut line).expect("it asks");
+        let entry = |name: usize| {
+            serde_json::json!({
+                "name": format!("{name:04}"), "kind": "file", "size": 0, "modified": null, "mode": "0644", "id": name,
+            })
+        };
+        let entries: Vec<_> = (0..1000).map(entry).collect();
+        let page = serde_json::json!({
+            "version": 1, "reply": { "to": "listing", "entries": entries, "more": true },
+        });
+        writeln!(&stream, "{page}").expect("it listens");
+        line
+    });
+    let listed = home.run(&["ls", "/Pictures", "--json"]);
+    assert!(daemon.join().expect("no panic").contains("list"));
+    listed.refused(&["has not answered"]);
+    assert_eq!(listed.stdout, "");
 }
 
 #[test]
