@@ -6,6 +6,7 @@ use manifold_backends::{Secret, SecretKey, Secrets, SourceSpec};
 
 use crate::failure::{Failure, Result};
 use crate::print::say;
+use crate::terminal::ask_unseen;
 
 /// The longest secret, in bytes: a service account's JSON in base64, with room.
 const SECRET_MAX: u64 = 64 << 10;
@@ -65,7 +66,8 @@ pub(crate) fn for_one(spec: &SourceSpec, key: &str) -> Result<Secret> {
 }
 
 fn prompt(spec: &SourceSpec, key: &SecretKey) -> Result<Secret> {
-    let answer = rpassword::prompt_password(format!("{} of {}: ", key.prompt, spec.name()))
+    let question = format!("{} of {}: ", key.prompt, spec.name());
+    let answer = ask_unseen(&question, SECRET_MAX as usize)
         .map_err(|error| Failure::new(format!("cannot ask for the secret `{}`: {error}", key.key)))?;
     if answer.is_empty() {
         return Err(Failure::new(format!(

@@ -27,6 +27,7 @@ mod reach;
 mod rescan;
 mod settings;
 mod status;
+mod terminal;
 mod time;
 
 use std::process::ExitCode;

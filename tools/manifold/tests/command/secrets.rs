@@ -235,3 +235,35 @@ fn a_secret_that_is_asked_for_is_not_shown_while_it_is_typed() {
     );
     nowhere_in(&home.path());
 }
+
+/// Runs a command on a terminal of its own, types Ctrl-C when the terminal has stopped showing what is typed, and prints
+/// whether it shows that again once the command has ended, and which signal ended it.
+const INTERRUPTED: &str = r#"
+import fcntl, os, pty, subprocess, sys, termios, time
+master, slave = pty.openpty()
+shows = lambda: bool(termios.tcgetattr(slave)[3] & termios.ECHO)
+child = subprocess.Popen(sys.argv[1:], stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
+                         preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0))
+while shows():
+    if child.poll() is not None:
+        sys.exit("it did not ask")
+    time.sleep(0.001)
+os.write(master, b"corr\x03")
+child.wait()
+print(shows(), -child.returncode)
+"#;
+
+#[test]
+fn a_terminal_shows_again_what_is_typed_after_a_question_that_was_interrupted() {
+    let home = Home::new();
+    let program = home.command();
+    let told = said(
+        home.run_as(Path::new("python3"))
+            .args(["-c", INTERRUPTED])
+            .arg(program.get_program())
+            .args(["source", "add", &uri(), "--force"]),
+    );
+    assert!(told.status.success(), "{}{}", told.stdout, told.stderr);
+    let interrupted = rustix::process::Signal::INT.as_raw();
+    assert_eq!(told.stdout.trim(), format!("True {interrupted}"));
+}
