@@ -279,6 +279,9 @@ pub(crate) struct Mount {
     /// Set by `--background` for the process that stays
     #[arg(long, hide = true)]
     pub(crate) detached: bool,
+    /// Do nothing where the library is mounted at that place already, as `mount -a` wants it
+    #[arg(long, hide = true, requires = "mountpoint")]
+    pub(crate) unless_mounted: bool,
 }
 
 #[derive(Debug, Subcommand)]

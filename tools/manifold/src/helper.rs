@@ -81,6 +81,8 @@ fn read(program: &OsStr, arguments: &[OsString]) -> Result<Call> {
         OsStr::new("mount"),
         point,
         OsStr::new("--background"),
+        // `mount -a` calls for each line, also for those that are mounted.
+        OsStr::new("--unless-mounted"),
     ]
     .map(Into::into)
     .into();
@@ -132,7 +134,7 @@ mod tests {
         let words: Vec<_> = call.iter().filter_map(|word| word.to_str()).collect();
         assert_eq!(
             words.join(" "),
-            "/sbin/mount.manifold --library /var/lib/films mount /srv/films --background --allow-other --owner 1000:1000"
+            "/sbin/mount.manifold --library /var/lib/films mount /srv/films --background --unless-mounted --allow-other --owner 1000:1000"
         );
     }
 

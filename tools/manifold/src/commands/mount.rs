@@ -29,6 +29,12 @@ pub(super) async fn mount(mount: cli::Mount, context: &Context, out: &mut Output
     let settings = context.settings()?;
     // A name that is misspelt is not to look like a library with nothing in it.
     context.library.require()?;
+    if mount.unless_mounted
+        && let Some(point) = &mount.mountpoint
+        && is_mounted_at(&context.library, point)?
+    {
+        return Ok(());
+    }
     if mount.background {
         return in_background(&mount, context);
     }
@@ -163,6 +169,16 @@ pub(super) async fn unmount(point: Option<&Path>, context: &Context, out: &mut O
 /// Tells whether the daemon of a mount is gone.
 fn is_dead(point: &Path) -> bool {
     fs::metadata(point).is_err_and(|error| error.kind() == std::io::ErrorKind::NotConnected)
+}
+
+/// Tells whether the library is mounted at that place, by a daemon that is there.
+fn is_mounted_at(library: &Library, point: &Path) -> Result<bool> {
+    // A mount point that is not there is for the mounting to tell.
+    let Ok(real) = mounts::real_path(point) else {
+        return Ok(false);
+    };
+    let topmost = mounts::ours()?.into_iter().rfind(|mount| mount.point == real);
+    Ok(topmost.is_some_and(|mount| mount.fs_name == library.fs_name() && !is_dead(&mount.point)))
 }
 
 fn dead_mount_of(library: &Library) -> Result<Option<PathBuf>> {

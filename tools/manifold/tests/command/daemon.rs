@@ -391,6 +391,16 @@ fn the_mount_helper_mounts_as_fstab_asks() {
         fs::read_to_string(at.join("Pictures/Pictures.txt")).expect("it is shown"),
         "Pictures"
     );
+    // `mount -a` comes again, for a line that is mounted.
+    let again = said(home.run_as(&helper).arg(&library).arg(&at));
+    assert_eq!(again.code(), 0, "{}", again.stderr);
+    let mounts = fs::read_to_string("/proc/self/mountinfo").expect("the table");
+    let here = mounts.lines().filter(|line| line.split(' ').nth(4) == at.to_str());
+    assert_eq!(here.count(), 1, "it is mounted once");
+    // Another place is another matter.
+    let elsewhere = home.join("elsewhere");
+    fs::create_dir(&elsewhere).expect("a folder");
+    said(home.run_as(&helper).arg(&library).arg(&elsewhere)).refused(&["daemon"]);
     home.ok(&["unmount", text(&at)]);
     assert!(!is_mounted(&at));
 }
