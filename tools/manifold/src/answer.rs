@@ -74,7 +74,7 @@ impl OpenLibrary {
                 }))
             }
             Request::Pin { paths, policy } => self.pin(&paths, policy).await.map(Reply::Pinned),
-            Request::Unpin { paths, policies } => self.unpin(&paths, &policies).await.map(|()| Reply::Done),
+            Request::Unpin { paths, policies, gone } => self.unpin(&paths, &policies, gone).await.map(|()| Reply::Done),
             Request::Pins { skip } => self.pins(skip).await.map(|facts| Reply::Pins(Box::new(facts))),
             Request::Events | Request::Stop => Err(Failure::new(format!(
                 "the library '{}' is not mounted",

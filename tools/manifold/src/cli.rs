@@ -131,11 +131,14 @@ pub(crate) enum Command {
     /// Keep them no longer; what was fetched stays until room is needed
     Unpin {
         /// Their paths in the library
-        #[arg(required_unless_present = "policy")]
+        #[arg(required_unless_present_any = ["policy", "gone"])]
         paths: Vec<OsString>,
         /// A policy, by its number
         #[arg(long, value_name = "NUMBER")]
         policy: Vec<u64>,
+        /// All pins of what is gone from the tree
+        #[arg(long)]
+        gone: bool,
     },
     /// List what is pinned, and how much of it is here
     Pins,

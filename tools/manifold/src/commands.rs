@@ -71,7 +71,7 @@ async fn dispatch(command: Command, context: &Context, out: &mut Output) -> Resu
         Command::Ls { path, long } => browse::ls(&path, long, context, out).await,
         Command::Stat { path } => browse::stat(&path, context, out).await,
         Command::Pin(pin) => pin::pin(pin, context, out).await,
-        Command::Unpin { paths, policy } => pin::unpin(&paths, &policy, context).await,
+        Command::Unpin { paths, policy, gone } => pin::unpin(&paths, &policy, gone, context).await,
         Command::Pins => pin::pins(context, out).await,
         Command::Hash { paths } => hash::hash(&paths, context, out).await,
         Command::Scan { path, background } => scan::scan(&path, background, context, out).await,

@@ -134,6 +134,9 @@ pub(crate) enum Request {
         paths: Vec<Text>,
         /// The numbers of policies.
         policies: Vec<u64>,
+        /// All pins of what is gone from the tree, too.
+        #[serde(default)]
+        gone: bool,
     },
     /// What is pinned, and how much of it is here?
     Pins {

@@ -44,7 +44,9 @@ impl OpenLibrary {
     }
 
     /// Takes pins away. What was fetched stays in the cache until room is needed.
-    pub(crate) async fn unpin(&self, paths: &[Text], policies: &[u64]) -> Result<()> {
+    ///
+    /// What is gone from the tree has no path by which it could be named; all pins of such entries go where `gone` is set.
+    pub(crate) async fn unpin(&self, paths: &[Text], policies: &[u64], gone: bool) -> Result<()> {
         let mut ids = Vec::new();
         for path in paths {
             let id = self.find(path).await?.id;
@@ -54,6 +56,13 @@ impl OpenLibrary {
         let known = self.catalog.pin_policies()?;
         if let Some(unknown) = policies.iter().find(|id| known.iter().all(|it| it.0.0 != **id)) {
             return Err(Failure::new(format!("there is no policy {unknown}")).hint("`manifold pins` lists them"));
+        }
+        if gone {
+            for id in self.all_pinned()? {
+                if self.catalog.tree_path(id)?.is_none() {
+                    ids.push(id);
+                }
+            }
         }
         self.catalog.unpin(&ids)?;
         for id in policies {
@@ -70,17 +79,7 @@ impl OpenLibrary {
             Some(report) => Some(report.await),
             None => None,
         };
-        let mut all = Vec::new();
-        let mut after = None;
-        loop {
-            let page = self.catalog.pins(after, PAGE_MAX as usize)?;
-            after = page.last().map(|pin| pin.id);
-            all.extend(page.iter().map(|pin| pin.id));
-            if page.len() < PAGE_MAX as usize {
-                break;
-            }
-        }
-        let entries = all.into_iter().map(Row::Entry);
+        let entries = self.all_pinned()?.into_iter().map(Row::Entry);
         let policies = self.catalog.pin_policies()?;
         let policies = policies.iter().map(|(id, bytes)| Row::Policy(*id, bytes));
         let mut rows = entries
@@ -98,6 +97,19 @@ impl OpenLibrary {
             problems: report.as_ref().map_or_else(|| Ok(Vec::new()), |it| self.troubles(it))?,
             up_to_date: report.is_some_and(|it| it.up_to_date),
         })
+    }
+
+    fn all_pinned(&self) -> Result<Vec<EntryId>> {
+        let mut all = Vec::new();
+        let mut after = None;
+        loop {
+            let page = self.catalog.pins(after, PAGE_MAX as usize)?;
+            after = page.last().map(|pin| pin.id);
+            all.extend(page.iter().map(|pin| pin.id));
+            if page.len() < PAGE_MAX as usize {
+                return Ok(all);
+            }
+        }
     }
 
     /// Gives the sums for the status; `None` where nothing is pinned or no daemon runs.

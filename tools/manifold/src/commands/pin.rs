@@ -71,14 +71,14 @@ pub(super) async fn pin(command: cli::Pin, context: &Context, out: &mut Output) 
 }
 
 /// Unpins.
-pub(super) async fn unpin(paths: &[OsString], policies: &[u64], context: &Context) -> Result<()> {
+pub(super) async fn unpin(paths: &[OsString], policies: &[u64], gone: bool, context: &Context) -> Result<()> {
     context.library.require()?;
     let mut reach = context.reach(false).await?;
     let paths: Vec<_> = paths.iter().map(|path| Text::new(path.as_bytes())).collect();
-    let mut policies = policies.to_vec();
+    let (mut policies, mut gone) = (policies.to_vec(), gone);
     for paths in paths.chunks(PATHS_MAX).map(<[Text]>::to_vec).chain([Vec::new()]) {
-        let policies = std::mem::take(&mut policies);
-        reach.ask(Request::Unpin { paths, policies }).await?;
+        let (policies, gone) = (std::mem::take(&mut policies), std::mem::take(&mut gone));
+        reach.ask(Request::Unpin { paths, policies, gone }).await?;
     }
     reach.close().await
 }
@@ -151,7 +151,7 @@ fn name(pin: &PinFacts) -> String {
             parts.collect::<Vec<_>>().join(", ")
         }
         (Some(path), None) => path.visible(),
-        (None, None) => "gone from the tree".to_owned(),
+        (None, None) => "gone from the tree; `manifold unpin --gone` forgets it".to_owned(),
     }
 }
 

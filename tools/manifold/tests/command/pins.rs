@@ -51,6 +51,28 @@ fn what_is_pinned_without_a_daemon_is_kept_once_one_runs() {
 }
 
 #[test]
+fn a_pin_of_what_is_gone_is_shown_and_can_be_taken_away() {
+    let home = Home::new();
+    let pictures = home.source("Pictures");
+    std::fs::write(pictures.join("stays"), "here").expect("a file");
+    home.ok(&["source", "add", text(&pictures)]);
+    let daemon = home.up(&[]);
+    home.ok(&["pin", "/Pictures/Pictures.txt", "/Pictures/stays"]);
+    std::fs::remove_file(pictures.join("Pictures.txt")).expect("it was there");
+    home.ok(&["scan", "/Pictures"]);
+    assert!(home.ok(&["pins"]).contains("unpin --gone"), "{}", home.ok(&["pins"]));
+    let paths = || {
+        let facts = home.run(&["pins", "--json"]).json();
+        let pins = facts["pins"].as_array().expect("a list").clone();
+        pins.into_iter().map(|pin| pin["path"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(paths().len(), 2);
+    home.ok(&["unpin", "--gone"]);
+    assert_eq!(paths(), ["/Pictures/stays"]);
+    daemon.interrupt();
+}
+
+#[test]
 fn what_makes_no_sense_to_pin_is_refused() {
     let home = Home::new();
     let pictures = home.source("Pictures");
