@@ -1,12 +1,16 @@
 //! The command's end of the control socket.
+//!
+//! Always true: nobody waits for a daemon that has stopped. While an answer takes its time, the daemon is asked beside it
+//! whether it is there at all.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::server::reachable;
 use super::{Call, LINE_MAX, Line, Outcome, Reply, Request, VERSION};
@@ -16,6 +20,10 @@ use crate::failure::{Failure, Result, io_failure};
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long one may take that needs a source: longer than any deadline that a setting can set.
 const SOURCE_PATIENCE: Duration = Duration::from_mins(15);
+/// How long an answer is waited for before the daemon is asked whether it is there, and between two such questions.
+const ASK_AFTER: Duration = Duration::from_secs(5);
+/// How long a daemon that is there may take to say so. It may be busy, and have many to answer.
+const SIGN_PATIENCE: Duration = Duration::from_secs(15);
 
 /// The part of a line that any version has.
 #[derive(serde::Deserialize)]
@@ -27,6 +35,9 @@ pub(super) struct Versioned {
 #[derive(Debug)]
 pub(crate) struct Client {
     stream: BufReader<UnixStream>,
+    socket: PathBuf,
+    /// Its process, where the system tells.
+    daemon: Option<i32>,
 }
 
 impl Client {
@@ -37,7 +48,11 @@ impl Client {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(io_failure("reach", socket, &error)),
         };
-        match UnixStream::connect(&address).await {
+        // The kernel takes connections for a daemon that has stopped, but only so many.
+        let Ok(connected) = timeout(SIGN_PATIENCE, UnixStream::connect(&address)).await else {
+            return Err(hangs(None));
+        };
+        match connected {
             Ok(stream) => {
                 let peer = stream
                     .peer_cred()
@@ -50,6 +65,8 @@ impl Client {
                 }
                 Ok(Some(Self {
                     stream: BufReader::new(stream),
+                    socket: socket.to_owned(),
+                    daemon: peer.pid(),
                 }))
             }
             // A socket that nobody listens on was left behind by a daemon that was killed.
@@ -86,12 +103,12 @@ impl Client {
         .map_err(|error| Failure::new(format!("cannot write the request: {error}")))?;
         call.push(b'\n');
         self.stream.get_mut().write_all(&call).await.map_err(gone)?;
-        let line = self.line();
+        let line = self.line_of_the_living();
         let line = match patience {
-            None => line.await,
+            None => line.await?,
             Some(patience) => timeout(patience, line)
                 .await
-                .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),
+                .unwrap_or_else(|_| Ok(Err(io::ErrorKind::TimedOut.into())))?,
         };
         let line = line.map_err(gone)?;
         if line.is_empty() {
@@ -102,10 +119,32 @@ impl Client {
 
     /// Waits for as long as it takes for what follows an answer; `None` when the daemon hangs up.
     pub(crate) async fn next(&mut self) -> Result<Option<Reply>> {
-        let line = self.line().await;
+        let line = self.line_of_the_living().await?;
         match line.map_err(|error| Failure::new(format!("cannot hear from the daemon: {error}")))? {
             line if line.is_empty() => Ok(None),
             line => understand(&line).map(Some),
+        }
+    }
+
+    /// Waits for a line for as long as the daemon is there.
+    async fn line_of_the_living(&mut self) -> Result<io::Result<Vec<u8>>> {
+        let (socket, daemon) = (self.socket.clone(), self.daemon);
+        let mut line = pin!(self.line());
+        loop {
+            tokio::select! {
+                biased;
+                line = &mut line => return Ok(line),
+                () = sleep(ASK_AFTER) => {}
+            }
+            tokio::select! {
+                biased;
+                line = &mut line => return Ok(line),
+                sign = timeout(SIGN_PATIENCE, sign_of_life(&socket)) => {
+                    if sign.is_err() {
+                        return Err(hangs(daemon));
+                    }
+                }
+            }
         }
     }
 
@@ -115,6 +154,36 @@ impl Client {
         bounded.read_until(b'\n', &mut line).await?;
         Ok(line)
     }
+}
+
+/// Asks a daemon something that it can answer at once, and waits for that; or finds that it has gone, which whoever waits for
+/// its answer is told by the end of the connection.
+async fn sign_of_life(socket: &Path) -> io::Result<()> {
+    let (address, _folder) = reachable(socket)?;
+    let mut stream = BufReader::new(UnixStream::connect(&address).await?);
+    // Jobs are numbered from 1, so that it has nothing to look up.
+    let mut call = serde_json::to_vec(&Call {
+        version: VERSION,
+        request: Request::RescanProgress { job: 0 },
+    })?;
+    call.push(b'\n');
+    stream.get_mut().write_all(&call).await?;
+    stream.read_until(b'\n', &mut Vec::new()).await.map(drop)
+}
+
+/// Says that a daemon does not answer, and what can be done.
+fn hangs(daemon: Option<i32>) -> Failure {
+    let (name, pid) = daemon.map_or_else(
+        || (String::new(), "PID".to_owned()),
+        |pid| (format!(" (process {pid})"), pid.to_string()),
+    );
+    Failure::new(format!(
+        "the daemon of this library{name} does not answer: it was stopped, or hangs"
+    ))
+    .hint(format!("if it was stopped, let it go on: kill -CONT {pid}"))
+    .hint(format!(
+        "else end it, and mount again; nothing is lost: kill -KILL {pid}; manifold unmount; manifold mount"
+    ))
 }
 
 fn understand(line: &[u8]) -> Result<Reply> {
@@ -133,5 +202,76 @@ fn understand(line: &[u8]) -> Result<Reply> {
     match serde_json::from_slice::<Line>(line).map_err(nonsense)?.outcome {
         Outcome::Reply(reply) => Ok(reply),
         Outcome::Error(failure) => Err(failure),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::net::UnixListener;
+
+    use super::super::server::{Answer, Server};
+    use super::super::text::Text;
+    use super::*;
+    use crate::events::{Follower, Hub};
+
+    fn list() -> Request {
+        Request::List {
+            path: Text::new("/"),
+            after: None,
+            limit: 1,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_daemon_that_has_stopped_is_not_waited_for() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let socket = folder.path().join("s");
+        // As the kernel does for one that was stopped: it takes the connection, and nobody reads.
+        let _listener = UnixListener::bind(&socket).expect("it can listen");
+        let follow = Request::Events;
+        for request in [list(), Request::CacheVerify, Request::Status, follow] {
+            let mut client = Client::connect(&socket).await.expect("no error").expect("it listens");
+            let failure = client.ask(request).await.expect_err("nobody answers");
+            assert!(failure.message().contains("does not answer"), "{failure}");
+            let pid = format!("kill -CONT {}", std::process::id());
+            assert!(failure.hints().iter().any(|hint| hint.contains(&pid)), "{failure}");
+        }
+    }
+
+    /// Takes its time for some answers, and gives others at once.
+    struct Busy(Hub);
+
+    impl Answer for Busy {
+        async fn answer(self: Arc<Self>, request: Request) -> Result<Reply> {
+            match request {
+                Request::RescanProgress { .. } => Err(Failure::new("there is no such job")),
+                _ => {
+                    sleep(Duration::from_mins(10)).await;
+                    Ok(Reply::Cleared { bytes: 7 })
+                }
+            }
+        }
+
+        fn follow(&self) -> Follower {
+            self.0.follow()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_daemon_that_takes_its_time_is_waited_for() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let socket = folder.path().join("s");
+        let server = Server::bind(&socket).expect("it can listen");
+        let asked = async {
+            let mut client = Client::connect(&socket).await.expect("no error").expect("it listens");
+            client.ask(list()).await
+        };
+        let answered = tokio::select! {
+            () = server.serve(Arc::new(Busy(Hub::new()))) => unreachable!("it serves for ever"),
+            answered = asked => answered,
+        };
+        assert!(matches!(answered, Ok(Reply::Cleared { bytes: 7 })), "{answered:?}");
     }
 }
