@@ -62,7 +62,7 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
 
 async fn dispatch(command: Command, context: &Context, out: &mut Output) -> Result<()> {
     match command {
-        Command::Up(up) => up::up(up, context).await,
+        Command::Up(up) => up::up(up, context, out).await,
         Command::Source(source) => source::run(source, context, out).await,
         Command::Mount(mount) => mount::mount(mount, context, out).await,
         Command::Unmount { mountpoint } => mount::unmount(mountpoint.as_deref(), context, out).await,

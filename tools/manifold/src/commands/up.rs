@@ -1,20 +1,25 @@
 //! `up`: from nothing to a mounted drive in one command.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
+
+use futures::FutureExt;
 
 use crate::attach::Present;
 use crate::cli;
 use crate::commands::source;
 use crate::control::status::{SourceState, SourceStatus};
 use crate::daemon::{Daemon, MountWishes, Signals, check_point};
+use crate::events::Follower;
 use crate::failure::{Failure, Result};
 use crate::intake::{Intake, understand};
 use crate::library::lock::Role;
 use crate::mounts;
 use crate::open::OpenLibrary;
-use crate::print::{count, say};
+use crate::print::{self, Output, count};
 use crate::progress::Lines;
 use crate::reach::{Context, Reach};
 use crate::time::{now_ns, rfc3339};
@@ -22,8 +27,16 @@ use crate::time::{now_ns, rfc3339};
 /// How often progress is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
-/// Adds what is named, mounts everything, and shows progress until the end.
-pub(super) async fn up(up: cli::Up, context: &Context) -> Result<()> {
+/// Adds what is named, mounts everything, and shows progress until the end: in words, or where JSON was asked for, by the
+/// events, an object on each line.
+pub(super) async fn up(up: cli::Up, context: &Context, out: &mut Output) -> Result<()> {
+    // In words only to somebody who wants words.
+    let json = out.json();
+    let say = |words: &dyn Display| {
+        if !json {
+            print::say(words);
+        }
+    };
     if !up.set.is_empty() && up.places.len() != 1 {
         return Err(Failure::usage("--set belongs to one DIR_OR_URI, so name exactly one")
             .hint("settings can also follow a URI: 's3://bucket?region=eu-west-1'"));
@@ -64,13 +77,13 @@ pub(super) async fn up(up: cli::Up, context: &Context) -> Result<()> {
                         .hint("`manifold source remove` takes it out; then it can be added with others"),
                 );
             }
-            say(format_args!(
+            say(&format_args!(
                 "{} is there already, at {}",
                 spec.name(),
                 same.attached_at()
             ));
         } else if specs.iter().take(i).any(|before| before.name() == spec.name()) {
-            say(format_args!("{} is named twice, and added once", spec.name()));
+            say(&format_args!("{} is named twice, and added once", spec.name()));
         } else {
             candidates.push(
                 intake
@@ -87,7 +100,7 @@ pub(super) async fn up(up: cli::Up, context: &Context) -> Result<()> {
     }
     for candidate in candidates {
         let source = intake.add(candidate, None, &mut reach).await?;
-        say(format_args!("added {} at {}", source.uri, source.attach.visible()));
+        say(&format_args!("added {} at {}", source.uri, source.attach.visible()));
     }
     drop(reach);
 
@@ -96,13 +109,43 @@ pub(super) async fn up(up: cli::Up, context: &Context) -> Result<()> {
         allow_other: up.allow_other,
         owner: None,
     };
+    let mut follower = open.events.follow();
     let daemon = Daemon::start(open, point, &wishes).await?;
-    say(format_args!("mounted at {}; Ctrl-C unmounts", daemon.point().display()));
+    say(&format_args!(
+        "mounted at {}; Ctrl-C unmounts",
+        daemon.point().display()
+    ));
+    if json {
+        return run_telling(daemon, &mut signals, &mut follower, out).await;
+    }
     let watch = tokio::spawn(watch(Arc::clone(daemon.library()), begun));
     let ended = daemon.run(&mut signals).await;
     watch.abort();
     if ended.is_ok() {
-        say("unmounted");
+        say(&"unmounted");
+    }
+    ended
+}
+
+/// Runs the daemon, and prints what happens.
+async fn run_telling(daemon: Daemon, signals: &mut Signals, follower: &mut Follower, out: &mut Output) -> Result<()> {
+    let mut run = pin!(daemon.run(signals));
+    let ended = loop {
+        tokio::select! {
+            biased;
+            event = follower.next() => match event {
+                Some(event) => {
+                    out.record(&event)?;
+                    out.flush()?;
+                }
+                None => break run.await,
+            },
+            ended = &mut run => break ended,
+        }
+    };
+    // What happened at the end.
+    while let Some(Some(event)) = follower.next().now_or_never() {
+        out.record(&event)?;
     }
     ended
 }
@@ -142,7 +185,7 @@ async fn watch(open: Arc<OpenLibrary>, begun: String) {
                     0 => String::new(),
                     failed => format!(", but {} could not be listed", count(failed, "directory")),
                 };
-                say(format_args!(
+                print::say(format_args!(
                     "{} is scanned: {entries}{failed}",
                     source.attach.visible()
                 ));
@@ -173,7 +216,7 @@ fn announce(before: Option<SourceState>, source: &SourceStatus) {
     let was_bad = before.is_some_and(|before| !matches!(before, SourceState::Ok | SourceState::Scanning));
     let Some(problem) = &source.problem else {
         if was_bad {
-            say(format_args!("{attach} is back"));
+            print::say(format_args!("{attach} is back"));
         }
         return;
     };
@@ -185,12 +228,12 @@ fn announce(before: Option<SourceState>, source: &SourceStatus) {
     } else {
         ""
     };
-    say(format_args!(
+    print::say(format_args!(
         "{attach} is {}{shown}: {}",
         source.state.as_str(),
         problem.message
     ));
     if !problem.hint.is_empty() {
-        say(format_args!("hint: {}", problem.hint));
+        print::say(format_args!("hint: {}", problem.hint));
     }
 }

@@ -406,6 +406,37 @@ fn the_mount_helper_mounts_as_fstab_asks() {
 }
 
 #[test]
+fn up_tells_what_happens_as_json_where_that_was_asked_for() {
+    let home = Home::new();
+    let mut up = home
+        .command()
+        .args(["up", "--json", text(&home.source("Pictures"))])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    let stdout = BufReader::new(up.stdout.take().expect("a pipe"));
+    let mut events = Vec::new();
+    for line in stdout.lines().map_while(Result::ok) {
+        let event: serde_json::Value =
+            serde_json::from_str(&line).unwrap_or_else(|error| panic!("no object ({error}): {line}"));
+        if event["event"] == "scan-ended" {
+            let pid = rustix::process::Pid::from_child(&up);
+            rustix::process::kill_process(pid, Signal::INT).expect("it runs");
+        }
+        events.push(event["event"].as_str().expect("its kind").to_owned());
+    }
+    let ended = up.wait_with_output().expect("it ends");
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert!(ended.status.success(), "{said}");
+    for words in ["added", "mounted at", "is scanned"] {
+        assert!(!said.contains(words), "an event is told in words too: {said}");
+    }
+    assert_eq!(events.first().map(String::as_str), Some("mounted"), "{events:?}");
+    assert_eq!(events.last().map(String::as_str), Some("unmounting"), "{events:?}");
+}
+
+#[test]
 fn systemd_is_told_when_it_is_ready_and_when_it_ends() {
     let home = Home::new();
     home.ok(&["source", "add", text(&home.source("Pictures"))]);
