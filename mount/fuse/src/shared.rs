@@ -2,7 +2,7 @@
 //! kernel may read files by itself.
 
 use std::sync::{
-    OnceLock,
+    Arc, OnceLock,
     atomic::{AtomicBool, Ordering},
 };
 
@@ -13,6 +13,7 @@ use rustix::{io::Errno, thread::CapabilitySet};
 use crate::{
     MountOptions,
     listings::Listings,
+    meter::Meter,
     modes::Modes,
     notify::{ATTRIBUTES_ONLY, TO_THE_END},
 };
@@ -27,10 +28,11 @@ pub(crate) struct Shared {
     stack_depth: u32,
     kernel: OnceLock<Version>,
     notifier: OnceLock<Notifier>,
+    meter: Arc<Meter>,
 }
 
 impl Shared {
-    pub(crate) fn new(options: &MountOptions) -> Self {
+    pub(crate) fn new(options: &MountOptions, meter: Arc<Meter>) -> Self {
         Self {
             modes: Modes::new(),
             listings: Listings::new(),
@@ -38,6 +40,7 @@ impl Shared {
             stack_depth: if options.sources_on_overlayfs { 2 } else { 1 },
             kernel: OnceLock::new(),
             notifier: OnceLock::new(),
+            meter,
         }
     }
 
@@ -71,6 +74,7 @@ impl Shared {
         if let Some(registered) = registered {
             // Thousands of files may be open, and the kernel has a reference to each.
             vfs.leave_to_kernel(handle);
+            self.meter.leave_to_kernel();
             // Without KEEP_CACHE: the kernel answers EIO if it is told to keep pages that it will not have.
             return reply.opened_passthrough(FileHandle(handle.0), flags, &registered);
         }
