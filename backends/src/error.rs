@@ -49,6 +49,31 @@ pub enum ErrorKind {
     Other,
 }
 
+impl ErrorKind {
+    /// Gives the word for it, for metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unreachable => "unreachable",
+            Self::TimedOut => "timed-out",
+            Self::CredentialsRefused => "credentials-refused",
+            Self::PermissionDenied => "permission-denied",
+            Self::Certificate => "certificate",
+            Self::NoSuchSource => "no-such-source",
+            Self::VersionChanged => "version-changed",
+            Self::NotADirectory => "not-a-directory",
+            Self::IsADirectory => "is-a-directory",
+            Self::RateLimited => "rate-limited",
+            Self::Unsupported => "unsupported",
+            Self::Full => "full",
+            Self::ReadOnly => "read-only",
+            Self::Nonsense => "nonsense",
+            Self::BadPath => "bad-path",
+            Self::Settings => "settings",
+            Self::Other => "other",
+        }
+    }
+}
+
 /// What was being done when it failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Operation {

@@ -96,7 +96,7 @@ impl BlockCache {
                 .ok()
         });
         Self {
-            memory: MemoryTier::new(memory_bytes),
+            memory: MemoryTier::new(memory_bytes, Arc::clone(tally)),
             disk,
         }
     }
@@ -206,6 +206,11 @@ impl BlockCache {
     /// Gives the keys of what is pinned.
     pub(crate) fn pins(&self) -> PinnedKeys {
         self.disk.as_ref().map(DiskTier::pins).unwrap_or_default()
+    }
+
+    /// Tells whether an object is pinned.
+    pub(crate) fn is_pinned(&self, shape: Shape) -> bool {
+        self.disk.as_ref().is_some_and(|disk| disk.is_pinned(shape.key))
     }
 
     /// Counts the bytes of an object that are on disk. Blocks the thread where nobody has counted them before.

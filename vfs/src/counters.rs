@@ -41,12 +41,22 @@ counters! {
     reads_waited,
     /// Reads that wait for bytes of an object, now.
     reads_waiting,
+    /// Bytes that reads were answered with.
+    bytes_read,
     /// Blocks found in memory.
     memory_hits,
-    /// Blocks found in the disk cache.
+    /// Blocks that were not in memory when they were asked for, now or ahead of a reader, and not on their way either.
+    memory_misses,
+    /// Blocks found in the disk cache, of files that are not pinned.
     disk_hits,
-    /// Blocks that had to be asked of a source.
+    /// Blocks that had to be asked of a source, of files that are not pinned.
     misses,
+    /// Blocks of pinned files found in the disk cache.
+    pinned_hits,
+    /// Blocks of pinned files that had to be asked of a source, also those that are fetched to be kept.
+    pinned_misses,
+    /// Blocks put out of memory to make room.
+    memory_blocks_evicted,
     /// Times a reader joined a fetch that was under way already.
     joined,
     /// Bytes that requests under way will bring, now.
@@ -73,6 +83,8 @@ counters! {
     disk_errors,
     /// Blocks of the disk cache whose checksum did not match; they were dropped.
     disk_blocks_bad,
+    /// Times a file, or a part of one, was put out of the disk cache to make room.
+    disk_evictions,
     /// Bytes put out of the disk cache to make room.
     disk_bytes_evicted,
 }

@@ -28,6 +28,7 @@ use tokio::time::Instant;
 
 use self::flight::{Boarding, Duty, Flights, Wait};
 pub(crate) use self::object::Object;
+pub use self::queue::Waiting;
 use self::queue::{Class, Lane, Load, Queue, Started};
 use self::replica::{Brought, Latencies};
 use self::run::{Part, Run, Runs};
@@ -156,6 +157,7 @@ impl Fetcher {
                     ));
                 }
                 Boarding::First(duty) => {
+                    add(&self.tally.memory_misses, 1);
                     wanted.push((
                         index,
                         Wanted::Coming {
@@ -196,11 +198,17 @@ impl Fetcher {
                 self.flights
                     .board(block, false, || self.cache.in_memory(block).map(Ok), otherwise)
             {
+                add(&self.tally.memory_misses, 1);
                 add(&self.tally.bytes_ahead, object.shape.block_len(index));
                 runs.add(self, index, duty, run_max);
             }
         }
         self.submit(runs.finish());
+    }
+
+    /// Says what waits for its turn.
+    pub(crate) fn waiting(&self) -> Vec<Waiting> {
+        self.queue.lock().waiting()
     }
 
     /// Takes back what was abandoned before it went out: asked for ahead, or by readers who have gone.
@@ -302,9 +310,14 @@ impl Fetcher {
                 ..
             } = run;
             let mut runs = Runs::new(&object, abandoned);
+            let hits = if fetcher.cache.is_pinned(object.shape) {
+                &fetcher.tally.pinned_hits
+            } else {
+                &fetcher.tally.disk_hits
+            };
             for (index, duty) in (first..).zip(duties) {
                 if let Some(bytes) = fetcher.cache.read_disk(object.shape, index) {
-                    add(&fetcher.tally.disk_hits, 1);
+                    add(hits, 1);
                     fetcher.cache.keep_in_memory(object.shape.block(index), &bytes);
                     duty.land(Ok(bytes));
                 } else {
@@ -322,7 +335,12 @@ impl Fetcher {
         if run.is_abandoned() {
             return run.give_up();
         }
-        add(&self.tally.misses, run.duties.len() as u64);
+        let misses = if run.pinned || self.cache.is_pinned(run.object.shape) {
+            &self.tally.pinned_misses
+        } else {
+            &self.tally.misses
+        };
+        add(misses, run.duties.len() as u64);
         match self.bring_blocks(&run.object, run.part()).await {
             Ok(Brought { blocks, source }) => {
                 if let Some(source) = source {

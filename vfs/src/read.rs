@@ -39,6 +39,7 @@ impl Core {
         let (run, ahead) = self.note_read(open, range.clone());
         let answer = if let Some(bytes) = self.read_memory(shape, &range) {
             add(&self.tally.reads_ready, 1);
+            add(&self.tally.bytes_read, bytes.len() as u64);
             open.readahead.lock().stream.answered(run);
             Answer::ok(bytes)
         } else {
@@ -62,6 +63,7 @@ impl Core {
     ) -> Answer<Bytes> {
         if let Some(result) = file.read_now(offset, length) {
             add(&self.tally.reads_ready, 1);
+            self.count_read(&result);
             return Answer::Ready(result.map_err(|error| Error::from_backend(&Arc::new(error))));
         }
         add(&self.tally.reads_waited, 1);
@@ -79,11 +81,17 @@ impl Core {
                     Err(_) => Err(silence(file.path(), deadline)),
                 }
             };
+            core.count_read(&result);
             if matches!(result, Err(Error::TimedOut(_))) {
                 add(&core.tally.reads_timed_out, 1);
             }
             result
         }))
+    }
+
+    fn count_read<E>(&self, result: &Result<Bytes, E>) {
+        let bytes = result.as_ref().map_or(0, |bytes| bytes.len() as u64);
+        add(&self.tally.bytes_read, bytes);
     }
 
     /// Learns from a read what to fetch ahead.
@@ -206,6 +214,7 @@ impl Core {
                 add(&core.tally.reads_timed_out, 1);
                 Err(silence(&object.path, deadline))
             });
+            core.count_read(&result);
             leaving.answered = result.is_ok();
             drop(leaving);
             if let OpenFile::Object(open) = &*file {

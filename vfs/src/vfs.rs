@@ -23,7 +23,7 @@ use crate::counters::{Counters, Tally};
 use crate::directory::{Cursor, Directories, DirectoryHandle, DirectoryItem};
 use crate::error::Cause;
 use crate::events::{Event, EventStream, Publisher, events_of};
-use crate::fetch::Fetcher;
+use crate::fetch::{Fetcher, Waiting};
 use crate::handle::{Access, Handle, OpenFiles, Opened};
 use crate::hash::Hasher;
 use crate::pins::{PinReport, Pins};
@@ -277,6 +277,11 @@ impl Vfs {
     /// Gives a picture of all counts.
     pub fn counters(&self) -> Counters {
         self.core.tally.picture()
+    }
+
+    /// Says what waits for its turn at each source, and at the disk cache.
+    pub fn waiting(&self) -> Vec<Waiting> {
+        self.core.fetcher.waiting()
     }
 
     /// Keeps what is pinned on disk from now on, as the catalog says it. Without this nothing is fetched for pins, though what

@@ -302,3 +302,39 @@ async fn readers_are_served_while_much_is_fetched_to_be_kept() {
     assert_eq!(reader.wait().await.unwrap(), truth(2, 0..BLOCK));
     it.until_whole(64 * MIB).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_block_is_counted_where_it_was_found() {
+    const BLOCKS: u64 = 4;
+    let source = source("test://one");
+    source.put("kept", BLOCKS * BLOCK, 1);
+    source.put("read", BLOCKS * BLOCK, 2);
+    let it = Pinned::new(&source, |_| {});
+    it.pin("s/kept").await;
+    it.until_whole(BLOCKS * BLOCK).await;
+    let counters = it.library.vfs.counters();
+    assert_eq!((counters.pinned_misses, counters.misses), (BLOCKS, 0));
+    it.is_read("s/kept", 1).await;
+    let counters = it.library.vfs.counters();
+    assert_eq!((counters.pinned_hits, counters.pinned_misses), (BLOCKS, BLOCKS));
+    assert_eq!((counters.disk_hits, counters.memory_misses), (0, BLOCKS));
+
+    it.is_read("s/read", 2).await;
+    let first = it.library.vfs.counters();
+    assert_eq!((first.misses, first.memory_misses), (BLOCKS, 2 * BLOCKS));
+    it.is_read("s/read", 2).await;
+    let again = it.library.vfs.counters();
+    assert!(again.memory_hits >= first.memory_hits + BLOCKS, "{again:?}");
+    let cache = it.library.vfs.cache();
+    cache.settle();
+    // Of the disk nothing goes; memory is always cleared whole.
+    cache.clear(ClearScope::Source("test://another"), false).unwrap();
+    it.is_read("s/read", 2).await;
+    let last = it.library.vfs.counters();
+    assert_eq!(
+        (last.disk_hits, last.misses, last.memory_misses),
+        (BLOCKS, BLOCKS, 3 * BLOCKS)
+    );
+    assert_eq!((last.pinned_hits, last.pinned_misses), (BLOCKS, BLOCKS));
+    assert_eq!(last.bytes_read, 4 * BLOCKS * BLOCK);
+}

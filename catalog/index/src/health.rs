@@ -8,6 +8,7 @@
 mod latency;
 mod problem;
 mod record;
+mod requests;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,6 +24,8 @@ use crate::Clock;
 pub use problem::Problem;
 pub(crate) use record::Sign;
 use record::{Moment, Record};
+pub use requests::RequestFacts;
+use requests::{Requests, UnderWay};
 
 /// The most events that a subscriber may be behind; then it is told how many it has missed.
 pub(crate) const EVENTS_MAX: usize = 256;
@@ -45,6 +48,16 @@ pub enum HealthState {
 }
 
 impl HealthState {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::Connecting,
+        Self::Online,
+        Self::Slow,
+        Self::Degraded,
+        Self::Offline,
+        Self::Refused,
+    ];
+
     /// Gives the word for it.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -137,6 +150,10 @@ pub struct SourceHealth {
     pub hedges: u64,
     /// Of those, how many were answered first by the second.
     pub hedges_won: u64,
+    /// What became of its requests, by kind; kinds that were never asked for are left out.
+    pub requests: Vec<RequestFacts>,
+    /// Requests that were not made, because it was known to be away.
+    pub turned_away: u64,
 }
 
 /// What happens to sources, for those who follow it.
@@ -186,6 +203,7 @@ pub(crate) struct Monitor {
     in_flight: AtomicU64,
     hedges: AtomicU64,
     hedges_won: AtomicU64,
+    requests: Requests,
 }
 
 impl std::fmt::Debug for Monitor {
@@ -225,6 +243,7 @@ impl Monitor {
             in_flight: AtomicU64::new(0),
             hedges: AtomicU64::new(0),
             hedges_won: AtomicU64::new(0),
+            requests: Requests::default(),
         }
     }
 
@@ -265,6 +284,8 @@ impl Monitor {
             latency: record.latency_facts(),
             hedges: self.hedges.load(Ordering::Relaxed),
             hedges_won: self.hedges_won.load(Ordering::Relaxed),
+            requests: self.requests.facts(),
+            turned_away: self.requests.refused(),
         }
     }
 
@@ -280,6 +301,16 @@ impl Monitor {
     /// Gives the time within which 95 % of such requests used to be answered, once enough were.
     pub(crate) fn usual_p95(&self, kind: RequestKind) -> Option<Duration> {
         self.record.lock().usual_p95(kind)
+    }
+
+    /// Counts a request that is made now, and then what becomes of it.
+    pub(crate) fn asks(&self, kind: RequestKind) -> UnderWay<'_> {
+        self.requests.begin(kind)
+    }
+
+    /// Counts a request that is not made, because the source is away.
+    pub(crate) fn turned_away(&self) {
+        self.requests.refuse();
     }
 
     /// Counts a second request for what was late.

@@ -345,14 +345,17 @@ impl Indexer {
         let limit = self.settings.stat_timeout;
         let asked = async {
             let _turn = target.source.foreground_turn().await?;
-            let since = Instant::now();
-            let answer = timeout(limit, target.source.backend.stat(&target.path)).await;
-            let timed_out = |_| IndexError::TimedOut {
-                source_name: target.source.backend.name().to_owned(),
-                path: target.path.to_string(),
-                after: limit,
+            let (since, under_way) = (Instant::now(), target.source.monitor.asks(RequestKind::Look));
+            let answer = match timeout(limit, target.source.backend.stat(&target.path)).await {
+                Ok(answer) => answer.map_err(IndexError::from),
+                Err(_) => Err(IndexError::TimedOut {
+                    source_name: target.source.backend.name().to_owned(),
+                    path: target.path.to_string(),
+                    after: limit,
+                }),
             };
-            let answer = answer.map_err(timed_out)??;
+            under_way.end(&answer);
+            let answer = answer?;
             target.source.answered_in(RequestKind::Look, since);
             Ok(answer)
         };

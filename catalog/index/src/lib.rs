@@ -16,6 +16,7 @@ mod hash;
 mod health;
 mod indexer;
 mod listing;
+mod measure;
 pub mod names;
 mod reconcile;
 mod scan;
@@ -26,8 +27,9 @@ mod watch;
 
 pub use error::IndexError;
 pub use hash::HashSettings;
-pub use health::{Event, HealthChange, HealthState, LatencyFacts, Problem, RequestKind, SourceHealth};
+pub use health::{Event, HealthChange, HealthState, LatencyFacts, Problem, RequestFacts, RequestKind, SourceHealth};
 pub use indexer::{Indexer, OpenProbe};
+pub use measure::{BUCKET_ENDS, ByWord, Histogram, HistogramPicture};
 pub use scan::beneath::{SubtreeProgress, SubtreeScan};
 pub use scan::{ScanEnd, ScanHandle, ScanProgress};
 pub use settings::{Clock, IndexSettings, ScanHold, SourceOptions};

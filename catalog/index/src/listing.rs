@@ -23,6 +23,13 @@ pub(crate) async fn read(
     path: &ObjectPath,
     idle: Duration,
 ) -> Result<Presence<Vec<NewChild>>, IndexError> {
+    let under_way = source.monitor.asks(RequestKind::List);
+    let result = read_pages(source, path, idle).await;
+    under_way.end(&result);
+    result
+}
+
+async fn read_pages(source: &Source, path: &ObjectPath, idle: Duration) -> Result<Presence<Vec<NewChild>>, IndexError> {
     let timed_out = |_| IndexError::TimedOut {
         source_name: source.backend.name().to_owned(),
         path: path.to_string(),

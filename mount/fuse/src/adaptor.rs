@@ -277,6 +277,7 @@ impl Filesystem for Adaptor {
             self.vfs.release(Handle(handle.0));
             self.shared.modes.release(ino);
             reply.ok();
+            Ok(())
         });
     }
 
@@ -317,8 +318,15 @@ impl Filesystem for Adaptor {
                 ),
             });
             match walked {
-                Ok(()) => reply.ok(),
-                Err(error) => reply.error(ticket.failed(&error)),
+                Ok(()) => {
+                    reply.ok();
+                    Ok(())
+                }
+                Err(error) => {
+                    let errno = ticket.failed(&error);
+                    reply.error(errno);
+                    Err(errno)
+                }
             }
         });
     }
@@ -353,8 +361,15 @@ impl Filesystem for Adaptor {
                 ),
             });
             match walked {
-                Ok(()) => reply.ok(),
-                Err(error) => reply.error(ticket.failed(&error)),
+                Ok(()) => {
+                    reply.ok();
+                    Ok(())
+                }
+                Err(error) => {
+                    let errno = ticket.failed(&error);
+                    reply.error(errno);
+                    Err(errno)
+                }
             }
         });
     }
@@ -363,6 +378,7 @@ impl Filesystem for Adaptor {
         self.crossing.now(ticket(request, "releasedir", ino), || {
             self.vfs.release_directory(DirectoryHandle(handle.0));
             reply.ok();
+            Ok(())
         });
     }
 
@@ -377,8 +393,13 @@ impl Filesystem for Adaptor {
                 let blocks = totals.bytes.div_ceil(u64::from(STATFS_BLOCK));
                 // Full, as a read-only file system is.
                 reply.statfs(blocks, 0, 0, totals.entries, 0, STATFS_BLOCK, NAME_MAX, STATFS_BLOCK);
+                Ok(())
             }
-            Err(error) => reply.error(ticket.failed(&error)),
+            Err(error) => {
+                let errno = ticket.failed(&error);
+                reply.error(errno);
+                Err(errno)
+            }
         });
     }
 

@@ -20,7 +20,12 @@ use manifold_vfs::{Answer, Error};
 use tokio::{runtime::Handle, sync::Semaphore};
 use tracing::Instrument;
 
-use crate::{errno, requester, watchdog::InFlight};
+use crate::{
+    errno,
+    meter::{Meter, Outcome},
+    requester,
+    watchdog::InFlight,
+};
 
 /// Requests that wait for a source at one time. The kernel holds a thread of some application for nearly each of them,
 /// so this is far above what a working machine has, and 4,096 tasks of about 1 KiB do not hurt.
@@ -68,14 +73,16 @@ pub(crate) struct Crossing {
     runtime: Handle,
     gate: Arc<Semaphore>,
     in_flight: Arc<InFlight>,
+    meter: Arc<Meter>,
 }
 
 impl Crossing {
-    pub(crate) fn new(runtime: Handle, in_flight: Arc<InFlight>) -> Self {
+    pub(crate) fn new(runtime: Handle, in_flight: Arc<InFlight>, meter: Arc<Meter>) -> Self {
         Self {
             runtime,
             gate: Arc::new(Semaphore::new(WAITING_MAX)),
             in_flight,
+            meter,
         }
     }
 
@@ -91,48 +98,68 @@ impl Crossing {
         R: Send + 'static + Refuse,
     {
         let _inline = self.in_flight.inline();
+        let begun = self.meter.begin(ticket.op);
         let span = tracing::debug_span!("request", id = ticket.id, op = ticket.op, ino = ticket.ino);
         let entered = span.enter();
         // The reply is inside: if this unwinds, dropping it answers.
         let crossed = catch_unwind(AssertUnwindSafe(|| match ask() {
-            Answer::Ready(result) => respond(reply, ticket, result),
+            Answer::Ready(result) => {
+                let outcome = outcome(&result);
+                respond(reply, ticket, result);
+                Some(outcome)
+            }
             Answer::Pending(result) => {
                 let Ok(place) = Arc::clone(&self.gate).try_acquire_owned() else {
                     tracing::warn!(
                         ?ticket,
                         "{WAITING_MAX} requests are waiting for sources; this one is refused"
                     );
-                    return reply.refuse(Errno::EAGAIN);
+                    reply.refuse(Errno::EAGAIN);
+                    return Some(Err(Errno::EAGAIN));
                 };
                 let (waiting, given_up) = self.in_flight.waiting(ticket);
                 if waiting.is_first() {
                     self.runtime
                         .spawn(requester::look_after(Arc::downgrade(&self.in_flight)));
                 }
+                let mut waits = self.meter.wait(begun);
                 let task = async move {
                     let answered = AssertUnwindSafe(async {
                         tokio::select! {
                             biased;
-                            result = result => respond(reply, ticket, result),
+                            result = result => {
+                                let outcome = outcome(&result);
+                                respond(reply, ticket, result);
+                                outcome
+                            }
                             Ok(()) = given_up => {
                                 tracing::debug!(?ticket, "nobody waits for the answer any more");
                                 reply.refuse(Errno::EINTR);
+                                Err(Errno::EINTR)
                             }
                         }
                     })
                     .catch_unwind()
                     .await;
                     drop((place, waiting));
-                    if let Err(panic) = answered {
-                        ticket.panicked(panic.as_ref());
+                    match answered {
+                        Ok(outcome) => waits.answered(outcome),
+                        Err(panic) => ticket.panicked(panic.as_ref()),
                     }
                 };
                 self.runtime.spawn(task.instrument(span.clone()));
+                None
             }
         }));
         drop(entered);
-        if let Err(panic) = crossed {
-            ticket.panicked(panic.as_ref());
+        match crossed {
+            Ok(Some(outcome)) => self.meter.end(begun, outcome),
+            // Its task counts it.
+            Ok(None) => {}
+            Err(panic) => {
+                self.meter.end(begun, Err(Errno::EIO));
+                ticket.panicked(panic.as_ref());
+            }
         }
     }
 
@@ -141,14 +168,23 @@ impl Crossing {
         self.runtime.clone()
     }
 
-    /// Runs a handler that never waits.
-    pub(crate) fn now(&self, ticket: Ticket, handle: impl FnOnce()) {
+    /// Runs a handler that never waits. It answers, and tells what it has answered.
+    pub(crate) fn now(&self, ticket: Ticket, handle: impl FnOnce() -> Outcome) {
         let _inline = self.in_flight.inline();
+        let begun = self.meter.begin(ticket.op);
         let _entered = tracing::debug_span!("request", id = ticket.id, op = ticket.op, ino = ticket.ino).entered();
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(handle)) {
-            ticket.panicked(panic.as_ref());
+        match catch_unwind(AssertUnwindSafe(handle)) {
+            Ok(outcome) => self.meter.end(begun, outcome),
+            Err(panic) => {
+                self.meter.end(begun, Err(Errno::EIO));
+                ticket.panicked(panic.as_ref());
+            }
         }
     }
+}
+
+fn outcome<T>(result: &Result<T, Error>) -> Outcome {
+    result.as_ref().map(|_| ()).map_err(errno)
 }
 
 impl Ticket {
@@ -236,7 +272,7 @@ mod tests {
             .enable_time()
             .build()
             .expect("a runtime");
-        let crossing = Crossing::new(runtime.handle().clone(), InFlight::new(1));
+        let crossing = Crossing::new(runtime.handle().clone(), InFlight::new(1), Arc::default());
         (runtime, crossing)
     }
 
@@ -251,6 +287,13 @@ mod tests {
         let (reply, told) = Told::new();
         crossing.answer(TICKET, reply, || Answer::Ready(Err(Error::Stale)), respond);
         assert_eq!(told.recv(), Ok(Errno::ESTALE.code()));
+        let counted = || crossing.meter.operations().remove(0);
+        while counted().in_flight() > 0 {
+            std::thread::yield_now();
+        }
+        let counted = counted();
+        assert_eq!((counted.operation, counted.begun), ("test", 3));
+        assert_eq!(counted.failed, [("ESTALE", 1)]);
     }
 
     #[test]
@@ -278,6 +321,12 @@ mod tests {
             panic!("while handling")
         });
         assert_eq!(told.recv(), Ok(Errno::EIO.code()));
+        // The last to be counted are those in tasks, a moment after they were answered.
+        let counted = || crossing.meter.operations().remove(0);
+        while counted().in_flight() > 0 {
+            std::thread::yield_now();
+        }
+        assert_eq!((counted().begun, &counted().failed[..]), (5, &[("EIO", 5)][..]));
 
         let (reply, told) = Told::new();
         crossing.answer(TICKET, reply, || Answer::Ready(Ok(())), respond);

@@ -8,6 +8,7 @@
 //! - `crossing` answers at once what is known, and carries into the runtime what has to be fetched;
 //! - `modes` and `listings` keep the kernel's own reading and caching right;
 //! - `notify` takes back what the kernel was told, when it is no longer so;
+//! - `meter` counts what the kernel asks, and what becomes of it;
 //! - `watchdog` ends a mount in which a request hangs.
 //!
 //! Invariant: no operation of the file system is decided here. What the kernel asks is put to the `Vfs`, and its answer is
@@ -20,6 +21,7 @@ mod errno;
 mod error;
 mod everything;
 mod listings;
+mod meter;
 mod modes;
 mod mountpoint;
 mod notify;
@@ -31,5 +33,6 @@ mod watchdog;
 
 pub use errno::errno;
 pub use error::MountError;
+pub use meter::{Meter, OperationFacts};
 pub use options::MountOptions;
 pub use session::{Ended, Mount, Unmounted, mount};

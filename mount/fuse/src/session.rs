@@ -27,6 +27,7 @@ use crate::{
     MountError, MountOptions,
     adaptor::Adaptor,
     crossing::Crossing,
+    meter::Meter,
     mountpoint::{self, Left, table::Device},
     notify::{self, Delivery, Settled},
     shared::Shared,
@@ -69,8 +70,14 @@ pub enum Unmounted {
 /// Mounts a library at the directory `at`, after clearing away what a killed daemon has left there.
 ///
 /// `runtime` is where requests wait that have to ask a source. The mount answers until [`Mount::unmount`], or until someone
-/// unmounts it from outside.
-pub fn mount(vfs: Arc<Vfs>, at: &Path, options: &MountOptions, runtime: Handle) -> Result<Mount, MountError> {
+/// unmounts it from outside. What the kernel asks is counted by `meter`.
+pub fn mount(
+    vfs: Arc<Vfs>,
+    at: &Path,
+    options: &MountOptions,
+    runtime: Handle,
+    meter: Arc<Meter>,
+) -> Result<Mount, MountError> {
     let point = mountpoint::prepare(at)?;
     let connection = mountpoint::attach(&point, options)?;
     let Some(device) = mountpoint::topmost(&point)?.map(|top| top.device) else {
@@ -88,7 +95,7 @@ pub fn mount(vfs: Arc<Vfs>, at: &Path, options: &MountOptions, runtime: Handle) 
         kept: false,
     };
     let ending = &Arc::clone(&foothold.ending);
-    let shared = Arc::new(Shared::new(options));
+    let shared = Arc::new(Shared::new(options, Arc::clone(&meter)));
     let failed = |doing| {
         let point = point.clone();
         move |cause| MountError::System { doing, point, cause }
@@ -100,7 +107,7 @@ pub fn mount(vfs: Arc<Vfs>, at: &Path, options: &MountOptions, runtime: Handle) 
     let in_flight = InFlight::new(options.threads);
     let adaptor = Adaptor {
         vfs,
-        crossing: Crossing::new(runtime, Arc::clone(&in_flight)),
+        crossing: Crossing::new(runtime, Arc::clone(&in_flight), meter),
         shared: Arc::clone(&shared),
         owner: options
             .owner

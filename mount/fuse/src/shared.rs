@@ -2,7 +2,7 @@
 //! kernel may read files by itself.
 
 use std::sync::{
-    OnceLock,
+    Arc, OnceLock,
     atomic::{AtomicBool, Ordering},
 };
 
@@ -13,6 +13,7 @@ use rustix::{io::Errno, thread::CapabilitySet};
 use crate::{
     MountOptions,
     listings::Listings,
+    meter::Meter,
     modes::Modes,
     notify::{ATTRIBUTES_ONLY, Settled, TO_THE_END},
 };
@@ -28,10 +29,11 @@ pub(crate) struct Shared {
     kernel: OnceLock<Version>,
     notifier: OnceLock<Notifier>,
     settled: OnceLock<Settled>,
+    meter: Arc<Meter>,
 }
 
 impl Shared {
-    pub(crate) fn new(options: &MountOptions) -> Self {
+    pub(crate) fn new(options: &MountOptions, meter: Arc<Meter>) -> Self {
         Self {
             modes: Modes::new(),
             listings: Listings::new(),
@@ -40,6 +42,7 @@ impl Shared {
             kernel: OnceLock::new(),
             notifier: OnceLock::new(),
             settled: OnceLock::new(),
+            meter,
         }
     }
 
@@ -73,6 +76,7 @@ impl Shared {
         if let Some(registered) = registered {
             // Thousands of files may be open, and the kernel has a reference to each.
             vfs.leave_to_kernel(handle);
+            self.meter.leave_to_kernel();
             // Without KEEP_CACHE: the kernel answers EIO if it is told to keep pages that it will not have.
             return reply.opened_passthrough(FileHandle(handle.0), flags, &registered);
         }

@@ -55,6 +55,10 @@ What is pinned is fetched in the background and again when it changes at its sou
 limit of the cache (see the setting cache.pinned_bytes). In a pattern * and ? stand for characters of one name, [a-z] for
 one of these, and ** for any folders.";
 
+const METRICS_HELP: &str = "\
+They count from when the daemon started. The setting metrics.listen has the daemon answer Prometheus itself, at
+http://127.0.0.1:9469/metrics or another address of this machine alone.";
+
 const SET_EXAMPLES: &str = "\
 Examples:
   manifold source set /media password                       Ask for the new password
@@ -163,6 +167,13 @@ pub(crate) enum Command {
     /// Show, clear and verify the cache
     #[command(subcommand)]
     Cache(Cache),
+    /// Print the metrics of the mounted library, in the text format of Prometheus
+    #[command(after_help = METRICS_HELP)]
+    Metrics {
+        /// Print the page that describes each metric instead
+        #[arg(long)]
+        reference: bool,
+    },
     /// Examine the catalog and the settings, without changing them
     Check,
     /// Show the settings in force, and where they are

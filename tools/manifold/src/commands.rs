@@ -6,6 +6,7 @@ mod check;
 mod events;
 mod generate;
 mod hash;
+mod metrics;
 mod mount;
 mod pin;
 mod scan;
@@ -30,6 +31,7 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
     let done = match &cli.command {
         Command::Completions { shell } => generate::completions(*shell, &mut out),
         Command::Man { folder } => generate::man_pages(folder),
+        Command::Metrics { reference: true } => generate::metrics(&mut out),
         Command::Settings { defaults: true } => out.line(settings::template().trim_end()),
         _ => {
             // What is cached, known and logged is for the owner alone, wherever the settings put it.
@@ -76,6 +78,7 @@ async fn dispatch(command: Command, context: &Context, out: &mut Output) -> Resu
         Command::Hash { paths } => hash::hash(&paths, context, out).await,
         Command::Scan { path, background } => scan::scan(&path, background, context, out).await,
         Command::Cache(cache) => cache::run(cache, context, out).await,
+        Command::Metrics { .. } => metrics::metrics(context, out).await,
         Command::Check => check::check(context, out).await,
         Command::Settings { .. } => check::settings(context, out),
         Command::Completions { .. } | Command::Man { .. } => Ok(()),

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::events::Event;
 use crate::failure::Failure;
+use crate::metrics::Family;
 use pins::{Pinned, PinsFacts, Policy};
 use status::{SourceStatus, Status};
 use text::Text;
@@ -145,8 +146,25 @@ pub(crate) enum Request {
     },
     /// What happens from now on? Answered with done, and then a line for each event until one side hangs up.
     Events,
+    /// What was counted since the daemon started?
+    Metrics {
+        /// In which form.
+        #[serde(default)]
+        form: MetricsForm,
+    },
     /// Unmount, and end.
     Stop,
+}
+
+/// In which form metrics are given.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum MetricsForm {
+    /// As Prometheus reads them.
+    #[default]
+    Text,
+    /// As JSON.
+    Json,
 }
 
 /// A line from the library.
@@ -211,6 +229,15 @@ pub(crate) enum Reply {
     Pinned(Pinned),
     /// To [`Request::Pins`].
     Pins(Box<PinsFacts>),
+    /// To [`Request::Metrics`]: one of the two.
+    Metrics {
+        /// The text format of Prometheus, version 0.0.4.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        text: Option<String>,
+        /// The same as JSON.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        families: Option<Vec<Family>>,
+    },
     /// After the answer to [`Request::Events`], whenever something happens.
     Event(Event),
     /// To [`Request::SetSource`], [`Request::Reconnect`], [`Request::RemoveSource`], [`Request::Scan`], [`Request::Unpin`],

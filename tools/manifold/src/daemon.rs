@@ -8,9 +8,10 @@ mod service;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use manifold_fuse::{Ended, Mount, MountError, MountOptions, Unmounted};
+use manifold_fuse::{Ended, Meter, Mount, MountError, MountOptions, Unmounted};
 use manifold_vfs::Vfs;
 use parking_lot::Mutex;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -20,9 +21,11 @@ use crate::connections::{blocking, parse_spec};
 use crate::control::server::{Answer, Server};
 use crate::control::status::{DaemonFacts, MountFacts, Status};
 use crate::control::text::Text;
-use crate::control::{Reply, Request};
+use crate::control::{MetricsForm, Reply, Request};
 use crate::events::{self, Follower, What};
 use crate::failure::{Failure, Result, io_failure};
+use crate::metrics::http::HttpServer;
+use crate::metrics::{MountPicture, Picture};
 use crate::mounts;
 use crate::open::OpenLibrary;
 use crate::power;
@@ -48,6 +51,8 @@ pub(crate) struct MountWishes {
 pub(crate) struct Daemon {
     mounted: Arc<Mounted>,
     server: Server,
+    /// `None`: metrics are to be had over the control socket alone.
+    http: Option<HttpServer>,
 }
 
 /// What commands are answered from.
@@ -58,7 +63,10 @@ struct Mounted {
     mount: Mutex<Arc<Mount>>,
     point: PathBuf,
     options: MountOptions,
-    started: String,
+    /// Counts what the kernel asks, of all mounts that were made.
+    meter: Arc<Meter>,
+    given_up: AtomicU64,
+    started_ns: i64,
     /// Told when a command asks for the end.
     stop: Notify,
 }
@@ -141,10 +149,17 @@ impl Daemon {
         open.vfs.keep_pins(Arc::new(now_ns));
         // Before anybody can see the mount, so that whoever does is answered.
         let server = Server::bind(&open.library.socket())?;
-        let vfs = Arc::clone(&open.vfs);
-        let mount = mount(vfs, point.path.clone(), options.clone()).await?;
+        let http = match open.settings.metrics.listen {
+            Some(address) => Some(HttpServer::bind(address).await?),
+            None => None,
+        };
+        let (vfs, meter) = (Arc::clone(&open.vfs), Arc::<Meter>::default());
+        let mount = mount(vfs, point.path.clone(), options.clone(), Arc::clone(&meter)).await?;
         if std::mem::take(&mut point.was_made) {
             say(format_args!("made the mount point {}", point.path.display()));
+        }
+        if let Some(http) = &http {
+            say(format_args!("metrics at http://{}/metrics", http.address()));
         }
         let point = mount.point().to_owned();
         tracing::info!(library = open.library.name(), at = %point.display(), "mounted");
@@ -157,22 +172,26 @@ impl Daemon {
             mount: Mutex::new(mount),
             point,
             options,
-            started: rfc3339(now_ns()),
+            meter,
+            given_up: AtomicU64::new(0),
+            started_ns: now_ns(),
             stop: Notify::new(),
         };
         Ok(Self {
             mounted: Arc::new(mounted),
             server,
+            http,
         })
     }
 
     /// Answers commands until the end comes: a signal, a command, or somebody who unmounts from outside. Then unmounts,
     /// makes everything durable, and ends.
     pub(crate) async fn run(self, signals: &mut Signals) -> Result<()> {
-        let Self { mounted, server } = self;
+        let Self { mounted, server, http } = self;
         service::ready(&format!("mounted at {}", mounted.point.display()));
         let over = tokio::select! {
             () = server.serve(Arc::clone(&mounted)) => Ok(()),
+            () = serve_metrics(http.as_ref(), &mounted) => Ok(()),
             () = service::keep_alive() => Ok(()),
             () = signals.next() => Ok(()),
             () = mounted.stop.notified() => Ok(()),
@@ -182,7 +201,7 @@ impl Daemon {
         mounted.open.events.tell(What::Unmounting {
             point: mounted.text_of_point(),
         });
-        drop(server);
+        drop((server, http));
         let ended = tokio::select! {
             ended = mounted.end() => ended,
             () = signals.next() => mounted.end_at_once(),
@@ -215,7 +234,8 @@ impl Mounted {
     async fn keep_mounted(&self) -> Result<()> {
         while end::of_mount(&self.mount()).await? == Ended::GivenUp {
             let (vfs, point) = (Arc::clone(&self.open.vfs), self.point.clone());
-            let anew = mount(vfs, point, self.options.clone()).await;
+            self.given_up.fetch_add(1, Ordering::Relaxed);
+            let anew = mount(vfs, point, self.options.clone(), Arc::clone(&self.meter)).await;
             *self.mount.lock() = anew.map_err(|failure| failure.about("cannot mount anew"))?;
             tracing::warn!(at = %self.point.display(), "mounted anew, since a request was not answered in time");
             self.open.events.tell(What::Mounted {
@@ -231,7 +251,7 @@ impl Mounted {
         let daemon = DaemonFacts {
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            started: self.started.clone(),
+            started: rfc3339(self.started_ns),
         };
         let mount = MountFacts {
             point: self.text_of_point(),
@@ -239,6 +259,21 @@ impl Mounted {
             passthrough_why_not: (!passthrough).then(|| why_no_passthrough(self.open.settings.mount.passthrough)),
         };
         self.open.status(Some(daemon), Some(mount))
+    }
+
+    /// Gathers what was counted, on a thread where that may block.
+    async fn metrics(self: Arc<Self>) -> Result<Picture> {
+        blocking(move || {
+            let mount = MountPicture {
+                point: self.text_of_point().visible(),
+                started_ns: self.started_ns,
+                operations: self.meter.operations(),
+                left_to_kernel: self.meter.left_to_kernel(),
+                given_up: self.given_up.load(Ordering::Relaxed),
+            };
+            Picture::take(&self.open, mount)
+        })
+        .await
     }
 
     /// Waits until the mount shows what has changed so far.
@@ -277,6 +312,19 @@ impl Answer for Mounted {
                 self.open.connections.ask_all().await;
                 Ok(Reply::Status(Box::new(self.status()?)))
             }
+            Request::Metrics { form } => {
+                let picture = self.metrics().await?;
+                Ok(match form {
+                    MetricsForm::Text => Reply::Metrics {
+                        text: Some(picture.text()),
+                        families: None,
+                    },
+                    MetricsForm::Json => Reply::Metrics {
+                        text: None,
+                        families: Some(picture.families()),
+                    },
+                })
+            }
             Request::Stop => {
                 self.stop.notify_one();
                 Ok(Reply::Done)
@@ -306,9 +354,24 @@ impl Answer for Mounted {
 }
 
 /// Mounts, on a thread where that may block.
-async fn mount(vfs: Arc<Vfs>, point: PathBuf, options: MountOptions) -> Result<Arc<Mount>> {
+async fn mount(vfs: Arc<Vfs>, point: PathBuf, options: MountOptions, meter: Arc<Meter>) -> Result<Arc<Mount>> {
     let runtime = tokio::runtime::Handle::current();
-    blocking(move || Ok(Arc::new(manifold_fuse::mount(vfs, &point, &options, runtime)?))).await
+    blocking(move || Ok(Arc::new(manifold_fuse::mount(vfs, &point, &options, runtime, meter)?))).await
+}
+
+/// Answers Prometheus, if that is wished for. Never ends.
+async fn serve_metrics(http: Option<&HttpServer>, mounted: &Arc<Mounted>) {
+    match http {
+        Some(http) => {
+            let mounted = Arc::clone(mounted);
+            let metrics = move || {
+                let mounted = Arc::clone(&mounted);
+                async move { Ok(mounted.metrics().await?.text()) }
+            };
+            http.serve(metrics).await;
+        }
+        None => std::future::pending().await,
+    }
 }
 
 fn local_roots(open: &OpenLibrary) -> Result<Vec<PathBuf>> {

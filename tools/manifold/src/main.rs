@@ -17,6 +17,7 @@ mod helper;
 mod intake;
 mod library;
 mod logging;
+mod metrics;
 mod mounts;
 mod open;
 mod pins;

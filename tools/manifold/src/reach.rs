@@ -105,6 +105,11 @@ impl Reach {
     }
 }
 
+/// Says that there is no daemon, for what only one can do.
+pub(crate) fn not_mounted(library: &Library) -> Failure {
+    Failure::new(format!("the library '{}' is not mounted", library.name())).hint("mount it: manifold mount")
+}
+
 /// Says that a reply is not of the kind that belongs to its request.
 pub(crate) fn mismatch() -> Failure {
     Failure::new("the library's answer is of another kind than was asked for")

@@ -11,6 +11,7 @@ pub(crate) mod values;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -29,6 +30,7 @@ pub(crate) struct Settings {
     pub(crate) deadlines: Deadlines,
     pub(crate) hash: Hash,
     pub(crate) log: Log,
+    pub(crate) metrics: Metrics,
     pub(crate) mount: Mount,
     pub(crate) scan: Scan,
     pub(crate) secrets: Secrets,
@@ -78,6 +80,13 @@ pub(crate) struct Hash {
 pub(crate) struct Log {
     /// The least that is logged.
     pub(crate) level: Level,
+}
+
+/// Where metrics can be had, beside the control socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Metrics {
+    /// A loopback address that answers HTTP; `None`: none does.
+    pub(crate) listen: Option<SocketAddr>,
 }
 
 /// How the library is mounted.

@@ -6,6 +6,10 @@
 mod bad_input;
 #[path = "command/daemon.rs"]
 mod daemon;
+#[path = "command/exposition.rs"]
+mod exposition;
+#[path = "command/metrics.rs"]
+mod metrics;
 #[path = "command/output.rs"]
 mod output;
 #[path = "command/pins.rs"]

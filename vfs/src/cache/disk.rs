@@ -20,7 +20,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
 use self::backlog::Backlog;
 pub(crate) use self::backlog::Late;
@@ -29,6 +29,7 @@ use super::DiskSettings;
 use super::evict::{Occupied, Residents, Uses};
 use super::key::{DiskKey, Shape, SourceTag};
 use super::object::{Found, HandedOut, Paths, StoredObject, remove_files};
+use super::pinned::PinnedKeys;
 use crate::counters::{Tally, add};
 
 /// How many objects' files are kept open.
@@ -70,6 +71,8 @@ struct Shared {
     /// Whether all that earlier runs left behind has been found.
     searched: AtomicBool,
     failing: AtomicBool,
+    /// What the ledger says is pinned, for those who must not wait for it. Taken last.
+    pins: RwLock<PinnedKeys>,
     backlog: Arc<Backlog>,
     /// The most bytes of pinned objects; 0: what the disk has.
     pinned_limit: u64,
@@ -96,6 +99,7 @@ impl DiskTier {
     pub(crate) fn start(settings: &DiskSettings<'_>, tally: Arc<Tally>) -> io::Result<Self> {
         let (pins, pins_known) = Shared::load_pins(settings.folder);
         let shared = Arc::new(Shared {
+            pins: RwLock::new(pins.clone()),
             root: settings.folder.to_path_buf(),
             backlog: Backlog::new(settings.backlog_max, settings.patience, Arc::clone(&tally)),
             tally,
@@ -386,11 +390,13 @@ impl Shared {
             // A file system may keep what it was told to free; then the whole object goes.
             if after < before {
                 ledger.residents.account(key, after, object.uses());
+                add(&self.tally.disk_evictions, 1);
                 add(&self.tally.disk_bytes_evicted, before - after);
                 return Ok(());
             }
         }
         let bytes = self.remove(ledger, key)?;
+        add(&self.tally.disk_evictions, 1);
         add(&self.tally.disk_bytes_evicted, bytes);
         Ok(())
     }

@@ -10,11 +10,13 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use moka::notification::RemovalCause;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use parking_lot::Mutex;
 
 use super::key::BlockId;
+use crate::counters::{Tally, add};
 
 /// What a block weighs beyond its bytes: its key, slot and place in the list, roughly.
 const OVERHEAD: usize = 256;
@@ -29,7 +31,7 @@ pub(crate) struct MemoryTier {
 
 impl MemoryTier {
     /// Makes an empty tier that holds at most `limit` bytes.
-    pub(crate) fn new(limit: u64) -> Self {
+    pub(crate) fn new(limit: u64, tally: Arc<Tally>) -> Self {
         let cache = Cache::builder()
             .max_capacity(limit)
             .weigher(|_, slot: &Slot| {
@@ -37,7 +39,12 @@ impl MemoryTier {
                 u32::try_from(length + OVERHEAD).unwrap_or(u32::MAX)
             })
             .eviction_policy(EvictionPolicy::lru())
-            .eviction_listener(|_, slot: Slot, _| drop(slot.lock().take()))
+            .eviction_listener(move |_, slot: Slot, cause| {
+                if cause == RemovalCause::Size {
+                    add(&tally.memory_blocks_evicted, 1);
+                }
+                drop(slot.lock().take());
+            })
             .build();
         Self { cache }
     }
@@ -114,28 +121,33 @@ mod tests {
     #[test]
     fn bytes_alive_never_exceed_the_limit_after_an_insertion() {
         let alive = Arc::new(AtomicUsize::new(0));
-        let tier = MemoryTier::new(1 << 20);
+        let tally = Arc::new(Tally::default());
+        let tier = MemoryTier::new(1 << 20, Arc::clone(&tally));
         for index in 0..500 {
             tier.insert(block(index), Counted::bytes(64 << 10, &alive));
             assert!(alive.load(Ordering::SeqCst) <= 1 << 20, "after block {index}");
         }
         assert!(tier.get(block(499)).is_some(), "the newest block is kept");
         assert!(tier.get(block(0)).is_none(), "the oldest block is out");
+        let left = alive.load(Ordering::SeqCst) as u64 / (64 << 10);
+        let evicted = || tally.memory_blocks_evicted.load(Ordering::SeqCst);
+        assert_eq!(evicted(), 500 - left, "each block that is out was counted");
         tier.clear();
         assert_eq!(alive.load(Ordering::SeqCst), 0);
+        assert_eq!(evicted(), 500 - left, "what is cleared makes no room");
     }
 
     #[test]
     fn a_block_larger_than_the_tier_is_not_kept() {
         let alive = Arc::new(AtomicUsize::new(0));
-        let tier = MemoryTier::new(1 << 16);
+        let tier = MemoryTier::new(1 << 16, Arc::default());
         tier.insert(block(0), Counted::bytes(1 << 17, &alive));
         assert_eq!(alive.load(Ordering::SeqCst), 0);
     }
 
     #[test]
     fn a_block_in_use_outlives_one_that_is_not() {
-        let tier = MemoryTier::new(4 * (1024 + OVERHEAD) as u64);
+        let tier = MemoryTier::new(4 * (1024 + OVERHEAD) as u64, Arc::default());
         for index in 0..4 {
             tier.insert(block(index), Bytes::from(vec![0; 1024]));
         }

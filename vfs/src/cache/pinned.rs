@@ -7,6 +7,7 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::key::{DiskKey, ObjectKey, SourceTag};
 
@@ -18,9 +19,9 @@ const HEADER_LEN: usize = 24;
 const KEY_LEN: usize = 24;
 const CHECKSUM_LEN: usize = 4;
 
-/// The keys of all pinned objects.
+/// The keys of all pinned objects. Cheap to clone.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct PinnedKeys(Box<[DiskKey]>);
+pub(crate) struct PinnedKeys(Arc<[DiskKey]>);
 
 impl PinnedKeys {
     /// Takes keys in any order.
@@ -76,7 +77,7 @@ impl PinnedKeys {
         bytes.extend_from_slice(&VERSION.to_le_bytes());
         bytes.extend_from_slice(&[0; 6]);
         bytes.extend_from_slice(&(self.0.len() as u64).to_le_bytes());
-        for key in &self.0 {
+        for key in &*self.0 {
             bytes.extend_from_slice(&key.source.0);
             bytes.extend_from_slice(&key.object.0);
         }

@@ -13,6 +13,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use manifold_catalog::SourceId;
+
 /// Whose requests stand in one line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Lane {
@@ -70,6 +72,19 @@ impl<T> Line<T> {
             Class::Pinned => &mut self.pinned,
         }
     }
+}
+
+/// Requests that wait for their turn at one source, or at the disk cache, by what they are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// The source; `None`: the disk cache.
+    pub source: Option<SourceId>,
+    /// Somebody waits for them.
+    pub readers: u64,
+    /// They are ahead of a reader.
+    pub ahead: u64,
+    /// They are for what is pinned.
+    pub pinned: u64,
 }
 
 /// All lanes.
@@ -190,6 +205,20 @@ impl<T> Queue<T> {
         }
     }
 
+    /// Says what waits, for each lane that has anything waiting or under way.
+    pub(crate) fn waiting(&self) -> Vec<Waiting> {
+        let lanes = self.lanes.iter().map(|(lane, line)| Waiting {
+            source: match lane {
+                Lane::Disk => None,
+                Lane::Source(id) => Some(SourceId(*id)),
+            },
+            readers: line.readers.len() as u64,
+            ahead: line.ahead.len() as u64,
+            pinned: line.pinned.len() as u64,
+        });
+        lanes.collect()
+    }
+
     /// Gives the bytes in flight.
     #[cfg(test)]
     pub(crate) fn bytes(&self) -> u64 {
@@ -258,6 +287,25 @@ mod tests {
         assert_eq!(queue.start().unwrap().request, "reader");
         assert_eq!(queue.start().unwrap().request, "ahead");
         assert!(queue.start().is_none(), "the lane is full");
+    }
+
+    #[test]
+    fn what_waits_is_told_by_what_it_is_for() {
+        let mut queue = Queue::new(1000);
+        queue.push(Lane::Disk, 1, READER, ());
+        for load in [READER, READER, AHEAD, PINNED] {
+            queue.push(Lane::Source(7), 1, load, ());
+        }
+        queue.start().expect("there is room");
+        let line = |source, readers, ahead, pinned| Waiting {
+            source,
+            readers,
+            ahead,
+            pinned,
+        };
+        assert_eq!(queue.waiting(), [line(None, 0, 0, 0), line(Some(SourceId(7)), 2, 1, 1)]);
+        queue.finished(Lane::Disk, READER);
+        assert_eq!(queue.waiting().len(), 1, "a lane with nothing in it is none");
     }
 
     #[test]

@@ -16,6 +16,7 @@ use manifold_backends::{ObjectPath, Presence};
 use manifold_catalog::{BulkLoader, Catalog, EntryId, NewChild};
 
 use self::frontier::Frontier;
+use crate::health::RequestKind;
 use crate::indexer::Indexer;
 use crate::listing::Children;
 use crate::source::Source;
@@ -237,6 +238,13 @@ impl Walker<'_> {
     }
 
     fn list(&self, directory: EntryId, path: &ObjectPath) -> Result<Vec<NewChild>, IndexError> {
+        let under_way = self.source.monitor.asks(RequestKind::List);
+        let listed = self.list_now(directory, path);
+        under_way.end(&listed);
+        listed
+    }
+
+    fn list_now(&self, directory: EntryId, path: &ObjectPath) -> Result<Vec<NewChild>, IndexError> {
         let mut children = Children::new(self.source, path);
         let mut odd = Ok(());
         let walked = self

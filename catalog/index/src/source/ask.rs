@@ -53,7 +53,9 @@ impl Source {
         let _in_front = InFront::count(&self.waited_for);
         let _in_flight = self.monitor.in_flight();
         self.hedges.earn();
+        let under_way = self.monitor.asks(kind);
         let result = self.race(path, kind, due, deadline, request, runtime).await;
+        under_way.end(&result);
         match &result {
             Ok(_) => self.answered(),
             Err(error) => self.failed(error, runtime),

@@ -195,6 +195,7 @@ impl Source {
     }
 
     pub(super) fn refusal(&self, cause: Arc<IndexError>) -> IndexError {
+        self.monitor.turned_away();
         IndexError::Away {
             source_name: self.backend.name().to_owned(),
             cause,
@@ -204,19 +205,23 @@ impl Source {
     async fn probe_until_well(&self) {
         let mut attempt = 0;
         loop {
-            let since = Instant::now();
-            let cause = match timeout(self.check_timeout, self.backend.check()).await {
-                Ok(Ok(())) => {
+            let (since, under_way) = (Instant::now(), self.monitor.asks(RequestKind::Look));
+            let checked = match timeout(self.check_timeout, self.backend.check()).await {
+                Ok(checked) => checked.map_err(IndexError::from),
+                Err(_) => Err(IndexError::TimedOut {
+                    source_name: self.backend.name().to_owned(),
+                    path: "/".to_owned(),
+                    after: self.check_timeout,
+                }),
+            };
+            under_way.end(&checked);
+            let cause = match checked {
+                Ok(()) => {
                     self.answered_in(RequestKind::Look, since);
                     self.answered();
                     return self.note_verdict();
                 }
-                Ok(Err(error)) => IndexError::from(error),
-                Err(_) => IndexError::TimedOut {
-                    source_name: self.backend.name().to_owned(),
-                    path: "/".to_owned(),
-                    after: self.check_timeout,
-                },
+                Err(cause) => cause,
             };
             let refused = cause.kind() == Some(ErrorKind::CredentialsRefused);
             if refused {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use manifold_backends::ErrorKind;
 use manifold_catalog::SourceRecord;
-use manifold_index::{Event, HealthState, Problem};
+use manifold_index::{Event, HealthState, Problem, RequestKind};
 use tempfile::tempdir;
 use tokio::sync::broadcast::Receiver;
 
@@ -49,6 +49,16 @@ async fn a_source_is_told_to_go_and_to_come_back() {
     let problem = health.problem.expect("something is wrong");
     assert!(!problem.message.is_empty() && !problem.hint.is_empty(), "{problem:?}");
     assert!(health.next_probe_ns.is_some());
+    let turned_away = health.turned_away;
+    library.indexer.list_now(record.root).await.unwrap_err();
+    let health = library.indexer.health(record.id).unwrap();
+    assert_eq!(health.turned_away, turned_away + 1, "it is known to be away");
+    for kind in [RequestKind::List, RequestKind::Look] {
+        let facts = health.requests.iter().find(|it| it.kind == kind).expect("it was asked");
+        let failed = facts.failed.iter().find(|(kind, _)| *kind == "unreachable");
+        assert!(failed.is_some_and(|(_, count)| *count > 0), "{facts:?}");
+        assert_eq!(facts.begun, facts.took.count(), "each has ended");
+    }
 
     source.come_back();
     assert_eq!(next_state(&mut events).await, HealthState::Online, "by itself");

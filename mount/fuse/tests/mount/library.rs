@@ -96,7 +96,13 @@ impl Library {
     }
 
     pub(crate) fn mount_at(&self, at: &Path, options: &MountOptions) -> Result<Mount, MountError> {
-        manifold_fuse::mount(Arc::clone(&self.vfs), at, options, self.runtime.handle().clone())
+        manifold_fuse::mount(
+            Arc::clone(&self.vfs),
+            at,
+            options,
+            self.runtime.handle().clone(),
+            Arc::default(),
+        )
     }
 
     /// Lists a directory anew, as the watcher of a source does.

@@ -3,19 +3,16 @@
 use crate::control::client::Client;
 use crate::control::{Reply, Request};
 use crate::events::{Event, What};
-use crate::failure::{Failure, Result};
+use crate::failure::Result;
 use crate::print::{Output, count, say};
-use crate::reach::{Context, mismatch};
+use crate::reach::{Context, mismatch, not_mounted};
 use crate::time::clock;
 
 /// Follows what happens. Ends with the daemon.
 pub(super) async fn events(context: &Context, out: &mut Output) -> Result<()> {
     context.library.require()?;
     let Some(mut client) = Client::connect(&context.library.socket()).await? else {
-        return Err(
-            Failure::new(format!("the library '{}' is not mounted", context.library.name()))
-                .hint("mount it: manifold mount"),
-        );
+        return Err(not_mounted(&context.library));
     };
     let Reply::Done = client.ask(Request::Events).await? else {
         return Err(mismatch());

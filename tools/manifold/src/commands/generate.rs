@@ -1,4 +1,4 @@
-//! Completions and man pages, from the definition of the command line.
+//! Completions and man pages, from the definition of the command line, and the page of the metrics, from their table.
 
 use std::fs;
 use std::path::Path;
@@ -8,6 +8,7 @@ use clap_complete::Shell;
 
 use crate::cli::Cli;
 use crate::failure::{Failure, Result, io_failure};
+use crate::metrics;
 use crate::print::Output;
 
 /// Prints completions.
@@ -17,6 +18,11 @@ pub(super) fn completions(shell: Shell, out: &mut Output) -> Result<()> {
     let script =
         String::from_utf8(script).map_err(|error| Failure::new(format!("cannot make completions: {error}")))?;
     out.line(script.trim_end())
+}
+
+/// Prints the page that describes each metric: `docs/metrics.md`.
+pub(super) fn metrics(out: &mut Output) -> Result<()> {
+    out.line(metrics::page().trim_end())
 }
 
 /// Writes a page for the command and one for each subcommand.

@@ -142,6 +142,20 @@ pub(crate) enum WatchState {
     Polled,
 }
 
+impl WatchState {
+    /// All of them.
+    pub(crate) const ALL: [Self; 3] = [Self::Watched, Self::Partly, Self::Polled];
+
+    /// Gives the word for it.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Watched => "watched",
+            Self::Partly => "partly",
+            Self::Polled => "polled",
+        }
+    }
+}
+
 /// What was fetched from a source.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct FetchedFacts {

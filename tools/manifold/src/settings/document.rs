@@ -1,6 +1,7 @@
 //! From the text of a settings file to [`Settings`], with the line and column of everything that is wrong.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -193,6 +194,12 @@ fn set(settings: &mut Settings, field: &Field, value: &DeValue<'_>, home: Option
             };
             *field(settings) = path(text, home)?;
         }
+        Field::Loopback(field) => {
+            let DeValue::String(text) = value else {
+                return wrong("an address such as \"127.0.0.1:9469\"");
+            };
+            *field(settings) = loopback(text)?;
+        }
         Field::Level(field) => {
             let DeValue::String(text) = value else {
                 return wrong("a word such as \"info\"");
@@ -232,6 +239,20 @@ fn path(text: &str, home: Option<&Path>) -> Result<Option<PathBuf>, String> {
         (Some(_), None) => Err("it begins with ~, and HOME is not set".into()),
         (None, _) if text.starts_with('/') => Ok(Some(text.into())),
         (None, _) => Err("expected an absolute path, or one that begins with ~/".into()),
+    }
+}
+
+fn loopback(text: &str) -> Result<Option<SocketAddr>, String> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    match text.parse::<SocketAddr>() {
+        Ok(address) if address.ip().is_loopback() => Ok(Some(address)),
+        Ok(address) => Err(format!(
+            "{} is not an address of this machine alone, expected one such as \"127.0.0.1:9469\" or \"[::1]:9469\"",
+            address.ip()
+        )),
+        Err(_) => Err("expected an address with its port, such as \"127.0.0.1:9469\" or \"[::1]:9469\"".into()),
     }
 }
 

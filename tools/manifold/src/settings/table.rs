@@ -1,11 +1,12 @@
 //! The table of settings: names, defaults, meanings, bounds, and the field that each one fills.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{Cache, Deadlines, Hash, Level, Log, Mount, RunOrWait, Scan, Secrets, Settings, values};
+use super::{Cache, Deadlines, Hash, Level, Log, Metrics, Mount, RunOrWait, Scan, Secrets, Settings, values};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -40,6 +41,8 @@ pub(super) enum Field {
     Path(fn(&mut Settings) -> &mut Option<PathBuf>),
     /// A word for how much is logged.
     Level(fn(&mut Settings) -> &mut Level),
+    /// A loopback address with its port; empty for none.
+    Loopback(fn(&mut Settings) -> &mut Option<SocketAddr>),
     /// `"run"` or `"wait"`.
     RunOrWait(fn(&mut Settings) -> &mut RunOrWait),
 }
@@ -137,6 +140,13 @@ pub(super) const KEYS: &[Key] = &[
         field: Field::Level(|it| &mut it.log.level),
     },
     Key {
+        table: "metrics",
+        name: "listen",
+        default: "\"\"",
+        meaning: "Address of this machine alone that answers GET /metrics, such as 127.0.0.1:9469, to any of its users; empty: none.",
+        field: Field::Loopback(|it| &mut it.metrics.listen),
+    },
+    Key {
         table: "mount",
         name: "allow_other",
         default: "false",
@@ -230,6 +240,7 @@ impl Key {
                     .display()
                     .to_string(),
             ),
+            Field::Loopback(field) => quoted(&field(settings).map_or_else(String::new, |address| address.to_string())),
             Field::Level(field) => quoted(field(settings).as_str()),
             Field::RunOrWait(field) => quoted(field(settings).as_str()),
         }
@@ -261,6 +272,7 @@ pub(super) fn defaults() -> Settings {
             rate: 32 * MIB,
         },
         log: Log { level: Level::Info },
+        metrics: Metrics { listen: None },
         mount: Mount {
             allow_other: false,
             passthrough: true,

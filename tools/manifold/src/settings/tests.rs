@@ -105,7 +105,8 @@ fn wrong_types_and_ranges_are_refused_with_their_place() {
              concurrency = -1\n\
              [log]\n\
              level = \"loud\"\n\
-             [mount]\n  passthrough = \"yes\"\n"
+             [mount]\n  passthrough = \"yes\"\n\
+             [metrics]\nlisten = \"0.0.0.0:9469\"\n"
         ),
         [
             "2:14: bad value of `cache.disk_bytes`: expected a size such as \"10 GiB\", found true or false",
@@ -117,12 +118,39 @@ fn wrong_types_and_ranges_are_refused_with_their_place() {
             "10:15: bad value of `scan.concurrency`: out of range, expected 1 to 64",
             "12:9: bad value of `log.level`: expected one of error, warn, info, debug, trace",
             "14:17: bad value of `mount.passthrough`: expected true or false, found a text",
+            "16:10: bad value of `metrics.listen`: 0.0.0.0 is not an address of this machine alone, expected one such as \"127.0.0.1:9469\" or \"[::1]:9469\"",
         ]
     );
     assert_eq!(
         complaints("mount = 3"),
         ["1:1: `mount` is a table of settings, and not a whole number"]
     );
+}
+
+#[test]
+fn metrics_are_offered_to_this_machine_alone() {
+    for good in ["127.0.0.1:9469", "127.8.9.1:0", "[::1]:9469"] {
+        let settings = parsed(&format!("metrics.listen = \"{good}\""));
+        assert_eq!(settings.metrics.listen, Some(good.parse().expect("an address")));
+    }
+    assert_eq!(parsed("metrics.listen = \"\"").metrics.listen, None);
+    for bad in [
+        "0.0.0.0:9469",
+        "192.168.1.2:9469",
+        "[::]:9469",
+        "[::ffff:127.0.0.1]:9469",
+        "[2001:db8::1]:9469",
+        "localhost:9469",
+        "127.0.0.1",
+        ":9469",
+        "127.0.0.1:99999",
+    ] {
+        let found = complaints(&format!("[metrics]\n\nlisten = \"{bad}\"\n"));
+        assert!(
+            found[0].starts_with("3:10: bad value of `metrics.listen`: "),
+            "{found:?}"
+        );
+    }
 }
 
 #[test]

@@ -196,6 +196,11 @@ impl Daemon {
         }
     }
 
+    /// The line for which it was waited last.
+    pub(crate) fn last_heard(&self) -> &str {
+        self.heard.last().expect("something was waited for")
+    }
+
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }

@@ -39,6 +39,7 @@ impl DiskTier {
             if let Err(error) = pins.store(&shared.root) {
                 shared.report("write down what is pinned", &error);
             }
+            shared.pins.write().clone_from(&pins);
             ledger.residents.set_pins(pins);
         }
         ledger.pins_known = true;
@@ -47,7 +48,12 @@ impl DiskTier {
 
     /// Gives the keys of what is pinned.
     pub(crate) fn pins(&self) -> PinnedKeys {
-        self.shared.ledger.lock().residents.pins().clone()
+        self.shared.pins.read().clone()
+    }
+
+    /// Tells whether an object is pinned.
+    pub(crate) fn is_pinned(&self, key: DiskKey) -> bool {
+        self.shared.pins.read().contains(key)
     }
 
     /// Gives the bytes that pinned objects occupy, and the most that they may; 0: what the disk has.

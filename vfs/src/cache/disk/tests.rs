@@ -123,6 +123,7 @@ fn the_limit_holds_in_blocks_really_allocated() {
     }
     assert!(cache.tier.used().0 > limit / 2, "the room is used");
     assert!(count(&cache.tally.disk_bytes_evicted) > 30 * MIB);
+    assert!(count(&cache.tally.disk_evictions) > 0);
     drop(cache);
     let cache = start(folder.path(), 2 * MIB);
     assert!(
