@@ -1,23 +1,14 @@
 //! Reading through the whole of the file system, over a source that does as it is told: what comes out, what was fetched for it, and what
 //! becomes of it when the source misbehaves.
 
-#![allow(clippy::unwrap_used, reason = "what a helper cannot do fails the test")]
-
-#[allow(dead_code, reason = "shared by several tests")]
-#[path = "support/library.rs"]
-mod library;
-#[allow(dead_code, reason = "shared by several tests")]
-#[path = "support/scripted.rs"]
-mod scripted;
-
 use std::sync::Arc;
 use std::time::Duration;
 
-use library::Library;
+use crate::library::Library;
+use crate::scripted::{Mood, Scripted, truth};
 use manifold_backends::{Backend, ErrorKind};
 use manifold_vfs::{Backing, Error, Opened, Settings};
 use proptest::prelude::*;
-use scripted::{Mood, Scripted, truth};
 use tokio::task::JoinSet;
 
 const KIB: u64 = 1 << 10;

@@ -1,25 +1,16 @@
 //! Files that hold the same bytes in several sources: which of them is read, and that a reader gets its bytes, of one version, while
 //! sources fail.
 
-#![allow(clippy::unwrap_used, reason = "what a helper cannot do fails the test")]
-
-#[allow(dead_code, reason = "shared by several tests")]
-#[path = "support/library.rs"]
-mod library;
-#[allow(dead_code, reason = "shared by several tests")]
-#[path = "support/scripted.rs"]
-mod scripted;
-
 use std::sync::Arc;
 use std::time::Duration;
 
-use library::Library;
+use crate::library::Library;
+use crate::scripted::{Mood, Scripted, truth};
 use manifold_backends::{Backend, ErrorKind};
 use manifold_catalog::Hashed;
 use manifold_index::HashSettings;
 use manifold_vfs::{Backing, Error, Opened, Settings};
 use proptest::prelude::*;
-use scripted::{Mood, Scripted, truth};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;

@@ -1,28 +1,19 @@
 //! The tree as an application sees it: names, directories, attributes, links, and what the kernel is told when they change.
 
-#![allow(clippy::unwrap_used, reason = "what a helper cannot do fails the test")]
-
-#[allow(dead_code, reason = "shared by several tests")]
-#[path = "support/library.rs"]
-mod library;
-#[allow(dead_code, reason = "shared by several tests")]
-#[path = "support/scripted.rs"]
-mod scripted;
-
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use library::Library;
+use crate::library::Library;
+use crate::scripted::{Mood, Scripted, truth};
 use manifold_backends::local::LocalBackend;
 use manifold_backends::{Backend, ErrorKind};
 use manifold_vfs::{
     Access, Answer, Backing, Cursor, DirectoryHandle, EntryId, Error, Event, EventStream, Kind, NameMatch, Received,
     Settings,
 };
-use scripted::{Mood, Scripted, truth};
 use tempfile::TempDir;
 
 fn source() -> Arc<Scripted> {

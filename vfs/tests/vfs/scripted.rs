@@ -46,7 +46,6 @@ pub(crate) struct Scripted {
 struct State {
     objects: BTreeMap<Vec<u8>, Object>,
     reads: Vec<(ObjectPath, Range<u64>)>,
-    listings: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -165,11 +164,6 @@ impl Scripted {
             .all(|block| seen.insert(block))
     }
 
-    /// Counts the listings.
-    pub(crate) fn listings(&self) -> usize {
-        self.state.lock().listings
-    }
-
     /// Gives the most bytes of answers that were alive at once.
     pub(crate) fn most_alive(&self) -> usize {
         self.alive.most.load(Ordering::SeqCst)
@@ -270,8 +264,7 @@ impl Backend for Scripted {
 
     async fn list(&self, directory: &ObjectPath) -> Result<Presence<Listing>> {
         self.until_answered(Operation::List, directory).await?;
-        let mut state = self.state.lock();
-        state.listings += 1;
+        let state = self.state.lock();
         if !directory.is_root() && !state.objects.contains_key(directory.as_bytes()) {
             return Ok(Presence::Absent);
         }

@@ -1,22 +1,14 @@
 //! What is pinned is whole on disk, follows its source, and is read without it.
-#![allow(clippy::unwrap_used, reason = "what a helper cannot do fails the test")]
-
-#[path = "support/library.rs"]
-#[allow(dead_code, reason = "shared by several tests")]
-mod library;
-#[path = "support/scripted.rs"]
-#[allow(dead_code, reason = "shared by several tests")]
-mod scripted;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use library::Library;
+use crate::library::Library;
+use crate::scripted::{Mood, Scripted, truth};
 use manifold_backends::{Backend, ErrorKind};
 use manifold_catalog::Pin;
 use manifold_vfs::cache::ClearScope;
 use manifold_vfs::{Backing, EntryId, PinPolicy, PinReport, PinRule, Settings};
-use scripted::{Mood, Scripted, truth};
 use tempfile::TempDir;
 
 const KIB: u64 = 1 << 10;
