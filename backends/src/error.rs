@@ -39,6 +39,36 @@ pub enum ErrorKind {
     Full,
     /// The source may not be written to.
     ReadOnly,
+    /// Something has that name already.
+    Exists,
+    /// The directory is not empty.
+    NotEmpty,
+    /// What stands there is not what was expected; nothing was changed.
+    Conflict,
+    /// Somebody else has it open or locked.
+    Busy,
+    /// The name or the path is longer than the source takes.
+    NameTooLong,
+    /// The object is larger than the source takes.
+    TooLarge,
+    /// The source does not let anybody in this place do that, whatever the permissions say.
+    NotPermitted,
+    /// The file is a program that is running.
+    TextBusy,
+    /// The object has as many names as it can have.
+    TooManyLinks,
+    /// The two places lie on different devices.
+    CrossDevice,
+    /// The quota is used up.
+    Quota,
+    /// The request makes no sense for this object.
+    InvalidArgument,
+    /// The object has no such extended attribute.
+    NoAttribute,
+    /// The attribute's value is longer than the source takes.
+    ValueTooLong,
+    /// Nothing is there from that offset on.
+    BeyondEnd,
     /// The answer made no sense: wrong length, impossible attributes, broken protocol.
     Nonsense,
     /// The path cannot be expressed on this source, or leads out of its root.
@@ -66,6 +96,21 @@ impl ErrorKind {
             Self::Unsupported => "unsupported",
             Self::Full => "full",
             Self::ReadOnly => "read-only",
+            Self::Exists => "exists",
+            Self::NotEmpty => "not-empty",
+            Self::Conflict => "conflict",
+            Self::Busy => "busy",
+            Self::NameTooLong => "name-too-long",
+            Self::TooLarge => "too-large",
+            Self::NotPermitted => "not-permitted",
+            Self::TextBusy => "text-busy",
+            Self::TooManyLinks => "too-many-links",
+            Self::CrossDevice => "cross-device",
+            Self::Quota => "quota",
+            Self::InvalidArgument => "invalid-argument",
+            Self::NoAttribute => "no-attribute",
+            Self::ValueTooLong => "value-too-long",
+            Self::BeyondEnd => "beyond-end",
             Self::Nonsense => "nonsense",
             Self::BadPath => "bad-path",
             Self::Settings => "settings",
@@ -89,6 +134,28 @@ pub enum Operation {
     ReadLink,
     /// Opening a local file.
     Open,
+    /// Putting an object.
+    Put,
+    /// Making a directory.
+    CreateDirectory,
+    /// Removing a file.
+    RemoveFile,
+    /// Removing a directory.
+    RemoveDirectory,
+    /// Giving something another name.
+    Rename,
+    /// Changing attributes.
+    SetAttributes,
+    /// Making something other than a directory.
+    Create,
+    /// Giving something a further name.
+    Link,
+    /// Writing bytes.
+    Write,
+    /// Waiting until what was written is on the disk.
+    Sync,
+    /// Reading or changing extended attributes.
+    ExtendedAttributes,
 }
 
 impl Operation {
@@ -101,6 +168,17 @@ impl Operation {
             Self::Read => "read",
             Self::ReadLink => "readlink",
             Self::Open => "open",
+            Self::Put => "put",
+            Self::CreateDirectory => "create directory",
+            Self::RemoveFile => "remove file",
+            Self::RemoveDirectory => "remove directory",
+            Self::Rename => "rename",
+            Self::SetAttributes => "set attributes",
+            Self::Create => "create",
+            Self::Link => "link",
+            Self::Write => "write",
+            Self::Sync => "sync",
+            Self::ExtendedAttributes => "extended attributes",
         }
     }
 }
@@ -128,7 +206,7 @@ impl Error {
     ) -> Self {
         let retry = matches!(
             kind,
-            ErrorKind::Unreachable | ErrorKind::TimedOut | ErrorKind::RateLimited
+            ErrorKind::Unreachable | ErrorKind::TimedOut | ErrorKind::RateLimited | ErrorKind::Busy
         );
         Self {
             kind,

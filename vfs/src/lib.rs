@@ -12,6 +12,7 @@
 mod answer;
 mod attributes;
 pub mod cache;
+mod change;
 mod counters;
 mod directory;
 mod error;
@@ -32,12 +33,16 @@ mod vfs;
 pub use answer::Answer;
 pub use attributes::{Attributes, FilesystemTotals, NameMatch};
 pub use cache::BlockCache;
+pub use change::{Created, Creation, Requester, Writing};
 pub use counters::{Counters, SourceCounters};
 pub use directory::{Cursor, DirectoryHandle, DirectoryItem};
 pub use error::{Cause, Error};
 pub use events::{Event, EventStream, Received, Settling};
 pub use fetch::Waiting;
 pub use handle::{Access, Backing, Handle, Opened};
+pub use manifold_backends::local::{
+    AttributeChange, Durable, Making, NewTime, RenameMode, Seek, SetMode, Space, WriteAt,
+};
 pub use manifold_catalog::{EntryId, Kind, PolicyId, SourceId};
 pub use manifold_index::{ByWord, Histogram, HistogramPicture};
 pub use pins::{PinPolicy, PinProblem, PinReport, PinRule, PinTotals, RuleReport};

@@ -5,7 +5,7 @@ use std::io;
 use super::*;
 use crate::local::LocalBackend;
 
-const KINDS: [ErrorKind; 17] = [
+const KINDS: [ErrorKind; 32] = [
     ErrorKind::Unreachable,
     ErrorKind::TimedOut,
     ErrorKind::CredentialsRefused,
@@ -19,6 +19,21 @@ const KINDS: [ErrorKind; 17] = [
     ErrorKind::Unsupported,
     ErrorKind::Full,
     ErrorKind::ReadOnly,
+    ErrorKind::Exists,
+    ErrorKind::NotEmpty,
+    ErrorKind::Conflict,
+    ErrorKind::Busy,
+    ErrorKind::NameTooLong,
+    ErrorKind::TooLarge,
+    ErrorKind::NotPermitted,
+    ErrorKind::TextBusy,
+    ErrorKind::TooManyLinks,
+    ErrorKind::CrossDevice,
+    ErrorKind::Quota,
+    ErrorKind::InvalidArgument,
+    ErrorKind::NoAttribute,
+    ErrorKind::ValueTooLong,
+    ErrorKind::BeyondEnd,
     ErrorKind::Nonsense,
     ErrorKind::BadPath,
     ErrorKind::Settings,

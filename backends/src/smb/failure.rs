@@ -264,6 +264,21 @@ impl From<Failure> for opendal::Error {
                 | ErrorKind::ReadOnly
                 | ErrorKind::Nonsense
                 | ErrorKind::BadPath
+                | ErrorKind::Exists
+                | ErrorKind::NotEmpty
+                | ErrorKind::Conflict
+                | ErrorKind::Busy
+                | ErrorKind::NameTooLong
+                | ErrorKind::TooLarge
+                | ErrorKind::NotPermitted
+                | ErrorKind::TextBusy
+                | ErrorKind::TooManyLinks
+                | ErrorKind::CrossDevice
+                | ErrorKind::Quota
+                | ErrorKind::InvalidArgument
+                | ErrorKind::NoAttribute
+                | ErrorKind::ValueTooLong
+                | ErrorKind::BeyondEnd
                 | ErrorKind::Other => (K::Unexpected, false),
             },
         };

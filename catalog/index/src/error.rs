@@ -61,6 +61,10 @@ pub enum IndexError {
         /// The directory, as the source calls it.
         path: String,
     },
+    /// Whenever it was looked at, something was changed there through the mount, so that what was seen may be older than
+    /// what is known. It is looked at again later.
+    #[error("entry {0} was changed through the mount each time it was looked at")]
+    Overtaken(u64),
     /// The source is known, but not connected.
     #[error("source {0} is not connected")]
     NotConnected(u32),
@@ -97,7 +101,7 @@ impl IndexError {
             Self::NoCredentials { .. } => Some(ErrorKind::CredentialsRefused),
             Self::NotADirectory(_) => Some(ErrorKind::NotADirectory),
             Self::Skipped { .. } => Some(ErrorKind::PermissionDenied),
-            Self::NotFound(_) | Self::Catalog(_) | Self::Stopped => None,
+            Self::NotFound(_) | Self::Overtaken(_) | Self::Catalog(_) | Self::Stopped => None,
         }
     }
 
@@ -146,6 +150,7 @@ impl IndexError {
             Self::Away { .. }
             | Self::NotFound(_)
             | Self::NotADirectory(_)
+            | Self::Overtaken(_)
             | Self::NotConnected(_)
             | Self::NoCredentials { .. }
             | Self::Catalog(_)
@@ -168,6 +173,7 @@ impl IndexError {
             | Self::TimedOut { .. }
             | Self::Odd { .. }
             | Self::RootMissing { .. }
+            | Self::Overtaken(_)
             | Self::Catalog(_) => true,
             Self::NotFound(_)
             | Self::NotADirectory(_)
@@ -190,6 +196,7 @@ impl From<manifold_catalog::Error> for IndexError {
         match error {
             manifold_catalog::Error::NoEntry(id) => Self::NotFound(id.0),
             manifold_catalog::Error::NotADirectory(id) => Self::NotADirectory(id.0),
+            manifold_catalog::Error::Overtaken(id) => Self::Overtaken(id.0),
             other => Self::Catalog(Arc::new(other)),
         }
     }

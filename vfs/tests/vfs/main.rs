@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "what a helper cannot do fails the test")]
 
+mod changing;
 mod copies;
 mod library;
 mod pins;

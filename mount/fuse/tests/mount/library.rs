@@ -117,10 +117,17 @@ impl Library {
             .expect("the source lists");
     }
 
+    /// Lets nothing be changed in the source.
+    pub(crate) fn make_read_only(&self) {
+        self.vfs.set_read_only(self.source, true);
+    }
+
     /// Takes the source away, with all its entries.
     pub(crate) fn remove_source(&self) {
         self.indexer.detach(self.source);
-        self.catalog.remove_source(self.source).expect("the source goes");
+        self.catalog
+            .remove_source(self.source, manifold_catalog::WhenStaged::Refuse)
+            .expect("the source goes");
     }
 }
 

@@ -107,6 +107,7 @@ pub(super) async fn up(up: cli::Up, context: &Context, out: &mut Output) -> Resu
     let mut signals = Signals::take()?;
     let wishes = MountWishes {
         allow_other: up.allow_other,
+        read_only: up.read_only,
         owner: None,
     };
     let mut follower = open.events.follow();
