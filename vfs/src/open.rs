@@ -234,8 +234,8 @@ impl Core {
             opening,
             entry,
             details,
+            ticket: ticket.by_path(&path),
             path: ObjectPath::from_bytes(path),
-            ticket,
         })
     }
 

@@ -253,7 +253,9 @@ impl Indexer {
         target.may_be_listed()?;
         self.cover(target).await;
         let mut tries = Tries::begin();
+        let mut moved = None;
         loop {
+            let target = moved.as_ref().unwrap_or(target);
             let result = self.list_once(target).await;
             if !matches!(result, Err(IndexError::Overtaken(_))) {
                 return result;
@@ -263,11 +265,12 @@ impl Indexer {
                 self.blocking(move |catalog| Ok(catalog.note_stale(directory)?)).await?;
                 return result;
             }
+            moved = self.target(target.directory)?;
         }
     }
 
     async fn list_once(self: &Arc<Self>, target: &Target) -> Result<Presence<()>, IndexError> {
-        let ticket = self.catalog.ticket();
+        let ticket = self.catalog.ticket().by_path(target.path.as_bytes());
         let listed_ns = self.clock.now_ns();
         let scan = target.source.generation();
         let idle = self.settings.listing_idle_timeout;
@@ -370,16 +373,19 @@ impl Indexer {
 
     async fn look(&self, target: &Target) -> Result<Presence<()>, IndexError> {
         let mut tries = Tries::begin();
+        let mut moved = None;
         loop {
+            let target = moved.as_ref().unwrap_or(target);
             let result = self.look_once(target).await;
             if !matches!(result, Err(IndexError::Overtaken(_))) || !tries.again().await {
                 return result;
             }
+            moved = self.target(target.directory)?;
         }
     }
 
     async fn look_once(&self, target: &Target) -> Result<Presence<()>, IndexError> {
-        let ticket = self.catalog.ticket();
+        let ticket = self.catalog.ticket().by_path(target.path.as_bytes());
         let cancelled = target.source.cancel.clone();
         let limit = self.settings.stat_timeout;
         let asked = async {

@@ -27,7 +27,7 @@ use crate::format::{
 };
 use crate::ticket::Tickets;
 use crate::tree::{self, Top};
-use crate::{Change, DirectoryState, EntryId, SourceId};
+use crate::{Change, DirectoryState, EntryId, SourceId, Ticket};
 
 pub(crate) use insert::Fresh;
 
@@ -128,6 +128,27 @@ impl<'t> Edit<'t> {
             self.scans.insert(source, scan.encode().as_slice())?;
         }
         Ok(self.changes)
+    }
+
+    /// Tells whether what was seen of an entry since the ticket may be older than a change, or of something else.
+    pub(crate) fn is_overtaken(&self, ticket: Ticket, id: u64) -> Result<bool> {
+        if self.tickets.is_overtaken(ticket, id) {
+            return Ok(true);
+        }
+        if !ticket.has_place() {
+            return Ok(false);
+        }
+        // What is not in the tree has no place that it could be elsewhere than.
+        let path = tree::object_path(&self.entries, id)?;
+        Ok(path.is_some_and(|path| ticket.is_elsewhere(&path)))
+    }
+
+    /// Refuses what [is overtaken](Self::is_overtaken).
+    pub(crate) fn check_ticket(&self, ticket: Ticket, id: u64) -> Result<()> {
+        if self.is_overtaken(ticket, id)? {
+            return Err(Error::Overtaken(EntryId(id)));
+        }
+        Ok(())
     }
 
     pub(crate) fn set_id_limit(&mut self, limit: u64) -> Result<()> {

@@ -58,7 +58,7 @@ pub(crate) fn apply(
     listing: &CompleteListing,
     replaces: Replaces<'_>,
 ) -> Result<()> {
-    edit.tickets.check(listing.ticket, directory.0)?;
+    edit.check_ticket(listing.ticket, directory.0)?;
     let source = edit.source_directory(directory)?.source();
     let first = edit.state(directory.0)?.listed_ns.is_none();
     let before = edit.changes.len();
@@ -107,7 +107,7 @@ pub(crate) fn apply_one(
         return Err(Error::NoEntry(id));
     }
     edit.tickets.check(ticket, cold.parent)?;
-    edit.tickets.check(ticket, id.0)?;
+    edit.check_ticket(ticket, id.0)?;
     let refuse = |why| Error::Refused {
         directory: id,
         what: "attributes of",

@@ -214,7 +214,7 @@ impl Batch {
             self.begun.entry(directory).or_insert(Progress::Loading);
             return Ok(());
         }
-        if edit.tickets.is_overtaken(ticket, directory) {
+        if edit.is_overtaken(ticket, directory)? {
             self.begun.insert(directory, Progress::Passed);
             return Ok(());
         }

@@ -144,21 +144,10 @@ impl Catalog {
             let Some(source) = entry(snapshot, id)?.map(|entry| entry.source) else {
                 return Ok(None);
             };
-            let mut names = Vec::new();
-            let mut root = None;
-            let top = tree::climb(&snapshot.entries, id.0, |at, cold| {
-                if cold.attach_point && root.is_none() {
-                    root = Some(at);
-                } else if root.is_none() {
-                    names.push(cold.raw().to_vec());
-                }
-                ControlFlow::Continue(())
-            })?;
-            if top != Top::Root || root.is_none() || source == SourceId::LIBRARY {
+            if source == SourceId::LIBRARY {
                 return Ok(None);
             }
-            names.reverse();
-            Ok(Some((source, names.join(&b'/'))))
+            Ok(tree::object_path(&snapshot.entries, id.0)?.map(|path| (source, path)))
         })
     }
 

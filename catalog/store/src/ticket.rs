@@ -4,9 +4,11 @@
 //! Always true:
 //! - a ticket that was taken before a change ended is overtaken in the directories of that change, for good;
 //! - one that was taken after all changes of a directory had ended is not, as long as no other begins;
-//! - what has to be forgotten for want of room makes older tickets overtaken everywhere, never good.
+//! - what has to be forgotten for want of room makes older tickets overtaken everywhere, never good;
+//! - what was seen by a path is not taken for what is known of an entry that stands elsewhere by now.
 
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -19,7 +21,40 @@ const ENDED_MAX: usize = 16_384;
 
 /// When something was looked at at a source, set against the changes made through the mount.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Ticket(u64);
+pub struct Ticket {
+    /// How many changes had ended.
+    at: u64,
+    /// A hash of the path beneath its source's root at which was looked.
+    place: Option<u64>,
+}
+
+impl Ticket {
+    /// Says by which path beneath its source's root is looked. If the entry stands elsewhere when the answer comes, that is of
+    /// something else, and overtaken.
+    #[must_use]
+    pub fn by_path(self, path: &[u8]) -> Self {
+        Self {
+            place: Some(hash_of(path)),
+            ..self
+        }
+    }
+
+    /// Tells whether it was looked by another path.
+    pub(crate) fn is_elsewhere(&self, path: &[u8]) -> bool {
+        self.place.is_some_and(|place| place != hash_of(path))
+    }
+
+    /// Tells whether it was looked by a path at all.
+    pub(crate) fn has_place(&self) -> bool {
+        self.place.is_some()
+    }
+}
+
+fn hash_of(path: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    path.hash(&mut hasher);
+    hasher.finish()
+}
 
 /// Says that names or attributes in some directories are being changed, until it is dropped.
 #[derive(Debug)]
@@ -53,7 +88,10 @@ struct State {
 
 impl Tickets {
     pub(crate) fn take(&self) -> Ticket {
-        Ticket(self.0.lock().now)
+        Ticket {
+            at: self.0.lock().now,
+            place: None,
+        }
     }
 
     pub(crate) fn begin(self: &Arc<Self>, directories: &[EntryId]) -> ChangeGuard {
@@ -91,8 +129,8 @@ impl Tickets {
     pub(crate) fn is_overtaken(&self, ticket: Ticket, directory: u64) -> bool {
         let state = self.0.lock();
         let ended_later = match state.ended.get(&directory) {
-            Some(ended) => *ended > ticket.0,
-            None => state.forgotten > ticket.0,
+            Some(ended) => *ended > ticket.at,
+            None => state.forgotten > ticket.at,
         };
         ended_later || state.under_way.contains_key(&directory)
     }

@@ -75,6 +75,22 @@ pub(crate) fn node(
     }
 }
 
+/// Gives the path of an entry beneath its source's root, raw names joined by `/`; `None` for what is not in the tree and what
+/// belongs to no source.
+pub(crate) fn object_path(entries: &impl ReadableTable<u64, &'static [u8]>, id: u64) -> Result<Option<Vec<u8>>> {
+    let mut names = Vec::new();
+    let mut below_root = false;
+    let top = climb(entries, id, |_, cold| {
+        below_root |= cold.attach_point;
+        if !below_root {
+            names.push(cold.raw().to_vec());
+        }
+        ControlFlow::Continue(())
+    })?;
+    names.reverse();
+    Ok((top == Top::Root && below_root).then(|| names.join(&b'/')))
+}
+
 /// Goes from an entry upwards, itself first, until the visitor stops or there is nothing above.
 pub(crate) fn climb(
     entries: &impl ReadableTable<u64, &'static [u8]>,

@@ -204,7 +204,7 @@ impl Walker<'_> {
                 if self.source.cancel.is_cancelled() {
                     return left_out;
                 }
-                let (listed_ns, ticket) = (self.clock.now_ns(), self.catalog.ticket());
+                let (listed_ns, ticket) = (self.clock.now_ns(), self.catalog.ticket().by_path(path.as_bytes()));
                 // This thread waits for nobody: the ordinary scan has deadlines.
                 if self.local.may_hang(&path) {
                     left_out += 1;

@@ -271,3 +271,42 @@ fn hard_links_and_identities_do_not_confuse_a_listing_after_own_changes() {
     assert_eq!(names(&catalog, root), ["a", "c"]);
     scratch.check(catalog);
 }
+
+/// The listing of a directory is asked for by its path. It may move while that is under way, and another may take its place.
+#[test]
+fn what_was_seen_by_a_path_is_not_taken_for_what_has_moved_from_there() {
+    let scratch = Scratch::new();
+    let catalog = scratch.open();
+    let root = add_source(&catalog, "/s").root;
+    list(&catalog, root, vec![folder("old").identity(1)]);
+    let old = id(&catalog, "/s/old");
+    list(&catalog, old, vec![folder("inner").identity(2)]);
+    let inner = id(&catalog, "/s/old/inner");
+    list(&catalog, inner, vec![file("held").identity(3)]);
+    let tickets = [
+        (old, catalog.ticket().by_path(b"old")),
+        (inner, catalog.ticket().by_path(b"old/inner")),
+    ];
+    // A source tells of the move: nothing of it was done through the mount.
+    list(&catalog, root, vec![folder("new").identity(1).adopt(old)]);
+    list(
+        &catalog,
+        root,
+        vec![folder("new").identity(1), folder("old").identity(4)],
+    );
+    assert_eq!(id(&catalog, "/s/new"), old);
+    for (directory, ticket) in tickets {
+        let refused = apply(&catalog, directory, Vec::new(), ticket);
+        assert!(
+            matches!(refused, Err(Error::Overtaken(at)) if at == directory),
+            "{refused:?}"
+        );
+        let refused = catalog.update_attributes(directory, folder("d").seen, ticket, &|_| false);
+        assert!(matches!(refused, Err(Error::Overtaken(_))), "{refused:?}");
+    }
+    assert_eq!(names(&catalog, inner), ["held"]);
+    let now = catalog.ticket().by_path(b"new/inner");
+    apply(&catalog, inner, vec![file("held").identity(3), file("more")], now).unwrap();
+    assert_eq!(names(&catalog, inner), ["held", "more"], "by its own path it is");
+    scratch.check(catalog);
+}
