@@ -7,7 +7,7 @@ use redb::{ReadableTable, ReadableTableMetadata};
 use crate::error::{Error, Result};
 use crate::format::{
     ChildKey, HotRow, NOWHERE, ScanRow, SourceRow, TotalsRow, child_name, decode_state, identity_id, identity_range,
-    owned_id, owned_range, subtree_range,
+    owned_id, owned_key, owned_range, subtree_range,
 };
 use crate::store::Snapshot;
 use crate::tree::{self, Top};
@@ -197,26 +197,45 @@ impl Catalog {
         })
     }
 
-    /// Finds the entry that has an identity; one that has departed rather than one that stands in the tree.
+    /// Finds the entry that has an identity; one that has departed rather than one that stands in the tree. But where what
+    /// stands is a file with no other name, that is where the one that departed was found again, in the place of another.
     ///
-    /// Hard links share an identity: of several that stand in the tree, the oldest is given.
+    /// Hard links share an identity: of several that stand in the tree, the oldest is given. Of several that have departed it
+    /// is the one that did last.
     pub fn find_identity(&self, source: SourceId, identity: [u8; 16]) -> Result<Option<Found>> {
         self.store().read(|snapshot| {
             let (first, last) = identity_range(source.0, &identity);
-            let mut standing = None;
+            let (mut departed, mut standing) = (None, None);
             for row in snapshot.identities.range::<&[u8; 28]>(&first..=&last)? {
                 let id = EntryId(identity_id(row?.0.value()));
-                let top = tree::climb(&snapshot.entries, id.0, |_, _| ControlFlow::Continue(()))?;
-                match top {
-                    Top::Departed => return Ok(Some(Found { id, departed: true })),
-                    Top::Root if standing.is_none() => standing = Some(Found { id, departed: false }),
-                    Top::Root => {}
+                let mut top = id.0;
+                let end = tree::climb(&snapshot.entries, id.0, |above, _| {
+                    top = above;
+                    ControlFlow::Continue(())
+                })?;
+                match end {
+                    Top::Departed => {
+                        let at = snapshot.departed.get(&owned_key(source.0, top))?;
+                        let at_ns = at.map_or(i64::MIN, |at| at.value());
+                        departed = departed.max(Some((at_ns, id.0)));
+                    }
+                    Top::Root => {
+                        standing.get_or_insert(id);
+                    }
                     Top::Missing | Top::Stopped => {
                         return Err(Error::damaged(format!("entry {id} has an identity, but is missing")));
                     }
                 }
             }
-            Ok(standing)
+            let departed = departed.map(|(_, id)| Found {
+                id: EntryId(id),
+                departed: true,
+            });
+            let Some(id) = standing else { return Ok(departed) };
+            let standing = Found { id, departed: false };
+            let entry = entry(snapshot, id)?;
+            let is_alone = entry.is_some_and(|it| it.kind != crate::Kind::Directory && it.links <= 1);
+            Ok(Some(departed.filter(|_| !is_alone).unwrap_or(standing)))
         })
     }
 

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use manifold_tests::mounted::{Library, User, expect_success};
-use manifold_tests::servers::{Apache, Samba, SeaweedFs, Server};
+use manifold_tests::servers::{Apache, Folder, Samba, SeaweedFs, Server};
 
 use crate::below;
 
@@ -222,6 +222,28 @@ fn a_scan_of_a_path_has_shown_everything_when_it_returns() {
     let refused = library.command().args(["scan", "/dav"]).output().expect("run manifold");
     assert!(!refused.status.success());
     assert_eq!(names(&below(&library.at(), "/dav/d")), ["e"]);
+    library.unmount();
+}
+
+#[test]
+fn what_a_scan_has_shown_is_there_after_a_crash() {
+    let server = Folder::start();
+    server.put(b"d/file", b"old");
+    let mut library = Library::new(User::Current);
+    library.add_server_with(&server, "/disk", NEVER);
+    library.mount();
+    let at = below(&library.at(), "/disk/d");
+    assert_eq!(names(&at), ["file"]);
+    server.put(b"d/new", b"n");
+    scan(&library, "/disk");
+    let inode = fs::metadata(at.join("new")).expect("it is there").ino();
+    library.kill9();
+    // Nothing can be learnt again.
+    server.kill9();
+    library.mount();
+    assert_eq!(names(&at), ["file", "new"]);
+    assert_eq!(fs::metadata(at.join("new")).expect("it is there").ino(), inode);
+    server.restart();
     library.unmount();
 }
 

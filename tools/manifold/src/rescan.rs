@@ -11,6 +11,7 @@ use manifold_index::{SubtreeProgress, SubtreeScan};
 use parking_lot::Mutex;
 use tokio::time::timeout;
 
+use crate::connections::blocking;
 use crate::control::text::Text;
 use crate::control::{Reply, RescanFacts};
 use crate::failure::{Failure, Result};
@@ -68,7 +69,7 @@ impl OpenLibrary {
         Ok(Reply::Rescan(facts))
     }
 
-    /// Says how far a job has come, a little later if it has not ended.
+    /// Says how far a job has come, a little later if it has not ended. What one that has ended saw is durable.
     pub(crate) async fn rescan_progress(&self, job: u64) -> Result<Reply> {
         let mut scan = self
             .rescans
@@ -78,6 +79,8 @@ impl OpenLibrary {
         let _ended_or_not = timeout(ANSWER_AFTER, scan.ended()).await;
         let progress = scan.progress();
         if progress.ended {
+            let catalog = Arc::clone(&self.catalog);
+            blocking(move || Ok(catalog.sync()?)).await?;
             self.rescans.forget(job);
         }
         Ok(Reply::Rescan(facts(job, progress)))

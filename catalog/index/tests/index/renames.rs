@@ -73,6 +73,28 @@ async fn a_rename_within_a_directory_costs_no_question() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_file_that_took_the_place_of_another_keeps_the_number_of_that_place_when_it_moves_on() {
+    for order in [["/s/old", "/s/new"], ["/s/new", "/s/old"]] {
+        let (_folder, source, library) = with_a_subtree().await;
+        source.file("old/a", 3).file("new/b", 4);
+        library.list("/s/old").await;
+        library.list("/s/new").await;
+        let place = library.id("/s/new/b");
+        source.remove("new/b").rename("old/a", "new/b");
+        for directory in order {
+            library.list(directory).await;
+        }
+        assert_eq!(library.id("/s/new/b"), place, "{order:?}");
+        source.rename("new/b", "old/c");
+        for directory in order {
+            library.list(directory).await;
+        }
+        assert_eq!(library.id("/s/old/c"), place, "{order:?}");
+        assert!(library.find("/s/new/b").is_none());
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn on_a_share_another_birth_is_not_another_object() {
     for (source, kept) in [(share(), true), (source(), false)] {
         let folder = tempdir().unwrap();
