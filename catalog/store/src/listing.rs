@@ -374,7 +374,7 @@ impl<'a> Plan<'a> {
         let mut fresh = Vec::with_capacity(self.fresh.len() - self.adoptions.len());
         for index in self.fresh {
             if let Some(adoption) = self.adoptions.get(&index) {
-                edit.settle(&adoption.moving, &adoption.hot, &seen(index))?;
+                edit.settle_listed(&adoption.moving, &adoption.hot, &seen(index), replaces)?;
                 if adoption.hot.is_directory() {
                     self.known_directories.push(adoption.moving.id);
                 }

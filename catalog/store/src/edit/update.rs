@@ -155,6 +155,35 @@ impl Edit<'_> {
         Ok(())
     }
 
+    /// [Settles](Self::settle) an entry that a listing shows in another place. A file whose bytes have changed too is a new entry
+    /// there, if somebody has the old one open.
+    pub(crate) fn settle_listed(
+        &mut self,
+        moving: &Moving,
+        old: &HotRow,
+        seen: &Seen<'_>,
+        replaces: Replaces<'_>,
+    ) -> Result<()> {
+        let child = seen.child;
+        let bytes_changed = moving.cold.version != child.seen.version || old.size() != hot_size(child);
+        let changed = ChangedFile {
+            id: EntryId(moving.id),
+            source: SourceId(seen.source),
+            same_object: moving.cold.identity.is_some() && moving.cold.identity == child.seen.identity,
+        };
+        let is_replaced = child.seen.kind == Kind::File && bytes_changed && replaces(changed);
+        self.settle(moving, old, seen)?;
+        if !is_replaced {
+            return Ok(());
+        }
+        // Its bytes are those of the old version still.
+        self.changes
+            .retain(|change| *change != Change::Content { id: changed.id });
+        let cold = self.existing_cold(moving.id)?;
+        let hot = HotRow::of(moving.id, seen.source, &child.seen);
+        self.replace_file(seen, &hot, &cold)
+    }
+
     /// Counts what comes back with an adopted directory, and queues what was never listed in it.
     fn return_subtree(&mut self, source: u32, root: u64) -> Result<TotalsRow> {
         let mut sum = TotalsRow::default();

@@ -241,3 +241,32 @@ fn what_is_half_reaped_is_not_adopted_as_if_it_were_whole() {
     ));
     scratch.check(catalog);
 }
+
+#[test]
+fn an_open_file_that_is_renamed_and_written_to_at_once_is_a_new_entry() {
+    let scratch = Scratch::new();
+    let catalog = scratch.open();
+    let root = add_source(&catalog, "/s").root;
+    list(
+        &catalog,
+        root,
+        vec![file("a").identity(1).version("1"), file("b").identity(2).version("1")],
+    );
+    let (a, b) = (id(&catalog, "/s/a"), id(&catalog, "/s/b"));
+    let renamed = vec![
+        file("x").identity(1).version("2").size(7).adopt(a),
+        file("y").identity(2).version("2").size(7).adopt(b),
+    ];
+    let renamed = listing(&catalog, renamed);
+    let changes = catalog.apply_listing(root, renamed, &|changed| changed.id == a && changed.same_object);
+    let (x, y) = (id(&catalog, "/s/x"), id(&catalog, "/s/y"));
+    assert_ne!(x, a, "its handles go on reading the old version under the old number");
+    assert_eq!(y, b, "nobody has it open");
+    let changes = changes.unwrap();
+    assert!(changes.contains(&Change::Content { id: b }), "{changes:?}");
+    assert!(!changes.contains(&Change::Content { id: a }), "{changes:?}");
+    let is_told = |change: &Change| matches!(change, Change::Replaced { old, new, .. } if *old == a && *new == x);
+    assert!(changes.iter().any(is_told), "{changes:?}");
+    assert!(catalog.entry(a).unwrap().is_none());
+    scratch.check(catalog);
+}
