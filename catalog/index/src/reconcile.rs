@@ -165,7 +165,8 @@ fn find_renames(
                 }
                 continue;
             }
-            Some(Old::Standing { entry, details, path }) => {
+            Some(Old::Standing(standing)) => {
+                let Standing { entry, details, path } = *standing;
                 let may_be_it = !taken.contains(&entry.id)
                     && !entry.attach_point
                     && is_same_object(&entry, &details, child, births_last);
@@ -216,11 +217,14 @@ enum Old {
     /// It has left its place, and waits for adoption.
     Departed(EntryId),
     /// It stands in the tree.
-    Standing {
-        entry: Entry,
-        details: Details,
-        path: ObjectPath,
-    },
+    Standing(Box<Standing>),
+}
+
+/// An entry that stands in the tree.
+struct Standing {
+    entry: Entry,
+    details: Details,
+    path: ObjectPath,
 }
 
 /// Finds the entry that has an identity. Other directories are reconciled meanwhile: what stood when it was found may have left
@@ -237,7 +241,7 @@ fn find_old(catalog: &Catalog, source: SourceId, identity: [u8; 16]) -> Result<O
         let path = catalog.object_path(found.id)?;
         if let (Some(entry), Some(details), Some((_, path))) = (entry, details, path) {
             let path = ObjectPath::from_bytes(path);
-            return Ok(Some(Old::Standing { entry, details, path }));
+            return Ok(Some(Old::Standing(Box::new(Standing { entry, details, path }))));
         }
     }
     Ok(None)

@@ -432,7 +432,7 @@ fn up_tells_what_happens_as_json_where_that_was_asked_for() {
     for words in ["added", "mounted at", "is scanned"] {
         assert!(!said.contains(words), "an event is told in words too: {said}");
     }
-    assert_eq!(events.first().map(String::as_str), Some("mounted"), "{events:?}");
+    assert!(events.iter().any(|event| event == "mounted"), "{events:?}");
     assert_eq!(events.last().map(String::as_str), Some("unmounting"), "{events:?}");
 }
 
