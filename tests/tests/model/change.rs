@@ -121,14 +121,13 @@ impl<'a> Source<'a> {
         };
         let held = Arc::clone(self.truth.held(object));
         match way {
-            Way::InPlace => self.create(path, size, novelty),
             Way::InPlaceSameSize => self.create(path, held.bytes.len(), novelty),
             Way::ByRename if self.ground.kind.has_directories() => {
                 let upload = join(split(path).map_or("", |(directory, _)| directory), UPLOAD);
                 self.create(&upload, size, novelty);
                 self.rename(&upload, path);
             }
-            Way::ByRename => self.create(path, size, novelty),
+            Way::ByRename | Way::InPlace => self.create(path, size, novelty),
             Way::Append => {
                 let size = novelty.size(held.bytes.len() + 1 + size % 10_000);
                 let longer = Version::continuing(novelty.mark(), &held.bytes, size);

@@ -58,20 +58,14 @@ pub(crate) struct Source<'a> {
 impl Source<'_> {
     /// Tells whether the path or anything on the way to it has been touched since all was last seen.
     pub(crate) fn is_touched(&self, path: &str) -> bool {
-        self.way_to(path).any(|it| self.truth.is_touched(it))
-    }
-
-    /// Gives the directories on the way to a path, and the path.
-    fn way_to<'p>(&self, path: &'p str) -> impl Iterator<Item = &'p str> + use<'p> {
-        let above = std::iter::successors(Some(path), |path| split(path).map(|(directory, _)| directory));
-        above.collect::<Vec<_>>().into_iter().rev()
+        way_to(path).any(|it| self.truth.is_touched(it))
     }
 
     /// Judges an error that a question about a path came to.
     pub(crate) fn judge(&self, path: &str, question: Question, error: io::Error) -> Judged {
         let any = |at: &str, is: fn(&State) -> bool| self.truth.states(at).iter().any(is);
         let is_lost = || {
-            let mut above = self.way_to(path).filter(|it| *it != path);
+            let mut above = way_to(path).filter(|it| *it != path);
             above.any(|it| any(it, |state| !state.is_directory())) || any(path, |state| !state.is_there())
         };
         let is_touched = self.is_touched(path);
@@ -134,7 +128,7 @@ impl Source<'_> {
 
     /// Says how often a path, or one on the way to it, was touched since everything was last seen.
     pub(crate) fn touches(&self, path: &str) -> u32 {
-        self.way_to(path).map(|it| self.truth.touches(it)).sum()
+        way_to(path).map(|it| self.truth.touches(it)).sum()
     }
 
     /// Says what the mount may show of a path.
@@ -181,7 +175,7 @@ impl Source<'_> {
             .iter()
             .find(|(name, states)| is_sure(states) && !names.contains(name));
         // What is in one directory tells nothing of another that took its place.
-        let same = self.way_to(directory).all(|it| !self.truth.is_touched(it));
+        let same = way_to(directory).all(|it| !self.truth.is_touched(it));
         match missing {
             Some((name, _)) if same => Err(format!(
                 "it does not list {name:?}, which the source has held all along"
@@ -236,4 +230,10 @@ impl Source<'_> {
         let ends = |version: &Arc<Version>| end == range.end || version.bytes.len().max(range.start) == end;
         versions.iter().any(ends)
     }
+}
+
+/// Gives the directories on the way to a path, and the path.
+fn way_to(path: &str) -> impl Iterator<Item = &str> {
+    let above = std::iter::successors(Some(path), |path| split(path).map(|(directory, _)| directory));
+    above.collect::<Vec<_>>().into_iter().rev()
 }

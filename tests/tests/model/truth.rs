@@ -250,12 +250,12 @@ impl Truth {
             .push(state.clone());
         self.touched.insert(path.to_owned(), self.clock);
         *self.touches.entry(path.to_owned()).or_default() += 1;
-        match &state {
-            State::Absent => drop(self.now.remove(path)),
-            there => drop(self.now.insert(path.to_owned(), there.clone())),
-        }
         if let Some(object) = state.object() {
             self.objects[object.0].paths.insert(path.to_owned());
+        }
+        match state {
+            State::Absent => drop(self.now.remove(path)),
+            there => drop(self.now.insert(path.to_owned(), there)),
         }
     }
 

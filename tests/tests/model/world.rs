@@ -152,13 +152,13 @@ impl<'a> World<'a> {
         use Operation as Op;
         let novelty = &mut self.novelty;
         match operation {
-            Op::Create(site, directory, name, size) => {
+            Op::Create(site, directory, name, length) => {
                 let source = &mut self.sources[index(site)];
                 if let Some(path) = source.place(directory, name) {
-                    source.create(&path, size, novelty);
+                    source.create(&path, length, novelty);
                 }
             }
-            Op::Replace(site, file, way, size) => self.sources[index(site)].replace(file, way, size, novelty),
+            Op::Replace(site, file, way, length) => self.sources[index(site)].replace(file, way, length, novelty),
             Op::Rename(site, file, directory, name) => self.source(site).rename_file(file, directory, name),
             Op::Remove(site, file) => self.source(site).remove_file(file),
             Op::MakeDirectory(site, directory, name) => self.source(site).make_directory(directory, name),

@@ -281,6 +281,7 @@ pub(crate) struct Set {
 }
 
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub(crate) struct Mount {
     /// Where [default: ~/Manifold, or the setting mount.point]
     pub(crate) mountpoint: Option<PathBuf>,

@@ -245,13 +245,11 @@ mod tests {
 
     impl Answer for Busy {
         async fn answer(self: Arc<Self>, request: Request) -> Result<Reply> {
-            match request {
-                Request::RescanProgress { .. } => Err(Failure::new("there is no such job")),
-                _ => {
-                    sleep(Duration::from_mins(10)).await;
-                    Ok(Reply::Cleared { bytes: 7 })
-                }
+            if let Request::RescanProgress { .. } = request {
+                return Err(Failure::new("there is no such job"));
             }
+            sleep(Duration::from_mins(10)).await;
+            Ok(Reply::Cleared { bytes: 7 })
         }
 
         fn follow(&self) -> Follower {
