@@ -68,15 +68,6 @@ impl Catalog {
         seen: Option<SeenAttributes>,
         at_ns: i64,
     ) -> Result<Vec<Change>> {
-        if let Some(seen) = &seen {
-            let mut child = NewChild {
-                name: to.1.into(),
-                raw_name: raw_name.clone(),
-                seen: seen.clone(),
-                adopt: None,
-            };
-            listing::prepare(to.0, std::slice::from_mut(&mut child))?;
-        }
         let ((), changes) = self
             .store()
             .write(When::Soon, |edit| edit.follow_moved(from, to, raw_name, seen, at_ns))?;

@@ -225,25 +225,28 @@ impl<'a> Plan<'a> {
             if children.get(next).is_some_and(|child| &*child.name == name) {
                 plan.pair(edit, next, hot, &mut claims)?;
                 next += 1;
-            } else if hot.source() != source || hot.is_attach_point() {
-                // It is not the source's.
-            } else if edit.is_kept(&hot)? {
-                plan.stays(edit, &hot)?;
-            } else {
-                plan.loose.insert(
-                    hot.id(),
-                    Standing {
-                        parent: directory,
-                        name: name.into(),
-                        hot,
-                    },
-                );
+            } else if hot.source() == source && !hot.is_attach_point() {
+                plan.miss(edit, name, hot)?;
             }
         }
         plan.fresh.extend(next..children.len());
         plan.weigh_adoptions(edit)?;
         plan.settle_claims(claims);
         Ok(plan)
+    }
+
+    /// Decides on a known child whose name is not listed.
+    fn miss(&mut self, edit: &Edit<'_>, name: &[u8], hot: HotRow) -> Result<()> {
+        if edit.is_kept(&hot)? {
+            return self.stays(edit, &hot);
+        }
+        let standing = Standing {
+            parent: self.directory,
+            name: name.into(),
+            hot,
+        };
+        self.loose.insert(hot.id(), standing);
+        Ok(())
     }
 
     /// Decides on a listed child whose name is there already.

@@ -160,6 +160,33 @@ async fn what_others_put_into_a_directory_that_was_made_through_the_mount_is_fou
     library.indexer.stop().await;
 }
 
+#[tokio::test]
+async fn what_a_source_tells_of_a_directory_that_is_being_changed_is_looked_at_when_that_is_over() {
+    let state = tempdir().unwrap();
+    let (source, watch) = talkative();
+    source.file("f", 1);
+    let library = Library::open(state.path());
+    let record = library.add("/s", &source);
+    assert_eq!(library.scan(&record).await, 0);
+    watch.tell(Ok(Noticed::Began));
+    let changes = library.catalog.subscribe();
+    let guard = library.catalog.begin_change(&[record.root]);
+    source.file("foreign", 1);
+    let listed = source.listings("");
+    watch.tell(Ok(Noticed::Names(Where::Path(ObjectPath::root()))));
+    source.until_listings("", listed + TRIES).await;
+    assert!(library.find("/s/foreign").is_none());
+    drop(guard);
+    let found = tokio::task::spawn_blocking(move || {
+        while library.find("/s/foreign").is_none() {
+            let told = changes.recv_timeout(std::time::Duration::from_mins(1));
+            assert!(told.is_some(), "the catalog was never told");
+        }
+        library
+    });
+    found.await.unwrap().indexer.stop().await;
+}
+
 /// The first scan of a folder, by its fast path, while somebody makes files and directories there.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_made_during_the_first_scan_is_there_all_along() {
@@ -191,12 +218,12 @@ async fn what_is_made_during_the_first_scan_is_there_all_along() {
             assert_eq!(there.map(|entry| entry.id), Some(id), "{name}");
             id
         };
-        let mut made = Vec::new();
+        let mut pairs = Vec::new();
         for number in 0..MADE {
             let directory = make(record.root, &folder, &format!("made {number}"), Kind::Directory);
             let path = folder.join(format!("made {number}"));
-            made.push((directory, make(directory, &path, "file", Kind::File)));
-            for (number, (directory, file)) in made.iter().enumerate() {
+            pairs.push((directory, make(directory, &path, "file", Kind::File)));
+            for (number, (directory, file)) in pairs.iter().enumerate() {
                 let there = catalog
                     .lookup(record.root, format!("made {number}").as_bytes())
                     .unwrap();
@@ -205,7 +232,7 @@ async fn what_is_made_during_the_first_scan_is_there_all_along() {
                 assert_eq!(there.map(|entry| entry.id), Some(*file), "the file in made {number}");
             }
         }
-        made
+        pairs
     });
     let made = made.await.unwrap();
     scan.ended().await;

@@ -13,7 +13,7 @@ use super::{Edit, Fresh};
 use crate::error::{Error, Result};
 use crate::format::{Cold, HotRow, name_fault};
 use crate::tree;
-use crate::{Change, DirectoryState, EntryId, Kind, NewChild, SeenAttributes, SourceId, VERSION_MAX};
+use crate::{Change, DirectoryState, EntryId, Kind, NewChild, SeenAttributes, SourceId, VERSION_MAX, listing};
 
 /// A directory and a name in it.
 pub(crate) type Place<'a> = (EntryId, &'a [u8]);
@@ -125,7 +125,8 @@ impl Edit<'_> {
         let Some(standing) = self.standing(from)? else {
             // The catalog has not come to know of it; what it looks like may be known all the same.
             let seen = seen.ok_or_else(|| refuse(from, "it is not in the catalog"))?;
-            let child = new_child(to.1, raw_name, seen);
+            let mut child = new_child(to.1, raw_name, seen);
+            listing::prepare(to.0, std::slice::from_mut(&mut child))?;
             return self.follow_created(to.0, &child, None).map(drop);
         };
         self.may_be_changed(&standing)?;
@@ -149,7 +150,8 @@ impl Edit<'_> {
             }
             self.remove_for_good(&target, at_ns)?;
         }
-        let child = new_child(to.1, raw_name, seen);
+        let mut child = new_child(to.1, raw_name, seen);
+        listing::prepare(to.0, std::slice::from_mut(&mut child))?;
         let seen = Seen {
             directory: to.0.0,
             source,
@@ -206,11 +208,11 @@ impl Edit<'_> {
     pub(crate) fn follow_attributes(&mut self, id: EntryId, seen: SeenAttributes) -> Result<()> {
         let known = self.known(id)?;
         self.tickets.touch(&[known.cold.parent]);
-        self.take_own_change(known, seen)
+        self.take_own_change(&known, seen)
     }
 
     /// The same for an entry whose rows are read already. Refused before anything is changed.
-    pub(crate) fn take_own_change(&mut self, known: Known, seen: SeenAttributes) -> Result<()> {
+    pub(crate) fn take_own_change(&mut self, known: &Known, seen: SeenAttributes) -> Result<()> {
         if seen.version.len() > VERSION_MAX {
             return Err(known.refuse("the version is longer than 4096 bytes"));
         }

@@ -27,7 +27,7 @@ impl Edit<'_> {
             return Err(known.refuse("the root of a source holds no bytes"));
         }
         if let Some(seen) = &staging.seen {
-            self.take_own_change(known, seen.clone())?;
+            self.take_own_change(&known, seen.clone())?;
         }
         self.staged.insert(staging.id.0, staging.row.as_slice())?;
         self.leading.take();
@@ -39,7 +39,7 @@ impl Edit<'_> {
         let known = self.known(id)?;
         self.tickets.touch(&[known.cold.parent]);
         if let Some(seen) = seen {
-            self.take_own_change(known, seen)?;
+            self.take_own_change(&known, seen)?;
         }
         self.drop_staged(id.0)
     }

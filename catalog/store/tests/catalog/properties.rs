@@ -166,33 +166,7 @@ impl Pair {
                 loader.finish().unwrap();
                 self.model.load(directory, &listing, complete);
             }
-            Step::Add(path) => {
-                let path = *path.get(&PATHS);
-                if self.model.sources.values().any(|(_, taken)| taken == path) {
-                    return;
-                }
-                let (name, attach) = (path.to_owned(), path.as_bytes().to_vec());
-                let new = NewSource {
-                    name,
-                    attach,
-                    spec: String::new(),
-                    options: String::new(),
-                };
-                if !self.model.may_attach(path) {
-                    let refused = self.catalog().add_source(new).unwrap_err();
-                    assert!(
-                        matches!(refused, SourceError::Catalog(Error::Waiting(_))),
-                        "{refused:?}"
-                    );
-                    return;
-                }
-                let record = self.catalog().add_source(new).unwrap();
-                let catalog = self.catalog.take().unwrap();
-                let resolve = |path: &str| catalog.resolve(path.as_bytes()).unwrap().unwrap().id.0;
-                self.model.add_source(record.id.0, record.root.0, path, resolve);
-                self.catalog = Some(catalog);
-                self.used.extend(self.model.nodes.keys());
-            }
+            Step::Add(path) => self.add(path.get::<&str>(&PATHS)),
             Step::Remove(source) => {
                 let Some(source) = self.choose_source(source) else {
                     return;
@@ -224,6 +198,33 @@ impl Pair {
                 self.catalog = Some(self.scratch.open());
             }
         }
+    }
+
+    fn add(&mut self, path: &str) {
+        if self.model.sources.values().any(|(_, taken)| taken == path) {
+            return;
+        }
+        let (name, attach) = (path.to_owned(), path.as_bytes().to_vec());
+        let new = NewSource {
+            name,
+            attach,
+            spec: String::new(),
+            options: String::new(),
+        };
+        if !self.model.may_attach(path) {
+            let refused = self.catalog().add_source(new).unwrap_err();
+            assert!(
+                matches!(refused, SourceError::Catalog(Error::Waiting(_))),
+                "{refused:?}"
+            );
+            return;
+        }
+        let record = self.catalog().add_source(new).unwrap();
+        let catalog = self.catalog.take().unwrap();
+        let resolve = |path: &str| catalog.resolve(path.as_bytes()).unwrap().unwrap().id.0;
+        self.model.add_source(record.id.0, record.root.0, path, resolve);
+        self.catalog = Some(catalog);
+        self.used.extend(self.model.nodes.keys());
     }
 
     fn choose(&self, directory: Index) -> Option<u64> {

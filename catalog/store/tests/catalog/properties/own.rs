@@ -43,11 +43,10 @@ pub fn own() -> impl Strategy<Value = Own> {
 
 /// Both refuse, or both do.
 fn agree<T>(catalog: &Result<T, Error>, model: &Result<(), Refused>) {
-    match (catalog, model) {
-        (Ok(_), Ok(())) => {}
-        (Err(Error::Refused { .. } | Error::Waiting(_) | Error::NoEntry(_)), Err(Refused)) => {}
-        (catalog, model) => panic!("{:?} and {model:?}", catalog.as_ref().err()),
-    }
+    let error = catalog.as_ref().err();
+    let refusal = |error: &Error| matches!(error, Error::Refused { .. } | Error::Waiting(_) | Error::NoEntry(_));
+    assert_eq!(error.is_none(), model.is_ok(), "{error:?}");
+    assert!(error.is_none_or(refusal), "{error:?}");
 }
 
 impl Pair {
@@ -57,7 +56,7 @@ impl Pair {
                 let Some((directory, name)) = self.place(place) else {
                     return;
                 };
-                let told = self.told(wish);
+                let told = self.told(&wish);
                 let listed_ns = listed.then_some(11);
                 let new = child(&name, &told);
                 let result = self.catalog().follow_created(EntryId(directory), new, listed_ns);
@@ -81,7 +80,7 @@ impl Pair {
                     return;
                 };
                 let moving = self.model.find((from.0, &from.1));
-                let told = wish.map(|wish| self.told_of(moving, wish));
+                let told = wish.map(|wish| self.told_of(moving, &wish));
                 let result = self.catalog().follow_moved(
                     (EntryId(from.0), from.1.as_bytes()),
                     (EntryId(to.0), to.1.as_bytes()),
@@ -104,7 +103,7 @@ impl Pair {
             }
             Own::Attributes(entry, wish) => {
                 let id = self.any(entry);
-                let told = self.told_of(Some(id), wish);
+                let told = self.told_of(Some(id), &wish);
                 let result = self.catalog().follow_attributes(EntryId(id), seen_of(&told));
                 if let Ok(changes) = &result {
                     let stays = |change: &Change| matches!(change, Change::Content { .. } | Change::Attributes { .. });
@@ -115,7 +114,7 @@ impl Pair {
             }
             Own::Stage(entry, row, wish, durable) => {
                 let id = self.any(entry);
-                let told = wish.map(|wish| self.told_of(Some(id), wish));
+                let told = wish.map(|wish| self.told_of(Some(id), &wish));
                 let seen = told.as_ref().map(seen_of);
                 let result = self.catalog().stage(EntryId(id), &[row], seen, durable);
                 let expected = self.checked(|model| model.stage(id, row, told.as_ref()));
@@ -128,7 +127,7 @@ impl Pair {
                 } else {
                     *entry.get(&staged)
                 };
-                let told = wish.map(|wish| self.told_of(Some(id), wish));
+                let told = wish.map(|wish| self.told_of(Some(id), &wish));
                 let result = self.catalog().unstage(EntryId(id), told.as_ref().map(seen_of));
                 let expected = self.checked(|model| model.unstage(id, told.as_ref()));
                 agree(&result, &expected);
@@ -171,12 +170,12 @@ impl Pair {
         Some((directory, super::name(name)))
     }
 
-    fn told(&self, wish: Wish) -> Told {
+    fn told(&self, wish: &Wish) -> Told {
         self.told_of(None, wish)
     }
 
     /// The same entry may look otherwise, but stays what it is.
-    fn told_of(&self, id: Option<u64>, wish: Wish) -> Told {
+    fn told_of(&self, id: Option<u64>, wish: &Wish) -> Told {
         let node = id.and_then(|id| self.model.nodes.get(&id));
         Told {
             kind: node.map_or(wish.kind, |node| node.kind),
