@@ -39,6 +39,18 @@ pub enum ErrorKind {
     Full,
     /// The source may not be written to.
     ReadOnly,
+    /// Something has that name already.
+    Exists,
+    /// The directory is not empty.
+    NotEmpty,
+    /// What stands there is not what was expected; nothing was changed.
+    Conflict,
+    /// Somebody else has it open or locked.
+    Busy,
+    /// The name or the path is longer than the source takes.
+    NameTooLong,
+    /// The object is larger than the source takes.
+    TooLarge,
     /// The answer made no sense: wrong length, impossible attributes, broken protocol.
     Nonsense,
     /// The path cannot be expressed on this source, or leads out of its root.
@@ -64,6 +76,18 @@ pub enum Operation {
     ReadLink,
     /// Opening a local file.
     Open,
+    /// Putting an object.
+    Put,
+    /// Making a directory.
+    CreateDirectory,
+    /// Removing a file.
+    RemoveFile,
+    /// Removing a directory.
+    RemoveDirectory,
+    /// Giving something another name.
+    Rename,
+    /// Changing attributes.
+    SetAttributes,
 }
 
 impl Operation {
@@ -76,6 +100,12 @@ impl Operation {
             Self::Read => "read",
             Self::ReadLink => "readlink",
             Self::Open => "open",
+            Self::Put => "put",
+            Self::CreateDirectory => "create directory",
+            Self::RemoveFile => "remove file",
+            Self::RemoveDirectory => "remove directory",
+            Self::Rename => "rename",
+            Self::SetAttributes => "set attributes",
         }
     }
 }
@@ -103,7 +133,7 @@ impl Error {
     ) -> Self {
         let retry = matches!(
             kind,
-            ErrorKind::Unreachable | ErrorKind::TimedOut | ErrorKind::RateLimited
+            ErrorKind::Unreachable | ErrorKind::TimedOut | ErrorKind::RateLimited | ErrorKind::Busy
         );
         Self {
             kind,

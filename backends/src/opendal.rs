@@ -115,6 +115,7 @@ impl OpendalBackend {
             posix_attributes: false,
             identities: traits.identities(),
             implicit_directories: traits.implicit_directories,
+            writes: None,
         };
         Ok(Self(Arc::new(Source {
             name: spec.name().to_owned(),

@@ -64,6 +64,7 @@ pub(crate) async fn connect(spec: &SourceSpec, limits: &Limits) -> Result<Arc<dy
             posix_attributes: true,
             identities: false,
             implicit_directories: false,
+            writes: None,
         },
         command,
         connect_patience: limits.connect_timeout + limits.request_timeout,

@@ -113,6 +113,7 @@ impl SmbBackend {
                 posix_attributes: false,
                 identities: true,
                 implicit_directories: false,
+                writes: None,
             },
         })
     }

@@ -141,7 +141,15 @@ impl Error {
             ErrorKind::Unsupported => Self::Unsupported(cause),
             ErrorKind::Full => Self::Full,
             ErrorKind::ReadOnly => Self::ReadOnly,
-            ErrorKind::Nonsense | ErrorKind::BadPath | ErrorKind::Other => Self::Io(cause),
+            ErrorKind::NameTooLong => Self::NameTooLong,
+            ErrorKind::Nonsense
+            | ErrorKind::BadPath
+            | ErrorKind::Exists
+            | ErrorKind::NotEmpty
+            | ErrorKind::Conflict
+            | ErrorKind::Busy
+            | ErrorKind::TooLarge
+            | ErrorKind::Other => Self::Io(cause),
         }
     }
 }

@@ -343,6 +343,19 @@ static ROWS: &[Row] = &[
         Words::Same("set `read_only = true` for it"),
     ),
     row(
+        &[
+            ErrorKind::Exists,
+            ErrorKind::NotEmpty,
+            ErrorKind::Conflict,
+            ErrorKind::Busy,
+            ErrorKind::NameTooLong,
+            ErrorKind::TooLarge,
+        ],
+        &[],
+        "{source} did not take a change: {cause}",
+        Words::Same("look at what stands there now"),
+    ),
+    row(
         &[ErrorKind::VersionChanged, ErrorKind::IsADirectory],
         &[],
         "{source} changed while it was looked at",

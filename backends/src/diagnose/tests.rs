@@ -5,7 +5,7 @@ use std::io;
 use super::*;
 use crate::local::LocalBackend;
 
-const KINDS: [ErrorKind; 17] = [
+const KINDS: [ErrorKind; 23] = [
     ErrorKind::Unreachable,
     ErrorKind::TimedOut,
     ErrorKind::CredentialsRefused,
@@ -19,6 +19,12 @@ const KINDS: [ErrorKind; 17] = [
     ErrorKind::Unsupported,
     ErrorKind::Full,
     ErrorKind::ReadOnly,
+    ErrorKind::Exists,
+    ErrorKind::NotEmpty,
+    ErrorKind::Conflict,
+    ErrorKind::Busy,
+    ErrorKind::NameTooLong,
+    ErrorKind::TooLarge,
     ErrorKind::Nonsense,
     ErrorKind::BadPath,
     ErrorKind::Settings,

@@ -264,6 +264,12 @@ impl From<Failure> for opendal::Error {
                 | ErrorKind::ReadOnly
                 | ErrorKind::Nonsense
                 | ErrorKind::BadPath
+                | ErrorKind::Exists
+                | ErrorKind::NotEmpty
+                | ErrorKind::Conflict
+                | ErrorKind::Busy
+                | ErrorKind::NameTooLong
+                | ErrorKind::TooLarge
                 | ErrorKind::Other => (K::Unexpected, false),
             },
         };
