@@ -10,7 +10,8 @@ use futures::stream::BoxStream;
 
 use crate::blocks::Blocks;
 use crate::local::LocalBackend;
-use crate::{Child, Metadata, ObjectPath, Presence, Result, Version, Watch};
+use crate::write::{Attributes, Body, Expected, WriteAbilities};
+use crate::{Child, Error, ErrorKind, Metadata, ObjectPath, Operation, Presence, Result, Version, Watch};
 
 /// The pages of one directory listing. It is complete when the stream ends without an error; after an error nothing
 /// follows.
@@ -31,6 +32,8 @@ pub struct Capabilities {
     pub identities: bool,
     /// Whether a missing directory is indistinguishable from an empty one (object stores).
     pub implicit_directories: bool,
+    /// What it can do in writing; `None` if nothing through this trait.
+    pub writes: Option<WriteAbilities>,
 }
 
 /// One source, connected. Cheap to share; every method may be called from many tasks at once, and dropping a future
@@ -81,6 +84,55 @@ pub trait Backend: Debug + Send + Sync + 'static {
     /// Reads where a symbolic link points, raw.
     async fn read_link(&self, path: &ObjectPath) -> Result<Presence<Vec<u8>>>;
 
+    /// Puts a whole object: readers see what stood there before or the new bytes, never a part. The directory it lies in must
+    /// be there, where directories are real.
+    ///
+    /// Not more of the body than [`WriteAbilities::memory_max`] is in memory at once. The result is the object as the source
+    /// has it now, in the version that a listing gives it, its size checked, and its hash where the source tells one.
+    ///
+    /// A put ends within the source's timeout after bytes have ceased to move, however long it takes in all; one that
+    /// fails or is dropped leaves nothing under the object's name. Errors: `Conflict` if what stands there is not what was
+    /// expected, and nothing is changed then; `IsADirectory`; `NotADirectory` if there is no directory for it; those of
+    /// the source; and what reading the body gave, as `Other`.
+    async fn put(&self, path: &ObjectPath, body: &dyn Body, expected: &Expected) -> Result<Metadata> {
+        let _unused = (body, expected);
+        Err(unsupported(self.name(), Operation::Put, path))
+    }
+
+    /// Makes a directory: `Exists` if anything is there already. An object store gets an object `path/` without bytes, so
+    /// that the empty directory is listed.
+    async fn create_directory(&self, path: &ObjectPath) -> Result<Metadata> {
+        Err(unsupported(self.name(), Operation::CreateDirectory, path))
+    }
+
+    /// Removes a file or a link: `IsADirectory` if it is a directory, `Conflict` if it is not what was expected. `Absent` if
+    /// nothing was there, also where [`Expected::Absent`] was asked for, which removes nothing.
+    async fn remove_file(&self, path: &ObjectPath, expected: &Expected) -> Result<Presence<()>> {
+        let _unused = expected;
+        Err(unsupported(self.name(), Operation::RemoveFile, path))
+    }
+
+    /// Removes an empty directory: `NotEmpty` if it is not, `NotADirectory` if it is something else. On an object store it is
+    /// listed first, and what is put there meanwhile stays, and so does the directory.
+    async fn remove_directory(&self, path: &ObjectPath) -> Result<Presence<()>> {
+        Err(unsupported(self.name(), Operation::RemoveDirectory, path))
+    }
+
+    /// Gives a file another name, or a directory with all that is in it, where the source can ([`WriteAbilities`]); else
+    /// `Unsupported`. What stands at `to` is replaced if `replace` (a file by a file, an empty directory by a directory,
+    /// where the source can), and is `Exists` otherwise. `Absent` if nothing is at `from`.
+    async fn rename(&self, from: &ObjectPath, to: &ObjectPath, replace: bool) -> Result<Presence<Metadata>> {
+        let _unused = (to, replace);
+        Err(unsupported(self.name(), Operation::Rename, from))
+    }
+
+    /// Changes attributes without the bytes, those that the source keeps ([`WriteAbilities`]); the others are left alone.
+    /// `Unsupported` if it keeps none of those that are given.
+    async fn set_attributes(&self, path: &ObjectPath, attributes: &Attributes) -> Result<Presence<Metadata>> {
+        let _unused = attributes;
+        Err(unsupported(self.name(), Operation::SetAttributes, path))
+    }
+
     /// Gives the local fast path, where the source is a folder of this machine.
     fn as_local(&self) -> Option<&LocalBackend> {
         None
@@ -91,4 +143,9 @@ pub trait Backend: Debug + Send + Sync + 'static {
     fn watch(&self) -> Option<Arc<dyn Watch>> {
         None
     }
+}
+
+fn unsupported(source: &str, operation: Operation, path: &ObjectPath) -> Error {
+    let why = "this kind of source does not do that";
+    Error::new(ErrorKind::Unsupported, operation, source, path.clone(), why)
 }

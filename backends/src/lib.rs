@@ -23,6 +23,7 @@ mod sftp;
 mod smb;
 pub mod spec;
 mod watch;
+mod write;
 
 pub use backend::{Backend, Capabilities, Listing};
 pub use connect::{Limits, connect, recognisable};
@@ -32,3 +33,4 @@ pub use object::{Child, Identity, Kind, Metadata, ObjectPath, Presence, Timestam
 pub use secrets::{Place, Secret, SecretError, SecretReference, SecretStore, Secrets, StoreOptions};
 pub use spec::{KeyInfo, Scheme, SchemeInfo, SecretKey, SourceSpec, SpecError, ValueKind, common_keys, schemes};
 pub use watch::{Coverage, Noticed, Watch, Where};
+pub use write::{Attributes, Body, Condition, Expected, Renames, TEMPORARY_PREFIX, WriteAbilities, is_temporary_name};

@@ -137,6 +137,7 @@ impl LocalBackend {
             posix_attributes: true,
             identities: true,
             implicit_directories: false,
+            writes: None,
         };
         Ok(Self {
             folder: Arc::new(Folder {

@@ -98,6 +98,7 @@ impl Scripted {
             posix_attributes: false,
             identities: false,
             implicit_directories: false,
+            writes: None,
         };
         Arc::new(Self {
             name: name.to_owned(),

@@ -161,6 +161,7 @@ impl Scripted {
                 posix_attributes: !object_store,
                 identities: true,
                 implicit_directories: object_store,
+                writes: None,
             },
             world: Arc::new(Mutex::new(world)),
             cue: Arc::default(),

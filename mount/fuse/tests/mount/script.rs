@@ -48,6 +48,7 @@ impl Script {
                 posix_attributes: false,
                 identities: false,
                 implicit_directories: false,
+                writes: None,
             },
             files: Mutex::default(),
             cue: watch::Sender::new(Cue::Answer),
