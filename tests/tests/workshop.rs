@@ -38,7 +38,11 @@ impl Shop {
         library.settings(settings);
         library.add_folder_with(beneath.path(), "/disk", &[("refresh", "1d")]);
         library.mount();
-        Self { library, beneath, aside }
+        Self {
+            library,
+            beneath,
+            aside,
+        }
     }
 
     fn at(&self) -> PathBuf {
@@ -92,7 +96,14 @@ fn every_application_works(user: User, settings: &str) {
 /// Kinds, modes, owners, sizes, times, targets and names of everything in a folder.
 fn attributes(folder: &Path) -> String {
     let list = [
-        ".", "-type", "d", "-printf", "%y %m %U:%G %T@ %C@ %P\\n", "-o", "-printf", "%y %m %U:%G %n %s %T@ %C@ %P %l\\n",
+        ".",
+        "-type",
+        "d",
+        "-printf",
+        "%y %m %U:%G %T@ %C@ %P\\n",
+        "-o",
+        "-printf",
+        "%y %m %U:%G %n %s %T@ %C@ %P %l\\n",
     ];
     let all = expect_success(Command::new("find").args(list).current_dir(folder));
     let mut lines: Vec<_> = all.lines().collect();
@@ -136,7 +147,13 @@ fn users_of_a_shared_mount_have_their_own_files_and_no_others() {
     chown(at.join("group"), None, Some(NOBODY)).expect("chgrp");
     fs::set_permissions(at.join("group"), fs::Permissions::from_mode(0o2770)).expect("chmod");
 
-    assert_eq!(as_nobody(&at, "umask 027; cd open; echo mine >f; mkdir d; ln -s f l; mkfifo p; ln f g"), 0);
+    assert_eq!(
+        as_nobody(
+            &at,
+            "umask 027; cd open; echo mine >f; mkdir d; ln -s f l; mkfifo p; ln f g"
+        ),
+        0
+    );
     for name in ["f", "d", "l", "p", "g"] {
         for side in [&at, shop.beneath.path()] {
             let seen = fs::symlink_metadata(side.join("open").join(name)).expect("it is there");
@@ -167,7 +184,11 @@ fn users_of_a_shared_mount_have_their_own_files_and_no_others() {
     for settings in ["writes it", "truncates it"] {
         fs::write(at.join("open/program"), "#!").expect("write");
         fs::set_permissions(at.join("open/program"), fs::Permissions::from_mode(0o6777)).expect("chmod");
-        let script = if settings == "writes it" { "echo x >>open/program" } else { "truncate -s 1 open/program" };
+        let script = if settings == "writes it" {
+            "echo x >>open/program"
+        } else {
+            "truncate -s 1 open/program"
+        };
         assert_eq!(as_nobody(&at, script), 0);
         for side in [&at, shop.beneath.path()] {
             let mode = fs::metadata(side.join("open/program")).expect("stat").mode() & 0o7777;
@@ -178,13 +199,24 @@ fn users_of_a_shared_mount_have_their_own_files_and_no_others() {
     fs::write(at.join("open/listed"), "secret").expect("write");
     fs::set_permissions(at.join("open/listed"), fs::Permissions::from_mode(0o600)).expect("chmod");
     assert_ne!(as_nobody(&at, "cat open/listed"), 0);
-    expect_success(Command::new("setfacl").args(["-m", "u:nobody:rw"]).arg(at.join("open/listed")));
+    expect_success(
+        Command::new("setfacl")
+            .args(["-m", "u:nobody:rw"])
+            .arg(at.join("open/listed")),
+    );
     assert_eq!(as_nobody(&at, "cat open/listed && echo more >>open/listed"), 0);
     fs::write(at.join("open/masked"), "secret").expect("write");
     chown(at.join("open/masked"), None, Some(NOBODY)).expect("chgrp");
     fs::set_permissions(at.join("open/masked"), fs::Permissions::from_mode(0o600)).expect("chmod");
-    expect_success(Command::new("setfacl").args(["-m", "u:1234:rw,g::---"]).arg(at.join("open/masked")));
-    assert_eq!(fs::metadata(at.join("open/masked")).expect("stat").mode() & 0o070, 0o060);
+    expect_success(
+        Command::new("setfacl")
+            .args(["-m", "u:1234:rw,g::---"])
+            .arg(at.join("open/masked")),
+    );
+    assert_eq!(
+        fs::metadata(at.join("open/masked")).expect("stat").mode() & 0o070,
+        0o060
+    );
     assert_ne!(as_nobody(&at, "cat open/masked"), 0);
     shop.library.unmount();
 }
