@@ -54,7 +54,7 @@ impl Sources {
 
     fn library(&self, user: User) -> Library {
         let mut library = Library::new(user);
-        library.add_folder(self.originals.folder(), "/disk");
+        library.add_folder_with(self.originals.folder(), "/disk", &[("read_only", "true")]);
         for (attach, server) in &self.servers {
             library.add_server(server.as_ref(), attach);
         }

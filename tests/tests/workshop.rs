@@ -49,6 +49,23 @@ impl Shop {
         self.library.at().join("disk")
     }
 
+    /// Kinds, modes, owners, sizes, times, targets and names of everything in a folder.
+    fn attributes(&self, folder: &Path) -> String {
+        let list = [
+            "-type",
+            "d",
+            "-printf",
+            "%y %m %U:%G %T@ %C@ %P\\n",
+            "-o",
+            "-printf",
+            "%y %m %U:%G %n %s %T@ %C@ %P %l\\n",
+        ];
+        let all = expect_success(self.library.as_user(Path::new("find")).arg(folder).args(list));
+        let mut lines: Vec<_> = all.lines().collect();
+        lines.sort_unstable();
+        lines.join("\n")
+    }
+
     /// Runs a script in a folder of its own.
     fn run(&self, name: &str) {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/workshop").join(name);
@@ -85,30 +102,12 @@ fn every_application_works(user: User, settings: &str) {
         shop.run(script);
     }
     // Who mounts it anew finds what was left.
-    let before = attributes(&shop.at());
-    assert_eq!(before, attributes(shop.beneath.path()));
+    let before = shop.attributes(&shop.at());
+    assert_eq!(before, shop.attributes(shop.beneath.path()));
     shop.library.unmount();
     shop.library.mount();
-    assert_eq!(attributes(&shop.at()), before);
+    assert_eq!(shop.attributes(&shop.at()), before);
     shop.library.unmount();
-}
-
-/// Kinds, modes, owners, sizes, times, targets and names of everything in a folder.
-fn attributes(folder: &Path) -> String {
-    let list = [
-        ".",
-        "-type",
-        "d",
-        "-printf",
-        "%y %m %U:%G %T@ %C@ %P\\n",
-        "-o",
-        "-printf",
-        "%y %m %U:%G %n %s %T@ %C@ %P %l\\n",
-    ];
-    let all = expect_success(Command::new("find").args(list).current_dir(folder));
-    let mut lines: Vec<_> = all.lines().collect();
-    lines.sort_unstable();
-    lines.join("\n")
 }
 
 #[test]

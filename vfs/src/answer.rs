@@ -36,6 +36,17 @@ impl<T> Answer<T> {
         }
     }
 
+    /// Makes something of the answer, once it is here. Where nobody waits for it any more, nothing is made.
+    pub(crate) fn map<U>(self, make: impl FnOnce(T) -> U + Send + 'static) -> Answer<U>
+    where
+        T: 'static,
+    {
+        match self {
+            Self::Ready(result) => Answer::Ready(result.map(make)),
+            Self::Pending(future) => Answer::Pending(Box::pin(async move { future.await.map(make) })),
+        }
+    }
+
     /// Tells whether the answer is here.
     pub fn is_ready(&self) -> bool {
         matches!(self, Self::Ready(_))

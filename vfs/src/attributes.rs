@@ -51,7 +51,8 @@ impl Attributes {
             created_ns: None,
             mode: entry.mode,
             owner: entry.owner,
-            links: entry.links,
+            // What has a name has a link, whatever its source says.
+            links: entry.links.max(1),
             device: 0,
             volatile: false,
         }

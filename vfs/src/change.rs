@@ -99,6 +99,17 @@ pub(crate) struct Site {
     pub(crate) path: ObjectPath,
 }
 
+/// What a change does to the paths that lead to what stands in a directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Paths {
+    /// They stay.
+    Stay,
+    /// Some will be others.
+    Change,
+    /// Whoever asks has seen to it.
+    Kept,
+}
+
 /// Which half of this room changes a source.
 pub(crate) enum Half {
     Local(LocalBackend),
@@ -109,10 +120,11 @@ impl Vfs {
     /// Makes a file, or finds it, and opens it.
     pub fn create(&self, directory: EntryId, name: &[u8], creation: Creation, by: Requester) -> Answer<Created> {
         let name = Box::from(name);
-        self.core.in_directory(directory, move |core, site, half| match half {
-            Half::Local(local) => core.local_create(&local, site, name, creation, by),
-            Half::Remote => core.remote_create(&site, &name, creation, by),
-        })
+        self.core
+            .in_directory(directory, Paths::Stay, move |core, site, half| match half {
+                Half::Local(local) => core.local_create(&local, site, name, creation, by),
+                Half::Remote => core.remote_create(&site, &name, creation, by),
+            })
     }
 
     /// Makes a directory.
@@ -139,16 +151,17 @@ impl Vfs {
 
     fn make(&self, directory: EntryId, name: &[u8], making: Making, mode: u32, by: Requester) -> Answer<Attributes> {
         let name = Box::from(name);
-        self.core.in_directory(directory, move |core, site, half| match half {
-            Half::Local(local) => core.local_make(&local, site, name, making, mode, by),
-            Half::Remote => core.remote_make(&site, &name, &making, mode, by),
-        })
+        self.core
+            .in_directory(directory, Paths::Stay, move |core, site, half| match half {
+                Half::Local(local) => core.local_make(&local, site, name, making, mode, by),
+                Half::Remote => core.remote_make(&site, &name, &making, mode, by),
+            })
     }
 
     /// Gives a file a further name, which has an entry of its own.
     pub fn make_link(&self, id: EntryId, directory: EntryId, name: &[u8]) -> Answer<Attributes> {
         let name = Box::from(name);
-        self.core.in_directory(directory, move |core, site, half| {
+        self.core.in_directory(directory, Paths::Stay, move |core, site, half| {
             match core.source_of(id) {
                 Ok(source) if source == site.source => {}
                 Ok(_) => return Answer::err(Error::CrossSource),
@@ -173,17 +186,19 @@ impl Vfs {
 
     fn remove(&self, directory: EntryId, name: &[u8], is_directory: bool) -> Answer<()> {
         let name = Box::from(name);
-        self.core.in_directory(directory, move |core, site, half| match half {
-            Half::Local(local) => core.local_remove(&local, site, name, is_directory),
-            Half::Remote => core.remote_remove(&site, &name, is_directory),
-        })
+        let paths = Paths::Change;
+        self.core
+            .in_directory(directory, paths, move |core, site, half| match half {
+                Half::Local(local) => core.local_remove(&local, site, name, is_directory),
+                Half::Remote => core.remote_remove(&site, &name, is_directory),
+            })
     }
 
     /// Renames something within its source.
     pub fn rename(&self, from: (EntryId, &[u8]), to: (EntryId, &[u8]), mode: RenameMode) -> Answer<()> {
         let (target, names) = (to.0, (Box::from(from.1), Box::from(to.1)));
-        self.core.in_directory(from.0, move |core, from, _| {
-            core.in_directory(target, move |core, to, half| {
+        self.core.in_directory(from.0, Paths::Change, move |core, from, _| {
+            core.in_directory(target, Paths::Kept, move |core, to, half| {
                 if from.source != to.source {
                     return Answer::err(Error::CrossSource);
                 }
@@ -301,7 +316,9 @@ impl Vfs {
     pub fn attribute(&self, id: EntryId, name: &[u8]) -> Answer<Vec<u8>> {
         let name = Box::from(name);
         match self.core.readable_half_of(id) {
-            Ok((source, Half::Local(local))) => self.core.local_attribute(&local, id, source, name),
+            Ok((source, Half::Local(local))) => self.core.with_paths(source, &local, Paths::Stay, || {
+                self.core.local_attribute(&local, id, source, name)
+            }),
             Ok((_, Half::Remote)) => self.core.remote_attribute(id, &name),
             Err(error) => Answer::err(error),
         }
@@ -310,7 +327,9 @@ impl Vfs {
     /// Gives the names of all extended attributes that may be shown to whoever asks, each with a NUL after it.
     pub fn attribute_names(&self, id: EntryId, by: Requester) -> Answer<Vec<u8>> {
         match self.core.readable_half_of(id) {
-            Ok((source, Half::Local(local))) => self.core.local_attribute_names(&local, id, source, by),
+            Ok((source, Half::Local(local))) => self.core.with_paths(source, &local, Paths::Stay, || {
+                self.core.local_attribute_names(&local, id, source, by)
+            }),
             Ok((_, Half::Remote)) => self.core.remote_attribute_names(id),
             Err(error) => Answer::err(error),
         }
@@ -369,6 +388,7 @@ impl Core {
     fn in_directory<T: Send + 'static>(
         self: &Arc<Self>,
         directory: EntryId,
+        paths: Paths,
         change: impl FnOnce(&Arc<Self>, Site, Half) -> Answer<T> + Send + 'static,
     ) -> Answer<T> {
         let site = match self.entry_of(directory) {
@@ -383,12 +403,12 @@ impl Core {
             };
             match core.is_listed(directory) {
                 Err(error) => Answer::err(error),
-                Ok(true) => core.at_site(&site, half, change),
+                Ok(true) => core.at_site(&site, half, paths, change),
                 Ok(false) => {
                     let core = Arc::clone(core);
                     Answer::Pending(Box::pin(async move {
                         core.list(directory).await?;
-                        core.at_site(&site, half, change).wait().await
+                        core.at_site(&site, half, paths, change).wait().await
                     }))
                 }
             }
@@ -396,6 +416,45 @@ impl Core {
     }
 
     fn at_site<T>(
+        self: &Arc<Self>,
+        entry: &Entry,
+        half: Half,
+        paths: Paths,
+        change: impl FnOnce(&Arc<Self>, Site, Half) -> Answer<T>,
+    ) -> Answer<T> {
+        let local = match &half {
+            Half::Local(local) => Some(local.clone()),
+            Half::Remote => None,
+        };
+        let at = move || self.at_path(entry, half, change);
+        match local {
+            Some(local) => self.with_paths(entry.source, &local, paths, at),
+            None => at(),
+        }
+    }
+
+    /// Does something with paths that were made from the catalog, while no name changes behind its back. Where a file system
+    /// may hang, nobody is made to wait for it, and a name that changes meanwhile is not found.
+    fn with_paths<T>(&self, source: SourceId, local: &LocalBackend, paths: Paths, work: impl FnOnce() -> T) -> T {
+        if paths == Paths::Kept || local.may_hang(&ObjectPath::root()) {
+            return work();
+        }
+        let lock = Arc::clone(self.paths.lock().entry(source).or_default());
+        if paths == Paths::Change {
+            let _alone = lock.write();
+            work()
+        } else {
+            let _with_others = lock.read_recursive();
+            work()
+        }
+    }
+
+    /// As [`with_paths`](Self::with_paths), for who changes no names.
+    pub(crate) fn while_names_stay<T>(&self, source: SourceId, local: &LocalBackend, work: impl FnOnce() -> T) -> T {
+        self.with_paths(source, local, Paths::Stay, work)
+    }
+
+    fn at_path<T>(
         self: &Arc<Self>,
         entry: &Entry,
         half: Half,
@@ -424,6 +483,10 @@ impl Core {
     ) -> Answer<T> {
         match self.source_of(id) {
             Ok(source) => self.when_connected(source, move |core| match core.half_of_source(source) {
+                Ok(Half::Local(local)) => {
+                    let half = Half::Local(local.clone());
+                    core.with_paths(source, &local, Paths::Stay, || change(core, source, half))
+                }
                 Ok(half) => change(core, source, half),
                 Err(error) => Answer::err(error),
             }),

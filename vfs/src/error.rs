@@ -167,7 +167,7 @@ impl Error {
             }
             ErrorKind::CredentialsRefused | ErrorKind::Certificate => Self::AccessDenied(cause),
             ErrorKind::PermissionDenied => Self::PermissionDenied(cause),
-            ErrorKind::VersionChanged => Self::Stale,
+            ErrorKind::VersionChanged | ErrorKind::Conflict => Self::Stale,
             ErrorKind::NotADirectory => Self::NotADirectory,
             ErrorKind::IsADirectory => Self::IsADirectory,
             ErrorKind::Unsupported => Self::Unsupported(cause),
@@ -175,7 +175,6 @@ impl Error {
             ErrorKind::ReadOnly => Self::ReadOnly,
             ErrorKind::Exists => Self::Exists,
             ErrorKind::NotEmpty => Self::NotEmpty,
-            ErrorKind::Conflict => Self::Stale,
             ErrorKind::Busy => Self::Busy,
             ErrorKind::NameTooLong => Self::NameTooLong,
             ErrorKind::TooLarge => Self::TooLarge,

@@ -211,15 +211,28 @@ impl Core {
 
 /// Makes attributes of a row; a device's number stands in the other one. What is open for writing has those of the disk.
 pub(crate) fn attributes_of(catalog: &Catalog, files: &OpenFiles, entry: &Entry) -> Result<Attributes, Error> {
-    if let Some(attributes) = written(files, entry.id) {
+    let id = first_name(catalog, entry)?;
+    if let Some(attributes) = written(files, id) {
         return Ok(attributes);
     }
-    let attributes = Attributes::of(entry);
+    let attributes = Attributes {
+        id,
+        ..Attributes::of(entry)
+    };
     if !matches!(entry.kind, Kind::CharDevice | Kind::BlockDevice) {
         return Ok(attributes);
     }
     let details = catalog.details(entry.id).map_err(Error::from_catalog)?;
     Ok(details.map_or(attributes.clone(), |details| attributes.with(&details)))
+}
+
+/// Gives the number under which an entry is shown. Names of one object are entries of their own, but have the number of the
+/// oldest of them: programs recognise by it that they are one.
+pub(crate) fn first_name(catalog: &Catalog, entry: &Entry) -> Result<EntryId, Error> {
+    if entry.links < 2 || entry.kind == Kind::Directory {
+        return Ok(entry.id);
+    }
+    catalog.first_name(entry.id).map_err(Error::from_catalog)
 }
 
 /// Gives the attributes of a file of this machine that is open for writing: as the disk has them, or where that may hang as

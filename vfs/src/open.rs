@@ -106,7 +106,7 @@ impl Core {
                 core.or_a_copy(id, access, opened)
             }));
         }
-        Answer::Ready(self.or_a_copy(id, access, self.open_local(id, local, access)))
+        Answer::Ready(self.or_a_copy(id, access, self.open_local(id, source, local, access)))
     }
 
     /// Finds the backend of a file.
@@ -185,12 +185,16 @@ impl Core {
         self.open_object(id).ok()
     }
 
-    fn open_local(&self, id: EntryId, local: &LocalBackend, access: Access) -> Result<Opened, Error> {
+    fn open_local(&self, id: EntryId, source: SourceId, local: &LocalBackend, access: Access) -> Result<Opened, Error> {
         let mut tries = 0;
         loop {
             tries += 1;
-            let begun = self.begin_local(id)?;
-            let seen = local.open_as(&begun.path, access.of_file());
+            // Else its name might be another's by the time it is opened.
+            let (begun, seen) = self.while_names_stay(source, local, || {
+                let begun = self.begin_local(id)?;
+                let seen = local.open_as(&begun.path, access.of_file());
+                Ok::<_, Error>((begun, seen))
+            })?;
             let seen = seen.map_err(|error| Error::from_backend(&Arc::new(error)))?;
             if let Some(opened) = self.conclude_local(begun, seen, tries == TRIES)? {
                 return Ok(opened);

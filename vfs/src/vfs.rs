@@ -29,7 +29,7 @@ use crate::handle::{Access, Handle, OpenFile, OpenFiles, Opened};
 use crate::hash::Hasher;
 use crate::pins::{PinReport, Pins};
 use crate::recent::Recent;
-use crate::{Answer, Error, Settings};
+use crate::{Answer, Error, Settings, look};
 
 /// How long fetching waits for a disk cache that is slower than the source. The disk's own pauses, when it writes back what
 /// it has in memory, are of this length.
@@ -76,6 +76,9 @@ pub(crate) struct Core {
     pub(crate) refresh: RwLock<HashMap<SourceId, Duration>>,
     /// Sources in which nothing is changed.
     pub(crate) read_only: RwLock<HashSet<SourceId>>,
+    /// Held while a path of a folder of this machine is used that was made from the catalog, so that no name changes on the
+    /// way; alone by whoever changes names there.
+    pub(crate) paths: Mutex<HashMap<SourceId, Arc<RwLock<()>>>>,
     /// What entries were like that have lost their names through the mount.
     pub(crate) gone: Cache<EntryId, Attributes>,
     /// Changes of the catalog of which the kernel is not told.
@@ -154,6 +157,7 @@ impl Vfs {
             links: Cache::new(LINKS_MAX),
             refresh: RwLock::default(),
             read_only: RwLock::default(),
+            paths: Mutex::default(),
             gone: Cache::new(GONE_MAX),
             own: OwnChanges::default(),
             checked: Mutex::new(None),
@@ -371,6 +375,7 @@ impl Core {
                 self.pins.note(&change);
                 if !self.own.is_own(&change) {
                     events_of(&change, &mut events);
+                    self.tell_first_name(&change, &mut events);
                 }
                 // An open file of this machine is read as it is on the disk, which the kernel's pages of it no longer are.
                 if let Change::Replaced { old, .. } = &change
@@ -392,6 +397,25 @@ impl Core {
             changes.acknowledge();
         }
         self.publisher.close();
+    }
+
+    /// Tells of a change of an object that is shown under the number of another of its names.
+    fn tell_first_name(&self, change: &Change, events: &mut Vec<Event>) {
+        let (Change::Attributes { id } | Change::Content { id }) = *change else {
+            return;
+        };
+        // What cannot be looked up now is gone, and is told of as such.
+        let Ok(Some(entry)) = self.catalog.entry(id) else {
+            return;
+        };
+        if let Ok(first) = look::first_name(&self.catalog, &entry)
+            && first != id
+        {
+            events.push(match change {
+                Change::Content { .. } => Event::Pages { id: first },
+                _ => Event::Attributes { id: first },
+            });
+        }
     }
 
     /// Pages of what changed are good no more.

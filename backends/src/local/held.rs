@@ -218,12 +218,15 @@ impl Held {
             return Ok(());
         }
         let time = |new: Option<NewTime>| {
-            let (tv_sec, tv_nsec) = match new {
+            let (seconds, rest) = match new {
                 None => (0, rustix::fs::UTIME_OMIT),
                 Some(NewTime::Now) => (0, rustix::fs::UTIME_NOW),
-                Some(NewTime::At(seconds, nanoseconds)) => (seconds, nanoseconds.into()),
+                Some(NewTime::At(whole, nanoseconds)) => (whole, nanoseconds.into()),
             };
-            Timespec { tv_sec, tv_nsec }
+            Timespec {
+                tv_sec: seconds,
+                tv_nsec: rest,
+            }
         };
         let times = Timestamps {
             last_access: time(change.accessed),

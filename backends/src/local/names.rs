@@ -122,18 +122,23 @@ struct Directory {
 
 impl LocalBackend {
     /// Makes something. `Absent`: the directory is not there.
-    pub fn make(&self, place: &Place, making: &Making, mode: u32, asker: Asker) -> Result<Presence<Made>> {
+    pub fn make(&self, place: &Place, making: &Making, permissions: u32, asker: Asker) -> Result<Presence<Made>> {
         let operation = match making {
             Making::Directory => Operation::CreateDirectory,
             _ => Operation::Create,
         };
         self.changed(operation, place, |directory, name| {
             let fd = &directory.fd;
-            let make_node =
-                |kind, number| asker::making(asker, mode, |mode| rustix::fs::mknodat(fd, name, kind, mode, number));
+            let make_node = |kind, number| {
+                asker::making(asker, permissions, |mode| {
+                    rustix::fs::mknodat(fd, name, kind, mode, number)
+                })
+            };
             let made = match making {
-                Making::Directory => asker::making(asker, mode, |mode| rustix::fs::mkdirat(fd, name, mode)),
-                Making::Symlink(target) => asker::making(asker, mode, |_| rustix::fs::symlinkat(&target[..], fd, name)),
+                Making::Directory => asker::making(asker, permissions, |mode| rustix::fs::mkdirat(fd, name, mode)),
+                Making::Symlink(target) => {
+                    asker::making(asker, permissions, |_| rustix::fs::symlinkat(&target[..], fd, name))
+                }
                 Making::File => make_node(FileType::RegularFile, 0),
                 Making::Fifo => make_node(FileType::Fifo, 0),
                 Making::Socket => make_node(FileType::Socket, 0),
@@ -149,7 +154,7 @@ impl LocalBackend {
     pub fn create_file(
         &self,
         place: &Place,
-        mode: u32,
+        permissions: u32,
         access: FileAccess,
         exclusive: bool,
         asker: Asker,
@@ -160,7 +165,9 @@ impl LocalBackend {
             for _ in 0..TRIES {
                 // Reading comes with it: the kernel fills up pages that are written in part.
                 let flags = common | OFlags::CREATE | OFlags::EXCL | OFlags::RDWR;
-                let made = asker::making(asker, mode, |mode| rustix::fs::openat(&directory.fd, name, flags, mode));
+                let made = asker::making(asker, permissions, |mode| {
+                    rustix::fs::openat(&directory.fd, name, flags, mode)
+                });
                 match made {
                     Err(Errno::EXIST) if !exclusive => {}
                     made => {
@@ -215,9 +222,9 @@ impl LocalBackend {
         })
     }
 
-    /// Takes a name away: of an empty directory, or of anything else. `hold`: keeps the object at hand, if it is not a
+    /// Takes a name away: of an empty directory, or of anything else. `keep`: keeps the object at hand, if it is not a
     /// directory. `Absent`: it is not there.
-    pub fn remove(&self, place: &Place, is_directory: bool, hold: bool) -> Result<Presence<Removed>> {
+    pub fn remove(&self, place: &Place, is_directory: bool, keep: bool) -> Result<Presence<Removed>> {
         let (operation, flags) = if is_directory {
             (Operation::RemoveDirectory, AtFlags::REMOVEDIR)
         } else {
@@ -227,7 +234,7 @@ impl LocalBackend {
             let Some(object) = directory.look(name)? else {
                 return Ok(Presence::Absent);
             };
-            let held = if !is_directory && (hold || object.links > 1) {
+            let held = if !is_directory && (keep || object.links > 1) {
                 self.hold_in(directory, name, place)?
             } else {
                 None
@@ -244,9 +251,9 @@ impl LocalBackend {
         })
     }
 
-    /// Renames something within the source. `hold`: keeps at hand what it replaces. `Absent`: it, or one of the directories,
+    /// Renames something within the source. `keep`: keeps at hand what it replaces. `Absent`: it, or one of the directories,
     /// is not there.
-    pub fn rename_local(&self, from: &Place, to: &Place, mode: RenameMode, hold: bool) -> Result<Presence<Renamed>> {
+    pub fn rename_local(&self, from: &Place, to: &Place, mode: RenameMode, keep: bool) -> Result<Presence<Renamed>> {
         let flags = match mode {
             RenameMode::Replace => RenameFlags::empty(),
             RenameMode::NoReplace => RenameFlags::NOREPLACE,
@@ -262,7 +269,7 @@ impl LocalBackend {
                 RenameMode::Replace | RenameMode::Exchange => target.look(new_name)?,
             };
             let held = match &before {
-                Some(before) if hold || before.links > 1 && before.kind != Kind::Directory => {
+                Some(before) if keep || before.links > 1 && before.kind != Kind::Directory => {
                     self.hold_in(&target, new_name, to)?
                 }
                 _ => None,

@@ -176,7 +176,8 @@ impl Catalog {
     /// directory or has an identity, until [`reap_departed`](Self::reap_departed). New directories are queued for the
     /// scan; so are known ones that a running scan has not listed yet.
     ///
-    /// [`Error::Overtaken`](crate::Error) if it may be older than a change that was made through the mount.
+    /// [`Error::Overtaken`](crate::Error) if it may be older than a change that was made through the mount, or than the
+    /// listing of this directory that was applied last.
     pub fn apply_listing(
         &self,
         directory: EntryId,

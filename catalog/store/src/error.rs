@@ -24,8 +24,9 @@ pub enum Error {
     /// The policy is not in the library, or not any more.
     #[error("policy {0} is not in the catalog")]
     NoPolicy(PolicyId),
-    /// What was seen may be older than a change that was made through the mount in this directory; nothing was changed.
-    #[error("entry {0} is being changed through the mount, or was since it was looked at: look again")]
+    /// What was seen may be older than what is known of this directory: a change was made there through the mount, or
+    /// another listing that began later was applied. Nothing was changed.
+    #[error("entry {0} was changed or listed since it was looked at, or is being changed: look again")]
     Overtaken(EntryId),
     /// The entry cannot leave: it is staged, or leads to what is.
     #[error("entry {0} holds changes that its source does not have yet: upload them first, or give them up")]

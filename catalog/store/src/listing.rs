@@ -51,7 +51,8 @@ pub(crate) fn prepare(directory: EntryId, children: &mut [NewChild]) -> Result<(
     }
 }
 
-/// Makes the children of a directory what a prepared listing says.
+/// Makes the children of a directory what a prepared listing says. One that is overtaken is refused before anything is
+/// changed.
 pub(crate) fn apply(
     edit: &mut Edit<'_>,
     directory: EntryId,
@@ -59,12 +60,14 @@ pub(crate) fn apply(
     replaces: Replaces<'_>,
 ) -> Result<()> {
     edit.check_ticket(listing.ticket, directory.0)?;
+    edit.tickets.check_listing(listing.ticket, directory.0)?;
     let source = edit.source_directory(directory)?.source();
     let first = edit.state(directory.0)?.listed_ns.is_none();
     let before = edit.changes.len();
     let plan = Plan::make(edit, directory.0, source, &listing.children)?;
     plan.carry_out(edit, listing, replaces)?;
     edit.mark_listed(source, directory.0, listing.listed_ns, listing.scan)?;
+    edit.tickets.note_listing(listing.ticket, directory.0);
     if first {
         // Nobody can have seen what stood in a directory that was never listed.
         let seen = |change: &Change| match change {

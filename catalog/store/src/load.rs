@@ -278,21 +278,24 @@ impl Batch {
         for part in pending {
             let Some(listed_ns) = part.listed_ns else { continue };
             match self.begun.remove(&part.directory) {
-                Some(Progress::Loading) => edit.mark_listed(source, part.directory, listed_ns, 0)?,
+                Some(Progress::Loading) => {
+                    edit.mark_listed(source, part.directory, listed_ns, 0)?;
+                    edit.tickets.note_listing(part.ticket, part.directory);
+                }
                 Some(Progress::Gathering(mut children)) => {
                     let directory = EntryId(part.directory);
                     listing::prepare(directory, &mut children)?;
-                    listing::apply(
-                        edit,
-                        directory,
-                        &CompleteListing {
-                            children,
-                            listed_ns,
-                            scan: 0,
-                            ticket: part.ticket,
-                        },
-                        &|_| false,
-                    )?;
+                    let listing = CompleteListing {
+                        children,
+                        listed_ns,
+                        scan: 0,
+                        ticket: part.ticket,
+                    };
+                    match listing::apply(edit, directory, &listing, &|_| false) {
+                        // A change has begun since it was decided on: it is still to be listed.
+                        Ok(()) | Err(Error::Overtaken(_)) => {}
+                        Err(error) => return Err(error),
+                    }
                 }
                 Some(Progress::Passed) | None => {}
             }

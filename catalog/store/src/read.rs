@@ -239,6 +239,26 @@ impl Catalog {
         })
     }
 
+    /// Finds the oldest entry in the tree that is a name of the same object as this one, which may be itself.
+    pub fn first_name(&self, id: EntryId) -> Result<EntryId> {
+        self.store().read(|snapshot| {
+            let Some(found) = entry(snapshot, id)? else {
+                return Ok(id);
+            };
+            let identity = tree::with_cold(&snapshot.entries, id.0, |cold| Ok(cold.identity))?.flatten();
+            let Some(identity) = identity else { return Ok(id) };
+            let (first, last) = identity_range(found.source.0, &identity);
+            for row in snapshot.identities.range::<&[u8; 28]>(&first..=&last)? {
+                let name = identity_id(row?.0.value());
+                let top = tree::climb(&snapshot.entries, name, |_, _| ControlFlow::Continue(()))?;
+                if matches!(top, Top::Root) {
+                    return Ok(EntryId(name));
+                }
+            }
+            Ok(id)
+        })
+    }
+
     /// Finds all entries that have an identity and stand in the tree: the names of one object, in the order of their ids.
     pub fn with_identity(&self, source: SourceId, identity: [u8; 16]) -> Result<Vec<EntryId>> {
         self.store().read(|snapshot| {

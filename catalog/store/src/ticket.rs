@@ -1,10 +1,11 @@
-//! Which directories are being changed through the mount, and which were a moment ago: so that a listing or a look
-//! that may be older than such a change is not taken for what holds after it.
+//! Which directories are being changed through the mount, which were a moment ago, and which listings were applied: so
+//! that a listing or a look that may be older than such a change, or a listing that is older than the one that was
+//! applied, is not taken for what holds after it.
 //!
 //! Always true:
 //! - a ticket that was taken before a change ended is overtaken in the directories of that change, for good;
 //! - one that was taken after all changes of a directory had ended is not, as long as no other begins;
-//! - what has to be forgotten for want of room makes older tickets overtaken everywhere, never good;
+//! - what has to be forgotten of changes for want of room makes older tickets overtaken everywhere, never good;
 //! - what was seen by a path is not taken for what is known of an entry that stands elsewhere by now.
 
 use std::collections::HashMap;
@@ -18,12 +19,16 @@ use crate::error::{Error, Result};
 
 /// How many directories are remembered in which changes have ended.
 const ENDED_MAX: usize = 16_384;
+/// How many directories are remembered of which a listing was applied.
+const APPLIED_MAX: usize = 16_384;
 
-/// When something was looked at at a source, set against the changes made through the mount.
+/// When something was looked at at a source, set against the changes made through the mount and against other looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ticket {
-    /// How many changes had ended.
-    at: u64,
+    /// Tickets that were taken up to it.
+    taken: u64,
+    /// Changes that had ended.
+    changes: u64,
     /// A hash of the path beneath its source's root at which was looked.
     place: Option<u64>,
 }
@@ -84,12 +89,19 @@ struct State {
     ended: HashMap<u64, u64>,
     /// Where changes ended up to then is not remembered.
     forgotten: u64,
+    /// Counts the tickets.
+    taken: u64,
+    /// The ticket of the last listing of a directory that was applied.
+    applied: HashMap<u64, u64>,
 }
 
 impl Tickets {
     pub(crate) fn take(&self) -> Ticket {
+        let mut state = self.0.lock();
+        state.taken += 1;
         Ticket {
-            at: self.0.lock().now,
+            taken: state.taken,
+            changes: state.now,
             place: None,
         }
     }
@@ -129,10 +141,26 @@ impl Tickets {
     pub(crate) fn is_overtaken(&self, ticket: Ticket, directory: u64) -> bool {
         let state = self.0.lock();
         let ended_later = match state.ended.get(&directory) {
-            Some(ended) => *ended > ticket.at,
-            None => state.forgotten > ticket.at,
+            Some(ended) => *ended > ticket.changes,
+            None => state.forgotten > ticket.changes,
         };
         ended_later || state.under_way.contains_key(&directory)
+    }
+
+    /// Refuses a listing that is older than the one of its directory that was applied last.
+    pub(crate) fn check_listing(&self, ticket: Ticket, directory: u64) -> Result<()> {
+        match self.0.lock().applied.get(&directory) {
+            Some(last) if *last > ticket.taken => Err(Error::Overtaken(EntryId(directory))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Notes that a listing is applied.
+    pub(crate) fn note_listing(&self, ticket: Ticket, directory: u64) {
+        let mut state = self.0.lock();
+        let last = state.applied.entry(directory).or_default();
+        *last = ticket.taken.max(*last);
+        forget_older_half(&mut state.applied, APPLIED_MAX);
     }
 
     /// Refuses what may be older than a change.
@@ -150,15 +178,23 @@ impl State {
         for directory in directories {
             self.ended.insert(*directory, self.now);
         }
-        if self.ended.len() > ENDED_MAX {
-            // The older half goes at once, so that this costs little for each change.
-            let mut times: Vec<_> = self.ended.values().copied().collect();
-            let (_, middle, _) = times.select_nth_unstable(ENDED_MAX / 2);
-            self.forgotten = *middle;
-            let forgotten = self.forgotten;
-            self.ended.retain(|_, ended| *ended > forgotten);
+        if let Some(last) = forget_older_half(&mut self.ended, ENDED_MAX) {
+            self.forgotten = last;
         }
     }
+}
+
+/// Makes room where there is too much. The older half goes at once, so that this costs little for each that comes. Gives
+/// the time of the last that went.
+fn forget_older_half(times: &mut HashMap<u64, u64>, max: usize) -> Option<u64> {
+    if times.len() <= max {
+        return None;
+    }
+    let mut sorted: Vec<_> = times.values().copied().collect();
+    let (_, middle, _) = sorted.select_nth_unstable(max / 2);
+    let last = *middle;
+    times.retain(|_, time| *time > last);
+    Some(last)
 }
 
 #[cfg(test)]
@@ -189,6 +225,21 @@ mod tests {
         assert!(!tickets.is_overtaken(after, A.0) && !tickets.is_overtaken(after, B.0));
         tickets.touch(&[B.0]);
         assert!(!tickets.is_overtaken(after, A.0) && tickets.is_overtaken(after, B.0));
+    }
+
+    #[test]
+    fn a_listing_that_began_before_the_one_that_was_applied_is_not() {
+        let tickets = Tickets::default();
+        let (first, second) = (tickets.take(), tickets.take());
+        tickets.note_listing(second, A.0);
+        assert!(tickets.check_listing(first, A.0).is_err());
+        for (ticket, directory) in [(first, B), (second, A), (tickets.take(), A)] {
+            tickets.check_listing(ticket, directory.0).unwrap();
+        }
+        for directory in 0..4 * APPLIED_MAX as u64 {
+            tickets.note_listing(second, 100 + directory);
+            assert!(tickets.0.lock().applied.len() <= APPLIED_MAX);
+        }
     }
 
     #[test]

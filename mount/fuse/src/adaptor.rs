@@ -134,7 +134,7 @@ impl Filesystem for Adaptor {
     }
 
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        self.open_file(request, ino, access(flags), reply);
+        self.open_file(request, ino, flags, reply);
     }
 
     fn read(

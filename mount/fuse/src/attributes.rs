@@ -31,7 +31,7 @@ pub(crate) fn file_attr(attributes: &Attributes, owner: (u32, u32)) -> FileAttr 
             // `find` takes a directory's links, less two, for the number of its subdirectories and stops looking beyond
             // them. One link says that they are not counted, as on btrfs.
             Kind::Directory => 1,
-            _ => attributes.links.max(1),
+            _ => attributes.links,
         },
         uid,
         gid,

@@ -75,9 +75,9 @@ impl Shared {
     }
 
     /// Answers an open in the mode that the inode has, or gets now.
-    pub(crate) fn opened(&self, vfs: &Vfs, ino: INodeNo, opened: &Opened, reply: ReplyOpen) {
+    pub(crate) fn opened(&self, vfs: &Vfs, ino: INodeNo, opened: &Opened, direct: bool, reply: ReplyOpen) {
         let handle = FileHandle(opened.handle.0);
-        match self.mode(vfs, ino, opened, |file| reply.open_backing(file)) {
+        match self.mode(vfs, ino, opened, direct, |file| reply.open_backing(file)) {
             (Some(registered), flags) => reply.opened_passthrough(handle, flags, &registered),
             (None, flags) => reply.opened(handle, flags),
         }
@@ -89,10 +89,11 @@ impl Shared {
         vfs: &Vfs,
         (attr, belief, attr_belief): (&FileAttr, Duration, Duration),
         opened: &Opened,
+        direct: bool,
         reply: ReplyCreate,
     ) {
         let handle = FileHandle(opened.handle.0);
-        let (registered, flags) = self.mode(vfs, attr.ino, opened, |file| reply.open_backing(file));
+        let (registered, flags) = self.mode(vfs, attr.ino, opened, direct, |file| reply.open_backing(file));
         // fuser has one time for both; an inode that the kernel has not met before costs it nothing to ask for.
         let belief = belief.min(attr_belief);
         match registered {
@@ -107,10 +108,12 @@ impl Shared {
         vfs: &Vfs,
         ino: INodeNo,
         opened: &Opened,
+        direct: bool,
         register: impl FnOnce(&std::fs::File) -> std::io::Result<BackingId>,
     ) -> (Option<Arc<BackingId>>, FopenFlags) {
-        // Whether a write clears the bits depends on who writes, which the kernel tells us and not the disk.
-        let may_pass = self.passthrough() && !(opened.writes && opened.privileged);
+        // Whether a write clears the bits depends on who writes, which the kernel tells us and not the disk. And it does
+        // not tell the disk if somebody takes O_DIRECT back from his descriptor, as dd does for its last block.
+        let may_pass = self.passthrough() && !(opened.writes && (opened.privileged || direct));
         let registered = self.modes.open(ino, || match &opened.backing {
             Backing::File(file) if may_pass => self.register(ino, || register(file)),
             Backing::File(_) | Backing::Blocks => None,

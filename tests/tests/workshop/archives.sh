@@ -2,8 +2,8 @@
 set -o pipefail
 make_tree() {
     mkdir -p "$1/d/deep/er" "$1/empty"
-    for number in $(seq 1 200); do echo "file $number" >"$1/d/file-$number"; done
-    head -c 3000000 /dev/urandom >"$1/large"
+    for number in $(seq 1 60); do echo "file $number" >"$1/d/file-$number"; done
+    head -c 1500000 /dev/urandom >"$1/large"
     truncate -s 5000000 "$1/sparse"; echo end >>"$1/sparse"
     ln "$1/large" "$1/d/deep/second-name"; ln "$1/large" "$1/d/deep/er/third-name"
     ln -s ../large "$1/d/link"; ln -s nowhere "$1/dangling"

@@ -20,7 +20,7 @@ for mode in ["delete", "wal", "truncate"]:
     with database:
         database.execute("create table t (worker int, number int, bytes blob)")
         database.execute("create index i on t (worker, number)")
-    workers = [multiprocessing.Process(target=work, args=(path, worker, 40)) for worker in range(3)]
+    workers = [multiprocessing.Process(target=work, args=(path, worker, 12)) for worker in range(3)]
     for worker in workers:
         worker.start()
     for worker in workers:

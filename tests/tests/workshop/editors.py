@@ -25,7 +25,7 @@ def read():
 readers = [threading.Thread(target=read) for _ in range(3)]
 for reader in readers:
     reader.start()
-for round in range(150):
+for round in range(50):
     save(str(round % 10) * 5000)
 stop.set()
 for reader in readers:

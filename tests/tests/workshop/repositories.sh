@@ -3,8 +3,8 @@ export HOME=$ASIDE GIT_CONFIG_NOSYSTEM=1
 git config --global user.name test; git config --global user.email test@localhost
 git config --global init.defaultBranch main; git config --global gc.auto 0; git config --global safe.directory '*'
 git init -q work; cd work
-for round in 1 2 3 4 5; do
-    mkdir -p "d$round"; for number in $(seq 1 30); do echo "$round $number $RANDOM" >"d$round/f$number"; done
+for round in 1 2 3 4; do
+    mkdir -p "d$round"; for number in $(seq 1 10); do echo "$round $number $RANDOM" >"d$round/f$number"; done
     head -c 200000 /dev/urandom >"blob$round"
     git add -A; git commit -qm "round $round"
     [ "$round" -lt 2 ] || git mv "d$round/f1" "d1/moved$round"

@@ -179,13 +179,14 @@ const OPENINGS: [&[Flag]; 12] = [
     &[Flag::Read, Flag::Directory],
 ];
 const MODES: [u32; 7] = [0o644, 0o600, 0o755, 0o4755, 0o2775, 0o1777, 0o666];
-const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
+const NAMES: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
 const XATTRS: [&str; 3] = ["user.one", "user.two", "user.three"];
 /// `fallocate(2)`: plain, keep the size, punch a hole, zero a range, zero it and keep the size.
 const ALLOCATIONS: [u32; 5] = [0, 1, 3, 0x10, 0x11];
 
 fn path(chance: &mut Chance) -> String {
-    let depth = 1 + chance.below(3);
+    // Most things stand where they can be found again.
+    let depth = [1, 1, 1, 2, 2, 3][chance.below(6)];
     let parts: Vec<_> = (0..depth).map(|_| NAMES[chance.below(NAMES.len())]).collect();
     parts.join("/")
 }
@@ -195,18 +196,21 @@ fn one_of<T: Copy>(chance: &mut Chance, all: &[T]) -> T {
 }
 
 impl Change {
-    pub(crate) fn by_chance(chance: &mut Chance) -> Self {
+    /// `keeps_bits`: whether bits that are set on a file that is open stay when root writes to it. They do not where the
+    /// kernel writes by itself (`docs/semantics.md`), so none are set there then.
+    pub(crate) fn by_chance(chance: &mut Chance, keeps_bits: bool) -> Self {
         let slot = chance.below(SLOTS);
         let offset = chance.below(OFFSET_MAX) as u64;
         let length = 1 + chance.below(BYTES_MAX);
         let seed = chance.below(256) as u8;
         let mode = one_of(chance, &MODES);
+        let changed_mode = if keeps_bits { mode } else { mode & 0o1777 };
         match chance.below(60) {
             0..=8 => Self::Open {
                 slot,
                 path: path(chance),
                 flags: one_of(chance, &OPENINGS),
-                mode,
+                mode: changed_mode,
             },
             9 | 10 => Self::Close { slot },
             11..=13 => Self::Read { slot, offset, length },
@@ -250,7 +254,10 @@ impl Change {
                     length,
                 }
             }
-            29 => Self::HandleMode { slot, mode },
+            29 => Self::HandleMode {
+                slot,
+                mode: changed_mode,
+            },
             30 => Self::HandleTimes {
                 slot,
                 seconds: offset as i64,
@@ -287,7 +294,7 @@ impl Change {
             }
             50 => Self::Mode {
                 path: path(chance),
-                mode,
+                mode: changed_mode,
             },
             51 => Self::Owner {
                 path: path(chance),

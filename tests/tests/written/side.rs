@@ -23,9 +23,19 @@ pub(crate) type Outcome = Result<Gave, Errno>;
 pub(crate) enum Gave {
     Nothing,
     Number(u64),
-    Bytes(Vec<u8>),
+    Bytes(Bytes),
     Names(Vec<Vec<u8>>),
     Look(Look),
+}
+
+/// Bytes, by their number and what they are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Bytes(usize, String);
+
+impl From<Vec<u8>> for Bytes {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self(bytes.len(), blake3::hash(&bytes).to_hex()[..8].to_owned())
+    }
 }
 
 /// What both sides must agree on of one object, whenever it was made.
@@ -51,8 +61,8 @@ pub(crate) struct Exactly {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Whole {
     look: Look,
-    content: Vec<u8>,
-    xattrs: BTreeMap<String, Vec<u8>>,
+    content: Bytes,
+    xattrs: BTreeMap<String, Bytes>,
 }
 
 pub(crate) struct Side {
@@ -85,6 +95,15 @@ impl Side {
 
     fn file(&self, slot: usize) -> Result<&File, Errno> {
         self.open[slot].as_ref().ok_or(Errno::BADF)
+    }
+
+    fn regular(&self, slot: usize) -> Result<&File, Errno> {
+        let file = self.file(slot)?;
+        if file.metadata().is_ok_and(|it| it.is_file()) {
+            Ok(file)
+        } else {
+            Err(Errno::BADF)
+        }
     }
 
     pub(crate) fn make(&mut self, change: &Change) -> Outcome {
@@ -174,7 +193,7 @@ impl Side {
             Change::GetXattr { path, name } => {
                 let mut value = Vec::with_capacity(1_000);
                 rustix::fs::getxattr(self.at(path), *name, spare_capacity(&mut value))?;
-                Ok(Gave::Bytes(value))
+                Ok(Gave::Bytes(value.into()))
             }
             Change::RemoveXattr { path, name } => rustix::fs::removexattr(self.at(path), *name).map(nothing),
             _ => self.bytes_of_open(change),
@@ -189,7 +208,7 @@ impl Side {
                 let mut read = vec![0; *length];
                 let count = rustix::io::pread(self.file(*slot)?, &mut read[..], *offset)?;
                 read.truncate(count);
-                Ok(Gave::Bytes(read))
+                Ok(Gave::Bytes(read.into()))
             }
             Change::Write {
                 slot,
@@ -198,7 +217,7 @@ impl Side {
                 seed,
             } => rustix::io::pwrite(self.file(*slot)?, &bytes(*length, *seed), *offset).map(number),
             Change::Append { slot, length, seed } => {
-                let file = self.file(*slot)?;
+                let file = self.regular(*slot)?;
                 rustix::fs::seek(file, SeekFrom::End(0))?;
                 rustix::io::write(file, &bytes(*length, *seed)).map(number)
             }
@@ -220,7 +239,8 @@ impl Side {
                 } else {
                     SeekFrom::Data(*offset)
                 };
-                rustix::fs::seek(self.file(*slot)?, from).map(Gave::Number)
+                // Places in a folder are whatever its file system likes.
+                rustix::fs::seek(self.regular(*slot)?, from).map(Gave::Number)
             }
             Change::Copy {
                 from,
@@ -255,14 +275,14 @@ impl Side {
     }
 
     /// What is open, as it is: attributes and bytes.
-    pub(crate) fn handles(&self) -> Vec<Option<(Look, Vec<u8>)>> {
+    pub(crate) fn handles(&self) -> Vec<Option<(Look, Bytes)>> {
         let seen = |file: &Option<File>| {
             let file = file.as_ref()?;
             let look = look(file, Path::new("")).expect("look at what is open").look;
             let mut content = vec![0; 1 << 20];
             let count = rustix::io::pread(file, &mut content[..], 0).unwrap_or(0);
             content.truncate(count);
-            Some((look, content))
+            Some((look, content.into()))
         };
         self.open.iter().map(seen).collect()
     }
@@ -285,7 +305,11 @@ impl Side {
             } else {
                 xattrs(path)
             };
-            Whole { look, content, xattrs }
+            Whole {
+                look,
+                content: content.into(),
+                xattrs,
+            }
         })
     }
 
@@ -362,7 +386,7 @@ fn exactly(stat: &Statx) -> Exactly {
     }
 }
 
-fn xattrs(path: &Path) -> BTreeMap<String, Vec<u8>> {
+fn xattrs(path: &Path) -> BTreeMap<String, Bytes> {
     let mut names = Vec::with_capacity(10_000);
     rustix::fs::listxattr(path, spare_capacity(&mut names)).expect("list extended attributes");
     let names = names.split(|byte| *byte == 0).filter(|name| !name.is_empty());
@@ -371,7 +395,7 @@ fn xattrs(path: &Path) -> BTreeMap<String, Vec<u8>> {
             let name = std::str::from_utf8(name).expect("text").to_owned();
             let mut value = Vec::with_capacity(10_000);
             rustix::fs::getxattr(path, name.as_str(), spare_capacity(&mut value)).expect("an extended attribute");
-            (name, value)
+            (name, value.into())
         })
         .collect()
 }

@@ -17,7 +17,8 @@ Examples:
   manifold status                         Is everything all right?
 
 Sources are kept in a library, so each is named once. `manifold source add --help` tells which
-kinds there are. Everything is read-only so far: nothing is ever changed at a source.";
+kinds there are. Folders of this machine can be changed through the mount; nothing is changed at
+other sources so far.";
 
 const UP_EXAMPLES: &str = "\
 Examples:

@@ -1,7 +1,8 @@
 //! The catalog follows what was done on a disk of this machine.
 
+use manifold_backends::local::Held;
 use manifold_backends::{Kind as SeenKind, Metadata};
-use manifold_catalog::{Catalog, Change, EntryId, Kind, NewChild, SeenAttributes, SourceId};
+use manifold_catalog::{Catalog, Change, Entry, EntryId, Kind, NewChild, SeenAttributes, SourceId};
 
 use super::Site;
 use crate::Error;
@@ -41,6 +42,14 @@ impl Core {
         Ok(id)
     }
 
+    /// Gives the number under which an entry is shown that looks like this.
+    pub(super) fn shown(&self, id: EntryId, seen: &Metadata) -> Result<EntryId, Error> {
+        if seen.links < 2 || seen.kind == SeenKind::Directory {
+            return Ok(id);
+        }
+        self.catalog.first_name(id).map_err(Error::from_catalog)
+    }
+
     /// Follows what a change of its names did to a directory itself.
     pub(super) fn follow_directory(&self, id: EntryId, seen: &Metadata) {
         let followed = self.follow(|catalog| Ok(((), catalog.follow_attributes(id, seen_attributes(seen))?)));
@@ -59,14 +68,15 @@ impl Core {
         Ok(())
     }
 
-    /// Follows a change of an object under all its names but one: those are entries of their own, of which the kernel has
-    /// to be told.
+    /// Follows a change of an object under all its names but one: those are entries of their own. The kernel knows them all
+    /// by the number of the first, and has asked for the change.
     pub(super) fn follow_other_names(&self, but: Option<EntryId>, source: SourceId, seen: &Metadata) {
         let Some(identity) = seen.identity else { return };
-        let follow = || -> Catalogued<()> {
+        let mut following = self.own.follow();
+        let mut follow = || -> Catalogued<()> {
             for id in self.catalog.with_identity(source, identity.0)? {
                 if Some(id) != but {
-                    self.catalog.follow_attributes(id, seen_attributes(seen))?;
+                    following.note(self.catalog.follow_attributes(id, seen_attributes(seen))?);
                 }
             }
             Ok(())
@@ -76,14 +86,17 @@ impl Core {
         }
     }
 
-    /// Follows that an entry has lost its name: by removal, or to another.
+    /// Follows that a name was taken away: by a removal, or by giving it to something else. `before` is what had it.
+    ///
+    /// Names of one object are shown under the number of the first of them, which the kernel knows it by. So where that one
+    /// goes, the next takes over its entry.
     pub(super) fn lost_name(
         &self,
-        id: EntryId,
-        source: SourceId,
+        entry: &Entry,
         before: &Metadata,
-        held: Option<&manifold_backends::local::Held>,
-    ) {
+        held: Option<&Held>,
+        at_ns: i64,
+    ) -> Result<(), Error> {
         let now = held
             .filter(|held| !held.may_hang())
             .and_then(|held| held.metadata().ok());
@@ -95,12 +108,42 @@ impl Core {
             SeenKind::Directory => Metadata { links: 0, ..seen },
             _ => seen,
         };
-        if seen.links > 0 {
-            self.follow_other_names(None, source, &seen);
+        let place = (entry.parent, &*entry.name);
+        let next = if seen.links > 0 {
+            self.next_name(entry, before)?
+        } else {
+            None
+        };
+        if let Some((next, raw)) = next {
+            let (to, seen) = ((next.parent, &*next.name), Some(seen_attributes(&seen)));
+            self.follow(|catalog| Ok(((), catalog.follow_moved(place, to, raw, seen, at_ns)?)))?;
+        } else {
+            self.follow(|catalog| Ok(((), catalog.follow_removed(place.0, place.1, at_ns)?)))?;
+            let attributes = Attributes::of_disk(entry.id, &seen, None);
+            self.files.lost_name(entry.id, held, &attributes);
+            self.gone.insert(entry.id, attributes);
         }
-        let attributes = Attributes::of_disk(id, &seen, None);
-        self.files.lost_name(id, held, &attributes);
-        self.gone.insert(id, attributes);
+        if seen.links > 0 {
+            self.follow_other_names(None, entry.source, &seen);
+        }
+        Ok(())
+    }
+
+    /// Finds the name that takes over the entry of an object's first name, with its raw name where that differs.
+    fn next_name(&self, entry: &Entry, seen: &Metadata) -> Result<Option<(Entry, Option<Box<[u8]>>)>, Error> {
+        let Some(identity) = seen.identity else { return Ok(None) };
+        let names = self
+            .catalog
+            .with_identity(entry.source, identity.0)
+            .map_err(Error::from_catalog)?;
+        let [first, next, ..] = names[..] else { return Ok(None) };
+        if first != entry.id {
+            return Ok(None);
+        }
+        let next = self.entry_of(next)?;
+        let details = self.catalog.details(next.id).map_err(Error::from_catalog)?;
+        let raw = details.map(|it| it.raw_name).filter(|raw| *raw != next.name);
+        Ok(Some((next, raw)))
     }
 }
 

@@ -102,7 +102,7 @@ impl Core {
 
     /// Opens a file anew for reading that the kernel has open by itself.
     pub(super) fn reopened(&self, id: EntryId) -> Result<Arc<LocalFile>, Error> {
-        let (_, half) = self.readable_half_of(id)?;
+        let (source, half) = self.readable_half_of(id)?;
         let super::Half::Local(local) = half else {
             return Err(Error::BadHandle);
         };
@@ -111,7 +111,7 @@ impl Core {
             // The kernel has no such file open by itself.
             return Err(Error::BadHandle);
         }
-        let held = self.hold(&local, id)?;
+        let held = self.while_names_stay(source, &local, || self.hold(&local, id))?;
         let opened = local.open_held(&held, FileAccess::Read);
         let (file, _) = opened.map_err(|error| Error::from_backend(&Arc::new(error)))?;
         Ok(Arc::new(file))

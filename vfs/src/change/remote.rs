@@ -1,5 +1,10 @@
 //! Changes at sources that are not folders of this machine: refused, with nothing changed.
 
+#![expect(
+    clippy::unused_self,
+    reason = "a refusal needs nothing of the file system, but is asked of it"
+)]
+
 use manifold_backends::local::{AttributeChange, Making, RenameMode, SetMode};
 use manifold_catalog::EntryId;
 

@@ -97,6 +97,31 @@ fn what_the_catalog_was_told_overtakes_listings_also_without_a_guard() {
 }
 
 #[test]
+fn a_listing_from_before_the_one_that_was_applied_takes_nothing_away() {
+    let scratch = Scratch::new();
+    let catalog = scratch.open();
+    let source = add_source(&catalog, "/s");
+    let (old, new) = (catalog.ticket(), catalog.ticket());
+    apply(&catalog, source.root, vec![file("a"), folder("d")], new).unwrap();
+    let late = apply(&catalog, source.root, vec![], old);
+    assert!(
+        matches!(late, Err(Error::Overtaken(at)) if at == source.root),
+        "{late:?}"
+    );
+    assert_eq!(names(&catalog, source.root), ["a", "d"]);
+    // Nor after a load, in which there was no listing to compare with.
+    let d = id(&catalog, "/s/d");
+    let (old, new) = (catalog.ticket(), catalog.ticket());
+    let mut loader = catalog.bulk_load(source.id).unwrap();
+    loader.add(d, new, vec![file("f")]).unwrap();
+    loader.complete(d, new, 2).unwrap();
+    loader.finish().unwrap();
+    assert!(matches!(apply(&catalog, d, vec![], old), Err(Error::Overtaken(_))));
+    assert_eq!(names(&catalog, d), ["f"]);
+    scratch.check(catalog);
+}
+
+#[test]
 fn a_look_from_before_a_change_is_not_taken_in() {
     let scratch = Scratch::new();
     let catalog = scratch.open();

@@ -12,7 +12,7 @@ use fuser::{
     Request, TimeOrNow, WriteFlags,
 };
 use manifold_vfs::{
-    Answer, AttributeChange, Attributes, Created, Creation, Durable, Error, Handle, Making, NewTime, RenameMode,
+    Answer, AttributeChange, Attributes, Created, Creation, Durable, Error, Handle, Kind, Making, NewTime, RenameMode,
     Requester, Seek, SetMode, WriteAt, Writing,
 };
 use rustix::fs::{FileType, OFlags};
@@ -96,7 +96,8 @@ impl Adaptor {
             move |reply, ticket, created| match created {
                 Ok(Created { attributes, opened }) => {
                     let attr = file_attr(&attributes, owner);
-                    shared.created(&vfs, (&attr, belief(parent), attr_belief(&attributes)), &opened, reply);
+                    let beliefs = (&attr, belief(parent), attr_belief(&attributes));
+                    shared.created(&vfs, beliefs, &opened, is_direct(flags), reply);
                 }
                 Err(error) => reply.error(ticket.failed(&error)),
             },
@@ -155,10 +156,11 @@ impl Adaptor {
     ///
     /// `ls -l` asks each file for its access control list, unless it is told once that there is no such thing: then it
     /// remembers that for the whole file system. So that is what the owner of a file without a list is told. The kernel
-    /// itself asks on behalf of others, and must hear that this file has none.
+    /// itself asks on behalf of others, and must hear that this file has none; and `cp -a` would not ask a directory for its
+    /// default list if it had heard that.
     pub(super) fn get_xattr(&self, request: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
         let is_list = ACCESS_LISTS.contains(&name.as_bytes());
-        let missing = if !is_list || self.is_owner(ino, request.uid()) {
+        let missing = if !is_list || self.is_owner_of_file(ino, request.uid()) {
             Errno::EOPNOTSUPP
         } else {
             Errno::ENODATA
@@ -189,9 +191,11 @@ impl Adaptor {
         );
     }
 
-    fn is_owner(&self, ino: INodeNo, uid: u32) -> bool {
+    fn is_owner_of_file(&self, ino: INodeNo, uid: u32) -> bool {
         match self.vfs.attributes(entry_id(ino), None) {
-            Answer::Ready(Ok(attributes)) => attributes.owner.unwrap_or(self.owner).0 == uid,
+            Answer::Ready(Ok(attributes)) => {
+                attributes.kind != Kind::Directory && attributes.owner.unwrap_or(self.owner).0 == uid
+            }
             Answer::Ready(Err(_)) | Answer::Pending(_) => false,
         }
     }
@@ -291,6 +295,10 @@ pub(super) fn writing(offset: u64, how: WriteFlags, flags: OpenFlags) -> Writing
         durable,
         keep_privileges: !how.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID),
     }
+}
+
+pub(super) fn is_direct(flags: OpenFlags) -> bool {
+    open_flags(flags).contains(OFlags::DIRECT)
 }
 
 fn open_flags(flags: OpenFlags) -> OFlags {

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use fuser::{FileHandle, FopenFlags, INodeNo, ReplyOpen, ReplyStatfs, Request};
-use manifold_vfs::{Access, Answer};
+use fuser::{FileHandle, FopenFlags, INodeNo, OpenFlags, ReplyOpen, ReplyStatfs, Request};
+use manifold_vfs::Answer;
 
-use super::{Adaptor, ticket};
+use super::{Adaptor, access, changes::is_direct, ticket};
 use crate::attributes::entry_id;
 
 /// The unit in which `df` counts.
@@ -13,7 +13,8 @@ const STATFS_BLOCK: u32 = 4096;
 const NAME_MAX: u32 = 255;
 
 impl Adaptor {
-    pub(super) fn open_file(&self, request: &Request, ino: INodeNo, access: Access, reply: ReplyOpen) {
+    pub(super) fn open_file(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let direct = is_direct(flags);
         let (vfs, shared, runtime) = (Arc::clone(&self.vfs), Arc::clone(&self.shared), self.crossing.runtime());
         // What the kernel has been told, or will be told is no longer so.
         let known = match self.vfs.attributes(entry_id(ino), None) {
@@ -23,13 +24,13 @@ impl Adaptor {
         self.crossing.answer(
             ticket(request, "open", ino),
             reply,
-            || self.vfs.open(entry_id(ino), access),
+            || self.vfs.open(entry_id(ino), access(flags)),
             move |reply, ticket, opened| match opened {
                 Ok(opened)
                     if shared.is_settled()
                         && known.is_none_or(|(size, volatile)| volatile || size == opened.size && !opened.writes) =>
                 {
-                    shared.opened(&vfs, ino, &opened, reply);
+                    shared.opened(&vfs, ino, &opened, direct, reply);
                 }
                 // The file was found to be another than was known, or has become another and the news has not reached the
                 // kernel yet. It cuts reads at the size that it knows, so it has to unlearn that before the first of them;
@@ -37,7 +38,7 @@ impl Adaptor {
                 Ok(opened) => {
                     let _told = runtime.spawn_blocking(move || {
                         shared.forget_attributes(ino);
-                        shared.opened(&vfs, ino, &opened, reply);
+                        shared.opened(&vfs, ino, &opened, direct, reply);
                     });
                 }
                 Err(error) => reply.error(ticket.failed(&error)),

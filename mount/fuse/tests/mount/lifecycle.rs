@@ -40,17 +40,27 @@ fn a_mount_comes_and_goes_and_comes_again() {
 }
 
 #[test]
-fn the_mount_table_shows_a_read_only_nosuid_nodev_mount_of_ours() {
+fn the_mount_table_shows_a_nosuid_nodev_mount_of_ours_and_whether_it_is_read_only() {
+    for (read_only, shown) in [(true, "ro"), (false, "rw")] {
+        shows_in_the_mount_table(read_only, shown);
+    }
+}
+
+fn shows_in_the_mount_table(read_only: bool, shown: &str) {
     let folder = tempfile::tempdir().expect("a folder");
     let library = Library::over_folder(folder.path());
     let options = MountOptions {
         fs_name: "my library, all of it".to_owned(),
+        read_only,
         ..MountOptions::default()
     };
     let mounted = library.mount(&options);
     let line = table_line(mounted.root()).expect("it is mounted");
     assert!(line.starts_with("my\\040library,\\040all\\040of\\040it "), "{line}");
-    assert!(line.contains(" fuse.manifold ro,nosuid,nodev,"), "{line}");
+    assert!(
+        line.contains(&format!(" fuse.manifold {shown},nosuid,nodev,")),
+        "{line}"
+    );
     assert!(
         line.contains("default_permissions") && !line.contains("allow_other"),
         "{line}"

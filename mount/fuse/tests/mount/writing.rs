@@ -164,7 +164,7 @@ fn a_file_without_a_name_is_a_file_until_it_is_closed() {
         file.sync_all().expect("sync");
 
         // One that is only read, and is replaced.
-        fs::write(folder.join("g"), "old").expect("write");
+        fs::write(mounted.path("g"), "old").expect("write");
         let reader = File::open(mounted.path("g")).expect("it opens");
         fs::write(mounted.path("new"), "new").expect("write");
         fs::rename(mounted.path("new"), mounted.path("g")).expect("rename");
@@ -213,7 +213,16 @@ fn holes_room_and_copies_are_the_disks() {
         assert!(fs::read(folder.join("g")).expect("read")[5..] == pattern(1 << 20)[1 << 19..(1 << 19) + (1 << 18)]);
         // A reader whom the kernel serves by itself finds holes too.
         let reader = File::open(mounted.path("f")).expect("it opens");
-        assert_eq!(rustix::fs::seek(&reader, rustix::fs::SeekFrom::Hole(0)), Ok(4 << 20));
+        let beneath = File::open(folder.join("f")).expect("it opens");
+        for offset in [0, 1 << 20, 7 << 18, 3 << 20] {
+            for from in [rustix::fs::SeekFrom::Hole(offset), rustix::fs::SeekFrom::Data(offset)] {
+                assert_eq!(
+                    rustix::fs::seek(&reader, from),
+                    rustix::fs::seek(&beneath, from),
+                    "{from:?}"
+                );
+            }
+        }
     });
 }
 
@@ -319,5 +328,17 @@ fn a_write_that_nobody_asked_for_by_the_kernel_shows_when_the_file_is_closed() {
         assert_eq!(fs::metadata(mounted.path("f")).expect("stat").len(), 6);
         mounted.mount.settle(Duration::from_secs(1));
         agree(&mounted.path("f"), &folder.join("f"));
+    });
+}
+
+#[test]
+fn df_shows_the_room_of_the_disk_where_something_can_be_made() {
+    both_ways(|mounted, folder| {
+        let (here, beneath) = (
+            rustix::fs::statvfs(mounted.path("")).expect("it answers"),
+            rustix::fs::statvfs(folder).expect("it answers"),
+        );
+        assert_eq!(here.f_blocks * here.f_frsize, beneath.f_blocks * beneath.f_frsize);
+        assert!(here.f_bavail > 0 && here.f_ffree > 0);
     });
 }

@@ -19,6 +19,9 @@ use crate::{Answer, Error};
 /// threads.
 const COPY_MAX: u64 = 64 << 20;
 
+/// How often a directory is looked for that has another name each time.
+const SYNC_TRIES: usize = 3;
+
 impl Core {
     pub(in crate::change) fn local_write(
         self: &Arc<Self>,
@@ -78,16 +81,26 @@ impl Core {
             Err(Error::Stale) => return Answer::ok(()),
             Err(error) => return Answer::err(error),
         };
-        let sync = {
-            let path = path.clone();
-            move |local: &LocalBackend| found(local.sync_directory(&path))
+        let sync = move |core: &Arc<Self>, local: &LocalBackend| {
+            let mut tries = 0;
+            loop {
+                tries += 1;
+                // Not kept meanwhile: the disk may take its time.
+                let path = core.while_names_stay(source, local, || core.path_of(id))?;
+                match found(local.sync_directory(&path)) {
+                    Err(Error::NotFound) if tries < SYNC_TRIES => {}
+                    synced => return synced,
+                }
+            }
         };
         if local.may_hang(&path) {
-            return self.at_disk(local, source, &path, Operation::Sync, move |_, local| sync(local));
+            return self.at_disk(local, source, &path, Operation::Sync, sync);
         }
-        let local = local.clone();
+        let (core, local) = (Arc::clone(self), local.clone());
         Answer::Pending(Box::pin(async move {
-            let synced = local.on_thread(Operation::Sync, &path, sync).await;
+            let synced = local
+                .on_thread(Operation::Sync, &path, move |local| sync(&core, local))
+                .await;
             done(synced)?
         }))
     }

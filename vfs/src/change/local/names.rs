@@ -51,7 +51,7 @@ impl Core {
             Err(error) => return Answer::err(error),
         };
         let (source, path) = (site.source, site.path.clone());
-        self.at_disk(local, source, &path, Operation::Create, move |core, local| {
+        let made = self.at_disk(local, source, &path, Operation::Create, move |core, local| {
             let _change = core.catalog.begin_change(&[site.directory, site.parent]);
             let Creation {
                 mode,
@@ -61,12 +61,17 @@ impl Core {
             let created = local.create_file(&place, mode, access.of_file(), exclusive, by.asker());
             let (file, made, is_new) = found(created)?;
             let id = core.follow_made(&site, &name, &place.name, &made.object, &made.directory)?;
-            let opened = core.open_as_made(id, site.source, file, &made.object, is_new);
+            Ok((core.shown(id, &made.object)?, file, made.object, is_new))
+        });
+        let core = Arc::clone(self);
+        // Not before somebody takes it: a handle that nobody knows would never be closed.
+        made.map(move |(id, file, object, is_new)| {
+            let opened = core.open_as_made(id, source, file, &object, is_new);
             let attributes = Attributes {
                 volatile: opened.writes,
-                ..Attributes::of_disk(id, &made.object, None)
+                ..Attributes::of_disk(id, &object, None)
             };
-            Ok(Created { attributes, opened })
+            Created { attributes, opened }
         })
     }
 
@@ -88,7 +93,11 @@ impl Core {
             let made = found(local.link(&held, &place))?;
             let new = core.follow_made(&site, &name, &place.name, &made.object, &made.directory)?;
             core.follow_other_names(Some(new), site.source, &made.object);
-            Ok(Attributes::of_disk(new, &made.object, None))
+            let shown = core.shown(new, &made.object)?;
+            Ok(Attributes {
+                volatile: core.files.writer(shown).is_some(),
+                ..Attributes::of_disk(shown, &made.object, None)
+            })
         })
     }
 
@@ -114,11 +123,11 @@ impl Core {
             let hold = entry.as_ref().is_some_and(|entry| core.files.is_open(entry.id));
             let removed = found(local.remove(&place, is_directory, hold))?;
             let at_ns = removed.directory.changed.map_or(0, |it| it.0);
-            core.follow(|catalog| Ok(((), catalog.follow_removed(site.directory, &name, at_ns)?)))?;
-            core.follow_directory(site.directory, &removed.directory);
-            if let Some(entry) = entry {
-                core.lost_name(entry.id, site.source, &removed.object, removed.held.as_ref());
+            match entry {
+                Some(entry) => core.lost_name(&entry, &removed.object, removed.held.as_ref(), at_ns)?,
+                None => core.follow(|catalog| Ok(((), catalog.follow_removed(site.directory, &name, at_ns)?)))?,
             }
+            core.follow_directory(site.directory, &removed.directory);
             Ok(())
         })
     }
@@ -166,10 +175,10 @@ impl Core {
             } else {
                 let raw = (target_place.name != *new_name).then(|| target_place.name.as_slice().into());
                 let seen = Some(seen_attributes(&renamed.object));
-                core.follow(|catalog| Ok(((), catalog.follow_moved(here, there, raw, seen, at_ns)?)))?;
                 if let (Some(target), Some(before)) = (&target, &renamed.replaced) {
-                    core.lost_name(target.id, to.source, before, renamed.held.as_ref());
+                    core.lost_name(target, before, renamed.held.as_ref(), at_ns)?;
                 }
+                core.follow(|catalog| Ok(((), catalog.follow_moved(here, there, raw, seen, at_ns)?)))?;
             }
             core.follow_directory(from.directory, &renamed.from);
             if from.directory != to.directory {
