@@ -108,6 +108,8 @@ impl Error {
         match error.kind() {
             Some(kind) => Self::from_kind(kind, Cause::new(error)),
             None if matches!(error, IndexError::NotFound(_)) => Self::NotFound,
+            // There was time for some tries, and for none that counted.
+            None if matches!(error, IndexError::Overtaken(_)) => Self::TimedOut(Cause::new(error)),
             None => Self::Io(Cause::new(error)),
         }
     }
@@ -117,12 +119,15 @@ impl Error {
         use manifold_catalog::Error as Catalog;
         match error {
             // It was there when the request began: whoever asked is to look its name up again.
-            Catalog::NoEntry(_) | Catalog::NoSource(_) => Self::Stale,
+            Catalog::NoEntry(_) | Catalog::NoSource(_) | Catalog::Overtaken(_) => Self::Stale,
             Catalog::NotADirectory(_) => Self::NotADirectory,
             Catalog::Full => Self::Full,
-            Catalog::NoPolicy(_) | Catalog::Refused { .. } | Catalog::Damaged(_) | Catalog::Storage(_) => {
-                Self::Io(Cause::new(error))
-            }
+            Catalog::NoPolicy(_)
+            | Catalog::Waiting(_)
+            | Catalog::SourceWaiting { .. }
+            | Catalog::Refused { .. }
+            | Catalog::Damaged(_)
+            | Catalog::Storage(_) => Self::Io(Cause::new(error)),
         }
     }
 

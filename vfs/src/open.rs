@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use manifold_backends::local::{LocalBackend, LocalFile};
 use manifold_backends::{Backend, Metadata, ObjectPath, Presence, Version};
-use manifold_catalog::{Details, Entry, EntryId, Kind, SeenAttributes, SourceId};
+use manifold_catalog::{ChangedFile, Details, Entry, EntryId, Kind, SeenAttributes, SourceId, Ticket};
 use parking_lot::Mutex;
 
 use crate::attributes::Attributes;
@@ -28,6 +28,8 @@ struct Begun<'a> {
     entry: Entry,
     details: Details,
     path: ObjectPath,
+    /// Taken before the file was looked at.
+    ticket: Ticket,
 }
 
 impl Core {
@@ -202,6 +204,7 @@ impl Core {
 
     fn begin_local(&self, id: EntryId) -> Result<Begun<'_>, Error> {
         let opening = self.files.begin(id);
+        let ticket = self.catalog.ticket();
         let (entry, details) = rows(&self.catalog, id)?;
         let (_, path) = self
             .catalog
@@ -213,6 +216,7 @@ impl Core {
             entry,
             details,
             path: ObjectPath::from_bytes(path),
+            ticket,
         })
     }
 
@@ -227,6 +231,7 @@ impl Core {
             opening,
             entry,
             details,
+            ticket,
             ..
         } = begun;
         let id = entry.id;
@@ -255,11 +260,16 @@ impl Core {
         }
         // The catalog learns of it while this opening does not count: nobody has read from it yet.
         drop(opening);
-        let is_open = |id| self.files.is_open(id);
-        self.catalog
-            .update_attributes(id, seen_attributes(&seen), &is_open)
-            .map_err(Error::from_catalog)?;
-        Ok(None)
+        // Whoever else has it open reads it as it is now, too, unless it is another file.
+        let replaces = |changed: ChangedFile| self.files.is_open(changed.id) && !changed.same_object;
+        match self
+            .catalog
+            .update_attributes(id, seen_attributes(&seen), ticket, &replaces)
+        {
+            // It was changed through the mount meanwhile, so the catalog knows better.
+            Ok(_) | Err(manifold_catalog::Error::Overtaken(_)) => Ok(None),
+            Err(error) => Err(Error::from_catalog(error)),
+        }
     }
 
     /// Has the catalog learn that an entry is not as it says.

@@ -117,8 +117,14 @@ impl Vfs {
             .transpose()
             .map_err(|error| Error::Io(Cause::new(error)))?;
         indexer.set_open_probe({
-            let files = Arc::clone(&files);
-            Arc::new(move |id| files.is_open(id))
+            let (files, indexer) = (Arc::clone(&files), Arc::downgrade(&indexer));
+            Arc::new(move |changed| {
+                let is_local = || {
+                    let backend = indexer.upgrade().and_then(|indexer| indexer.backend(changed.source));
+                    backend.is_some_and(|backend| backend.as_local().is_some())
+                };
+                files.is_open(changed.id) && !(changed.same_object && is_local())
+            })
         });
         let changes = catalog.subscribe();
         let pins = Pins::new(settings.memory_bytes / 16);

@@ -395,6 +395,44 @@ async fn a_local_file_is_its_own_truth() {
     assert!(matches!(open, Err(Error::NotFound | Error::Stale)));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_local_file_keeps_its_number_when_it_changes_in_place_under_a_reader_and_not_when_it_is_replaced() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("f");
+    std::fs::write(&path, "one").unwrap();
+    let backend: Arc<dyn Backend> = Arc::new(LocalBackend::open(folder.path()).unwrap());
+    let library = Library::new(&[("local", backend)], Settings::default());
+    let (root, id) = (
+        library.find("local").await.unwrap(),
+        library.find("local/f").await.unwrap(),
+    );
+    let file = library.open("local/f").await;
+    let events = library.vfs.subscribe();
+    std::fs::write(&path, "longer than before").unwrap();
+    library.relist("local").await;
+    until(&events, &Event::Pages { id });
+    assert_eq!(library.find("local/f").await.unwrap(), id);
+    assert_eq!(library.vfs.attributes(id, None).wait().await.unwrap().size, 18);
+    assert_eq!(&library.read(&file, 0, 100).await.unwrap()[..], b"longer than before");
+    // Whoever opens it finds out by himself, too.
+    std::fs::write(&path, "and longer than that").unwrap();
+    let again = library.vfs.open(id, Access::Read).wait().await.unwrap();
+    assert_eq!((again.size, again.keep_cache), (20, false));
+    assert_eq!(library.find("local/f").await.unwrap(), id);
+
+    std::fs::write(folder.path().join("new"), "another").unwrap();
+    std::fs::rename(folder.path().join("new"), &path).unwrap();
+    library.relist("local").await;
+    let name = b"f"[..].into();
+    until(&events, &Event::Entry { parent: root, name });
+    assert_ne!(library.find("local/f").await.unwrap(), id);
+    assert_eq!(
+        &library.read(&file, 0, 3).await.unwrap()[..],
+        b"and",
+        "the old one is read on"
+    );
+}
+
 /// Between the question for the name and the question whether its directory was listed, the scan may list it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
 async fn a_name_is_never_denied_while_its_directory_is_listed_for_the_first_time() {

@@ -61,6 +61,10 @@ pub enum IndexError {
         /// The directory, as the source calls it.
         path: String,
     },
+    /// Whenever it was looked at, something was changed there through the mount, so that what was seen may be older than
+    /// what is known. It is looked at again later.
+    #[error("entry {0} was changed through the mount each time it was looked at")]
+    Overtaken(u64),
     /// The source is known, but not connected.
     #[error("source {0} is not connected")]
     NotConnected(u32),
@@ -88,7 +92,7 @@ impl IndexError {
             Self::NotConnected(_) => Some(ErrorKind::Unreachable),
             Self::NotADirectory(_) => Some(ErrorKind::NotADirectory),
             Self::Skipped { .. } => Some(ErrorKind::PermissionDenied),
-            Self::NotFound(_) | Self::Catalog(_) | Self::Stopped => None,
+            Self::NotFound(_) | Self::Overtaken(_) | Self::Catalog(_) | Self::Stopped => None,
         }
     }
 
@@ -137,6 +141,7 @@ impl IndexError {
             Self::Away { .. }
             | Self::NotFound(_)
             | Self::NotADirectory(_)
+            | Self::Overtaken(_)
             | Self::NotConnected(_)
             | Self::Catalog(_)
             | Self::Stopped => false,
@@ -158,6 +163,7 @@ impl IndexError {
             | Self::TimedOut { .. }
             | Self::Odd { .. }
             | Self::RootMissing { .. }
+            | Self::Overtaken(_)
             | Self::Catalog(_) => true,
             Self::NotFound(_)
             | Self::NotADirectory(_)
@@ -179,6 +185,7 @@ impl From<manifold_catalog::Error> for IndexError {
         match error {
             manifold_catalog::Error::NoEntry(id) => Self::NotFound(id.0),
             manifold_catalog::Error::NotADirectory(id) => Self::NotADirectory(id.0),
+            manifold_catalog::Error::Overtaken(id) => Self::Overtaken(id.0),
             other => Self::Catalog(Arc::new(other)),
         }
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use manifold_backends::{Error, ErrorKind, ObjectPath, Operation, Presence, Version, Watch};
-use manifold_catalog::{Catalog, EntryId, Kind, SourceId};
+use manifold_catalog::{Catalog, ChangedFile, EntryId, Kind, SourceId};
 use parking_lot::{Mutex, RwLock};
 use tokio::runtime::Handle;
 use tokio::sync::{broadcast, watch};
@@ -20,12 +20,15 @@ use tokio_util::task::TaskTracker;
 use crate::expected::Expected;
 use crate::flight::{Flights, Outcome, Waiter};
 use crate::health::{EVENTS_MAX, Event, Monitor, RequestKind};
+use crate::overtaken::Tries;
+use crate::reconcile::Taken;
 use crate::scan::RunningScan;
 use crate::source::Source;
 use crate::{Clock, IndexError, IndexSettings, ScanHold, listing};
 
-/// Tells which entries have open handles.
-pub type OpenProbe = Arc<dyn Fn(EntryId) -> bool + Send + Sync>;
+/// Tells of a file that is seen with other bytes whether it is a new entry from now on, because somebody has the old one
+/// open.
+pub type OpenProbe = Arc<dyn Fn(ChangedFile) -> bool + Send + Sync>;
 
 /// Fills the catalog from its sources: at once for a directory that somebody opens, and bit by bit behind that.
 ///
@@ -88,7 +91,8 @@ impl Indexer {
         })
     }
 
-    /// Takes the function that tells which entries have open handles. It must not wait for anything.
+    /// Takes the function that tells which files are new entries when they change. It must not wait for anything, nor
+    /// change the catalog.
     pub fn set_open_probe(&self, probe: OpenProbe) {
         *self.open_probe.write() = probe;
     }
@@ -238,13 +242,37 @@ impl Indexer {
     pub(crate) async fn list(self: &Arc<Self>, target: &Target) -> Result<Presence<()>, IndexError> {
         target.may_be_listed()?;
         self.cover(target).await;
+        let mut tries = Tries::begin();
+        loop {
+            let result = self.list_once(target).await;
+            if !matches!(result, Err(IndexError::Overtaken(_))) {
+                return result;
+            }
+            if !tries.again().await {
+                let directory = target.directory;
+                self.blocking(move |catalog| Ok(catalog.note_stale(directory)?)).await?;
+                return result;
+            }
+        }
+    }
+
+    async fn list_once(self: &Arc<Self>, target: &Target) -> Result<Presence<()>, IndexError> {
+        let ticket = self.catalog.ticket();
         let listed_ns = self.clock.now_ns();
         let scan = target.source.generation();
         let idle = self.settings.listing_idle_timeout;
-        let Presence::Found(children) = listing::read(&target.source, &target.path, idle).await? else {
-            return Ok(Presence::Absent);
+        let children = match listing::read(&target.source, &target.path, idle).await? {
+            Presence::Found(children) => children,
+            // It stays for the sake of what is to be uploaded to it, and holds nothing else.
+            Presence::Absent if !target.path.is_root() && self.catalog.leads_to_staged(target.directory)? => Vec::new(),
+            Presence::Absent => return Ok(Presence::Absent),
         };
-        self.reconcile(target, children, listed_ns, scan).await?;
+        let taken = Taken {
+            listed_ns,
+            scan,
+            ticket,
+        };
+        self.reconcile(target, children, taken).await?;
         if target.path.is_root() {
             self.look_at_root(&target.source, target.directory).await;
         }
@@ -314,14 +342,14 @@ impl Indexer {
             return;
         }
         let looked = async {
-            let path = ObjectPath::root();
+            let (path, ticket) = (ObjectPath::root(), self.catalog.ticket());
             let asked = timeout(self.settings.stat_timeout, source.backend.stat(&path));
             let Ok(answer) = asked.await else { return Ok(()) };
             let Presence::Found(metadata) = answer? else {
                 return Ok(());
             };
             let ((seen, _), open) = (listing::seen(&metadata), self.open_probe());
-            self.blocking(move |catalog| Ok(catalog.update_attributes(root, seen, &*open).map(drop)?))
+            self.blocking(move |catalog| Ok(catalog.update_attributes(root, seen, ticket, &*open).map(drop)?))
                 .await
         };
         // The listing is good all the same, and the next one looks again.
@@ -331,6 +359,17 @@ impl Indexer {
     }
 
     async fn look(&self, target: &Target) -> Result<Presence<()>, IndexError> {
+        let mut tries = Tries::begin();
+        loop {
+            let result = self.look_once(target).await;
+            if !matches!(result, Err(IndexError::Overtaken(_))) || !tries.again().await {
+                return result;
+            }
+        }
+    }
+
+    async fn look_once(&self, target: &Target) -> Result<Presence<()>, IndexError> {
+        let ticket = self.catalog.ticket();
         let cancelled = target.source.cancel.clone();
         let limit = self.settings.stat_timeout;
         let asked = async {
@@ -359,7 +398,7 @@ impl Indexer {
             return Ok(Presence::Absent);
         }
         let (id, (seen, _), open) = (target.directory, listing::seen(&metadata), self.open_probe());
-        self.blocking(move |catalog| Ok(catalog.update_attributes(id, seen, &*open).map(drop)?))
+        self.blocking(move |catalog| Ok(catalog.update_attributes(id, seen, ticket, &*open).map(drop)?))
             .await?;
         Ok(Presence::Found(()))
     }

@@ -4,7 +4,7 @@
 //! It owns the tasks that ask sources for listings, and nothing durable: what is known, and how far a scan has come, is
 //! in the catalog. Always true here:
 //! - the catalog learns of a directory's children only from a complete, successful listing that makes sense; all else
-//!   changes nothing but the directory's state;
+//!   changes nothing but the directory's state; one that may be older than a change made through the mount is taken again;
 //! - one directory is listed once at a time, however many wait for it, and a waiter that leaves cancels nobody;
 //! - one source's trouble costs the others nothing;
 //! - symbolic links are described and never followed.
@@ -17,6 +17,7 @@ mod health;
 mod indexer;
 mod listing;
 pub mod names;
+mod overtaken;
 mod reconcile;
 mod scan;
 mod settings;

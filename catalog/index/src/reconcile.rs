@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use manifold_backends::{ObjectPath, Presence};
-use manifold_catalog::{Catalog, CompleteListing, Entry, EntryId, Kind, NewChild, SourceId};
+use manifold_catalog::{Catalog, CompleteListing, Entry, EntryId, Kind, NewChild, SourceId, Ticket};
 use tokio::time::timeout;
 
 use crate::IndexError;
@@ -23,6 +23,16 @@ const QUESTIONS_AT_ONCE: usize = 8;
 /// How many known children are read at a time.
 const PAGE: usize = 1_000;
 
+/// When a listing was taken.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Taken {
+    pub(crate) listed_ns: i64,
+    /// The scan that ran when it began, 0 if none.
+    pub(crate) scan: u64,
+    /// Taken before it began.
+    pub(crate) ticket: Ticket,
+}
+
 /// A child that is an old entry, if the source says that the old place is empty.
 #[derive(Debug)]
 struct Question {
@@ -32,14 +42,18 @@ struct Question {
 }
 
 impl Indexer {
-    /// Gives a complete listing to the catalog. `scan` is the scan that ran when the listing began, 0 if none.
+    /// Gives a complete listing to the catalog.
     pub(crate) async fn reconcile(
         self: &Arc<Self>,
         target: &Target,
         mut children: Vec<NewChild>,
-        listed_ns: i64,
-        scan: u64,
+        taken: Taken,
     ) -> Result<(), IndexError> {
+        let Taken {
+            listed_ns,
+            scan,
+            ticket,
+        } = taken;
         let (source, directory) = (target.source.id, target.directory);
         let able = target.source.backend.capabilities();
         let names_are_keys = able.implicit_directories;
@@ -75,6 +89,7 @@ impl Indexer {
                     children,
                     listed_ns,
                     scan,
+                    ticket,
                 },
                 &*open,
             )?;

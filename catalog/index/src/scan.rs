@@ -321,6 +321,15 @@ impl Indexer {
                 queue.put_back(directory);
                 return Ok(());
             }
+            // Nothing is wrong with it, and it stays in the catalog's queue.
+            IndexError::Overtaken(_) => {
+                if queue.attempts_of(directory) < self.settings().scan_attempts {
+                    queue.put_off(source, directory);
+                } else {
+                    queue.passed_over.insert(directory);
+                }
+                return Ok(());
+            }
             IndexError::Stopped | IndexError::NotConnected(_) | IndexError::Catalog(_) => return Err(error),
             _ => {}
         }

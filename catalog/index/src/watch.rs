@@ -34,6 +34,8 @@ const NOT_IN_THE_TREE: Duration = Duration::from_secs(1);
 const SEARCHES_MAX: u32 = 5;
 /// The number of tries after which the pauses grow no more.
 const LONGEST_PAUSE: u32 = 16;
+/// When a directory is looked at again that was written to through the mount whenever it was looked at.
+const OVERTAKEN: Duration = Duration::from_secs(1);
 /// The mark of what is not watched yet.
 const NO_MARK: i32 = -1;
 /// How many new directories are noted to be listed at a time.
@@ -284,7 +286,8 @@ fn note(indexer: &Indexer, source: &Source, pending: &mut Pending, noticed: Noti
     Ok(())
 }
 
-/// Has directories listed that a look has found. That is for the scan while one runs, and before the first has ended.
+/// Has directories listed that a look has found, or that were made through the mount. That is for the scan while one runs,
+/// and before the first has ended.
 fn note_new(indexer: &Indexer, source: &Source, pending: &mut Pending) -> Result<(), IndexError> {
     let scan = indexer.catalog().scan_state(source.id)?;
     if scan.is_none_or(|scan| scan.finished_ns.is_none()) {
@@ -292,7 +295,7 @@ fn note_new(indexer: &Indexer, source: &Source, pending: &mut Pending) -> Result
     }
     for directory in indexer.catalog().scan_queue_next(source.id, NEW_AT_ONCE)? {
         let state = indexer.catalog().directory_state(directory)?;
-        if state.is_some_and(|state| state.listed_ns.is_none() && state.failure.is_none()) {
+        if state.is_some_and(|state| state.failure.is_none()) {
             let place = Where::Covered {
                 number: directory.0,
                 mark: NO_MARK,
@@ -359,6 +362,7 @@ fn conclude(
                 watch.uncover(&place);
             }
         }
+        Err(IndexError::Overtaken(_)) => pending.note_after(directory, place, looked.look, now, OVERTAKEN),
         // When it is back, nobody can tell what it was about.
         Err(error) if error.is_about_source() => pending.missed(now),
         Err(error) => tracing::debug!(source = source.backend.name(), %error, "a change could not be looked at"),

@@ -129,8 +129,14 @@ fn load(catalog: &Catalog, source: SourceId, root: EntryId, tree: Vec<Vec<NewChi
     for children in tree {
         let Some(directory) = next.pop_front() else { break };
         count += children.len() as u64;
-        next.extend(loader.add(directory, children).unwrap().into_iter().map(|met| met.id));
-        loader.complete(directory, 2).unwrap();
+        next.extend(
+            loader
+                .add(directory, catalog.ticket(), children)
+                .unwrap()
+                .into_iter()
+                .map(|met| met.id),
+        );
+        loader.complete(directory, catalog.ticket(), 2).unwrap();
     }
     loader.finish().unwrap();
     catalog.scan_finish(source, 3).unwrap();
@@ -151,6 +157,7 @@ fn list_again(catalog: &Catalog, root: EntryId, tree: Vec<Vec<NewChild>>) -> u64
             children,
             listed_ns: 4,
             scan: 0,
+            ticket: catalog.ticket(),
         };
         assert!(
             catalog

@@ -8,8 +8,8 @@ use std::time::Duration;
 use crate::format::ScanRow;
 use crate::store::{Keeper, Store, When};
 use crate::{
-    BulkLoader, Change, EntryId, Failure, NewChild, NewSource, OpenError, Result, SeenAttributes, SourceError,
-    SourceId, SourceRecord, Subscription, check, listing, sources,
+    BulkLoader, Change, EntryId, Failure, NewChild, NewSource, OpenError, Replaces, Result, SeenAttributes,
+    SourceError, SourceId, SourceRecord, Subscription, Ticket, WhenStaged, check, listing, sources,
 };
 
 /// How a catalog is opened.
@@ -39,6 +39,8 @@ pub struct CompleteListing {
     pub listed_ns: i64,
     /// The scan generation it belongs to; 0 if to none.
     pub scan: u64,
+    /// Taken before it began.
+    pub ticket: Ticket,
 }
 
 /// An entry that was found by its identity.
@@ -80,6 +82,8 @@ pub struct CheckReport {
     pub directories: u64,
     /// Number of entries that have left the tree and are not reaped yet.
     pub departed: u64,
+    /// Number of entries with changes that their source does not have yet.
+    pub staged: u64,
     /// Number of sources.
     pub sources: u64,
     /// Sum of sizes, in bytes.
@@ -152,8 +156,11 @@ impl Catalog {
     /// Removes a source with all its entries; attach points nested in it stay. Durable when it returns.
     ///
     /// What it hid of an outer source comes back with the next listing there, for which the directory is queued.
-    pub fn remove_source(&self, id: SourceId) -> Result<Vec<Change>> {
-        let ((), changes) = self.store.write(When::Now, |edit| sources::remove(edit, id))?;
+    /// Where something of it is staged, that is refused or forgotten.
+    pub fn remove_source(&self, id: SourceId, when_staged: WhenStaged) -> Result<Vec<Change>> {
+        let ((), changes) = self
+            .store
+            .write(When::Now, |edit| sources::remove(edit, id, when_staged))?;
         if let Err(error) = self.reap_departed(id, i64::MAX) {
             // The source is gone; the keeper forgets the rest when the catalog is opened the next time.
             tracing::warn!(source = id.0, %error, "entries of a removed source are left in the catalog");
@@ -163,23 +170,23 @@ impl Catalog {
 
     /// Makes the children of a directory what a complete listing says, in one transaction.
     ///
-    /// This is the only way in which children disappear. Attach points and what leads to them stay. A child that is
-    /// listed unchanged keeps everything; one that changed keeps its id, but for a file for which `open` answers true
-    /// and whose bytes changed: that gets a new id. A child that is gone is kept aside for adoption if it is a
+    /// This is the only way in which children disappear by themselves. Attach points and what leads to them stay. A child that is
+    /// listed unchanged keeps everything; one that changed keeps its id, but for a file whose bytes changed and for
+    /// which `replaces` answers true: that gets a new id. What is staged stays as it is. A child that is gone is kept aside for adoption if it is a
     /// directory or has an identity, until [`reap_departed`](Self::reap_departed). New directories are queued for the
     /// scan; so are known ones that a running scan has not listed yet.
     ///
-    /// `open` is called while the catalog is locked for changes: it must not change the catalog.
+    /// [`Error::Overtaken`](crate::Error) if it may be older than a change that was made through the mount.
     pub fn apply_listing(
         &self,
         directory: EntryId,
         mut listing: CompleteListing,
-        open: &dyn Fn(EntryId) -> bool,
+        replaces: Replaces<'_>,
     ) -> Result<Vec<Change>> {
         listing::prepare(directory, &mut listing.children)?;
         let ((), changes) = self
             .store
-            .write(When::Soon, |edit| listing::apply(edit, directory, &listing, open))?;
+            .write(When::Soon, |edit| listing::apply(edit, directory, &listing, replaces))?;
         Ok(changes)
     }
 
@@ -196,18 +203,23 @@ impl Catalog {
         noted.map(drop)
     }
 
-    /// Takes in what the source said of one entry. If it is of another kind now, it is another entry.
+    /// Takes in what the source said of one entry, in a look that began after the ticket was taken. If it is of another
+    /// kind now, it is another entry; if it is staged, it stays as it is. It costs no transaction where nothing changed.
     ///
-    /// `open` is called while the catalog is locked for changes: it must not change the catalog.
+    /// [`Error::Overtaken`](crate::Error) if it may be older than a change that was made through the mount.
     pub fn update_attributes(
         &self,
         id: EntryId,
         seen: SeenAttributes,
-        open: &dyn Fn(EntryId) -> bool,
+        ticket: Ticket,
+        replaces: Replaces<'_>,
     ) -> Result<Vec<Change>> {
+        if self.store.read(|snapshot| listing::is_as_seen(snapshot, id, &seen))? {
+            return Ok(Vec::new());
+        }
         let ((), changes) = self
             .store
-            .write(When::Soon, |edit| listing::apply_one(edit, id, seen, open))?;
+            .write(When::Soon, |edit| listing::apply_one(edit, id, seen, ticket, replaces))?;
         Ok(changes)
     }
 
@@ -259,6 +271,11 @@ impl Catalog {
             Ok(())
         });
         ended.map(drop)
+    }
+
+    /// Gives the number of durable commits since it was opened.
+    pub fn durable_commits(&self) -> u64 {
+        self.store.durable_commits()
     }
 
     /// Makes everything that was committed so far durable.

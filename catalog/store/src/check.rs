@@ -10,8 +10,8 @@ use redb::{ReadableTable, ReadableTableMetadata};
 use crate::error::{Error, OpenError, Result};
 use crate::format::{
     ChildKey, FORMAT, HotRow, META_ID_LIMIT, META_NEXT_POLICY, META_NEXT_SOURCE, NOWHERE, PinRow, ScanRow, SourceRow,
-    TotalsRow, child_name, child_parent, content_id, content_key, decode_state, identity_id, identity_key, name_fault,
-    owned_id,
+    TotalsRow, child_name, child_parent, content_id, content_key, decode_staged, decode_state, identity_id,
+    identity_key, name_fault, owned_id,
 };
 use crate::store::{Snapshot, open_file, refuse_file, upgrade_file};
 use crate::tree::{self, Top};
@@ -50,6 +50,7 @@ pub(crate) fn examine(snapshot: &Snapshot) -> Result<CheckReport> {
     examination.identities()?;
     examination.contents()?;
     examination.pins()?;
+    examination.staged()?;
     examination.departed()?;
     examination.attach_points()?;
     examination.totals()?;
@@ -59,6 +60,7 @@ pub(crate) fn examine(snapshot: &Snapshot) -> Result<CheckReport> {
         entries: seen.totals.values().map(|totals| totals.entries).sum(),
         directories: seen.directories,
         departed: snapshot.departed.len()?,
+        staged: snapshot.staged.len()?,
         sources: examination.sources.len() as u64,
         bytes: seen
             .totals
@@ -289,6 +291,22 @@ impl Examination<'_> {
                     format!("policy {policy}, which pinned entry {id}, is not there")
                 })?;
             }
+        }
+        Ok(())
+    }
+
+    /// What is staged stands in the tree, and is a source's.
+    fn staged(&mut self) -> Result<()> {
+        for row in self.snapshot.staged.iter()? {
+            let (id, row) = row?;
+            let id = id.value();
+            decode_staged(row.value())?;
+            let node = tree::node(&self.snapshot.children, &self.snapshot.entries, id)?;
+            let own = node.filter(|(_, hot)| hot.source() != SourceId::LIBRARY.0 && !hot.is_attach_point());
+            let parent = own.map_or(NOWHERE, |(cold, _)| cold.parent);
+            agree(parent != NOWHERE && self.place_of(parent)?.0 == Top::Root, || {
+                format!("entry {id} is staged, but does not stand in the tree of a source")
+            })?;
         }
         Ok(())
     }

@@ -4,9 +4,11 @@
 
 mod contents;
 pub(crate) mod depart;
+pub(crate) mod follow;
 mod insert;
 mod pins;
 mod queue;
+pub(crate) mod staged;
 pub(crate) mod update;
 
 use std::cell::OnceCell;
@@ -18,11 +20,12 @@ use redb::{ReadableTable, Table, WriteTransaction};
 
 use crate::error::{Error, Result};
 use crate::format::{
-    self, CHILDREN, CONTENTS, ChildKey, Cold, ContentKey, DEPARTED, DIRECTORIES, ENTRIES, FORMAT, HOT_BYTES, HotRow,
-    IDENTITIES, IdentityKey, META, META_FORMAT, META_ID_LIMIT, META_NEXT_POLICY, META_NEXT_SOURCE, NOWHERE, OwnedKey,
-    PIN_POLICIES, PINS, QUEUE, SOURCES, ScanRow, SourceRow, TOTALS_BYTES, TotalsRow, child_name, decode_state,
-    encode_state, identity_key, subtree_range,
+    self, CHILDREN, CONTENTS, ChildKey, Cold, ContentKey, DEPARTED, DIRECTORIES, ENTRIES, FORMAT, FORMAT_OF_PINS,
+    HOT_BYTES, HotRow, IDENTITIES, IdentityKey, META, META_FORMAT, META_ID_LIMIT, META_NEXT_POLICY, META_NEXT_SOURCE,
+    NOWHERE, OwnedKey, PIN_POLICIES, PINS, QUEUE, SOURCES, STAGED, ScanRow, SourceRow, TOTALS_BYTES, TotalsRow,
+    child_name, decode_state, encode_state, identity_key, subtree_range,
 };
+use crate::ticket::Tickets;
 use crate::tree::{self, Top};
 use crate::{Change, DirectoryState, EntryId, SourceId};
 
@@ -39,16 +42,20 @@ pub(crate) struct Edit<'t> {
     contents: Table<'t, ContentKey, ()>,
     pins: Table<'t, u64, &'static [u8]>,
     pin_policies: Table<'t, u64, &'static [u8]>,
+    staged: Table<'t, u64, &'static [u8]>,
     pub(crate) departed: Table<'t, OwnedKey, i64>,
     pub(crate) sources: Table<'t, u32, &'static [u8]>,
     totals: Table<'t, u32, &'static [u8; TOTALS_BYTES]>,
     scans: Table<'t, u32, &'static [u8]>,
     next_id: &'t AtomicU64,
+    pub(crate) tickets: &'t Tickets,
     /// Totals and scans that were touched, as they are now.
     totals_now: BTreeMap<u32, TotalsRow>,
     scans_now: BTreeMap<u32, ScanRow>,
     /// The directories that lead to an attach point, once somebody has asked.
     holding: OnceCell<HashSet<u64>>,
+    /// The directories that lead to something staged, once somebody has asked.
+    leading: OnceCell<HashSet<u64>>,
     pub(crate) changes: Vec<Change>,
 }
 
@@ -57,7 +64,8 @@ pub(crate) fn initialise(transaction: &WriteTransaction) -> Result<()> {
     let root = EntryId::ROOT.0;
     // Ids begin above the root's; nothing is reserved yet.
     let next_id = AtomicU64::new(root + 1);
-    let mut edit = Edit::begin(transaction, &next_id)?;
+    let tickets = Tickets::default();
+    let mut edit = Edit::begin(transaction, &next_id, &tickets)?;
     edit.meta.insert(META_FORMAT, FORMAT)?;
     edit.meta.insert(META_NEXT_SOURCE, 1)?;
     edit.meta.insert(META_NEXT_POLICY, 1)?;
@@ -66,19 +74,26 @@ pub(crate) fn initialise(transaction: &WriteTransaction) -> Result<()> {
     edit.finish().map(drop)
 }
 
-/// Brings the rows of a catalog of the oldest format up to date.
-pub(crate) fn upgrade(transaction: &WriteTransaction) -> Result<()> {
+/// Brings the rows of a catalog of an older format up to date. The tables that it lacks are made empty.
+pub(crate) fn upgrade(transaction: &WriteTransaction, from: u64) -> Result<()> {
     // No id is given away.
     let next_id = AtomicU64::new(0);
-    let mut edit = Edit::begin(transaction, &next_id)?;
+    let tickets = Tickets::default();
+    let mut edit = Edit::begin(transaction, &next_id, &tickets)?;
     edit.meta.insert(META_FORMAT, FORMAT)?;
-    edit.meta.insert(META_NEXT_POLICY, 1)?;
-    edit.index_contents()?;
+    if from < FORMAT_OF_PINS {
+        edit.meta.insert(META_NEXT_POLICY, 1)?;
+        edit.index_contents()?;
+    }
     edit.finish().map(drop)
 }
 
 impl<'t> Edit<'t> {
-    pub(crate) fn begin(transaction: &'t WriteTransaction, next_id: &'t AtomicU64) -> Result<Self> {
+    pub(crate) fn begin(
+        transaction: &'t WriteTransaction,
+        next_id: &'t AtomicU64,
+        tickets: &'t Tickets,
+    ) -> Result<Self> {
         Ok(Self {
             meta: transaction.open_table(META)?,
             children: transaction.open_table(CHILDREN)?,
@@ -89,14 +104,17 @@ impl<'t> Edit<'t> {
             contents: transaction.open_table(CONTENTS)?,
             pins: transaction.open_table(PINS)?,
             pin_policies: transaction.open_table(PIN_POLICIES)?,
+            staged: transaction.open_table(STAGED)?,
             departed: transaction.open_table(DEPARTED)?,
             sources: transaction.open_table(SOURCES)?,
             totals: transaction.open_table(format::TOTALS)?,
             scans: transaction.open_table(format::SCANS)?,
             next_id,
+            tickets,
             totals_now: BTreeMap::new(),
             scans_now: BTreeMap::new(),
             holding: OnceCell::new(),
+            leading: OnceCell::new(),
             changes: Vec::new(),
         })
     }

@@ -124,6 +124,21 @@ pub struct SeenAttributes {
     pub identity: Option<[u8; 16]>,
 }
 
+/// A file that is seen with other bytes than the catalog knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChangedFile {
+    /// The entry.
+    pub id: EntryId,
+    /// The source it belongs to.
+    pub source: SourceId,
+    /// Whether it is certainly the same object still: its identity is known, and what it was.
+    pub same_object: bool,
+}
+
+/// Decides whether a file that changed is a new entry from now on, because somebody has the old one open. It is called
+/// while the catalog is locked for changes: it must not change the catalog.
+pub type Replaces<'a> = &'a dyn Fn(ChangedFile) -> bool;
+
 /// One child of a listed directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewChild {

@@ -24,6 +24,22 @@ pub enum Error {
     /// The policy is not in the library, or not any more.
     #[error("policy {0} is not in the catalog")]
     NoPolicy(PolicyId),
+    /// What was seen may be older than a change that was made through the mount in this directory; nothing was changed.
+    #[error("entry {0} is being changed through the mount, or was since it was looked at: look again")]
+    Overtaken(EntryId),
+    /// The entry cannot leave: it is staged, or leads to what is.
+    #[error("entry {0} holds changes that its source does not have yet: upload them first, or give them up")]
+    Waiting(EntryId),
+    /// The source cannot be removed: some of its entries are staged.
+    #[error(
+        "{entries} entries of source {source_id} hold changes that it does not have yet: upload them first, or give them up"
+    )]
+    SourceWaiting {
+        /// The source.
+        source_id: SourceId,
+        /// How many entries are staged.
+        entries: u64,
+    },
     /// What was given cannot stand in the catalog; nothing was changed.
     #[error("entry {directory}: refused {what} '{}': {why}", .name.escape_ascii())]
     Refused {

@@ -8,6 +8,7 @@ mod hot;
 mod keys;
 mod pins;
 mod records;
+mod staged;
 
 use redb::TableDefinition;
 
@@ -19,9 +20,13 @@ pub(crate) use keys::{
 };
 pub(crate) use pins::PinRow;
 pub(crate) use records::{ScanRow, SourceRow, TOTALS_BYTES, TotalsRow, decode_state, encode_state};
+pub use staged::STAGED_ROW_MAX;
+pub(crate) use staged::decode_staged;
 
 /// The format that this program writes.
-pub(crate) const FORMAT: u64 = 2;
+pub(crate) const FORMAT: u64 = 3;
+/// The format that brought contents and pins.
+pub(crate) const FORMAT_OF_PINS: u64 = 2;
 /// The oldest format that this program brings up to date.
 pub(crate) const OLDEST_FORMAT: u64 = 1;
 
@@ -51,6 +56,8 @@ pub(crate) const CONTENTS: TableDefinition<'static, ContentKey, ()> = TableDefin
 pub(crate) const PINS: TableDefinition<'static, u64, &'static [u8]> = TableDefinition::new("pins");
 /// Id of a policy that pins, to what its maker wrote.
 pub(crate) const PIN_POLICIES: TableDefinition<'static, u64, &'static [u8]> = TableDefinition::new("pin_policies");
+/// Id of what has changes that its source does not have yet, to what their maker wrote of them.
+pub(crate) const STAGED: TableDefinition<'static, u64, &'static [u8]> = TableDefinition::new("staged");
 /// Source and id of what has left the tree, to the time when it did.
 pub(crate) const DEPARTED: TableDefinition<'static, OwnedKey, i64> = TableDefinition::new("departed");
 /// The sources.
@@ -98,6 +105,9 @@ pub fn decode_any(bytes: &[u8]) {
     }
     if let Ok(row) = PinRow::decode(bytes) {
         assert_eq!(PinRow::decode(&row.encode()), Ok(row));
+    }
+    if let Ok(row) = decode_staged(bytes) {
+        assert_eq!(row, bytes);
     }
     if let Ok(row) = TotalsRow::decode(bytes) {
         assert_eq!(TotalsRow::decode(&row.encode()), Ok(row));

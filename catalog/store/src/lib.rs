@@ -4,7 +4,9 @@
 //! environment, and asks no source anything: what it is told, it keeps; what it was not told, it says that it does not
 //! know. Always true of it:
 //! - an id is given to one entry and never again, whatever crashes in between;
-//! - a child disappears only through a complete listing of its directory, or with its source;
+//! - a child disappears only through a complete listing of its directory, through a removal that was made by way of
+//!   the mount, or with its source; and what is staged only if whoever staged it says so;
+//! - a listing that may be older than a change made through the mount is not applied;
 //! - a file that cannot be read as a catalog is never written to;
 //! - no read transaction outlives the call that needed it, nor the next commit.
 
@@ -16,6 +18,7 @@ mod edit;
 mod entry;
 mod error;
 mod fold;
+mod follow;
 mod format;
 mod listing;
 mod load;
@@ -23,21 +26,27 @@ mod pins;
 mod read;
 mod source;
 mod sources;
+mod staged;
 mod storage;
 mod store;
+mod ticket;
 mod tree;
 
 pub use catalog::{Catalog, CheckReport, CompleteListing, Found, Options, Totals, TotalsOf};
 pub use change::{Change, Subscription};
 pub use entry::{
-    Details, DirectoryState, Entry, EntryId, Failure, FileFacts, Hashed, Kind, NewChild, Pin, PolicyId, SeenAttributes,
-    SourceId,
+    ChangedFile, Details, DirectoryState, Entry, EntryId, Failure, FileFacts, Hashed, Kind, NewChild, Pin, PolicyId,
+    Replaces, SeenAttributes, SourceId,
 };
 pub use error::{Error, OpenError, Result, SourceError};
+pub use format::STAGED_ROW_MAX;
 #[doc(hidden)]
 pub use format::decode_any;
 pub use load::{BulkLoader, LoadedDirectory};
 /// The longest version, in bytes.
 pub const VERSION_MAX: usize = 4096;
+
+pub use staged::WhenStaged;
+pub use ticket::{ChangeGuard, Ticket};
 
 pub use source::{NewSource, ScanState, SourceRecord};

@@ -2,11 +2,13 @@
 //!
 //! First everything is only looked at, and each child gets its fate; then the tables are changed. What stands in the
 //! directory for another reason than the listing (attach points, and the library's directories that lead to them)
-//! stays whatever the listing says, and hides a listed child of the same name.
+//! stays whatever the listing says, and hides a listed child of the same name. So does what is staged, and what leads to
+//! it.
 
 mod adopt;
 
 use std::collections::{HashMap, HashSet};
+use std::ops::ControlFlow;
 
 use redb::ReadableTable;
 
@@ -15,8 +17,11 @@ use crate::edit::update::{Seen, is_unchanged};
 use crate::edit::{Edit, Fresh};
 use crate::error::{Error, Result};
 use crate::format::{HotRow, child_name, name_fault, subtree_range};
-use crate::tree;
-use crate::{Change, CompleteListing, EntryId, Kind, NewChild, SeenAttributes, SourceId, VERSION_MAX};
+use crate::store::Snapshot;
+use crate::tree::{self, Top};
+use crate::{
+    Change, CompleteListing, EntryId, Kind, NewChild, Replaces, SeenAttributes, SourceId, Ticket, VERSION_MAX,
+};
 
 use adopt::Adoption;
 
@@ -51,13 +56,14 @@ pub(crate) fn apply(
     edit: &mut Edit<'_>,
     directory: EntryId,
     listing: &CompleteListing,
-    open: &dyn Fn(EntryId) -> bool,
+    replaces: Replaces<'_>,
 ) -> Result<()> {
+    edit.tickets.check(listing.ticket, directory.0)?;
     let source = edit.source_directory(directory)?.source();
     let first = edit.state(directory.0)?.listed_ns.is_none();
     let before = edit.changes.len();
     let plan = Plan::make(edit, directory.0, source, &listing.children)?;
-    plan.carry_out(edit, listing, open)?;
+    plan.carry_out(edit, listing, replaces)?;
     edit.mark_listed(source, directory.0, listing.listed_ns, listing.scan)?;
     if first {
         // Nobody can have seen what stood in a directory that was never listed.
@@ -75,17 +81,33 @@ pub(crate) fn apply(
     Ok(())
 }
 
+/// Tells whether the catalog has an entry just as it was seen.
+pub(crate) fn is_as_seen(snapshot: &Snapshot, id: EntryId, seen: &SeenAttributes) -> Result<bool> {
+    let node = tree::node(&snapshot.children, &snapshot.entries, id.0)?;
+    let Some((cold, hot)) = node.filter(|(_, hot)| hot.kind() == seen.kind && !hot.is_attach_point()) else {
+        return Ok(false);
+    };
+    let same = HotRow::of(id.0, hot.source(), seen) == hot
+        && (&cold.version, cold.created_ns) == (&seen.version, seen.created_ns)
+        && (cold.device, cold.identity) == (seen.device, seen.identity);
+    let top = tree::climb(&snapshot.entries, id.0, |_, _| ControlFlow::Continue(()))?;
+    Ok(same && top == Top::Root && hot.source() != SourceId::LIBRARY.0)
+}
+
 /// Takes in what a source said of one entry alone.
 pub(crate) fn apply_one(
     edit: &mut Edit<'_>,
     id: EntryId,
     seen: SeenAttributes,
-    open: &dyn Fn(EntryId) -> bool,
+    ticket: Ticket,
+    replaces: Replaces<'_>,
 ) -> Result<()> {
     let (cold, hot) = edit.node(id.0)?.ok_or(Error::NoEntry(id))?;
     if !edit.is_attached(id.0)? {
         return Err(Error::NoEntry(id));
     }
+    edit.tickets.check(ticket, cold.parent)?;
+    edit.tickets.check(ticket, id.0)?;
     let refuse = |why| Error::Refused {
         directory: id,
         what: "attributes of",
@@ -116,8 +138,14 @@ pub(crate) fn apply_one(
         source,
         child: &child,
     };
+    if edit.is_staged(id.0)? {
+        return Ok(());
+    }
     if hot.kind() == child.seen.kind {
-        return edit.update_child(&seen, &hot, open);
+        return edit.update_child(&seen, &hot, replaces);
+    }
+    if edit.is_kept(&hot)? {
+        return Ok(());
     }
     let standing = Standing {
         parent: directory,
@@ -163,6 +191,8 @@ struct Plan<'a> {
     known_directories: Vec<u64>,
     /// Children of this directory that lose their place, by id.
     loose: HashMap<u64, Standing>,
+    /// Directories that stay in their places for the sake of something staged, but may have moved.
+    staying: HashSet<u64>,
     adoptions: HashMap<usize, Adoption>,
 }
 
@@ -177,6 +207,7 @@ impl<'a> Plan<'a> {
             fresh: Vec::new(),
             known_directories: Vec::new(),
             loose: HashMap::new(),
+            staying: HashSet::new(),
             adoptions: HashMap::new(),
         };
         // Children that stand under their name in another identity, and claim to have been elsewhere: whether they are
@@ -194,7 +225,11 @@ impl<'a> Plan<'a> {
             if children.get(next).is_some_and(|child| &*child.name == name) {
                 plan.pair(edit, next, hot, &mut claims)?;
                 next += 1;
-            } else if hot.source() == source && !hot.is_attach_point() {
+            } else if hot.source() != source || hot.is_attach_point() {
+                // It is not the source's.
+            } else if edit.is_kept(&hot)? {
+                plan.stays(edit, &hot)?;
+            } else {
                 plan.loose.insert(
                     hot.id(),
                     Standing {
@@ -226,14 +261,16 @@ impl<'a> Plan<'a> {
         }
         if hot.is_directory() && edit.holds_attach_point(hot.id())? {
             if is_directory {
-                self.updates.push((index, hot));
-                self.known_directories.push(hot.id());
-            } else {
+                self.update(edit, index, hot)?;
+            } else if !edit.is_kept(&hot)? {
                 self.loosen(index, hot);
             }
             return Ok(());
         }
         if hot.kind() != child.seen.kind {
+            if edit.is_kept(&hot)? {
+                return self.stays(edit, &hot);
+            }
             self.loosen(index, hot);
             self.fresh.push(index);
             return Ok(());
@@ -248,17 +285,35 @@ impl<'a> Plan<'a> {
         })?
         .ok_or_else(|| Error::damaged(format!("entry {} has lost its details", hot.id())))?;
         let claimed = child.adopt.is_some_and(|adopt| adopt.0 != hot.id());
-        if claimed && identity.is_some() && child.seen.identity.is_some() && identity != child.seen.identity {
+        let is_other = identity.is_some() && child.seen.identity.is_some() && identity != child.seen.identity;
+        if claimed && is_other && !edit.is_kept(&hot)? {
             self.loosen(index, hot);
             self.fresh.push(index);
             claims.insert(index, hot);
             return Ok(());
         }
-        if !unchanged {
+        if unchanged {
+            self.known_directories.extend(is_directory.then(|| hot.id()));
+            return Ok(());
+        }
+        self.update(edit, index, hot)
+    }
+
+    /// Takes note of a known child that is seen differently; what is staged is not changed by a listing.
+    fn update(&mut self, edit: &Edit<'_>, index: usize, hot: HotRow) -> Result<()> {
+        if hot.is_directory() {
+            self.known_directories.push(hot.id());
+        }
+        if !edit.is_staged(hot.id())? {
             self.updates.push((index, hot));
         }
-        if is_directory {
-            self.known_directories.push(hot.id());
+        Ok(())
+    }
+
+    /// Takes note of a child that the source does not have where it stands, and that stays all the same.
+    fn stays(&mut self, edit: &Edit<'_>, hot: &HotRow) -> Result<()> {
+        if !edit.is_staged(hot.id())? {
+            self.staying.insert(hot.id());
         }
         Ok(())
     }
@@ -290,12 +345,7 @@ impl<'a> Plan<'a> {
         }
     }
 
-    fn carry_out(
-        mut self,
-        edit: &mut Edit<'_>,
-        listing: &CompleteListing,
-        open: &dyn Fn(EntryId) -> bool,
-    ) -> Result<()> {
+    fn carry_out(mut self, edit: &mut Edit<'_>, listing: &CompleteListing, replaces: Replaces<'_>) -> Result<()> {
         let (directory, source) = (self.directory, self.source);
         let seen = |index: usize| Seen {
             directory,
@@ -312,7 +362,10 @@ impl<'a> Plan<'a> {
             edit.remove_child(standing, listing.listed_ns)?;
         }
         for (index, hot) in &self.updates {
-            edit.update_child(&seen(*index), hot, open)?;
+            // What is done in a directory changes it too, and may be younger than this.
+            if !(hot.is_directory() && edit.tickets.is_overtaken(listing.ticket, hot.id())) {
+                edit.update_child(&seen(*index), hot, replaces)?;
+            }
         }
         for (index, hot) in &self.takeovers {
             edit.take_over(hot, &seen(*index))?;

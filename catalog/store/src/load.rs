@@ -11,7 +11,7 @@ use crate::edit::update::Seen;
 use crate::edit::{Edit, Fresh};
 use crate::error::{Error, Result};
 use crate::store::{Store, When};
-use crate::{CompleteListing, EntryId, Kind, NewChild, SourceId, listing, sources};
+use crate::{CompleteListing, EntryId, Kind, NewChild, SourceId, Ticket, listing, sources};
 
 /// How many rows make a commit. Below 10,000 the commits cost more than the rows, above 50,000 nothing is gained.
 const COMMIT_ROWS: usize = 32_768;
@@ -29,7 +29,8 @@ pub struct LoadedDirectory {
 ///
 /// Directories that are given in the order of their ids, as [`add`](Self::add) and the scan queue give them, make all
 /// keys ascend, which is more than twice as fast. Rows become visible with each [`flush`](Self::flush); `add` flushes
-/// by itself when enough has gathered. A directory that somebody else has listed in the meantime is passed over, and
+/// by itself when enough has gathered. A directory that somebody else has listed in the meantime is passed over, and so is
+/// one in which something was changed through the mount since the ticket;
 /// what is given beneath it then finds no place; the scan queue knows the directories that are really left.
 #[derive(Debug)]
 pub struct BulkLoader {
@@ -44,6 +45,7 @@ pub struct BulkLoader {
 #[derive(Debug)]
 struct Pending {
     directory: u64,
+    ticket: Ticket,
     children: Vec<(u64, NewChild)>,
     listed_ns: Option<i64>,
 }
@@ -74,12 +76,17 @@ impl BulkLoader {
         })
     }
 
-    /// Takes children of a never-listed directory. Large directories may come in several calls, in any order of names;
+    /// Takes children of a never-listed directory; `ticket` was taken before its listing began. Large directories may come in several calls, in any order of names;
     /// the directory counts as listed only after [`complete`](Self::complete). `adopt` is not looked at.
     ///
     /// Gives back the directories among the children with the ids they will have. An id may turn out unused where
     /// the directory was listed by somebody else in the meantime.
-    pub fn add(&mut self, directory: EntryId, mut children: Vec<NewChild>) -> Result<Vec<LoadedDirectory>> {
+    pub fn add(
+        &mut self,
+        directory: EntryId,
+        ticket: Ticket,
+        mut children: Vec<NewChild>,
+    ) -> Result<Vec<LoadedDirectory>> {
         listing::prepare(directory, &mut children)?;
         let mut directories = Vec::new();
         let children: Vec<_> = children
@@ -96,6 +103,7 @@ impl BulkLoader {
         self.rows += children.len();
         self.pending.push(Pending {
             directory: directory.0,
+            ticket,
             children,
             listed_ns: None,
         });
@@ -105,14 +113,18 @@ impl BulkLoader {
         Ok(directories)
     }
 
-    /// Says that all children of the directory have been added.
-    pub fn complete(&mut self, directory: EntryId, listed_ns: i64) -> Result<()> {
+    /// Says that all children of the directory have been added. The ticket is that of its listing.
+    pub fn complete(&mut self, directory: EntryId, ticket: Ticket, listed_ns: i64) -> Result<()> {
         match self.pending.last_mut() {
-            Some(last) if last.directory == directory.0 && last.listed_ns.is_none() => last.listed_ns = Some(listed_ns),
+            Some(last) if last.directory == directory.0 && last.listed_ns.is_none() => {
+                last.listed_ns = Some(listed_ns);
+                last.ticket = last.ticket.min(ticket);
+            }
             _ => {
                 let listed_ns = Some(listed_ns);
                 self.pending.push(Pending {
                     directory: directory.0,
+                    ticket,
                     children: Vec::new(),
                     listed_ns,
                 });
@@ -156,7 +168,7 @@ impl BulkLoader {
                 ..Batch::default()
             };
             for part in &mut pending {
-                batch.decide(edit, part.directory)?;
+                batch.decide(edit, part.directory, part.ticket)?;
                 batch.gather(part);
             }
             batch.put(edit, &pending)
@@ -197,9 +209,13 @@ struct Batch {
 
 impl Batch {
     /// Finds out how a directory is to be treated, now that nobody else can change it.
-    fn decide(&mut self, edit: &Edit<'_>, directory: u64) -> Result<()> {
+    fn decide(&mut self, edit: &Edit<'_>, directory: u64, ticket: Ticket) -> Result<()> {
         if self.new.contains(&directory) {
             self.begun.entry(directory).or_insert(Progress::Loading);
+            return Ok(());
+        }
+        if edit.tickets.is_overtaken(ticket, directory) {
+            self.begun.insert(directory, Progress::Passed);
             return Ok(());
         }
         let ours = match edit.source_directory_with(EntryId(directory), &mut self.attached) {
@@ -273,6 +289,7 @@ impl Batch {
                             children,
                             listed_ns,
                             scan: 0,
+                            ticket: part.ticket,
                         },
                         &|_| false,
                     )?;

@@ -6,7 +6,7 @@ use crate::edit::Edit;
 use crate::edit::depart::Standing;
 use crate::error::{Error, Result, SourceError};
 use crate::format::{HotRow, META_NEXT_SOURCE, NOWHERE, SourceRow, TotalsRow, name_fault};
-use crate::{Change, DirectoryState, EntryId, NewSource, SourceId, SourceRecord};
+use crate::{Change, DirectoryState, EntryId, NewSource, SourceId, SourceRecord, WhenStaged};
 
 /// Departed before all others: it may be reaped at once.
 const AT_ONCE: i64 = i64::MIN;
@@ -94,8 +94,18 @@ pub(crate) fn update(edit: &mut Edit<'_>, id: SourceId, spec: String, options: S
 }
 
 /// Takes a source out of the tree. Its entries are detached; reaping them is the caller's.
-pub(crate) fn remove(edit: &mut Edit<'_>, id: SourceId) -> Result<()> {
+pub(crate) fn remove(edit: &mut Edit<'_>, id: SourceId, when_staged: WhenStaged) -> Result<()> {
     let row = get(edit, id)?;
+    let staged = edit.staged_of(id)?;
+    if when_staged == WhenStaged::Refuse && !staged.is_empty() {
+        return Err(Error::SourceWaiting {
+            source_id: id,
+            entries: staged.len() as u64,
+        });
+    }
+    for entry in staged {
+        edit.drop_staged(entry)?;
+    }
     edit.sources.remove(id.0)?;
     edit.sources_changed();
     let missing = || Error::damaged(format!("the root of source {id} is missing"));
@@ -119,8 +129,9 @@ pub(crate) fn remove(edit: &mut Edit<'_>, id: SourceId) -> Result<()> {
     edit.forget_source(id.0)
 }
 
-/// What the attach point hid may come to light: its directory counts as listed long ago, and is queued.
-fn list_again(edit: &mut Edit<'_>, directory: u64) -> Result<()> {
+/// Has a directory listed again, and what it holds: it counts as listed long ago, and is queued. For a directory of the
+/// library, which may lie in a source all the same, that is the one above.
+pub(crate) fn list_again(edit: &mut Edit<'_>, directory: u64) -> Result<()> {
     let Some((cold, hot)) = edit.node(directory)? else {
         return Ok(());
     };

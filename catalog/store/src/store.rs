@@ -8,11 +8,14 @@
 //!   that anyone has seen is never given away again.
 //! - After the storage has failed, it is opened again in place, held: reads go on, and the next change tries to write.
 //!
-//! Lock order: `writer` before `snapshot` before the queues of subscribers.
+//! - Durable changes of the journal that wait for the writer at the same time become one transaction.
+//!
+//! Lock order: `writer` before `together` and `snapshot` before the queues of subscribers.
 
 mod keeper;
 mod opening;
 mod snapshot;
+mod together;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,6 +29,7 @@ use crate::change::Subscribers;
 use crate::edit::Edit;
 use crate::error::{OpenError, Result};
 use crate::format::{owned_id, owned_key};
+use crate::ticket::Tickets;
 use crate::{Change, SourceId, Subscription};
 
 pub(crate) use keeper::Keeper;
@@ -33,6 +37,7 @@ pub(crate) use opening::{open as open_file, refuse as refuse_file, upgrade as up
 pub(crate) use snapshot::Snapshot;
 
 use crate::storage::HeldFile;
+use together::Together;
 
 /// How many ids are reserved at a time. What is left of them after a crash is never used: 2^64 ids outlast that.
 const IDS_RESERVED: u64 = 1 << 20;
@@ -55,6 +60,10 @@ pub(crate) struct Store {
     snapshot: RwLock<Arc<Snapshot>>,
     /// The next id to be given away.
     next_id: AtomicU64,
+    tickets: Arc<Tickets>,
+    together: Together,
+    /// Counts the durable commits since the opening.
+    durable_commits: AtomicU64,
     subscribers: Subscribers,
     keeper: Arc<Keeper>,
     repaired: bool,
@@ -92,6 +101,9 @@ impl Store {
                 id_limit: opened.id_limit,
                 behind: false,
             }),
+            tickets: Arc::default(),
+            together: Together::default(),
+            durable_commits: AtomicU64::new(0),
             subscribers: Subscribers::default(),
             keeper: Arc::new(Keeper::new(commit_interval)),
             repaired: opened.repaired,
@@ -101,6 +113,14 @@ impl Store {
 
     pub(crate) fn keeper(&self) -> &Arc<Keeper> {
         &self.keeper
+    }
+
+    pub(crate) fn tickets(&self) -> &Arc<Tickets> {
+        &self.tickets
+    }
+
+    pub(crate) fn durable_commits(&self) -> u64 {
+        self.durable_commits.load(Ordering::Relaxed)
     }
 
     pub(crate) fn repaired(&self) -> bool {
@@ -181,7 +201,7 @@ impl Store {
         let database = writer.database.as_ref().expect("invariant: it was opened above");
         let mut transaction = database.begin_write()?;
         transaction.set_quick_repair(true);
-        let mut edit = Edit::begin(&transaction, &self.next_id)?;
+        let mut edit = Edit::begin(&transaction, &self.next_id, &self.tickets)?;
         let value = change(&mut edit)?;
         let next_id = self.next_id.load(Ordering::Relaxed);
         let id_limit = if next_id > writer.id_limit {
@@ -200,6 +220,7 @@ impl Store {
             Durability::None
         })?;
         transaction.commit()?;
+        self.durable_commits.fetch_add(u64::from(durable), Ordering::Relaxed);
         writer.id_limit = id_limit;
         writer.behind = !durable;
         *self.snapshot.write() = Arc::new(Snapshot::take(database)?);

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use manifold_catalog::{EntryId, Kind, NewSource, SourceId, SourceRecord};
+use manifold_catalog::{EntryId, Kind, NewSource, SourceId, SourceRecord, WhenStaged};
 use manifold_vfs::cache::{ClearScope, SourceTag};
 use manifold_vfs::{Attributes, Cursor, NameMatch};
 
@@ -164,12 +164,20 @@ impl OpenLibrary {
 
     async fn remove_source(self: Arc<Self>, id: SourceId) -> Result<()> {
         let record = self.record(id)?;
+        let waiting = self.catalog.staged_of(id)?;
+        if waiting > 0 {
+            return Err(Failure::new(format!(
+                "{waiting} changed files of {} are not uploaded yet, and would be lost",
+                record.name
+            ))
+            .hint("wait until they are: manifold status shows what is left"));
+        }
         // First, since it can fail for a reason of its own, such as a locked keyring: nothing has changed then.
         self.connections.forget_secrets(&record.name).await?;
         self.connections.let_go(id);
         let this = Arc::clone(&self);
         blocking(move || {
-            this.catalog.remove_source(id)?;
+            this.catalog.remove_source(id, WhenStaged::Refuse)?;
             if let Err(failure) = this.cache_clear(Some(&record.name), true) {
                 // The blocks are found by nobody any more, and go when room is needed.
                 tracing::warn!(source = record.name, "{}", failure.message());

@@ -2,7 +2,8 @@
 //! the directories' ids whoever is faster, so that the catalog's keys ascend.
 //!
 //! It is only faster, not another way: what it could not list stays in the catalog's queue for the ordinary scan, and
-//! directories that somebody opened meanwhile were listed for them and are passed over here.
+//! directories that somebody opened meanwhile were listed for them and are passed over here, and so are those in which
+//! something was changed through the mount since they were walked.
 
 mod frontier;
 
@@ -13,7 +14,7 @@ use std::sync::mpsc;
 
 use manifold_backends::local::LocalBackend;
 use manifold_backends::{ObjectPath, Presence};
-use manifold_catalog::{BulkLoader, Catalog, EntryId, NewChild};
+use manifold_catalog::{BulkLoader, Catalog, EntryId, NewChild, Ticket};
 
 use self::frontier::Frontier;
 use crate::indexer::Indexer;
@@ -35,6 +36,8 @@ struct Walked {
     path: ObjectPath,
     children: Vec<NewChild>,
     listed_ns: i64,
+    /// Taken before it was listed.
+    ticket: Ticket,
 }
 
 /// What a walker hands over of a chunk.
@@ -89,11 +92,13 @@ impl Indexer {
         let mut walking = Vec::new();
         for _ in 0..walkers {
             let (source, clock) = (Arc::clone(source), Arc::clone(self.clock()));
+            let catalog = Arc::clone(self.catalog());
             let (frontier, to_writer) = (Stopping(Arc::clone(&frontier)), to_writer.clone());
             let walk = move || match source.backend.as_local() {
                 Some(local) => Walker {
                     source: &source,
                     local,
+                    catalog: &catalog,
                     clock: &*clock,
                     frontier: &frontier.0,
                 }
@@ -159,13 +164,14 @@ fn write(
                     path,
                     children,
                     listed_ns,
+                    ticket,
                 } in walked
                 {
                     entries += children.len();
-                    for child in loader.add(directory, children)? {
+                    for child in loader.add(directory, ticket, children)? {
                         found.push((child.id, path.join(&child.raw_name)));
                     }
-                    loader.complete(directory, listed_ns)?;
+                    loader.complete(directory, ticket, listed_ns)?;
                     listed += 1;
                 }
                 due += u64::from(is_last);
@@ -181,6 +187,7 @@ fn write(
 struct Walker<'a> {
     source: &'a Source,
     local: &'a LocalBackend,
+    catalog: &'a Catalog,
     clock: &'a dyn Clock,
     frontier: &'a Frontier<Next>,
 }
@@ -196,7 +203,7 @@ impl Walker<'_> {
                 if self.source.cancel.is_cancelled() {
                     return left_out;
                 }
-                let listed_ns = self.clock.now_ns();
+                let (listed_ns, ticket) = (self.clock.now_ns(), self.catalog.ticket());
                 // This thread waits for nobody: the ordinary scan has deadlines.
                 if self.local.may_hang(&path) {
                     left_out += 1;
@@ -211,6 +218,7 @@ impl Walker<'_> {
                             path,
                             children,
                             listed_ns,
+                            ticket,
                         });
                         self.frontier.listed(chunk, count);
                     }

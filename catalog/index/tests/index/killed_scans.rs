@@ -222,6 +222,7 @@ fn what_is_lost_is_noticed() {
             children: Vec::new(),
             listed_ns: 1,
             scan: 0,
+            ticket: library.catalog.ticket(),
         };
         library.catalog.apply_listing(source.root, nothing, &|_| false).unwrap();
         assert!(held.missing(&library.known(&source)).is_some());

@@ -10,6 +10,7 @@ mod load;
 mod local_folders;
 mod nothing_disappears;
 mod on_demand;
+mod own_changes;
 mod renames;
 mod scans;
 mod support;

@@ -60,6 +60,7 @@ impl Edit<'_> {
     pub(crate) fn remove_cold(&mut self, id: u64, cold: &Cold) -> Result<()> {
         self.entries.remove(id)?;
         self.pins.remove(id)?;
+        self.drop_staged(id)?;
         self.change_content(id, cold.content, None)
     }
 }

@@ -23,7 +23,11 @@ pub(crate) struct Standing {
 
 impl Edit<'_> {
     /// Takes a child of a source out of the tree. A directory that leads to an attach point stays, as the library's.
+    /// Nothing leaves that is staged, or leads to what is.
     pub(crate) fn remove_child(&mut self, child: &Standing, at_ns: i64) -> Result<()> {
+        if self.is_kept(&child.hot)? {
+            return Err(Error::Waiting(EntryId(child.hot.id())));
+        }
         if child.hot.is_directory() && self.holds_attach_point(child.hot.id())? {
             return self.release(child, at_ns);
         }
@@ -34,6 +38,34 @@ impl Edit<'_> {
             id,
         });
         self.depart(child, at_ns)
+    }
+
+    /// Takes a child of a source out of the tree that was removed through the mount: it is not kept for adoption, and
+    /// what is staged of it is forgotten. Nothing leaves that leads to something staged.
+    pub(crate) fn remove_for_good(&mut self, child: &Standing, at_ns: i64) -> Result<()> {
+        let (id, source, is_directory) = (child.hot.id(), child.hot.source(), child.hot.is_directory());
+        if is_directory && self.leads_to_staged(id)? {
+            return Err(Error::Waiting(EntryId(id)));
+        }
+        self.changes.push(Change::Removed {
+            parent: EntryId(child.parent),
+            name: child.name.clone(),
+            id: EntryId(id),
+        });
+        if is_directory && self.any_child(id, |_| true)? {
+            // The source had nothing in it, so this has moved elsewhere or is gone: that is for a listing to find out.
+            self.drop_staged(id)?;
+            let cold = self.existing_cold(id)?;
+            self.change_identity(source, id, cold.identity, None)?;
+            self.put_cold(id, &Cold { identity: None, ..cold })?;
+            return self.depart(child, at_ns);
+        }
+        if is_directory {
+            self.dequeue(source, id)?;
+            self.clear_failure(source, id)?;
+        }
+        self.subtract_totals(source, TotalsRow::of(child.hot.size()))?;
+        self.forget(source, id, &tree::hot_key(id, child.parent, &child.name)?)
     }
 
     /// Makes a directory the library's own: what the source told of it leaves, what other sources have in it stays.

@@ -27,6 +27,11 @@ impl Edit<'_> {
         Ok(self.pins.remove(id)?.is_some())
     }
 
+    /// Tells whether an entry has no pin of its own.
+    pub(crate) fn pin_is_free(&self, id: u64) -> Result<bool> {
+        Ok(self.pins.get(id)?.is_none())
+    }
+
     /// Gives the pin of one entry to another that takes its place.
     pub(crate) fn move_pin(&mut self, from: u64, to: u64) -> Result<()> {
         let row = self.pins.remove(from)?.map(|row| row.value().to_vec());

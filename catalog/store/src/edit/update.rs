@@ -6,7 +6,7 @@ use super::{Edit, Fresh};
 use crate::error::Result;
 use crate::format::{ChildKey, Cold, HotRow, NOWHERE, TotalsRow, child_name, owned_key, subtree_range};
 use crate::tree;
-use crate::{Change, EntryId, Kind, NewChild, SourceId};
+use crate::{Change, ChangedFile, EntryId, Kind, NewChild, Replaces, SourceId};
 
 /// An entry that is to be moved, as it stood.
 pub(crate) struct Moving {
@@ -25,7 +25,7 @@ pub(crate) struct Seen<'a> {
 
 impl Edit<'_> {
     /// Takes in what was seen of a child of the same name and kind.
-    pub(crate) fn update_child(&mut self, seen: &Seen<'_>, old: &HotRow, open: &dyn Fn(EntryId) -> bool) -> Result<()> {
+    pub(crate) fn update_child(&mut self, seen: &Seen<'_>, old: &HotRow, replaces: Replaces<'_>) -> Result<()> {
         let Seen {
             directory,
             source,
@@ -34,8 +34,13 @@ impl Edit<'_> {
         let id = old.id();
         let cold = self.existing_cold(id)?;
         let bytes_changed = cold.version != child.seen.version || old.size() != hot_size(child);
-        if child.seen.kind == Kind::File && bytes_changed && open(EntryId(id)) {
-            return self.replace_open_file(seen, old, &cold);
+        let changed = ChangedFile {
+            id: EntryId(id),
+            source: SourceId(source),
+            same_object: cold.identity.is_some() && cold.identity == child.seen.identity,
+        };
+        if child.seen.kind == Kind::File && bytes_changed && replaces(changed) {
+            return self.replace_file(seen, old, &cold);
         }
         let hot = HotRow::of(id, source, &child.seen);
         let now = Cold {
@@ -62,8 +67,8 @@ impl Edit<'_> {
         Ok(())
     }
 
-    /// Gives the new version of an open file an id of its own, so that one inode number never stands for two versions.
-    fn replace_open_file(&mut self, seen: &Seen<'_>, old: &HotRow, cold: &Cold) -> Result<()> {
+    /// Gives the new version of a file an id of its own, so that one inode number never stands for two versions.
+    fn replace_file(&mut self, seen: &Seen<'_>, old: &HotRow, cold: &Cold) -> Result<()> {
         let Seen {
             directory,
             source,

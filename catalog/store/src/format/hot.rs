@@ -3,6 +3,7 @@
 use zerocopy::byteorder::little_endian::{I64, U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+use super::Cold;
 use super::Malformed;
 use crate::{Entry, EntryId, Kind, SeenAttributes, SourceId};
 
@@ -105,6 +106,24 @@ impl HotRow {
     pub(crate) fn with_attach_point(mut self, attach_point: bool) -> Self {
         self.flags = self.flags & !ATTACH_POINT | if attach_point { ATTACH_POINT } else { 0 };
         self
+    }
+
+    /// Gives what the source said of the entry, as far as the two rows keep it: all of it.
+    pub(crate) fn seen(&self, cold: &Cold) -> SeenAttributes {
+        let has_owner = self.flags & OWNER_KNOWN != 0;
+        SeenAttributes {
+            kind: self.kind(),
+            size: self.size(),
+            modified_ns: self.modified_ns.get(),
+            changed_ns: self.changed_ns.get(),
+            created_ns: cold.created_ns,
+            mode: self.kind_and_mode.get() & MODE_MASK,
+            owner: has_owner.then(|| (self.uid.get(), self.gid.get())),
+            links: self.links.get(),
+            device: cold.device,
+            version: cold.version.clone(),
+            identity: cold.identity,
+        }
     }
 
     /// Turns the row into what callers see.

@@ -48,10 +48,10 @@ impl Plan<'_> {
         let Some((cold, hot)) = edit.node(id)? else {
             return Ok(None);
         };
-        if hot.source() != self.source || hot.is_attach_point() || hot.kind() != kind {
+        if hot.source() != self.source || hot.is_attach_point() || hot.kind() != kind || edit.is_staged(id)? {
             return Ok(None);
         }
-        if cold.parent == self.directory && !self.loose.contains_key(&id) {
+        if cold.parent == self.directory && !self.loose.contains_key(&id) && !self.staying.contains(&id) {
             // It still stands under a name of its own: this is a second link, not a rename.
             return Ok(None);
         }

@@ -217,7 +217,7 @@ pub(crate) fn upgrade(database: &Database) -> Result<(), Error> {
     }
     let mut transaction = database.begin_write()?;
     transaction.set_quick_repair(true);
-    edit::upgrade(&transaction)?;
+    edit::upgrade(&transaction, found)?;
     transaction.commit()?;
     tracing::info!(from = found, to = FORMAT, "the catalog was brought to a newer format");
     Ok(())

@@ -44,15 +44,19 @@ fn child_that_works_until_it_is_killed() {
     let mut say = std::io::stdout().lock();
     // The test harness has begun a line of its own.
     writeln!(say, "\nready {}", catalog.repaired_on_open()).unwrap();
+    let rows = catalog.staged_all().unwrap();
+    let mut row = rows.iter().map(|(_, row)| number(row)).max().unwrap_or(0);
     for step in 0.. {
         let directory = EntryId(id(&catalog, "/s/work").0);
-        match random.below(6) {
+        match random.below(9) {
             0 => {
                 // A promise: what is synced is there for good.
                 let name = format!("promise {}", random.below(u64::MAX));
                 let mut children = kept(&catalog, directory);
                 children.push(file(&name));
-                catalog.apply_listing(directory, listing(children), &|_| false).unwrap();
+                catalog
+                    .apply_listing(directory, listing(&catalog, children), &|_| false)
+                    .unwrap();
                 let given = catalog.lookup(directory, name.as_bytes()).unwrap().unwrap().id;
                 catalog.sync().unwrap();
                 writeln!(say, "kept {given} {name}").unwrap();
@@ -61,7 +65,7 @@ fn child_that_works_until_it_is_killed() {
                 let load = catalog.resolve(b"/s/load").unwrap().unwrap().id;
                 let mut loader = catalog.bulk_load(source.id).unwrap();
                 let names = (0..random.below(9000)).map(|n| folder(&format!("{seed} {step} {n}")));
-                for met in loader.add(load, names.collect()).unwrap() {
+                for met in loader.add(load, catalog.ticket(), names.collect()).unwrap() {
                     writeln!(say, "may {}", met.id).unwrap();
                 }
                 loader.flush().unwrap();
@@ -70,7 +74,7 @@ fn child_that_works_until_it_is_killed() {
                 let mut children = kept(&catalog, directory);
                 children.extend((0..random.below(40)).map(|n| folder(&format!("passing {seed} {step} {n}"))));
                 catalog
-                    .apply_listing(directory, listing(children), &|_| random_open(step))
+                    .apply_listing(directory, listing(&catalog, children), &|_| random_open(step))
                     .unwrap();
                 for entry in catalog.children(directory, None, usize::MAX).unwrap() {
                     writeln!(say, "seen {} {}", entry.id, String::from_utf8_lossy(&entry.name)).unwrap();
@@ -78,10 +82,36 @@ fn child_that_works_until_it_is_killed() {
             }
             3 => drop(catalog.reap_departed(source.id, i64::MAX).unwrap()),
             4 => drop(catalog.scan_begin(source.id, 1).unwrap()),
+            5 | 6 => {
+                // A promise: a row that was staged durably is there until it is taken away.
+                let name = format!("staged {}", random.below(6));
+                let guard = catalog.begin_change(&[directory]);
+                let known = catalog.lookup(directory, name.as_bytes()).unwrap();
+                let entry = match known {
+                    Some(entry) => entry.id,
+                    None => catalog.follow_created(directory, file(&name), None).unwrap().0,
+                };
+                row += 1;
+                catalog.stage(entry, &row.to_le_bytes(), None, true).unwrap();
+                drop(guard);
+                writeln!(say, "staged {entry} {row} {name}").unwrap();
+            }
+            7 => {
+                let staged = catalog.staged_all().unwrap();
+                if let Some((entry, _)) = staged.first() {
+                    writeln!(say, "loose {entry}").unwrap();
+                    catalog.unstage(*entry, None).unwrap();
+                }
+            }
             _ => catalog.note_failure(directory, "seeded", 1).unwrap(),
         }
         writeln!(say, "step").unwrap();
     }
+}
+
+/// A row that was staged: later ones are greater.
+fn number(row: &[u8]) -> u64 {
+    u64::from_le_bytes(row.try_into().unwrap())
 }
 
 fn random_open(step: u64) -> bool {
@@ -115,17 +145,33 @@ fn start(scratch: &Scratch, seed: u64) -> Child {
         .unwrap()
 }
 
+fn number_of(word: &str) -> u64 {
+    word.parse().unwrap()
+}
+
+/// The line without its first words.
+fn rest(line: &str, words: usize) -> String {
+    line.splitn(words + 1, ' ').last().unwrap_or_default().to_owned()
+}
+
 #[test]
 fn a_killed_process_loses_nothing_that_was_promised_and_no_id_is_given_twice() {
     let scratch = Scratch::new();
     let catalog = scratch.open();
     let source = add_source(&catalog, "/s");
     catalog
-        .apply_listing(source.root, listing(vec![folder("work"), folder("load")]), &|_| false)
+        .apply_listing(
+            source.root,
+            listing(&catalog, vec![folder("work"), folder("load")]),
+            &|_| false,
+        )
         .unwrap();
     drop(catalog);
     let mut promised = Vec::new();
     let mut given: HashMap<u64, String> = HashMap::new();
+    // What must have a row: the last one that was acknowledged, or a later one.
+    let mut staged: HashMap<u64, (u64, String)> = HashMap::new();
+    let mut rows_found = 0;
     let mut random = Random(20_261_121);
     for round in 0..24 {
         let mut child = start(&scratch, random.below(u64::MAX));
@@ -133,22 +179,29 @@ fn a_killed_process_loses_nothing_that_was_promised_and_no_id_is_given_twice() {
         // Some are killed between steps, some within one, after a moment of its work.
         let moment = random.below(200_000);
         let mut ids = Vec::new();
+        let mut killed = false;
         for line in BufReader::new(child.stdout.take().unwrap()).lines() {
             let line = line.unwrap();
-            let mut words = line.splitn(3, ' ');
-            match (words.next().unwrap_or_default(), words.next(), words.next()) {
-                ("ready", Some(repaired), _) => assert_eq!(repaired, "false", "round {round}"),
-                ("kept", Some(id), Some(name)) => promised.push((id.parse::<u64>().unwrap(), name.to_owned())),
-                ("seen", Some(id), Some(name)) => ids.push((id.parse::<u64>().unwrap(), name.to_owned())),
-                ("step", ..) if steps > 0 => steps -= 1,
-                ("step", ..) => break,
+            let words: Vec<_> = line.splitn(4, ' ').collect();
+            match words[..] {
+                ["ready", repaired] => assert_eq!(repaired, "false", "round {round}"),
+                ["kept", id, ..] => promised.push((number_of(id), rest(&line, 2))),
+                ["seen", id, ..] => ids.push((number_of(id), rest(&line, 2))),
+                ["staged", id, row, name] => drop(staged.insert(number_of(id), (number_of(row), name.to_owned()))),
+                ["loose", id] => drop(staged.remove(&number_of(id))),
+                ["step"] if steps > 0 => steps -= 1,
+                ["step"] if !killed => {
+                    for _ in 0..moment {
+                        std::hint::spin_loop();
+                    }
+                    // What it said until then is read to the end.
+                    child.kill().unwrap();
+                    killed = true;
+                }
                 _ => {}
             }
         }
-        for _ in 0..moment {
-            std::hint::spin_loop();
-        }
-        child.kill().unwrap();
+        assert!(killed, "it ended by itself in round {round}");
         child.wait().unwrap();
         Catalog::check(&scratch.file()).unwrap();
         let catalog = scratch.open();
@@ -157,6 +210,20 @@ fn a_killed_process_loses_nothing_that_was_promised_and_no_id_is_given_twice() {
             let entry = catalog.resolve(format!("/s/work/{name}").as_bytes()).unwrap();
             assert_eq!(entry.map(|entry| entry.id.0), Some(*id), "{name} in round {round}");
         }
+        for (entry, (row, name)) in &staged {
+            let now = catalog.staged(EntryId(*entry)).unwrap();
+            let now = now.unwrap_or_else(|| panic!("the row of {name} is lost in round {round}"));
+            assert!(
+                number(&now) >= *row,
+                "the row of {name} is an older one in round {round}"
+            );
+            assert_eq!(
+                id(&catalog, &format!("/s/work/{name}")),
+                EntryId(*entry),
+                "round {round}"
+            );
+            rows_found += 1;
+        }
         // Every name is made once only, so an id that anyone saw under two names was given twice.
         for (id, name) in ids {
             let before = given.entry(id).or_insert_with(|| name.clone());
@@ -164,8 +231,8 @@ fn a_killed_process_loses_nothing_that_was_promised_and_no_id_is_given_twice() {
         }
     }
     assert!(
-        promised.len() > 20 && given.len() > 100,
-        "{} promises, {} ids",
+        promised.len() > 20 && given.len() > 100 && rows_found > 20,
+        "{} promises, {} ids, {rows_found} rows",
         promised.len(),
         given.len()
     );
@@ -177,7 +244,11 @@ fn two_processes_never_have_the_same_catalog_open() {
     let catalog = scratch.open();
     let source = add_source(&catalog, "/s");
     catalog
-        .apply_listing(source.root, listing(vec![folder("work"), folder("load")]), &|_| false)
+        .apply_listing(
+            source.root,
+            listing(&catalog, vec![folder("work"), folder("load")]),
+            &|_| false,
+        )
         .unwrap();
     drop(catalog);
     let mut child = start(&scratch, 1);

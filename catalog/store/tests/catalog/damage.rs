@@ -28,6 +28,9 @@ fn sample(scratch: &Scratch) -> Vec<u8> {
     let policy = catalog.add_pin_policy(b"policy").unwrap();
     let pins: Vec<_> = hashed.iter().map(|one| pin(one.id, Some(policy))).collect();
     assert_eq!(catalog.pin(&pins).unwrap(), 100);
+    for one in &hashed[..20] {
+        catalog.stage(one.id, &[7; 300], None, false).unwrap();
+    }
     scratch.check(catalog);
     fs::read(scratch.file()).unwrap()
 }
@@ -130,7 +133,7 @@ fn other_files_are_left_alone() {
 fn a_newer_format_is_refused_and_left_alone() {
     let scratch = Scratch::new();
     drop(scratch.open());
-    set_format(&scratch, 3);
+    set_format(&scratch, 4);
     let before = fs::read(scratch.file()).unwrap();
     for result in [
         Catalog::open(&scratch.file(), Options::default()).map(drop),
@@ -138,7 +141,7 @@ fn a_newer_format_is_refused_and_left_alone() {
     ] {
         let error = result.unwrap_err();
         assert!(
-            matches!(error, OpenError::NewerVersion { found: 3, known: 2, .. }),
+            matches!(error, OpenError::NewerVersion { found: 4, known: 3, .. }),
             "{error:?}"
         );
         assert!(error.to_string().contains("newer version"));
@@ -149,6 +152,47 @@ fn a_newer_format_is_refused_and_left_alone() {
         Catalog::open(&scratch.file(), Options::default()),
         Err(OpenError::Damaged { .. })
     ));
+}
+
+#[test]
+fn rows_of_the_journal_that_belong_to_nothing_in_the_tree_are_found() {
+    let scratch = Scratch::new();
+    let catalog = scratch.open();
+    let root = add_source(&catalog, "/way/s").root;
+    list(&catalog, root, vec![folder("gone").identity(1)]);
+    let gone = id(&catalog, "/way/s/gone");
+    list(&catalog, gone, vec![file("f")]);
+    let beneath = id(&catalog, "/way/s/gone/f");
+    list(&catalog, root, vec![file("there")]);
+    let [way, there] = ["/way", "/way/s/there"].map(|path| id(&catalog, path).0);
+    scratch.check(catalog);
+    let whole = fs::read(scratch.file()).unwrap();
+    for (id, row, what) in [
+        (4711, &b"row"[..], "does not stand in the tree"),
+        (gone.0, b"row", "does not stand in the tree"),
+        (beneath.0, b"row", "does not stand in the tree"),
+        (root.0, b"row", "does not stand in the tree"),
+        (way, b"row", "does not stand in the tree"),
+        (there, b"", "malformed"),
+        (there, b"row", ""),
+    ] {
+        fs::write(scratch.file(), &whole).unwrap();
+        let database = redb::Database::open(scratch.file()).unwrap();
+        let mut transaction = database.begin_write().unwrap();
+        transaction.set_quick_repair(true);
+        transaction
+            .open_table(redb::TableDefinition::<u64, &[u8]>::new("staged"))
+            .unwrap()
+            .insert(id, row)
+            .unwrap();
+        transaction.commit().unwrap();
+        drop(database);
+        match Catalog::check(&scratch.file()) {
+            Ok(report) => assert_eq!((what, report.staged), ("", 1), "{id}"),
+            Err(OpenError::Damaged { why, .. }) => assert!(!what.is_empty() && why.contains(what), "{id}: {why}"),
+            Err(other) => panic!("{id}: {other:?}"),
+        }
+    }
 }
 
 fn set_format(scratch: &Scratch, format: u64) {
@@ -220,7 +264,7 @@ fn work_with(scratch: &Scratch, catalog: Catalog) {
     assert_eq!(catalog.pin(&[pin(root, None)]).unwrap(), 1);
     list(&catalog, root, vec![file("file").size(1)]);
     let report = scratch.check(catalog);
-    assert_eq!(report.format, 2);
+    assert_eq!(report.format, 3);
 }
 
 #[test]
@@ -234,10 +278,30 @@ fn a_catalog_of_format_1_is_brought_up_to_date() {
 }
 
 #[test]
-fn a_catalog_of_format_2_opens_as_it_was_written() {
+fn a_catalog_of_format_2_is_brought_up_to_date() {
     let scratch = Scratch::new();
     let catalog = open_kept(&scratch, 2);
-    let (file, sub) = (id(&catalog, "/outer/file"), id(&catalog, "/outer/sub"));
+    finds_pins_and_contents(&catalog);
+    assert_eq!(catalog.staged_all().unwrap(), []);
+    let catalog = scratch.checked(catalog);
+    work_with(&scratch, catalog);
+}
+
+#[test]
+fn a_catalog_of_format_3_opens_as_it_was_written() {
+    let scratch = Scratch::new();
+    let catalog = open_kept(&scratch, 3);
+    finds_pins_and_contents(&catalog);
+    let escaped = id(&catalog, "/outer/escaped");
+    assert_eq!(catalog.staged_all().unwrap(), [(escaped, b"\x01staged".to_vec())]);
+    work_with(&scratch, catalog);
+    let catalog = scratch.open();
+    assert_eq!(id(&catalog, "/outer/escaped"), escaped, "a listing took it away");
+}
+
+/// What the kept files hold from the second format on.
+fn finds_pins_and_contents(catalog: &Catalog) {
+    let (file, sub) = (id(catalog, "/outer/file"), id(catalog, "/outer/sub"));
     assert_eq!(catalog.hashed().unwrap(), 2);
     assert_eq!(catalog.details(file).unwrap().unwrap().content, Some([7; 32]));
     let found = catalog.find_identity(SourceId(1), [8; 16]).unwrap().unwrap();
@@ -251,7 +315,6 @@ fn a_catalog_of_format_2_opens_as_it_was_written() {
         ..pin(file, Some(*policy))
     };
     assert_eq!(catalog.pins(None, 9).unwrap(), [pinned, pin(sub, None)]);
-    work_with(&scratch, catalog);
 }
 
 #[test]
@@ -275,7 +338,7 @@ fn an_upgrade_indexes_the_contents_that_are_known() {
     let database = redb::Database::open(scratch.file()).unwrap();
     let mut transaction = database.begin_write().unwrap();
     transaction.set_quick_repair(true);
-    for table in ["contents", "pins", "pin_policies"] {
+    for table in ["contents", "pins", "pin_policies", "staged"] {
         let handle = transaction
             .list_tables()
             .unwrap()
@@ -295,7 +358,7 @@ fn an_upgrade_indexes_the_contents_that_are_known() {
     let catalog = scratch.open();
     assert_eq!(catalog.hashed().unwrap(), 50);
     assert_eq!(catalog.replicas(known[0].id, 99).unwrap().len(), 4);
-    assert_eq!(scratch.check(catalog).format, 2);
+    assert_eq!(scratch.check(catalog).format, 3);
 }
 
 /// Writes the fixture anew, when a format is made: run it alone, with the path in this variable.
@@ -327,7 +390,7 @@ fn the_fixture_is_written_where_it_is_asked_for() {
     let known = [hashed(file_id, 1234, 7), hashed(departed, 1234, 7)];
     assert_eq!(catalog.set_contents(&known).unwrap(), 2);
     catalog
-        .apply_listing(outer.root, listing(children), &|_| false)
+        .apply_listing(outer.root, listing(&catalog, children), &|_| false)
         .unwrap();
     catalog
         .note_failure(id(&catalog, "/outer/sub"), "no answer", 42)
@@ -345,6 +408,8 @@ fn the_fixture_is_written_where_it_is_asked_for() {
             },
         ])
         .unwrap();
+    let escaped = id(&catalog, "/outer/escaped");
+    catalog.stage(escaped, b"\x01staged", None, true).unwrap();
     scratch.check(catalog);
     fs::copy(scratch.file(), target).unwrap();
 }

@@ -41,7 +41,7 @@ fn fill_and_recover(folder: &Path, make_room: impl FnOnce()) {
     let catalog = Catalog::open(&path, options()).unwrap();
     let source = add_source(&catalog, "/s");
     catalog
-        .apply_listing(source.root, listing(vec![file("before")]), &|_| false)
+        .apply_listing(source.root, listing(&catalog, vec![file("before")]), &|_| false)
         .unwrap();
     catalog.sync().unwrap();
     let subscription = catalog.subscribe();
@@ -50,7 +50,7 @@ fn fill_and_recover(folder: &Path, make_room: impl FnOnce()) {
         let mut children = many(round);
         children.push(file("before"));
         let result = catalog
-            .apply_listing(source.root, listing(children), &|_| false)
+            .apply_listing(source.root, listing(&catalog, children), &|_| false)
             .and_then(|_| catalog.sync());
         if let Err(error) = result {
             failed = Some(error);
@@ -63,7 +63,7 @@ fn fill_and_recover(folder: &Path, make_room: impl FnOnce()) {
         assert!(names(&catalog, source.root).contains(&"before".to_owned()));
         assert_eq!(catalog.resolve(b"/s").unwrap().unwrap().id, source.root);
         let again = catalog
-            .apply_listing(source.root, listing(many(99)), &|_| false)
+            .apply_listing(source.root, listing(&catalog, many(99)), &|_| false)
             .and_then(|_| catalog.sync());
         assert!(matches!(again, Err(Error::Full)), "{again:?}");
     }
@@ -74,7 +74,11 @@ fn fill_and_recover(folder: &Path, make_room: impl FnOnce()) {
     );
     make_room();
     catalog
-        .apply_listing(source.root, listing(vec![file("before"), file("after")]), &|_| false)
+        .apply_listing(
+            source.root,
+            listing(&catalog, vec![file("before"), file("after")]),
+            &|_| false,
+        )
         .unwrap();
     catalog.sync().unwrap();
     drop(catalog);

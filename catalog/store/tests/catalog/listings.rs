@@ -108,9 +108,11 @@ fn an_open_file_whose_bytes_changed_gets_a_new_id() {
     let mut other = file("touched");
     other.seen.mode = 0o600;
     let changes = catalog
-        .apply_listing(root, listing(vec![file("f").identity(1).version("v2"), other]), &|_| {
-            true
-        })
+        .apply_listing(
+            root,
+            listing(&catalog, vec![file("f").identity(1).version("v2"), other]),
+            &|_| true,
+        )
         .unwrap();
     let new = id(&catalog, "/a/f");
     assert_ne!(new, old);
@@ -171,7 +173,7 @@ fn a_name_listed_twice_is_refused_and_changes_nothing() {
     let catalog = scratch.open();
     let root = add_source(&catalog, "/a").root;
     list(&catalog, root, vec![file("kept")]);
-    let twice = listing(vec![file("x"), folder("x"), file("y")]);
+    let twice = listing(&catalog, vec![file("x"), folder("x"), file("y")]);
     let refused = catalog.apply_listing(root, twice, &|_| false);
     assert!(matches!(
         refused,
@@ -182,7 +184,7 @@ fn a_name_listed_twice_is_refused_and_changes_nothing() {
     ));
     for bad in ["", ".", "..", "a/b", "a\0b", &"x".repeat(256)] {
         assert!(matches!(
-            catalog.apply_listing(root, listing(vec![file(bad)]), &|_| false),
+            catalog.apply_listing(root, listing(&catalog, vec![file(bad)]), &|_| false),
             Err(Error::Refused { .. })
         ));
     }
@@ -215,7 +217,7 @@ fn what_is_no_directory_of_a_source_cannot_be_listed() {
     let root = add_source(&catalog, "/lib/a").root;
     list(&catalog, root, vec![file("f"), folder("d").identity(1)]);
     let (f, d) = (id(&catalog, "/lib/a/f"), id(&catalog, "/lib/a/d"));
-    let apply = |directory| catalog.apply_listing(directory, listing(vec![file("x")]), &|_| false);
+    let apply = |directory| catalog.apply_listing(directory, listing(&catalog, vec![file("x")]), &|_| false);
     assert!(matches!(apply(f), Err(Error::NotADirectory(_))));
     assert!(matches!(apply(id(&catalog, "/lib")), Err(Error::Refused { .. })));
     assert!(matches!(apply(EntryId(99_999)), Err(Error::NoEntry(_))));
@@ -235,21 +237,30 @@ fn one_entry_is_brought_up_to_date_alone() {
     let mut now = seen(Kind::File);
     now.size = 11;
     assert_eq!(
-        catalog.update_attributes(f, now.clone(), &|_| false).unwrap(),
+        catalog
+            .update_attributes(f, now.clone(), catalog.ticket(), &|_| false)
+            .unwrap(),
         [Change::Content { id: f }]
     );
-    assert_eq!(catalog.update_attributes(f, now, &|_| false).unwrap(), []);
+    assert_eq!(
+        catalog.update_attributes(f, now, catalog.ticket(), &|_| false).unwrap(),
+        []
+    );
     let mut root = seen(Kind::Directory);
     root.mode = 0o700;
-    let changes = catalog.update_attributes(source.root, root, &|_| false).unwrap();
+    let changes = catalog
+        .update_attributes(source.root, root, catalog.ticket(), &|_| false)
+        .unwrap();
     assert_eq!(changes, [Change::Attributes { id: source.root }]);
     assert_eq!(catalog.entry(source.root).unwrap().unwrap().mode, 0o700);
     let d = id(&catalog, "/a/d");
-    catalog.update_attributes(d, seen(Kind::Symlink), &|_| false).unwrap();
+    catalog
+        .update_attributes(d, seen(Kind::Symlink), catalog.ticket(), &|_| false)
+        .unwrap();
     let link = catalog.resolve(b"/a/d").unwrap().unwrap();
     assert!(link.kind == Kind::Symlink && link.id != d);
     assert!(matches!(
-        catalog.update_attributes(d, seen(Kind::File), &|_| false),
+        catalog.update_attributes(d, seen(Kind::File), catalog.ticket(), &|_| false),
         Err(Error::NoEntry(_))
     ));
     assert_eq!(catalog.totals().unwrap().sources[0].1.bytes, 11);

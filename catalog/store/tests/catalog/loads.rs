@@ -14,8 +14,8 @@ fn drain(catalog: &Catalog, source: SourceId, children: impl Fn(&str) -> Vec<New
         }
         for directory in queued {
             let path = String::from_utf8(catalog.object_path(directory).unwrap().unwrap().1).unwrap();
-            loader.add(directory, children(&path)).unwrap();
-            loader.complete(directory, 5).unwrap();
+            loader.add(directory, catalog.ticket(), children(&path)).unwrap();
+            loader.complete(directory, catalog.ticket(), 5).unwrap();
         }
         loader.flush().unwrap();
     }
@@ -129,6 +129,7 @@ fn a_huge_directory_comes_in_parts_and_counts_as_listed_with_the_last() {
         loader
             .add(
                 source.root,
+                catalog.ticket(),
                 (0..10_000).map(|n| file(&format!("{n:05}-{part}")).size(1)).collect(),
             )
             .unwrap();
@@ -138,7 +139,7 @@ fn a_huge_directory_comes_in_parts_and_counts_as_listed_with_the_last() {
         catalog.totals().unwrap().all.entries > 32_768,
         "what has gathered shows on the way"
     );
-    loader.complete(source.root, 8).unwrap();
+    loader.complete(source.root, catalog.ticket(), 8).unwrap();
     loader.finish().unwrap();
     assert_eq!(
         catalog.directory_state(source.root).unwrap().unwrap().listed_ns,
@@ -169,6 +170,7 @@ fn what_an_interrupted_load_left_is_reconciled_with_the_next() {
     loader
         .add(
             source.root,
+            catalog.ticket(),
             vec![file("deleted meanwhile"), file("kept").identity(1), folder("sub")],
         )
         .unwrap();
@@ -179,7 +181,11 @@ fn what_an_interrupted_load_left_is_reconciled_with_the_next() {
     assert_eq!(catalog.scan_queue_next(source.id, 9).unwrap(), [source.root, sub]);
     let mut loader = catalog.bulk_load(source.id).unwrap();
     loader
-        .add(source.root, vec![file("new"), file("kept").identity(1)])
+        .add(
+            source.root,
+            catalog.ticket(),
+            vec![file("new"), file("kept").identity(1)],
+        )
         .unwrap();
     loader.flush().unwrap();
     assert_eq!(
@@ -187,8 +193,8 @@ fn what_an_interrupted_load_left_is_reconciled_with_the_next() {
         ["deleted meanwhile", "kept", "sub"],
         "not before it is complete"
     );
-    loader.add(source.root, vec![folder("sub")]).unwrap();
-    loader.complete(source.root, 2).unwrap();
+    loader.add(source.root, catalog.ticket(), vec![folder("sub")]).unwrap();
+    loader.complete(source.root, catalog.ticket(), 2).unwrap();
     loader.finish().unwrap();
     assert_eq!(names(&catalog, source.root), ["kept", "new", "sub"]);
     assert_eq!((id(&catalog, "/s/kept"), id(&catalog, "/s/sub")), (kept, sub));
@@ -204,22 +210,28 @@ fn a_listing_on_demand_is_not_undone_by_the_load() {
     catalog.scan_begin(source.id, 1).unwrap();
     let mut loader = catalog.bulk_load(source.id).unwrap();
     let met = loader
-        .add(source.root, vec![folder("a"), folder("b"), folder("late")])
+        .add(
+            source.root,
+            catalog.ticket(),
+            vec![folder("a"), folder("b"), folder("late")],
+        )
         .unwrap();
     // Somebody opens the root before the loader has flushed, and a directory in it.
     list(&catalog, source.root, vec![folder("a"), folder("b").identity(2)]);
     let a = id(&catalog, "/s/a");
     list(&catalog, a, vec![file("on demand")]);
-    loader.complete(source.root, 2).unwrap();
+    loader.complete(source.root, catalog.ticket(), 2).unwrap();
     for directory in met {
-        loader.add(directory.id, vec![file("by the loader")]).unwrap();
-        loader.complete(directory.id, 2).unwrap();
+        loader
+            .add(directory.id, catalog.ticket(), vec![file("by the loader")])
+            .unwrap();
+        loader.complete(directory.id, catalog.ticket(), 2).unwrap();
     }
-    loader.add(a, vec![file("by the loader")]).unwrap();
-    loader.complete(a, 3).unwrap();
+    loader.add(a, catalog.ticket(), vec![file("by the loader")]).unwrap();
+    loader.complete(a, catalog.ticket(), 3).unwrap();
     let b = id(&catalog, "/s/b");
-    loader.add(b, vec![file("x").identity(3)]).unwrap();
-    loader.complete(b, 3).unwrap();
+    loader.add(b, catalog.ticket(), vec![file("x").identity(3)]).unwrap();
+    loader.complete(b, catalog.ticket(), 3).unwrap();
     loader.finish().unwrap();
     assert_eq!(names(&catalog, source.root), ["a", "b"]);
     assert_eq!(
@@ -246,14 +258,16 @@ fn a_load_leaves_attach_points_alone() {
     let x = id(&catalog, "/s/x");
     let mut loader = catalog.bulk_load(outer.id).unwrap();
     let met = loader
-        .add(outer.root, vec![folder("x"), folder("y"), file("z")])
+        .add(outer.root, catalog.ticket(), vec![folder("x"), folder("y"), file("z")])
         .unwrap();
-    loader.complete(outer.root, 2).unwrap();
+    loader.complete(outer.root, catalog.ticket(), 2).unwrap();
     for directory in met {
-        let below = loader.add(directory.id, vec![file("f"), folder("g")]).unwrap();
-        loader.complete(directory.id, 2).unwrap();
+        let below = loader
+            .add(directory.id, catalog.ticket(), vec![file("f"), folder("g")])
+            .unwrap();
+        loader.complete(directory.id, catalog.ticket(), 2).unwrap();
         for directory in below {
-            loader.complete(directory.id, 2).unwrap();
+            loader.complete(directory.id, catalog.ticket(), 2).unwrap();
         }
     }
     loader.flush().unwrap();
@@ -264,8 +278,10 @@ fn a_load_leaves_attach_points_alone() {
     assert_eq!(names(&catalog, id(&catalog, "/s/y")), ["f", "g"]);
     // The directory that was there already is the one in the queue.
     assert_eq!(catalog.scan_queue_next(outer.id, 9).unwrap(), [x]);
-    loader.add(x, vec![file("inner"), file("own")]).unwrap();
-    loader.complete(x, 3).unwrap();
+    loader
+        .add(x, catalog.ticket(), vec![file("inner"), file("own")])
+        .unwrap();
+    loader.complete(x, catalog.ticket(), 3).unwrap();
     loader.finish().unwrap();
     assert_eq!(names(&catalog, x), ["inner", "own"]);
     assert_eq!(id(&catalog, "/s/x/inner"), inner.root);
@@ -279,23 +295,29 @@ fn a_name_that_comes_twice_in_a_load_is_refused_and_the_directory_stays_to_be_li
     let source = add_source(&catalog, "/s");
     let mut loader = catalog.bulk_load(source.id).unwrap();
     assert!(matches!(
-        loader.add(source.root, vec![file("a"), file("a")]),
+        loader.add(source.root, catalog.ticket(), vec![file("a"), file("a")]),
         Err(Error::Refused { .. })
     ));
-    loader.add(source.root, vec![file("a"), file("b")]).unwrap();
+    loader
+        .add(source.root, catalog.ticket(), vec![file("a"), file("b")])
+        .unwrap();
     loader.flush().unwrap();
-    loader.add(source.root, vec![file("b"), file("c")]).unwrap();
+    loader
+        .add(source.root, catalog.ticket(), vec![file("b"), file("c")])
+        .unwrap();
     assert!(matches!(loader.flush(), Err(Error::Refused { .. })));
-    loader.add(source.root, vec![file("d")]).unwrap();
-    loader.complete(source.root, 1).unwrap();
+    loader.add(source.root, catalog.ticket(), vec![file("d")]).unwrap();
+    loader.complete(source.root, catalog.ticket(), 1).unwrap();
     loader.finish().unwrap();
     assert_eq!(catalog.directory_state(source.root).unwrap().unwrap().listed_ns, None);
     // A listing that broke off is given up, and taken from the start.
     let mut loader = catalog.bulk_load(source.id).unwrap();
-    loader.add(source.root, vec![file("x")]).unwrap();
+    loader.add(source.root, catalog.ticket(), vec![file("x")]).unwrap();
     loader.abandon(source.root);
-    loader.add(source.root, vec![file("a"), file("b"), file("c")]).unwrap();
-    loader.complete(source.root, 2).unwrap();
+    loader
+        .add(source.root, catalog.ticket(), vec![file("a"), file("b"), file("c")])
+        .unwrap();
+    loader.complete(source.root, catalog.ticket(), 2).unwrap();
     loader.finish().unwrap();
     assert_eq!(names(&catalog, source.root), ["a", "b", "c"]);
     assert!(matches!(catalog.bulk_load(SourceId(77)), Err(Error::NoSource(_))));
@@ -308,10 +330,12 @@ fn a_listing_of_a_directory_that_was_loaded_in_part_tells_only_of_the_directory(
     let catalog = scratch.open();
     let source = add_source(&catalog, "/s");
     let mut loader = catalog.bulk_load(source.id).unwrap();
-    loader.add(source.root, vec![file("a"), file("b")]).unwrap();
+    loader
+        .add(source.root, catalog.ticket(), vec![file("a"), file("b")])
+        .unwrap();
     loader.flush().unwrap();
     let changes = catalog
-        .apply_listing(source.root, listing(vec![file("b"), file("c")]), &|_| false)
+        .apply_listing(source.root, listing(&catalog, vec![file("b"), file("c")]), &|_| false)
         .unwrap();
     assert_eq!(changes, [Change::Directory { id: source.root }]);
     assert_ne!(catalog.lookup(source.root, b"c").unwrap().unwrap().id, EntryId::ROOT);

@@ -6,12 +6,15 @@
 
 mod crashes;
 mod damage;
+mod follow;
 mod full_disk;
 mod listings;
 mod loads;
 mod model;
+mod overtaken;
 mod pins;
 mod properties;
 mod renames;
 mod sources;
+mod staged;
 mod support;

@@ -1,5 +1,7 @@
 //! What the catalog must do, written down as simply as possible: all entries in one map, every rule by its words.
 
+pub mod own;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use manifold_catalog::{EntryId, Kind};
@@ -33,6 +35,16 @@ pub struct Told {
     pub adopt: Option<u64>,
 }
 
+/// What is open while a listing is applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Open {
+    Nothing,
+    /// Every file, each of which becomes another entry when it changes.
+    Everything,
+    /// Every file, each of which stays the same entry if it is the same object.
+    InPlace,
+}
+
 pub type Listing = BTreeMap<String, Told>;
 
 /// The whole library. New entries have no id until the catalog has named it: they wait in `unnamed`.
@@ -43,6 +55,8 @@ pub struct Model {
     pub unnamed: Vec<Node>,
     /// What is pinned, and whether with all beneath it.
     pub pins: BTreeMap<u64, bool>,
+    /// The journal of what is staged.
+    pub staged: BTreeMap<u64, u8>,
 }
 
 impl Told {
@@ -106,6 +120,7 @@ impl Model {
             sources: BTreeMap::new(),
             unnamed: Vec::new(),
             pins: BTreeMap::new(),
+            staged: BTreeMap::new(),
         }
     }
 
@@ -172,10 +187,16 @@ impl Model {
         }
     }
 
-    fn update(&mut self, id: u64, told: &Told, open: bool) {
+    fn update(&mut self, id: u64, told: &Told, open: Open) {
         let old = self.nodes[&id].clone();
         let new = told.node(old.parent, &old.name, old.source);
-        if told.kind == Kind::File && open && (old.version, old.size) != (new.version, new.size) {
+        let same_object = old.identity.is_some() && old.identity == new.identity;
+        let replaced = match open {
+            Open::Nothing => false,
+            Open::Everything => true,
+            Open::InPlace => !same_object,
+        };
+        if told.kind == Kind::File && replaced && (old.version, old.size) != (new.version, new.size) {
             self.nodes.remove(&id);
             let takes_pin = self.pins.contains_key(&id);
             self.unnamed.push(Node { takes_pin, ..new });
@@ -184,11 +205,13 @@ impl Model {
         }
     }
 
-    pub fn list(&mut self, directory: u64, listing: &Listing, open: bool) {
+    pub fn list(&mut self, directory: u64, listing: &Listing, open: Open) {
         let source = self.nodes[&directory].source;
         let before = self.children(directory);
         let (mut loose, mut fresh, mut claims) = (BTreeSet::new(), Vec::new(), BTreeMap::new());
         let (mut updates, mut takeovers) = (Vec::new(), Vec::new());
+        // Directories that stay for the sake of something staged, but may have moved.
+        let mut staying = BTreeSet::new();
         for (name, told) in listing {
             let Some(id) = before.get(name).copied() else {
                 fresh.push(name);
@@ -202,19 +225,23 @@ impl Model {
                     takeovers.push((id, told));
                 }
             } else if self.holds(id) {
-                if told.kind == Kind::Directory {
+                if told.kind != Kind::Directory {
+                    loose.extend((!self.kept(id)).then_some(id));
+                } else if !self.is_staged(id) {
                     updates.push((id, told));
-                } else {
-                    loose.insert(id);
                 }
             } else if node.kind != told.kind {
-                loose.insert(id);
-                fresh.push(name);
-            } else if claimed && another {
+                if !self.kept(id) {
+                    loose.insert(id);
+                    fresh.push(name);
+                } else if !self.is_staged(id) {
+                    staying.insert(id);
+                }
+            } else if claimed && another && !self.kept(id) {
                 loose.insert(id);
                 fresh.push(name);
                 claims.insert(name, id);
-            } else {
+            } else if !self.is_staged(id) {
                 updates.push((id, told));
             }
         }
@@ -222,12 +249,19 @@ impl Model {
             .iter()
             .filter(|(name, _)| !listing.contains_key(*name))
             .map(|(_, id)| *id);
-        loose.extend(unlisted.filter(|id| self.nodes[id].source == source && !self.nodes[id].attach));
+        for id in unlisted.filter(|id| self.nodes[id].source == source && !self.nodes[id].attach) {
+            if !self.kept(id) {
+                loose.insert(id);
+            } else if !self.is_staged(id) {
+                staying.insert(id);
+            }
+        }
+        let movable = &loose | &staying;
         let mut adopted = BTreeMap::new();
         for name in &fresh {
             let Some(id) = listing[*name].adopt else { continue };
             let taken = adopted.values().any(|taken| *taken == id);
-            if !taken && self.may_move(id, directory, &listing[*name], &loose) {
+            if !taken && self.may_move(id, directory, &listing[*name], &movable) {
                 adopted.insert(*name, id);
             }
         }
@@ -266,12 +300,13 @@ impl Model {
         self.nodes.get_mut(&directory).unwrap().listed = true;
     }
 
-    fn may_move(&self, id: u64, into: u64, told: &Told, loose: &BTreeSet<u64>) -> bool {
+    fn may_move(&self, id: u64, into: u64, told: &Told, movable: &BTreeSet<u64>) -> bool {
         let Some(node) = self.nodes.get(&id) else { return false };
-        node.source == self.nodes[&into].source
+        !self.is_staged(id)
+            && node.source == self.nodes[&into].source
             && !node.attach
             && node.kind == told.kind
-            && (node.parent != into || loose.contains(&id))
+            && (node.parent != into || movable.contains(&id))
             && !(node.kind == Kind::Directory && (self.holds(id) || self.way_up(into).contains(&id)))
     }
 
@@ -297,7 +332,7 @@ impl Model {
                 )
             })
             .collect();
-        self.list(directory, &plain, false);
+        self.list(directory, &plain, Open::Nothing);
         self.nodes.get_mut(&directory).unwrap().listed = complete;
     }
 
@@ -332,6 +367,7 @@ impl Model {
     }
 
     pub fn remove_source(&mut self, source: u32) {
+        self.staged.retain(|id, _| self.nodes[id].source != source);
         let (root, _) = self.sources.remove(&source).unwrap();
         let above = self.nodes[&root].parent;
         let mut prune = root;

@@ -1,12 +1,18 @@
 //! Any sequence of changes, side by side with the model: the same entries with the same ids, and every row in order.
 
+mod own;
+
 use std::collections::BTreeSet;
 
-use manifold_catalog::{Catalog, CompleteListing, Entry, EntryId, Hashed, Kind, NewChild, NewSource, Pin, SourceId};
+use manifold_catalog::{
+    Catalog, CompleteListing, Entry, EntryId, Error, Hashed, Kind, NewChild, NewSource, Pin, SourceError, SourceId,
+    WhenStaged,
+};
 use proptest::prelude::*;
 use proptest::sample::Index;
 
-use crate::model::{Listing, Model, Told};
+use self::own::{Own, own};
+use crate::model::{Listing, Model, Open, Told};
 use crate::support::{Scratch, seen};
 
 const PATHS: [&str; 6] = ["/", "/s", "/s/a", "/s/b/c", "/t", "/s/a/a"];
@@ -16,7 +22,7 @@ enum Step {
     List {
         directory: Index,
         children: Vec<(u8, Wish)>,
-        open: bool,
+        open: Open,
     },
     Load {
         directory: Index,
@@ -30,6 +36,7 @@ enum Step {
     Hash(Index, u8),
     Pin(Index, bool),
     Unpin(Index),
+    Own(Own),
     Reopen,
 }
 
@@ -62,10 +69,14 @@ fn wish() -> impl Strategy<Value = Wish> {
         })
 }
 
+fn open() -> impl Strategy<Value = Open> {
+    prop_oneof![Just(Open::Nothing), Just(Open::Everything), Just(Open::InPlace)]
+}
+
 fn step() -> impl Strategy<Value = Step> {
     let children = || proptest::collection::vec((0..5u8, wish()), 0..6);
     prop_oneof![
-        10 => (any::<Index>(), children(), any::<bool>())
+        10 => (any::<Index>(), children(), open())
             .prop_map(|(directory, children, open)| Step::List { directory, children, open }),
         3 => (any::<Index>(), children(), any::<bool>())
             .prop_map(|(directory, children, complete)| Step::Load { directory, children, complete }),
@@ -76,6 +87,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (any::<Index>(), 0..3u8).prop_map(|(entry, content)| Step::Hash(entry, content)),
         2 => (any::<Index>(), any::<bool>()).prop_map(|(entry, recursive)| Step::Pin(entry, recursive)),
         1 => any::<Index>().prop_map(Step::Unpin),
+        16 => own().prop_map(Step::Own),
         1 => Just(Step::Reopen),
     ]
 }
@@ -120,9 +132,14 @@ impl Pair {
                     children,
                     listed_ns: 7,
                     scan: 0,
+                    ticket: self.catalog().ticket(),
                 };
                 self.catalog()
-                    .apply_listing(EntryId(directory), told, &|_| open)
+                    .apply_listing(EntryId(directory), told, &|changed| match open {
+                        Open::Nothing => false,
+                        Open::Everything => true,
+                        Open::InPlace => !changed.same_object,
+                    })
                     .unwrap();
                 self.model.list(directory, &listing, open);
             }
@@ -136,14 +153,15 @@ impl Pair {
                 };
                 let listing = self.listing(children);
                 let source = self.model.nodes[&directory].source;
+                let ticket = self.catalog().ticket();
                 let mut loader = self.catalog().bulk_load(SourceId(source)).unwrap();
                 let mut children: Vec<_> = listing.iter().rev().map(|(name, told)| child(name, told)).collect();
                 let rest = children.split_off(children.len() / 2);
                 for part in [children, rest] {
-                    loader.add(EntryId(directory), part).unwrap();
+                    loader.add(EntryId(directory), ticket, part).unwrap();
                 }
                 if complete {
-                    loader.complete(EntryId(directory), 7).unwrap();
+                    loader.complete(EntryId(directory), ticket, 7).unwrap();
                 }
                 loader.finish().unwrap();
                 self.model.load(directory, &listing, complete);
@@ -160,6 +178,14 @@ impl Pair {
                     spec: String::new(),
                     options: String::new(),
                 };
+                if !self.model.may_attach(path) {
+                    let refused = self.catalog().add_source(new).unwrap_err();
+                    assert!(
+                        matches!(refused, SourceError::Catalog(Error::Waiting(_))),
+                        "{refused:?}"
+                    );
+                    return;
+                }
                 let record = self.catalog().add_source(new).unwrap();
                 let catalog = self.catalog.take().unwrap();
                 let resolve = |path: &str| catalog.resolve(path.as_bytes()).unwrap().unwrap().id.0;
@@ -171,7 +197,9 @@ impl Pair {
                 let Some(source) = self.choose_source(source) else {
                     return;
                 };
-                self.catalog().remove_source(SourceId(source)).unwrap();
+                self.catalog()
+                    .remove_source(SourceId(source), WhenStaged::Drop)
+                    .unwrap();
                 self.model.remove_source(source);
             }
             Step::Reap(source) => {
@@ -190,6 +218,7 @@ impl Pair {
             Step::Hash(entry, content) => self.hash(self.any(entry), content),
             Step::Pin(entry, recursive) => self.pin(self.any(entry), recursive),
             Step::Unpin(entry) => self.unpin(self.any(entry)),
+            Step::Own(own) => self.own(own),
             Step::Reopen => {
                 self.scratch.check(self.catalog.take().unwrap());
                 self.catalog = Some(self.scratch.open());
@@ -275,7 +304,7 @@ impl Pair {
         };
         children
             .into_iter()
-            .map(|(name, wish)| (char::from(b'a' + name).to_string(), told(wish)))
+            .map(|(letter, wish)| (name(letter), told(wish)))
             .collect()
     }
 
@@ -359,6 +388,8 @@ impl Pair {
         let pins = self.catalog().pins(None, usize::MAX).unwrap();
         let pins: Vec<_> = pins.iter().map(|pin| (pin.id.0, pin.recursive)).collect();
         assert_eq!(pins, self.model.pins.clone().into_iter().collect::<Vec<_>>());
+        let staged = self.model.staged.iter().map(|(id, row)| (EntryId(*id), vec![*row]));
+        assert_eq!(self.catalog().staged_all().unwrap(), staged.collect::<Vec<_>>());
         let contents = self.model.nodes.values().filter(|node| node.content.is_some()).count() as u64;
         assert_eq!(self.catalog().hashed().unwrap(), contents);
     }
@@ -388,6 +419,10 @@ impl Pair {
     }
 }
 
+fn name(letter: u8) -> String {
+    char::from(b'a' + letter).to_string()
+}
+
 fn text(name: &[u8]) -> String {
     String::from_utf8_lossy(name).into_owned()
 }
@@ -411,7 +446,7 @@ proptest! {
     #[test]
     fn any_sequence_of_changes_gives_what_the_model_gives(
             first: Index,
-            steps in proptest::collection::vec(step(), 1..40)) {
+            steps in proptest::collection::vec(step(), 1..56)) {
         let mut pair = Pair::new();
         pair.step(Step::Add(first));
         pair.compare();

@@ -236,7 +236,7 @@ fn what_is_half_reaped_is_not_adopted_as_if_it_were_whole() {
     assert_ne!(again, a);
     assert_eq!(catalog.directory_state(again).unwrap().unwrap().listed_ns, None);
     assert!(matches!(
-        catalog.apply_listing(a, listing(vec![]), &|_| false),
+        catalog.apply_listing(a, listing(&catalog, vec![]), &|_| false),
         Err(Error::NoEntry(_))
     ));
     scratch.check(catalog);

@@ -1,6 +1,6 @@
 //! Sources: where they are attached, what they hide, and what is left when they go.
 
-use manifold_catalog::{Catalog, EntryId, Error, Kind, NewSource, SourceError, SourceId};
+use manifold_catalog::{Catalog, EntryId, Error, Kind, NewSource, SourceError, SourceId, WhenStaged};
 
 use crate::support::{Scratch, With, add_source, file, folder, id, list, names};
 
@@ -71,7 +71,7 @@ fn ids_of_sources_are_not_given_twice() {
     let scratch = Scratch::new();
     let catalog = scratch.open();
     let first = add_source(&catalog, "/a");
-    catalog.remove_source(first.id).unwrap();
+    catalog.remove_source(first.id, WhenStaged::Refuse).unwrap();
     let second = add_source(&catalog, "/a");
     assert!(second.id > first.id && second.root > first.root);
     scratch.check(catalog);
@@ -95,7 +95,7 @@ fn an_attach_point_hides_what_the_outer_source_has_under_its_name() {
     }
     assert_eq!(names(&catalog, outer.root), ["photos"]);
     let catalog = scratch.checked(catalog);
-    catalog.remove_source(inner.id).unwrap();
+    catalog.remove_source(inner.id, WhenStaged::Refuse).unwrap();
     assert_eq!(catalog.resolve(b"/media/photos").unwrap(), None);
     assert_eq!(catalog.scan_queue_next(outer.id, 9).unwrap(), [outer.root]);
     assert_eq!(catalog.directory_state(outer.root).unwrap().unwrap().listed_ns, Some(0));
@@ -153,15 +153,18 @@ fn sources_nest_in_any_order_of_adding_and_removing() {
     );
     let catalog = scratch.checked(catalog);
     for (source, left) in [(outer.id, "/top"), (middle.id, "/m/p/q/q"), (all.id, "/m/p/q/q")] {
-        catalog.remove_source(source).unwrap();
+        catalog.remove_source(source, WhenStaged::Refuse).unwrap();
         assert!(catalog.resolve(left.as_bytes()).unwrap().is_some(), "{left}");
     }
     assert_eq!(names(&catalog, EntryId::ROOT), ["m"]);
     assert_eq!(names(&catalog, id(&catalog, "/m")), ["p"]);
-    catalog.remove_source(inner.id).unwrap();
+    catalog.remove_source(inner.id, WhenStaged::Refuse).unwrap();
     assert!(names(&catalog, EntryId::ROOT).is_empty());
     assert_eq!(catalog.totals().unwrap().all.entries, 1);
-    assert!(matches!(catalog.remove_source(inner.id), Err(Error::NoSource(_))));
+    assert!(matches!(
+        catalog.remove_source(inner.id, WhenStaged::Refuse),
+        Err(Error::NoSource(_))
+    ));
     let report = scratch.check(catalog);
     assert_eq!((report.entries, report.departed, report.sources), (1, 0, 0));
 }

@@ -122,11 +122,13 @@ impl With for NewChild {
     }
 }
 
-pub fn listing(children: Vec<NewChild>) -> CompleteListing {
+/// A listing that is taken now.
+pub fn listing(catalog: &Catalog, children: Vec<NewChild>) -> CompleteListing {
     CompleteListing {
         children,
         listed_ns: 100,
         scan: 0,
+        ticket: catalog.ticket(),
     }
 }
 
@@ -152,7 +154,8 @@ pub fn pin(id: EntryId, policy: Option<PolicyId>) -> Pin {
 
 /// Applies a listing while nothing is open.
 pub fn list(catalog: &Catalog, directory: EntryId, children: Vec<NewChild>) -> Vec<Change> {
-    catalog.apply_listing(directory, listing(children), &|_| false).unwrap()
+    let listing = listing(catalog, children);
+    catalog.apply_listing(directory, listing, &|_| false).unwrap()
 }
 
 pub fn id(catalog: &Catalog, path: &str) -> EntryId {

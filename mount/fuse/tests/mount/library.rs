@@ -114,7 +114,9 @@ impl Library {
     /// Takes the source away, with all its entries.
     pub(crate) fn remove_source(&self) {
         self.indexer.detach(self.source);
-        self.catalog.remove_source(self.source).expect("the source goes");
+        self.catalog
+            .remove_source(self.source, manifold_catalog::WhenStaged::Refuse)
+            .expect("the source goes");
     }
 }
 

@@ -17,6 +17,7 @@ struct Report {
     entries: u64,
     directories: u64,
     departed: u64,
+    staged: u64,
     sources: u64,
     bytes: u64,
 }
@@ -42,6 +43,7 @@ pub(super) async fn check(context: &Context, out: &mut Output) -> Result<()> {
         entries: report.entries,
         directories: report.directories,
         departed: report.departed,
+        staged: report.staged,
         sources: report.sources,
         bytes: report.bytes,
     };

@@ -1,0 +1,102 @@
+//! The journal of what is staged: rows that hold their entries, and what leads to them, in the tree.
+
+use std::collections::HashSet;
+use std::ops::ControlFlow;
+
+use redb::{ReadableTable, ReadableTableMetadata};
+
+use super::Edit;
+use crate::error::{Error, Result};
+use crate::format::HotRow;
+use crate::tree;
+use crate::{EntryId, SeenAttributes, SourceId};
+
+/// A row that is to be put, and what its entry looks like with it.
+#[derive(Debug)]
+pub(crate) struct Staging {
+    pub(crate) id: EntryId,
+    pub(crate) row: Vec<u8>,
+    pub(crate) seen: Option<SeenAttributes>,
+}
+
+impl Edit<'_> {
+    /// Puts a row, in the place of an older one. What is refused is refused before anything is changed.
+    pub(crate) fn stage(&mut self, staging: &Staging) -> Result<()> {
+        let known = self.known(staging.id)?;
+        if known.hot.is_attach_point() {
+            return Err(known.refuse("the root of a source holds no bytes"));
+        }
+        if let Some(seen) = &staging.seen {
+            self.take_own_change(known, seen.clone())?;
+        }
+        self.staged.insert(staging.id.0, staging.row.as_slice())?;
+        self.leading.take();
+        Ok(())
+    }
+
+    /// Takes a row away. What its entry looks like without it is known, or stays as it is.
+    pub(crate) fn unstage(&mut self, id: EntryId, seen: Option<SeenAttributes>) -> Result<()> {
+        let known = self.known(id)?;
+        self.tickets.touch(&[known.cold.parent]);
+        if let Some(seen) = seen {
+            self.take_own_change(known, seen)?;
+        }
+        self.drop_staged(id.0)
+    }
+
+    /// Forgets what is staged of an entry.
+    pub(crate) fn drop_staged(&mut self, id: u64) -> Result<()> {
+        if !self.staged.is_empty()? && self.staged.remove(id)?.is_some() {
+            self.leading.take();
+        }
+        Ok(())
+    }
+
+    /// Gives the entries of a source that have a row.
+    pub(crate) fn staged_of(&self, source: SourceId) -> Result<Vec<u64>> {
+        let mut staged = Vec::new();
+        for row in self.staged.iter()? {
+            let id = row?.0.value();
+            let (_, hot) = self
+                .node(id)?
+                .ok_or_else(|| Error::damaged(format!("entry {id} is staged, but is not there")))?;
+            if hot.source() == source.0 {
+                staged.push(id);
+            }
+        }
+        Ok(staged)
+    }
+
+    /// Tells whether an entry has a row.
+    pub(crate) fn is_staged(&self, id: u64) -> Result<bool> {
+        Ok(!self.staged.is_empty()? && self.staged.get(id)?.is_some())
+    }
+
+    /// Tells whether a directory leads to an entry that has a row.
+    pub(crate) fn leads_to_staged(&self, id: u64) -> Result<bool> {
+        if self.staged.is_empty()? {
+            return Ok(false);
+        }
+        if let Some(leading) = self.leading.get() {
+            return Ok(leading.contains(&id));
+        }
+        let mut leading = HashSet::new();
+        for row in self.staged.iter()? {
+            let staged = row?.0.value();
+            tree::climb(&self.entries, staged, |above, _| {
+                // What is above a directory that is known already is known too.
+                if above == staged || leading.insert(above) {
+                    ControlFlow::Continue(())
+                } else {
+                    ControlFlow::Break(())
+                }
+            })?;
+        }
+        Ok(self.leading.get_or_init(|| leading).contains(&id))
+    }
+
+    /// Tells whether a listing must leave a child where it is.
+    pub(crate) fn is_kept(&self, hot: &HotRow) -> Result<bool> {
+        Ok(self.is_staged(hot.id())? || (hot.is_directory() && self.leads_to_staged(hot.id())?))
+    }
+}

@@ -1,0 +1,109 @@
+//! Changes that were made through the mount: the guard around them, and what the catalog makes of each.
+//!
+//! The order that keeps everything true: begin the change, do it at the source, tell the catalog, drop the guard. A
+//! listing or a look that may have seen the time before is then not applied, whenever it began.
+
+use crate::error::Result;
+use crate::store::When;
+use crate::{Catalog, Change, ChangeGuard, EntryId, NewChild, SeenAttributes, Ticket, listing};
+
+impl Catalog {
+    /// Gives the present moment. Take it before a listing or a look at a source begins.
+    pub fn ticket(&self) -> Ticket {
+        self.store().tickets().take()
+    }
+
+    /// Says that names or attributes in these directories are being changed through the mount, until the guard is
+    /// dropped: after the catalog was told.
+    pub fn begin_change(&self, directories: &[EntryId]) -> ChangeGuard {
+        self.store().tickets().begin(directories)
+    }
+
+    /// Follows a creation, or a replacement of what had that name. What stood there is gone, unless it is of the same
+    /// kind and identity: that keeps its id and becomes what the child says. A pin of a file goes on to the file that
+    /// takes its place.
+    ///
+    /// A new directory counts as listed, and empty, if `listed_ns` says when that was; it is queued all the same, so
+    /// that it is watched before long.
+    ///
+    /// Refused where a source is attached, or something is attached or staged beneath what had the name.
+    pub fn follow_created(
+        &self,
+        directory: EntryId,
+        mut child: NewChild,
+        listed_ns: Option<i64>,
+    ) -> Result<(EntryId, Vec<Change>)> {
+        listing::prepare(directory, std::slice::from_mut(&mut child))?;
+        child.adopt = None;
+        self.store()
+            .write(When::Soon, |edit| edit.follow_created(directory, &child, listed_ns))
+    }
+
+    /// Follows a removal. The entry is gone for good, with its pin and what is staged of it. A name that the catalog
+    /// does not have is none to remove.
+    ///
+    /// Refused where something is attached or staged beneath it.
+    pub fn follow_removed(&self, directory: EntryId, name: &[u8], at_ns: i64) -> Result<Vec<Change>> {
+        let ((), changes) = self
+            .store()
+            .write(When::Soon, |edit| edit.follow_removed((directory, name), at_ns))?;
+        Ok(changes)
+    }
+
+    /// Follows a rename within one source, from directory and name to directory and name. What stood at `to` is gone,
+    /// with what is staged of it; its pin goes on to the entry that takes its place, where both are files and that has
+    /// none. `raw_name` is what the source calls it there, where that is not the name; `seen`, how it looks there, if
+    /// known. The entry keeps its id, and all beneath it theirs. One that the catalog does not know is new at `to` if
+    /// `seen` is given.
+    ///
+    /// Names of one identity are entries of their own: a rename of one hard link onto another, at which a disk does
+    /// nothing, is not to be followed.
+    ///
+    /// Refused for what is not one source's own, and for a target that leads to something staged.
+    pub fn follow_moved(
+        &self,
+        from: (EntryId, &[u8]),
+        to: (EntryId, &[u8]),
+        raw_name: Option<Box<[u8]>>,
+        seen: Option<SeenAttributes>,
+        at_ns: i64,
+    ) -> Result<Vec<Change>> {
+        if let Some(seen) = &seen {
+            let mut child = NewChild {
+                name: to.1.into(),
+                raw_name: raw_name.clone(),
+                seen: seen.clone(),
+                adopt: None,
+            };
+            listing::prepare(to.0, std::slice::from_mut(&mut child))?;
+        }
+        let ((), changes) = self
+            .store()
+            .write(When::Soon, |edit| edit.follow_moved(from, to, raw_name, seen, at_ns))?;
+        Ok(changes)
+    }
+
+    /// Follows an exchange of two entries of one source, each of which has directory and name of the other now.
+    pub fn follow_exchanged(&self, a: (EntryId, &[u8]), b: (EntryId, &[u8])) -> Result<Vec<Change>> {
+        let ((), changes) = self.store().write(When::Soon, |edit| edit.follow_exchanged(a, b))?;
+        Ok(changes)
+    }
+
+    /// Follows a change of attributes or bytes. The entry keeps its id, whoever has it open.
+    pub fn follow_attributes(&self, id: EntryId, seen: SeenAttributes) -> Result<Vec<Change>> {
+        let ((), changes) = self
+            .store()
+            .write(When::Soon, |edit| edit.follow_attributes(id, seen))?;
+        Ok(changes)
+    }
+
+    /// Notes that what is known of a directory is not what a listing would find: it counts as listed long ago, and is
+    /// queued.
+    pub fn note_stale(&self, directory: EntryId) -> Result<()> {
+        let noted = self.store().write(When::Soon, |edit| {
+            edit.source_directory(directory)?;
+            crate::sources::list_again(edit, directory.0)
+        });
+        noted.map(drop)
+    }
+}

@@ -1,0 +1,110 @@
+//! The journal of what is staged: bytes that were written through the mount and that their source does not have yet.
+//!
+//! The catalog keeps one row for an entry, and does not read it. As long as it is there, no listing changes or removes the
+//! entry, and nothing that leads to it leaves the tree.
+
+use crate::edit::staged::Staging;
+use crate::error::{Error, Result};
+use crate::format::{STAGED_ROW_MAX, decode_staged};
+use crate::store::When;
+use crate::tree::{self, Top};
+use crate::{Catalog, Change, EntryId, SeenAttributes, SourceId};
+
+use std::ops::ControlFlow;
+
+use redb::ReadableTableMetadata;
+
+/// What is to be done where something is staged that would be lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenStaged {
+    /// Change nothing, and say what waits.
+    Refuse,
+    /// Forget it.
+    Drop,
+}
+
+impl Catalog {
+    /// Puts the row of an entry, in the place of an older one, and what the entry looks like with it, in one
+    /// transaction. If `durable`, it is on the disk when this returns, and whoever waits for that at the same time
+    /// shares the commit.
+    ///
+    /// An entry that is not in the tree, the root of a source, the library's own directories, and a row that is empty
+    /// or longer than [`STAGED_ROW_MAX`] are refused.
+    pub fn stage(&self, id: EntryId, row: &[u8], seen: Option<SeenAttributes>, durable: bool) -> Result<Vec<Change>> {
+        if row.is_empty() || row.len() > STAGED_ROW_MAX {
+            return Err(Error::Refused {
+                directory: id,
+                what: "journal of",
+                name: Box::default(),
+                why: "the row is empty, or longer than a MiB",
+            });
+        }
+        let row = row.to_vec();
+        let staging = Staging { id, row, seen };
+        if durable {
+            return self.store().stage_durably(staging);
+        }
+        let ((), changes) = self.store().write(When::Soon, |edit| edit.stage(&staging))?;
+        Ok(changes)
+    }
+
+    /// Gives the row of an entry.
+    pub fn staged(&self, id: EntryId) -> Result<Option<Vec<u8>>> {
+        self.store().read(|snapshot| match snapshot.staged.get(id.0)? {
+            Some(row) => Ok(Some(decode_staged(row.value())?.to_vec())),
+            None => Ok(None),
+        })
+    }
+
+    /// Gives all rows in the order of ids.
+    pub fn staged_all(&self) -> Result<Vec<(EntryId, Vec<u8>)>> {
+        self.store().read(|snapshot| {
+            let rows = snapshot.staged.range::<u64>(..)?.map(|row| {
+                let (id, row) = row?;
+                Ok((EntryId(id.value()), decode_staged(row.value())?.to_vec()))
+            });
+            rows.collect()
+        })
+    }
+
+    /// Gives the number of entries of a source that have a row.
+    pub fn staged_of(&self, source: SourceId) -> Result<u64> {
+        let staged = self.staged_all()?;
+        let mut count = 0;
+        for (id, _) in staged {
+            count += u64::from(self.entry(id)?.is_some_and(|entry| entry.source == source));
+        }
+        Ok(count)
+    }
+
+    /// Tells whether a directory leads to an entry that has a row, so that it stays although its source may not have it.
+    pub fn leads_to_staged(&self, directory: EntryId) -> Result<bool> {
+        self.store().read(|snapshot| {
+            if snapshot.staged.is_empty()? {
+                return Ok(false);
+            }
+            for row in snapshot.staged.range::<u64>(..)? {
+                let staged = row?.0.value();
+                let top = tree::climb(&snapshot.entries, staged, |above, _| {
+                    if above == directory.0 && above != staged {
+                        ControlFlow::Break(())
+                    } else {
+                        ControlFlow::Continue(())
+                    }
+                })?;
+                if top == Top::Stopped {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
+        })
+    }
+
+    /// Takes the row of an entry away: its source has the bytes now and the entry looks like `seen`, or they were given
+    /// up, and it looks as it did. Listings that began before are overtaken. Durable soon: a crash may bring the row
+    /// back, so keep what it speaks of until [`sync`](Self::sync) or the next durable change has returned.
+    pub fn unstage(&self, id: EntryId, seen: Option<SeenAttributes>) -> Result<Vec<Change>> {
+        let ((), changes) = self.store().write(When::Soon, |edit| edit.unstage(id, seen))?;
+        Ok(changes)
+    }
+}
