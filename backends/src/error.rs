@@ -51,6 +51,24 @@ pub enum ErrorKind {
     NameTooLong,
     /// The object is larger than the source takes.
     TooLarge,
+    /// The source does not let anybody in this place do that, whatever the permissions say.
+    NotPermitted,
+    /// The file is a program that is running.
+    TextBusy,
+    /// The object has as many names as it can have.
+    TooManyLinks,
+    /// The two places lie on different devices.
+    CrossDevice,
+    /// The quota is used up.
+    Quota,
+    /// The request makes no sense for this object.
+    InvalidArgument,
+    /// The object has no such extended attribute.
+    NoAttribute,
+    /// The attribute's value is longer than the source takes.
+    ValueTooLong,
+    /// Nothing is there from that offset on.
+    BeyondEnd,
     /// The answer made no sense: wrong length, impossible attributes, broken protocol.
     Nonsense,
     /// The path cannot be expressed on this source, or leads out of its root.
@@ -88,6 +106,16 @@ pub enum Operation {
     Rename,
     /// Changing attributes.
     SetAttributes,
+    /// Making something other than a directory.
+    Create,
+    /// Giving something a further name.
+    Link,
+    /// Writing bytes.
+    Write,
+    /// Waiting until what was written is on the disk.
+    Sync,
+    /// Reading or changing extended attributes.
+    ExtendedAttributes,
 }
 
 impl Operation {
@@ -106,6 +134,11 @@ impl Operation {
             Self::RemoveDirectory => "remove directory",
             Self::Rename => "rename",
             Self::SetAttributes => "set attributes",
+            Self::Create => "create",
+            Self::Link => "link",
+            Self::Write => "write",
+            Self::Sync => "sync",
+            Self::ExtendedAttributes => "extended attributes",
         }
     }
 }

@@ -6,14 +6,18 @@
 //!   there), is an error and never an empty folder;
 //! - named pipes, sockets and devices are described and never opened;
 //! - the root is opened for each operation and not held between them, so that its disk can be unmounted;
+//! - a change is made beneath the root as a look is, and what is made belongs to whoever asked for it;
 //! - what lies on a file system that may hang is touched only on threads of the source's own, a few of them, which nobody
 //!   else waits for.
 
+mod asker;
 mod attributes;
 mod beneath;
 mod file;
 mod hazard;
+mod held;
 mod mounts;
+mod names;
 mod read;
 mod root;
 mod walk;
@@ -29,10 +33,14 @@ use std::sync::{Arc, OnceLock};
 use async_trait::async_trait;
 use bytes::Bytes;
 
+pub use self::asker::Asker;
 use self::beneath::Failure;
 pub use self::file::LocalFile;
+pub use self::file::writing::{Durable, Seek, WriteAt};
 use self::hazard::Hazards;
+pub use self::held::{AttributeChange, Held, NewTime, SetMode};
 pub use self::mounts::{Mount, mount_of, mounts};
+pub use self::names::{FileAccess, Made, Making, Place, Removed, RenameMode, Renamed};
 use self::root::Root;
 pub use self::root::RootId;
 use self::watch::{LocalWatch, Notifier};
@@ -211,6 +219,18 @@ impl LocalBackend {
             each(name, metadata);
             ControlFlow::Continue(())
         })
+    }
+
+    /// Makes calls on a thread of the source: changes where they [may hang](Self::may_hang). The wait has no end of its own;
+    /// what has been begun is done to its end, whoever waits for it.
+    pub async fn on_thread<T: Send + 'static>(
+        &self,
+        operation: Operation,
+        path: &ObjectPath,
+        calls: impl FnOnce(&Self) -> T + Send + 'static,
+    ) -> Result<T> {
+        let backend = self.clone();
+        self.blocking(operation, path, move |_| Ok(calls(&backend))).await
     }
 
     /// Runs system calls on a thread of the source, where they may block.

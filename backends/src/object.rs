@@ -13,6 +13,13 @@ pub enum Presence<T> {
     Absent,
 }
 
+impl<T> Presence<T> {
+    /// Tells whether the source answered that nothing is there.
+    pub fn is_absent(&self) -> bool {
+        matches!(self, Self::Absent)
+    }
+}
+
 /// A path beneath a source's root: raw parts joined by `/`, without a slash at either end; the root is empty.
 ///
 /// Parts are what the source itself calls them. They may hold any byte; an object store may even have empty parts,

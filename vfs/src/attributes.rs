@@ -1,6 +1,9 @@
 //! What the file system says of one entry, in its own words.
 
+use manifold_backends::Metadata;
 use manifold_catalog::{Details, Entry, EntryId, Kind};
+
+use crate::change::follow::kind_of;
 
 /// The unit of [`Attributes::blocks`], in bytes, as `stat` counts them.
 const STAT_BLOCK: u64 = 512;
@@ -30,6 +33,8 @@ pub struct Attributes {
     pub links: u32,
     /// Device number of a device node, else 0.
     pub device: u64,
+    /// Whether they change with no word of it: the file is open for writing, perhaps by the kernel itself.
+    pub volatile: bool,
 }
 
 impl Attributes {
@@ -47,6 +52,25 @@ impl Attributes {
             owner: entry.owner,
             links: entry.links,
             device: 0,
+            volatile: false,
+        }
+    }
+
+    /// Makes them of what a disk of this machine says of an entry now. `blocks`: its length there, where that is known.
+    pub(crate) fn of_disk(id: EntryId, seen: &Metadata, blocks: Option<u64>) -> Self {
+        Self {
+            id,
+            kind: kind_of(seen.kind),
+            size: seen.size,
+            blocks: blocks.unwrap_or_else(|| seen.size.div_ceil(STAT_BLOCK)),
+            modified_ns: seen.modified.map_or(0, |it| it.0),
+            changed_ns: seen.changed.map_or(0, |it| it.0),
+            created_ns: seen.created.map(|it| it.0),
+            mode: seen.mode.map_or(0, |it| (it & 0o7777) as u16),
+            owner: seen.owner,
+            links: seen.links,
+            device: seen.device,
+            volatile: false,
         }
     }
 

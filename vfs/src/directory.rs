@@ -13,6 +13,7 @@ use manifold_catalog::{Catalog, Entry, EntryId};
 use parking_lot::{Mutex, RwLock};
 
 use crate::attributes::Attributes;
+use crate::handle::OpenFiles;
 use crate::{Error, look};
 
 /// One name in so many is remembered for as long as the handle is open.
@@ -94,6 +95,7 @@ impl Directories {
     pub(crate) fn read(
         &self,
         catalog: &Catalog,
+        files: &OpenFiles,
         handle: DirectoryHandle,
         cursor: Cursor<'_>,
         each: &mut dyn FnMut(DirectoryItem<'_>) -> ControlFlow<()>,
@@ -114,7 +116,7 @@ impl Directories {
             let skipped = skip.min(entries.len() as u64);
             entries.drain(..skipped as usize);
             (offset, skip) = (offset + skipped, skip - skipped);
-            let taken = give(catalog, &entries, offset, each)?;
+            let taken = give(catalog, files, &entries, offset, each)?;
             let is_full = taken < entries.len();
             entries.truncate(taken);
             places.page = if is_full {
@@ -137,12 +139,13 @@ impl Directories {
 /// Hands out entries, and says how many were taken.
 fn give(
     catalog: &Catalog,
+    files: &OpenFiles,
     entries: &[Entry],
     offset: u64,
     each: &mut dyn FnMut(DirectoryItem<'_>) -> ControlFlow<()>,
 ) -> Result<usize, Error> {
     for (taken, entry) in entries.iter().enumerate() {
-        let attributes = look::attributes_of(catalog, entry)?;
+        let attributes = look::attributes_of(catalog, files, entry)?;
         let item = DirectoryItem {
             name: &entry.name,
             attributes: &attributes,

@@ -65,8 +65,8 @@ pub enum Error {
     /// The source, or this kind of entry, cannot do that.
     #[error("{0}")]
     Unsupported(Cause),
-    /// The operation would lead from one source into another.
-    #[error("the two paths lie on different sources")]
+    /// The operation would lead from one source, or one device of a source, into another.
+    #[error("the two paths lie on different sources or devices")]
     CrossSource,
     /// There is no space left.
     #[error("no space left")]
@@ -89,6 +89,33 @@ pub enum Error {
     /// The handle is not, or no longer, open.
     #[error("no such handle")]
     BadHandle,
+    /// Something has that name already.
+    #[error("it exists")]
+    Exists,
+    /// The directory has something in it.
+    #[error("directory not empty")]
+    NotEmpty,
+    /// It is in use: by somebody at the source, or because a source is attached there.
+    #[error("in use")]
+    Busy,
+    /// The file is a program that is running.
+    #[error("the program is running")]
+    TextBusy,
+    /// Nobody may do that there, whatever the permissions say.
+    #[error("not permitted")]
+    NotPermitted,
+    /// The object has as many names as it can have.
+    #[error("too many links")]
+    TooManyLinks,
+    /// The file would become larger than its source takes.
+    #[error("file too large")]
+    TooLarge,
+    /// The value of an extended attribute is longer than the source takes.
+    #[error("value too long")]
+    ValueTooLong,
+    /// There is nothing from that offset on.
+    #[error("nothing is there from that offset on")]
+    BeyondEnd,
     /// There is no such extended attribute.
     #[error("no data")]
     NoData,
@@ -146,15 +173,22 @@ impl Error {
             ErrorKind::Unsupported => Self::Unsupported(cause),
             ErrorKind::Full => Self::Full,
             ErrorKind::ReadOnly => Self::ReadOnly,
+            ErrorKind::Exists => Self::Exists,
+            ErrorKind::NotEmpty => Self::NotEmpty,
+            ErrorKind::Conflict => Self::Stale,
+            ErrorKind::Busy => Self::Busy,
             ErrorKind::NameTooLong => Self::NameTooLong,
-            ErrorKind::Nonsense
-            | ErrorKind::BadPath
-            | ErrorKind::Exists
-            | ErrorKind::NotEmpty
-            | ErrorKind::Conflict
-            | ErrorKind::Busy
-            | ErrorKind::TooLarge
-            | ErrorKind::Other => Self::Io(cause),
+            ErrorKind::TooLarge => Self::TooLarge,
+            ErrorKind::NotPermitted => Self::NotPermitted,
+            ErrorKind::TextBusy => Self::TextBusy,
+            ErrorKind::TooManyLinks => Self::TooManyLinks,
+            ErrorKind::CrossDevice => Self::CrossSource,
+            ErrorKind::Quota => Self::Quota,
+            ErrorKind::InvalidArgument => Self::InvalidArgument,
+            ErrorKind::NoAttribute => Self::NoData,
+            ErrorKind::ValueTooLong => Self::ValueTooLong,
+            ErrorKind::BeyondEnd => Self::BeyondEnd,
+            ErrorKind::Nonsense | ErrorKind::BadPath | ErrorKind::Other => Self::Io(cause),
         }
     }
 }

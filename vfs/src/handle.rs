@@ -4,6 +4,7 @@
 //! - an entry counts as open from before its row is read until its last handle is released, so that a file that changes
 //!   meanwhile gets an entry of its own;
 //! - an entry that leaves the catalog while it is open keeps its attributes until then;
+//! - a file of this machine that is open for writing has the attributes that the disk says, and none of the catalog's;
 //! - a handle is never given out twice.
 
 use std::collections::HashMap;
@@ -11,7 +12,7 @@ use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use manifold_backends::local::LocalFile;
+use manifold_backends::local::{FileAccess, Held, LocalFile};
 use manifold_catalog::{EntryId, SourceId};
 use parking_lot::{Mutex, RwLock};
 
@@ -32,8 +33,25 @@ pub struct Handle(pub u64);
 pub enum Access {
     /// Reading only.
     Read,
-    /// Anything that may change the file.
+    /// Writing only.
     Write,
+    /// Both.
+    ReadWrite,
+}
+
+impl Access {
+    /// Tells whether the file may be changed.
+    pub fn writes(self) -> bool {
+        self != Self::Read
+    }
+
+    pub(crate) fn of_file(self) -> FileAccess {
+        match self {
+            Self::Read => FileAccess::Read,
+            Self::Write => FileAccess::Write,
+            Self::ReadWrite => FileAccess::ReadWrite,
+        }
+    }
 }
 
 /// An open file.
@@ -47,6 +65,10 @@ pub struct Opened {
     pub keep_cache: bool,
     /// The length of the version that was opened, in bytes.
     pub size: u64,
+    /// Whether it is open for writing.
+    pub writes: bool,
+    /// Whether a write has to clear set-user-ID or set-group-ID bits, which depends on who writes.
+    pub privileged: bool,
 }
 
 /// Where the bytes of an open file are.
@@ -64,7 +86,7 @@ pub(crate) enum OpenFile {
     /// A file of this machine.
     Local(EntryId, SourceId, Arc<LocalFile>),
     /// A file of this machine that the kernel has open too, and reads without us.
-    Kernels(EntryId),
+    Kernels(EntryId, SourceId),
     /// A version of an object.
     Object(OpenObject),
 }
@@ -94,12 +116,19 @@ pub(crate) struct OpenFiles {
     files: RwLock<HashMap<Handle, Arc<OpenFile>>>,
     entries: Mutex<HashMap<EntryId, OpenEntry>>,
     versions: Mutex<HashMap<EntryId, ObjectKey>>,
+    /// How many handles are open for writing.
+    writers: AtomicU64,
 }
 
 #[derive(Debug, Default)]
 struct OpenEntry {
     count: u64,
     attributes: Option<Attributes>,
+    writers: u64,
+    /// One of the handles that are open for writing.
+    writer: Option<Arc<LocalFile>>,
+    /// The object itself, once it has lost its name.
+    held: Option<Held>,
 }
 
 /// Keeps an entry open while it is being opened. Dropped, it closes it again.
@@ -127,9 +156,54 @@ impl OpenFiles {
 
     /// Tells whether a file of this machine is open under an entry, to be read here or by the kernel.
     pub(crate) fn is_open_local(&self, id: EntryId) -> bool {
-        let is_local = |file: &OpenFile| matches!(file, OpenFile::Local(..) | OpenFile::Kernels(_));
+        let is_local = |file: &OpenFile| matches!(file, OpenFile::Local(..) | OpenFile::Kernels(..));
         let files = self.files.read();
         files.values().any(|file| file.id() == id && is_local(file))
+    }
+
+    /// Gives the file behind a handle, if it is one of this machine that is open here.
+    pub(crate) fn local(&self, handle: Handle) -> Option<(EntryId, SourceId, Arc<LocalFile>)> {
+        match &**self.files.read().get(&handle)? {
+            OpenFile::Local(id, source, file) => Some((*id, *source, Arc::clone(file))),
+            OpenFile::Kernels(..) | OpenFile::Object(_) => None,
+        }
+    }
+
+    /// Gives a file that is open for writing under an entry.
+    pub(crate) fn writer(&self, id: EntryId) -> Option<Arc<LocalFile>> {
+        if self.writers.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        self.entries.lock().get(&id)?.writer.clone()
+    }
+
+    /// Gives the source of an open entry.
+    pub(crate) fn source(&self, id: EntryId) -> Option<SourceId> {
+        if !self.is_open(id) {
+            return None;
+        }
+        let files = self.files.read();
+        files.values().find(|file| file.id() == id).map(|file| file.source())
+    }
+
+    /// Gives the object behind an open entry that has lost its name.
+    pub(crate) fn held(&self, id: EntryId) -> Option<Held> {
+        self.entries.lock().get(&id)?.held.clone()
+    }
+
+    /// Keeps what an open entry needs that loses its name: the object, where it is at hand, and its attributes.
+    pub(crate) fn lost_name(&self, id: EntryId, held: Option<&Held>, attributes: &Attributes) {
+        if let Some(entry) = self.entries.lock().get_mut(&id) {
+            entry.held = held.cloned();
+            entry.attributes = Some(attributes.clone());
+        }
+    }
+
+    /// Notes the attributes of an open entry.
+    pub(crate) fn note_attributes(&self, id: EntryId, attributes: Attributes) {
+        if let Some(entry) = self.entries.lock().get_mut(&id) {
+            entry.attributes = Some(attributes);
+        }
     }
 
     /// Gives the attributes that an open entry had when it was opened.
@@ -137,18 +211,29 @@ impl OpenFiles {
         self.entries.lock().get(&id)?.attributes.clone()
     }
 
-    /// Closes the file of this machine behind a handle, and keeps the handle.
+    /// Closes the file of this machine behind a handle, and keeps the handle. What is open for writing stays: its attributes
+    /// are asked for, and it is synced.
     pub(crate) fn leave_to_kernel(&self, handle: Handle) {
         if let Some(file) = self.files.write().get_mut(&handle)
-            && let OpenFile::Local(id, ..) = **file
+            && let OpenFile::Local(id, source, local) = &**file
+            && !local.writes()
         {
-            *file = Arc::new(OpenFile::Kernels(id));
+            *file = Arc::new(OpenFile::Kernels(*id, *source));
         }
     }
 
     /// Closes a handle.
     pub(crate) fn release(&self, handle: Handle) -> Option<Arc<OpenFile>> {
         let file = self.files.write().remove(&handle)?;
+        if file.writes() {
+            self.writers.fetch_sub(1, Ordering::Relaxed);
+            if let Some(entry) = self.entries.lock().get_mut(&file.id()) {
+                entry.writers -= 1;
+                if entry.writers == 0 {
+                    entry.writer = None;
+                }
+            }
+        }
         self.end(file.id());
         Some(file)
     }
@@ -186,8 +271,19 @@ impl Opening<'_> {
     /// Turns the opening into a handle.
     pub(crate) fn finish(self, file: OpenFile, attributes: Attributes) -> Handle {
         let handle = Handle(self.files.next.fetch_add(1, Ordering::Relaxed) + 1);
+        let writer = match &file {
+            OpenFile::Local(_, _, local) if local.writes() => Some(Arc::clone(local)),
+            _ => None,
+        };
+        if writer.is_some() {
+            self.files.writers.fetch_add(1, Ordering::Relaxed);
+        }
         if let Some(entry) = self.files.entries.lock().get_mut(&self.id) {
             entry.attributes = Some(attributes);
+            if writer.is_some() {
+                entry.writers += 1;
+                entry.writer = writer;
+            }
         }
         self.files.files.write().insert(handle, Arc::new(file));
         std::mem::forget(self);
@@ -205,8 +301,19 @@ impl OpenFile {
     /// Names the entry.
     pub(crate) fn id(&self) -> EntryId {
         match self {
-            Self::Local(id, ..) | Self::Kernels(id) => *id,
+            Self::Local(id, ..) | Self::Kernels(id, _) => *id,
             Self::Object(open) => open.object.id,
         }
+    }
+
+    fn source(&self) -> SourceId {
+        match self {
+            Self::Local(_, source, _) | Self::Kernels(_, source) => *source,
+            Self::Object(open) => open.object.source,
+        }
+    }
+
+    fn writes(&self) -> bool {
+        matches!(self, Self::Local(_, _, file) if file.writes())
     }
 }

@@ -11,6 +11,7 @@ use manifold_catalog::{Catalog, Entry, EntryId, Kind, SourceId};
 
 use crate::attributes::{Attributes, NameMatch};
 use crate::error::Cause;
+use crate::handle::OpenFiles;
 use crate::vfs::Core;
 use crate::{Answer, Error, Handle};
 
@@ -53,7 +54,7 @@ impl Core {
             if !entry.attach_point {
                 self.refresh_behind(parent, entry.source);
             }
-            let attributes = attributes_of(&self.catalog, &entry)?;
+            let attributes = attributes_of(&self.catalog, &self.files, &entry)?;
             return Ok(Some((entry.name, attributes)));
         }
         Err(Error::NotFound)
@@ -132,11 +133,22 @@ impl Core {
                 if !entry.attach_point {
                     self.refresh_behind(entry.parent, entry.source);
                 }
-                attributes_of(&self.catalog, &entry)
+                attributes_of(&self.catalog, &self.files, &entry)
             }
-            // Replaced or removed, but open: as it was.
-            None => self.files.attributes(id).ok_or(Error::Stale),
+            None => self.attributes_without_name(id),
         }
+    }
+
+    /// Gives the attributes of an entry that the catalog has no more: it was replaced or removed, but somebody uses it.
+    fn attributes_without_name(&self, id: EntryId) -> Result<Attributes, Error> {
+        let now = written(&self.files, id).or_else(|| {
+            let held = self.files.held(id).filter(|held| !held.may_hang())?;
+            let (seen, blocks) = held.metadata_and_blocks().ok()?;
+            Some(Attributes::of_disk(id, &seen, Some(blocks)))
+        });
+        // Else as it was.
+        let known = || self.files.attributes(id).or_else(|| self.gone.get(&id));
+        now.or_else(known).ok_or(Error::Stale)
     }
 
     pub(crate) fn read_link(self: &Arc<Self>, id: EntryId) -> Answer<Vec<u8>> {
@@ -197,12 +209,31 @@ impl Core {
     }
 }
 
-/// Makes attributes of a row; a device's number stands in the other one.
-pub(crate) fn attributes_of(catalog: &Catalog, entry: &Entry) -> Result<Attributes, Error> {
+/// Makes attributes of a row; a device's number stands in the other one. What is open for writing has those of the disk.
+pub(crate) fn attributes_of(catalog: &Catalog, files: &OpenFiles, entry: &Entry) -> Result<Attributes, Error> {
+    if let Some(attributes) = written(files, entry.id) {
+        return Ok(attributes);
+    }
     let attributes = Attributes::of(entry);
     if !matches!(entry.kind, Kind::CharDevice | Kind::BlockDevice) {
         return Ok(attributes);
     }
     let details = catalog.details(entry.id).map_err(Error::from_catalog)?;
     Ok(details.map_or(attributes.clone(), |details| attributes.with(&details)))
+}
+
+/// Gives the attributes of a file of this machine that is open for writing: as the disk has them, or where that may hang as
+/// they were after the last write.
+fn written(files: &OpenFiles, id: EntryId) -> Option<Attributes> {
+    let writer = files.writer(id)?;
+    let attributes = if writer.may_hang() {
+        files.attributes(id)?
+    } else {
+        let (seen, blocks) = writer.held().metadata_and_blocks().ok()?;
+        Attributes::of_disk(id, &seen, Some(blocks))
+    };
+    Some(Attributes {
+        volatile: true,
+        ..attributes
+    })
 }

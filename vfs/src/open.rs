@@ -7,11 +7,12 @@ use std::sync::Arc;
 
 use manifold_backends::local::{LocalBackend, LocalFile};
 use manifold_backends::{Backend, Metadata, ObjectPath, Presence, Version};
-use manifold_catalog::{ChangedFile, Details, Entry, EntryId, Kind, SeenAttributes, SourceId, Ticket};
+use manifold_catalog::{ChangedFile, Details, Entry, EntryId, Kind, SourceId, Ticket};
 use parking_lot::Mutex;
 
 use crate::attributes::Attributes;
 use crate::cache::ObjectKey;
+use crate::change::follow::seen_attributes;
 use crate::error::Cause;
 use crate::fetch::Object;
 use crate::fetch::object::{not_connected, rows};
@@ -34,17 +35,14 @@ struct Begun<'a> {
 
 impl Core {
     pub(crate) fn open(self: &Arc<Self>, id: EntryId, access: Access) -> Answer<Opened> {
-        if access == Access::Write {
-            return Answer::err(Error::ReadOnly);
-        }
         match self.catalog.entry(id).map_err(Error::from_catalog) {
-            Ok(Some(entry)) if self.indexer.is_expected(entry.source) => self.open_soon(id, entry.source),
-            _ => self.open_now(id),
+            Ok(Some(entry)) if self.indexer.is_expected(entry.source) => self.open_soon(id, entry.source, access),
+            _ => self.open_now(id, access),
         }
     }
 
     /// Opens once the source is connected, which is being done.
-    fn open_soon(self: &Arc<Self>, id: EntryId, source: SourceId) -> Answer<Opened> {
+    fn open_soon(self: &Arc<Self>, id: EntryId, source: SourceId, access: Access) -> Answer<Opened> {
         let core = Arc::clone(self);
         Answer::Pending(Box::pin(async move {
             let deadline = core.settings.data_deadline;
@@ -55,11 +53,18 @@ impl Core {
                     "source {source} was not connected within {after} s"
                 ))));
             }
-            core.open_now(id).wait().await
+            core.open_now(id, access).wait().await
         }))
     }
 
-    pub(crate) fn release(&self, handle: Handle) {
+    pub(crate) fn release(self: &Arc<Self>, handle: Handle) {
+        if let Some((id, source, file)) = self.files.local(handle).filter(|(_, _, file)| file.writes()) {
+            // Before its attributes are taken from the catalog again.
+            if let Answer::Pending(learning) = self.learn_at_close(id, source, &file) {
+                self.runtime.spawn(learning);
+            }
+            self.files.forget_version(Some(id));
+        }
         let Some(file) = self.files.release(handle) else { return };
         if let OpenFile::Object(open) = &*file {
             self.abandon(&mut open.readahead.lock());
@@ -75,13 +80,19 @@ impl Core {
         }
     }
 
-    fn open_now(self: &Arc<Self>, id: EntryId) -> Answer<Opened> {
+    fn open_now(self: &Arc<Self>, id: EntryId, access: Access) -> Answer<Opened> {
         let (source, backend) = match self.openable(id) {
             Ok(found) => found,
             Err(error) => return Answer::err(error),
         };
+        if access.writes() && self.read_only.read().contains(&source) {
+            return Answer::err(Error::ReadOnly);
+        }
         let Some(local) = backend.as_local() else {
-            return Answer::Ready(self.open_object(id));
+            return match access {
+                Access::Read => Answer::Ready(self.open_object(id)),
+                Access::Write | Access::ReadWrite => self.remote_open(id, access),
+            };
         };
         let path = match self.catalog.object_path(id).map_err(Error::from_catalog) {
             Ok(Some((_, path))) => ObjectPath::from_bytes(path),
@@ -91,11 +102,11 @@ impl Core {
         if local.may_hang(&path) {
             let (core, local) = (Arc::clone(self), local.clone());
             return Answer::Pending(Box::pin(async move {
-                let opened = core.open_local_soon(id, source, &local).await;
-                core.or_a_copy(id, opened)
+                let opened = core.open_local_soon(id, source, &local, access).await;
+                core.or_a_copy(id, access, opened)
             }));
         }
-        Answer::Ready(self.or_a_copy(id, self.open_local(id, local)))
+        Answer::Ready(self.or_a_copy(id, access, self.open_local(id, local, access)))
     }
 
     /// Finds the backend of a file.
@@ -124,9 +135,9 @@ impl Core {
     }
 
     /// Opens a copy where the file itself cannot be had: its disk has gone, is failing or hangs.
-    fn or_a_copy(&self, id: EntryId, opened: Result<Opened, Error>) -> Result<Opened, Error> {
+    fn or_a_copy(&self, id: EntryId, access: Access, opened: Result<Opened, Error>) -> Result<Opened, Error> {
         match opened {
-            Err(error @ (Error::Unreachable(_) | Error::TimedOut(_) | Error::Io(_))) => {
+            Err(error @ (Error::Unreachable(_) | Error::TimedOut(_) | Error::Io(_))) if access == Access::Read => {
                 self.open_a_copy(id).ok_or(error)
             }
             opened => opened,
@@ -160,6 +171,8 @@ impl Core {
             backing,
             keep_cache,
             size: entry.size,
+            writes: false,
+            privileged: false,
         })
     }
 
@@ -172,12 +185,12 @@ impl Core {
         self.open_object(id).ok()
     }
 
-    fn open_local(&self, id: EntryId, local: &LocalBackend) -> Result<Opened, Error> {
+    fn open_local(&self, id: EntryId, local: &LocalBackend, access: Access) -> Result<Opened, Error> {
         let mut tries = 0;
         loop {
             tries += 1;
             let begun = self.begin_local(id)?;
-            let seen = local.open_file(&begun.path);
+            let seen = local.open_as(&begun.path, access.of_file());
             let seen = seen.map_err(|error| Error::from_backend(&Arc::new(error)))?;
             if let Some(opened) = self.conclude_local(begun, seen, tries == TRIES)? {
                 return Ok(opened);
@@ -186,7 +199,13 @@ impl Core {
     }
 
     /// As [`open_local`](Self::open_local), where that may hang.
-    async fn open_local_soon(&self, id: EntryId, source: SourceId, local: &LocalBackend) -> Result<Opened, Error> {
+    async fn open_local_soon(
+        &self,
+        id: EntryId,
+        source: SourceId,
+        local: &LocalBackend,
+        access: Access,
+    ) -> Result<Opened, Error> {
         let deadline = self.settings.data_deadline;
         let end = tokio::time::Instant::now() + deadline;
         let mut tries = 0;
@@ -194,7 +213,7 @@ impl Core {
             tries += 1;
             let begun = self.begin_local(id)?;
             let rest = end.saturating_duration_since(tokio::time::Instant::now());
-            let request = local.open_file_soon(&begun.path);
+            let request = local.open_as_soon(&begun.path, access.of_file());
             let seen = self.indexer.ask(source, &begun.path, rest, request).await;
             if let Some(opened) = self.conclude_local(begun, seen.map_err(Error::from_index)?, tries == TRIES)? {
                 return Ok(opened);
@@ -239,8 +258,11 @@ impl Core {
             self.look_again(id);
             return Err(Error::NotFound);
         };
-        // A file that never holds still is opened as it is.
-        if seen.version.as_bytes() == &*details.version || is_last {
+        let same_object = details.identity.is_some() && details.identity == seen.identity.map(|it| it.0);
+        // What is being written through the mount is what it is, and the catalog learns of it when it is closed. A file that
+        // never holds still is opened as it is.
+        let is_written = same_object && self.files.writer(id).is_some();
+        if seen.version.as_bytes() == &*details.version || is_written || is_last {
             let keep_cache = self.files.same_version(id, pages_key(&seen.version, seen.size));
             let attributes = Attributes {
                 size: seen.size,
@@ -250,12 +272,15 @@ impl Core {
             let backing = file
                 .shared()
                 .map_or(Backing::Blocks, |file| Backing::File(Arc::clone(file)));
+            let writes = file.writes();
             let file = OpenFile::Local(id, entry.source, Arc::new(file));
             return Ok(Some(Opened {
                 handle: opening.finish(file, attributes),
                 backing,
                 keep_cache,
                 size: seen.size,
+                writes,
+                privileged: seen.mode.is_some_and(has_privileges),
             }));
         }
         // The catalog learns of it while this opening does not count: nobody has read from it yet.
@@ -273,7 +298,7 @@ impl Core {
     }
 
     /// Has the catalog learn that an entry is not as it says.
-    fn look_again(&self, id: EntryId) {
+    pub(crate) fn look_again(&self, id: EntryId) {
         let indexer = Arc::clone(&self.indexer);
         self.runtime.spawn(async move {
             if let Err(error) = indexer.refresh(id).await {
@@ -284,22 +309,12 @@ impl Core {
 }
 
 /// Names the bytes that the kernel has pages of, wherever the file stands.
-fn pages_key(version: &Version, size: u64) -> ObjectKey {
+pub(crate) fn pages_key(version: &Version, size: u64) -> ObjectKey {
     ObjectKey::new("", &ObjectPath::root(), version, size, 0)
 }
 
-fn seen_attributes(seen: &Metadata) -> SeenAttributes {
-    SeenAttributes {
-        kind: Kind::File,
-        size: seen.size,
-        modified_ns: seen.modified.map_or(0, |it| it.0),
-        changed_ns: seen.changed.map_or(0, |it| it.0),
-        created_ns: seen.created.map(|it| it.0),
-        mode: seen.mode.map_or(0, |it| (it & 0o7777) as u16),
-        owner: seen.owner,
-        links: seen.links,
-        device: seen.device,
-        version: seen.version.as_bytes().into(),
-        identity: seen.identity.map(|it| it.0),
-    }
+/// Tells whether a file has bits that a write of an ordinary user clears (`chmod(2)`): set-user-ID, and set-group-ID where
+/// the group may execute.
+pub(crate) fn has_privileges(mode: u32) -> bool {
+    mode & 0o4000 != 0 || mode & 0o2010 == 0o2010
 }

@@ -28,7 +28,7 @@ impl Core {
         };
         let open = match &*file {
             OpenFile::Local(_, source, local) => return self.read_local(*source, local, offset, length),
-            OpenFile::Kernels(_) => return Answer::err(Error::BadHandle),
+            OpenFile::Kernels(..) => return Answer::err(Error::BadHandle),
             OpenFile::Object(open) => open,
         };
         let shape = open.object.shape;

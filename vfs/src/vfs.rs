@@ -3,7 +3,7 @@
 //! A request that the catalog or memory can answer is answered at once. Only a directory that was never listed, a link's target and bytes that
 //! are not cached are asked of a source, within a deadline. Always true: what is not known is never answered as not there.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -19,12 +19,13 @@ use tokio::runtime::Handle as Runtime;
 
 use crate::attributes::{Attributes, FilesystemTotals, NameMatch};
 use crate::cache::{BlockCache, DiskSettings};
+use crate::change::OwnChanges;
 use crate::counters::{Counters, Tally};
 use crate::directory::{Cursor, Directories, DirectoryHandle, DirectoryItem};
 use crate::error::Cause;
 use crate::events::{Event, EventStream, Publisher, events_of};
 use crate::fetch::Fetcher;
-use crate::handle::{Access, Handle, OpenFiles, Opened};
+use crate::handle::{Access, Handle, OpenFile, OpenFiles, Opened};
 use crate::hash::Hasher;
 use crate::pins::{PinReport, Pins};
 use crate::recent::Recent;
@@ -40,10 +41,13 @@ const WATCH_EVERY: Duration = Duration::from_millis(200);
 /// How many changes are passed on at once.
 const BATCH_MAX: usize = 1_024;
 
-/// One file system over all sources of a library, for reading.
+/// How many entries are remembered that have lost their names through the mount: some process may still stand in them.
+const GONE_MAX: u64 = 4_096;
+
+/// One file system over all sources of a library.
 #[derive(Debug)]
 pub struct Vfs {
-    core: Arc<Core>,
+    pub(crate) core: Arc<Core>,
     stop: Arc<AtomicBool>,
     watcher: Option<JoinHandle<()>>,
 }
@@ -70,6 +74,12 @@ pub(crate) struct Core {
     pub(crate) directories: Directories,
     pub(crate) links: Cache<LinkVersion, Arc<[u8]>>,
     pub(crate) refresh: RwLock<HashMap<SourceId, Duration>>,
+    /// Sources in which nothing is changed.
+    pub(crate) read_only: RwLock<HashSet<SourceId>>,
+    /// What entries were like that have lost their names through the mount.
+    pub(crate) gone: Cache<EntryId, Attributes>,
+    /// Changes of the catalog of which the kernel is not told.
+    pub(crate) own: OwnChanges,
     pub(crate) checked: Mutex<Option<(EntryId, Instant)>>,
     pub(crate) pins: Pins,
     pub(crate) recent: Recent,
@@ -143,6 +153,9 @@ impl Vfs {
             directories: Directories::default(),
             links: Cache::new(LINKS_MAX),
             refresh: RwLock::default(),
+            read_only: RwLock::default(),
+            gone: Cache::new(GONE_MAX),
+            own: OwnChanges::default(),
             checked: Mutex::new(None),
             pins,
             recent: Recent::default(),
@@ -209,7 +222,9 @@ impl Vfs {
         cursor: Cursor<'_>,
         each: &mut dyn FnMut(DirectoryItem<'_>) -> ControlFlow<()>,
     ) -> Result<(), Error> {
-        self.core.directories.read(&self.core.catalog, handle, cursor, each)
+        self.core
+            .directories
+            .read(&self.core.catalog, &self.core.files, handle, cursor, each)
     }
 
     /// Closes a directory.
@@ -217,7 +232,7 @@ impl Vfs {
         self.core.directories.release(handle);
     }
 
-    /// Opens a file. No source is asked.
+    /// Opens a file. No source is asked but the disks of this machine.
     pub fn open(&self, id: EntryId, access: Access) -> Answer<Opened> {
         self.core.open(id, access)
     }
@@ -227,9 +242,14 @@ impl Vfs {
         self.core.read(handle, offset, length)
     }
 
-    /// Ends one descriptor's use of a handle, which stays open until it is released.
+    /// Ends one descriptor's use of a handle, which stays open until it is released. What was written can be seen by
+    /// whoever looks from now on.
     pub fn flush(&self, handle: Handle) -> Answer<()> {
-        Answer::Ready(self.core.files.get(handle).map(drop).ok_or(Error::BadHandle))
+        match self.core.files.get(handle).as_deref() {
+            Some(OpenFile::Local(id, source, file)) => self.core.learn_at_close(*id, *source, file),
+            Some(_) => Answer::ok(()),
+            None => Answer::err(Error::BadHandle),
+        }
     }
 
     /// Tells that the kernel has taken the [`Backing::File`](crate::Backing::File) of a handle and reads it by itself, so
@@ -337,7 +357,9 @@ impl Core {
             while let Some(change) = next {
                 self.forget_versions(&change);
                 self.pins.note(&change);
-                events_of(&change, &mut events);
+                if !self.own.is_own(&change) {
+                    events_of(&change, &mut events);
+                }
                 // An open file of this machine is read as it is on the disk, which the kernel's pages of it no longer are.
                 if let Change::Replaced { old, .. } = &change
                     && self.files.is_open_local(*old)

@@ -5,7 +5,7 @@ use std::io;
 use super::*;
 use crate::local::LocalBackend;
 
-const KINDS: [ErrorKind; 23] = [
+const KINDS: [ErrorKind; 32] = [
     ErrorKind::Unreachable,
     ErrorKind::TimedOut,
     ErrorKind::CredentialsRefused,
@@ -25,6 +25,15 @@ const KINDS: [ErrorKind; 23] = [
     ErrorKind::Busy,
     ErrorKind::NameTooLong,
     ErrorKind::TooLarge,
+    ErrorKind::NotPermitted,
+    ErrorKind::TextBusy,
+    ErrorKind::TooManyLinks,
+    ErrorKind::CrossDevice,
+    ErrorKind::Quota,
+    ErrorKind::InvalidArgument,
+    ErrorKind::NoAttribute,
+    ErrorKind::ValueTooLong,
+    ErrorKind::BeyondEnd,
     ErrorKind::Nonsense,
     ErrorKind::BadPath,
     ErrorKind::Settings,

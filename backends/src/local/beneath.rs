@@ -34,6 +34,8 @@ pub(super) enum Failure {
     OtherRoot,
     /// A system call failed on an object beneath the root.
     Object(Errno),
+    /// A system call failed that was to change something beneath the root.
+    Change(Errno),
     /// We refuse.
     Refused(ErrorKind, &'static str),
 }
@@ -84,6 +86,7 @@ impl Failure {
                 .into(),
             ),
             Self::Object(errno) => (kind_of(errno), Box::new(std::io::Error::from(errno))),
+            Self::Change(errno) => (kind_of_change(errno), Box::new(std::io::Error::from(errno))),
             Self::Refused(kind, why) => (kind, why.into()),
         }
     }
@@ -102,6 +105,28 @@ fn kind_of(errno: Errno) -> ErrorKind {
         Errno::NOSPC | Errno::DQUOT => ErrorKind::Full,
         Errno::ROFS => ErrorKind::ReadOnly,
         _ => ErrorKind::Other,
+    }
+}
+
+/// Sorts the errors of changes, so that the disk's own number can be told to whoever asked.
+fn kind_of_change(errno: Errno) -> ErrorKind {
+    match errno {
+        Errno::ACCESS => ErrorKind::PermissionDenied,
+        Errno::PERM => ErrorKind::NotPermitted,
+        Errno::EXIST => ErrorKind::Exists,
+        Errno::NOTEMPTY => ErrorKind::NotEmpty,
+        Errno::XDEV => ErrorKind::CrossDevice,
+        Errno::MLINK => ErrorKind::TooManyLinks,
+        Errno::NAMETOOLONG => ErrorKind::NameTooLong,
+        Errno::DQUOT => ErrorKind::Quota,
+        Errno::BUSY => ErrorKind::Busy,
+        Errno::TXTBSY => ErrorKind::TextBusy,
+        Errno::FBIG | Errno::OVERFLOW => ErrorKind::TooLarge,
+        Errno::INVAL | Errno::ILSEQ => ErrorKind::InvalidArgument,
+        Errno::NODATA => ErrorKind::NoAttribute,
+        Errno::RANGE | Errno::TOOBIG => ErrorKind::ValueTooLong,
+        Errno::NXIO => ErrorKind::BeyondEnd,
+        other => kind_of(other),
     }
 }
 
@@ -164,10 +189,15 @@ fn open_piece(root: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> Result<OwnedF
 }
 
 /// Gives the attributes of what is opened.
-pub(super) fn stat_fd(fd: BorrowedFd<'_>, root: &Opened) -> Result<Metadata, Failure> {
+pub(super) fn stat_fd(fd: BorrowedFd<'_>, root: Origin) -> Result<Metadata, Failure> {
     let stat = rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, attributes::WANTED).map_err(Failure::Object)?;
-    let origin = origin(fd, &stat, root.origin()).map_err(Failure::Object)?;
-    attributes::metadata(&stat, origin).ok_or(Failure::Refused(ErrorKind::Nonsense, "its type is none of Linux's"))
+    described(fd, &stat, root)
+}
+
+/// Turns what the kernel says of an object into ours; `fd` is the object or its directory.
+pub(super) fn described(fd: BorrowedFd<'_>, stat: &Statx, root: Origin) -> Result<Metadata, Failure> {
+    let origin = origin(fd, stat, root).map_err(Failure::Object)?;
+    attributes::metadata(stat, origin).ok_or(Failure::Refused(ErrorKind::Nonsense, "its type is none of Linux's"))
 }
 
 /// Finds the origin of what is opened, which may be on another file system than the root.
@@ -183,13 +213,13 @@ pub(super) fn origin(fd: BorrowedFd<'_>, stat: &Statx, root: Origin) -> Result<O
 }
 
 /// Opens an object only to look at it, a link itself rather than its target. Nothing blocks, and devices notice nothing.
-fn look(root: &Opened, path: &ObjectPath) -> Result<Presence<OwnedFd>, Failure> {
+pub(super) fn look(root: &Opened, path: &ObjectPath) -> Result<Presence<OwnedFd>, Failure> {
     found(open(root.as_fd(), checked(path)?, OFlags::PATH | OFlags::NOFOLLOW))
 }
 
 pub(super) fn stat(root: &Opened, path: &ObjectPath) -> Result<Presence<Metadata>, Failure> {
     match look(root, path)? {
-        Presence::Found(fd) => stat_fd(fd.as_fd(), root).map(Presence::Found),
+        Presence::Found(fd) => stat_fd(fd.as_fd(), root.origin()).map(Presence::Found),
         Presence::Absent => Ok(Presence::Absent),
     }
 }
@@ -204,7 +234,7 @@ pub(super) fn open_file(root: &Opened, path: &ObjectPath) -> Result<Presence<(Fi
     let Presence::Found(fd) = found(open(root.as_fd(), checked(path)?, flags))? else {
         return Ok(Presence::Absent);
     };
-    let metadata = stat_fd(fd.as_fd(), root)?;
+    let metadata = stat_fd(fd.as_fd(), root.origin())?;
     regular(metadata.kind)?;
     Ok(Presence::Found((File::from(fd), metadata)))
 }
@@ -213,7 +243,7 @@ pub(super) fn read_link(root: &Opened, path: &ObjectPath) -> Result<Presence<Vec
     let Presence::Found(fd) = look(root, path)? else {
         return Ok(Presence::Absent);
     };
-    if stat_fd(fd.as_fd(), root)?.kind != Kind::Symlink {
+    if stat_fd(fd.as_fd(), root.origin())?.kind != Kind::Symlink {
         return Err(Failure::Refused(ErrorKind::Unsupported, "it is not a symbolic link"));
     }
     let target = rustix::fs::readlinkat(&fd, c"", Vec::new()).map_err(Failure::Object)?;

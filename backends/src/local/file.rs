@@ -1,5 +1,7 @@
 //! An open file of this machine: read where the reader is while that does not block, else on a thread of its source.
 
+pub(super) mod writing;
+
 use std::fs::File;
 use std::io::IoSliceMut;
 use std::sync::Arc;
@@ -12,7 +14,7 @@ use super::workers::Workers;
 use super::{Folder, Threads};
 use crate::{ObjectPath, Operation, Result};
 
-/// A file that was opened for reading. Dropping it closes it, without waiting for its file system.
+/// A file that is open. Dropping it closes it, without waiting for its file system.
 #[derive(Debug)]
 pub struct LocalFile {
     /// Taken only when it is dropped.
@@ -21,6 +23,9 @@ pub struct LocalFile {
     folder: Arc<Folder>,
     threads: Arc<Threads>,
     may_hang: bool,
+    writes: bool,
+    /// Whether its inode number lasts.
+    identified: bool,
 }
 
 impl LocalFile {
@@ -37,6 +42,8 @@ impl LocalFile {
             folder,
             threads,
             may_hang,
+            writes: false,
+            identified: false,
         }
     }
 

@@ -142,6 +142,11 @@ impl Root {
         self.state.lock().verified.map(|verified| verified.place.mount)
     }
 
+    /// Gives the number of the device on which the root was last found; 0 if it was not found yet.
+    pub(super) fn device_seen(&self) -> u64 {
+        self.state.lock().verified.map_or(0, |verified| verified.place.device)
+    }
+
     /// Gives the magic number of its file system, once it has been found.
     pub(super) fn filesystem(&self) -> Option<u64> {
         self.state.lock().expected.map(|id| id.filesystem)

@@ -12,6 +12,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::Timestamp;
 
+mod changes;
 mod root;
 mod versions;
 mod watch;

@@ -270,6 +270,15 @@ impl From<Failure> for opendal::Error {
                 | ErrorKind::Busy
                 | ErrorKind::NameTooLong
                 | ErrorKind::TooLarge
+                | ErrorKind::NotPermitted
+                | ErrorKind::TextBusy
+                | ErrorKind::TooManyLinks
+                | ErrorKind::CrossDevice
+                | ErrorKind::Quota
+                | ErrorKind::InvalidArgument
+                | ErrorKind::NoAttribute
+                | ErrorKind::ValueTooLong
+                | ErrorKind::BeyondEnd
                 | ErrorKind::Other => (K::Unexpected, false),
             },
         };

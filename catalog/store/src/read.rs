@@ -231,6 +231,22 @@ impl Catalog {
         })
     }
 
+    /// Finds all entries that have an identity and stand in the tree: the names of one object, in the order of their ids.
+    pub fn with_identity(&self, source: SourceId, identity: [u8; 16]) -> Result<Vec<EntryId>> {
+        self.store().read(|snapshot| {
+            let (first, last) = identity_range(source.0, &identity);
+            let mut standing = Vec::new();
+            for row in snapshot.identities.range::<&[u8; 28]>(&first..=&last)? {
+                let id = EntryId(identity_id(row?.0.value()));
+                let top = tree::climb(&snapshot.entries, id.0, |_, _| ControlFlow::Continue(()))?;
+                if matches!(top, Top::Root) {
+                    standing.push(id);
+                }
+            }
+            Ok(standing)
+        })
+    }
+
     /// Gives up to `limit` directories that are still to be listed, in the order of ids.
     pub fn scan_queue_next(&self, source: SourceId, limit: usize) -> Result<Vec<EntryId>> {
         self.store().read(|snapshot| {

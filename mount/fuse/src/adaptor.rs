@@ -2,8 +2,9 @@
 //!
 //! Owns no state of the file system: ids are inode numbers for good, so nothing is counted and nothing forgotten here.
 //!
-//! Always true: nothing is changed through this mount. It is read-only for the kernel, which answers EROFS by itself; where
-//! root remounts it writable, each changing operation answers EROFS here.
+//! What changes something is in [`changes`].
+
+mod changes;
 
 use std::{
     ffi::OsStr,
@@ -22,7 +23,10 @@ use fuser::{
     ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow,
     WriteFlags,
 };
-use manifold_vfs::{Access, Answer, Cursor, DirectoryHandle, DirectoryItem, Error, Handle, NameMatch, Vfs};
+use manifold_vfs::{
+    Access, Answer, AttributeChange, Attributes, Cursor, DirectoryHandle, DirectoryItem, Error, Handle, Making,
+    NameMatch, Vfs,
+};
 
 use crate::{
     attributes::{entry_id, file_attr, file_type, inode, no_entry},
@@ -41,7 +45,7 @@ const BELIEF: Duration = manifold_vfs::KEPT_FRESH
 pub(crate) const ROOT_BELIEF: Duration = Duration::from_secs(1);
 
 /// Inode numbers are never used again, so one generation is enough.
-const GENERATION: Generation = Generation(0);
+pub(crate) const GENERATION: Generation = Generation(0);
 
 /// Requests that the kernel sends ahead of being asked: readahead. Its own default of 16 starves 50 readers.
 const BACKGROUND_MAX: u16 = 64;
@@ -69,12 +73,19 @@ fn belief(parent: INodeNo) -> Duration {
     if parent == INodeNo::ROOT { ROOT_BELIEF } else { BELIEF }
 }
 
+/// How long the kernel may believe attributes. Those of a file that is open for writing may change without a word: by the
+/// kernel's own writes, or through a mapping.
+fn attr_belief(attributes: &Attributes) -> Duration {
+    if attributes.volatile { Duration::ZERO } else { BELIEF }
+}
+
 fn ticket(request: &Request, op: &'static str, ino: INodeNo) -> Ticket {
     Ticket {
         id: request.unique().0,
         op,
         ino: ino.0,
         pid: request.pid(),
+        patient: false,
     }
 }
 
@@ -133,6 +144,13 @@ impl Filesystem for Adaptor {
             InitFlags::FUSE_ASYNC_DIO,
             // Tells an aborted connection from an unmounted one in the log.
             InitFlags::FUSE_ABORT_ERROR,
+            // The disk decides what an asker's mask and a directory's default ACL make of a new file's mode.
+            InitFlags::FUSE_DONT_MASK,
+            // Set-user-ID bits are cleared where a file is written, as the disk does. Else the kernel asks us before each
+            // write whether there is anything to be cleared.
+            InitFlags::FUSE_HANDLE_KILLPRIV_V2,
+            // Where there are access control lists, who may do what is decided by them.
+            InitFlags::FUSE_POSIX_ACL,
         ];
         for flags in useful {
             if let Err(missing) = config.add_capabilities(flags) {
@@ -160,7 +178,13 @@ impl Filesystem for Adaptor {
             || self.vfs.lookup(entry_id(parent), name.as_bytes(), NameMatch::Exact),
             move |reply, ticket, found| match found {
                 Ok((_, attributes)) => {
-                    reply.entry_with_ttls(&BELIEF, &belief(parent), &file_attr(&attributes, owner), GENERATION);
+                    let attr_belief = attr_belief(&attributes);
+                    reply.entry_with_ttls(
+                        &attr_belief,
+                        &belief(parent),
+                        &file_attr(&attributes, owner),
+                        GENERATION,
+                    );
                 }
                 Err(Error::NotFound) => reply.entry(&belief(parent), &no_entry(), GENERATION),
                 Err(error) => reply.error(ticket.failed(&error)),
@@ -180,7 +204,7 @@ impl Filesystem for Adaptor {
                     .attributes(entry_id(ino), handle.map(|handle| Handle(handle.0)))
             },
             move |reply, ticket, attributes| match attributes {
-                Ok(attributes) => reply.attr(&BELIEF, &file_attr(&attributes, owner)),
+                Ok(attributes) => reply.attr(&attr_belief(&attributes), &file_attr(&attributes, owner)),
                 Err(error) => reply.error(ticket.failed(&error)),
             },
         );
@@ -199,23 +223,26 @@ impl Filesystem for Adaptor {
     }
 
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        if flags.acc_mode() != OpenAccMode::O_RDONLY {
-            return reply.error(Errno::EROFS);
-        }
+        let access = access(flags);
         let (vfs, shared, runtime) = (Arc::clone(&self.vfs), Arc::clone(&self.shared), self.crossing.runtime());
         // What the kernel has been told, or will be told is no longer so.
         let known = match self.vfs.attributes(entry_id(ino), None) {
-            Answer::Ready(Ok(attributes)) => Some(attributes.size),
+            Answer::Ready(Ok(attributes)) => Some((attributes.size, attributes.volatile)),
             Answer::Ready(Err(_)) | Answer::Pending(_) => None,
         };
         self.crossing.answer(
             ticket(request, "open", ino),
             reply,
-            || self.vfs.open(entry_id(ino), Access::Read),
+            || self.vfs.open(entry_id(ino), access),
             move |reply, ticket, opened| match opened {
-                Ok(opened) if known.is_none_or(|size| size == opened.size) => shared.opened(&vfs, ino, &opened, reply),
+                Ok(opened)
+                    if known.is_none_or(|(size, volatile)| volatile || size == opened.size && !opened.writes) =>
+                {
+                    shared.opened(&vfs, ino, &opened, reply);
+                }
                 // The file was found to be another than was known. The kernel cuts reads at the size that it knows, so it
-                // has to unlearn that before the first of them.
+                // has to unlearn that before the first of them; and what is written by way of a mapping changes times that
+                // it would go on believing.
                 Ok(opened) => {
                     let _told = runtime.spawn_blocking(move || {
                         shared.forget_attributes(ino);
@@ -254,10 +281,7 @@ impl Filesystem for Adaptor {
             ticket(request, "flush", ino),
             reply,
             || self.vfs.flush(Handle(handle.0)),
-            |reply, ticket, flushed| match flushed {
-                Ok(()) => reply.ok(),
-                Err(error) => reply.error(ticket.failed(&error)),
-            },
+            empty,
         );
     }
 
@@ -278,9 +302,9 @@ impl Filesystem for Adaptor {
         });
     }
 
-    fn fsync(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
-        // Nothing can have been written: all is on disk that ever will be.
-        reply.ok();
+    fn fsync(&self, request: &Request, ino: INodeNo, handle: FileHandle, data_only: bool, reply: ReplyEmpty) {
+        let sync = || self.vfs.sync(entry_id(ino), Handle(handle.0), data_only);
+        self.crossing.answer(patient(request, "fsync", ino), reply, sync, empty);
     }
 
     fn opendir(&self, request: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
@@ -345,7 +369,8 @@ impl Filesystem for Adaptor {
                     inode(item.attributes.id),
                     item.next_offset + DOTS,
                     OsStr::from_bytes(item.name),
-                    &belief(ino),
+                    // One time for both: of what is being written, the name is asked for again too.
+                    &belief(ino).min(attr_belief(item.attributes)),
                     &file_attr(item.attributes, self.owner),
                     GENERATION,
                 ),
@@ -364,8 +389,10 @@ impl Filesystem for Adaptor {
         });
     }
 
-    fn fsyncdir(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
-        reply.ok();
+    fn fsyncdir(&self, request: &Request, ino: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
+        let sync = || self.vfs.sync_directory(entry_id(ino));
+        self.crossing
+            .answer(patient(request, "fsyncdir", ino), reply, sync, empty);
     }
 
     fn statfs(&self, request: &Request, ino: INodeNo, reply: ReplyStatfs) {
@@ -380,27 +407,23 @@ impl Filesystem for Adaptor {
         });
     }
 
-    /// There are no extended attributes, and that is said each time: `ls -l` remembers it for the whole file system after the
-    /// first file. ENOSYS would be remembered by the kernel, which then says of each file that it has no ACL, and `ls` goes
-    /// on to ask it for all of them.
-    fn getxattr(&self, _: &Request, _: INodeNo, _: &OsStr, _: u32, reply: ReplyXattr) {
-        reply.error(Errno::EOPNOTSUPP);
+    fn getxattr(&self, request: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        self.get_xattr(request, ino, name, size, reply);
+    }
+
+    fn listxattr(&self, request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        self.list_xattrs(request, ino, size, reply);
     }
 
     // What does not exist here either. ENOSYS is answered once: the kernel remembers it and asks no more.
-
-    fn listxattr(&self, _: &Request, _: INodeNo, _: u32, reply: ReplyXattr) {
-        reply.error(Errno::ENOSYS);
-    }
 
     /// Never asked, because of `default_permissions`.
     fn access(&self, _: &Request, _: INodeNo, _: AccessFlags, reply: ReplyEmpty) {
         reply.error(Errno::ENOSYS);
     }
 
-    /// The kernel then finds data and holes by the size alone, which is right for files without holes.
-    fn lseek(&self, _: &Request, _: INodeNo, _: FileHandle, _: i64, _: i32, reply: ReplyLseek) {
-        reply.error(Errno::ENOSYS);
+    fn lseek(&self, request: &Request, ino: INodeNo, handle: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
+        self.find(request, ino, handle, (offset, whence), reply);
     }
 
     fn ioctl(
@@ -431,101 +454,240 @@ impl Filesystem for Adaptor {
         reply.error(Errno::ENOSYS);
     }
 
-    // What would change something.
+    // What changes something.
 
     fn setattr(
         &self,
-        _: &Request,
-        _: INodeNo,
-        _: Option<u32>,
-        _: Option<u32>,
-        _: Option<u32>,
-        _: Option<u64>,
-        _: Option<TimeOrNow>,
-        _: Option<TimeOrNow>,
+        request: &Request,
+        ino: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        accessed: Option<TimeOrNow>,
+        modified: Option<TimeOrNow>,
         _: Option<SystemTime>,
-        _: Option<FileHandle>,
+        handle: Option<FileHandle>,
         _: Option<SystemTime>,
         _: Option<SystemTime>,
         _: Option<SystemTime>,
         _: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        reply.error(Errno::EROFS);
+        let change = AttributeChange {
+            mode,
+            uid,
+            gid,
+            size,
+            accessed: accessed.map(changes::new_time),
+            modified: modified.map(changes::new_time),
+        };
+        self.set(request, ino, handle, change, reply);
     }
 
-    fn mknod(&self, _: &Request, _: INodeNo, _: &OsStr, _: u32, _: u32, _: u32, reply: ReplyEntry) {
-        reply.error(Errno::EROFS);
+    fn mknod(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        device: u32,
+        reply: ReplyEntry,
+    ) {
+        match changes::node(mode, device) {
+            Some(node) => self.make(request, "mknod", (parent, name), node, (mode, umask), reply),
+            None => reply.error(Errno::EINVAL),
+        }
     }
 
-    fn mkdir(&self, _: &Request, _: INodeNo, _: &OsStr, _: u32, _: u32, reply: ReplyEntry) {
-        reply.error(Errno::EROFS);
+    fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
+        self.make(
+            request,
+            "mkdir",
+            (parent, name),
+            Making::Directory,
+            (mode, umask),
+            reply,
+        );
     }
 
-    fn unlink(&self, _: &Request, _: INodeNo, _: &OsStr, reply: ReplyEmpty) {
-        reply.error(Errno::EROFS);
+    fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let remove = || self.vfs.remove_file(entry_id(parent), name.as_bytes());
+        self.shared.listings.forget(parent);
+        self.crossing
+            .answer(ticket(request, "unlink", parent), reply, remove, empty);
     }
 
-    fn rmdir(&self, _: &Request, _: INodeNo, _: &OsStr, reply: ReplyEmpty) {
-        reply.error(Errno::EROFS);
+    fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let remove = || self.vfs.remove_directory(entry_id(parent), name.as_bytes());
+        self.shared.listings.forget(parent);
+        self.crossing
+            .answer(ticket(request, "rmdir", parent), reply, remove, empty);
     }
 
-    fn symlink(&self, _: &Request, _: INodeNo, _: &OsStr, _: &Path, reply: ReplyEntry) {
-        reply.error(Errno::EROFS);
+    fn symlink(&self, request: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
+        let link = Making::Symlink(target.as_os_str().as_bytes().to_vec());
+        self.make(request, "symlink", (parent, name), link, (0o777, 0), reply);
     }
 
-    fn rename(&self, _: &Request, _: INodeNo, _: &OsStr, _: INodeNo, _: &OsStr, _: RenameFlags, reply: ReplyEmpty) {
-        reply.error(Errno::EROFS);
+    fn rename(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        new_parent: INodeNo,
+        new_name: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        let Some(mode) = changes::rename_mode(flags) else {
+            return reply.error(Errno::EINVAL);
+        };
+        let from = (entry_id(parent), name.as_bytes());
+        let to = (entry_id(new_parent), new_name.as_bytes());
+        self.shared.listings.forget(parent);
+        self.shared.listings.forget(new_parent);
+        let rename = || self.vfs.rename(from, to, mode);
+        self.crossing
+            .answer(ticket(request, "rename", parent), reply, rename, empty);
     }
 
-    fn link(&self, _: &Request, _: INodeNo, _: INodeNo, _: &OsStr, reply: ReplyEntry) {
-        reply.error(Errno::EROFS);
+    fn link(&self, request: &Request, ino: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        self.shared.listings.forget(parent);
+        let link = || self.vfs.make_link(entry_id(ino), entry_id(parent), name.as_bytes());
+        self.crossing
+            .answer(ticket(request, "link", ino), reply, link, self.entry(parent));
     }
 
-    fn create(&self, _: &Request, _: INodeNo, _: &OsStr, _: u32, _: u32, _: i32, reply: ReplyCreate) {
-        reply.error(Errno::EROFS);
+    fn create(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        flags: i32,
+        reply: ReplyCreate,
+    ) {
+        self.create_file(request, (parent, name), (mode, umask), OpenFlags(flags), reply);
     }
 
     fn write(
         &self,
-        _: &Request,
-        _: INodeNo,
-        _: FileHandle,
-        _: u64,
-        _: &[u8],
-        _: WriteFlags,
-        _: OpenFlags,
+        request: &Request,
+        ino: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        bytes: &[u8],
+        how: WriteFlags,
+        flags: OpenFlags,
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        reply.error(Errno::EROFS);
+        let writing = changes::writing(offset, how, flags);
+        self.crossing.answer(
+            ticket(request, "write", ino),
+            reply,
+            || self.vfs.write(Handle(handle.0), bytes, writing),
+            |reply, ticket, written| match written {
+                Ok(written) => reply.written(written),
+                Err(error) => reply.error(ticket.failed(&error)),
+            },
+        );
     }
 
-    fn setxattr(&self, _: &Request, _: INodeNo, _: &OsStr, _: &[u8], _: i32, _: u32, reply: ReplyEmpty) {
-        reply.error(Errno::EROFS);
+    fn setxattr(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+        _: u32,
+        reply: ReplyEmpty,
+    ) {
+        let Some(mode) = changes::set_mode(flags) else {
+            return reply.error(Errno::EINVAL);
+        };
+        let set = || self.vfs.set_attribute(entry_id(ino), name.as_bytes(), value, mode);
+        self.crossing
+            .answer(ticket(request, "setxattr", ino), reply, set, empty);
     }
 
-    fn removexattr(&self, _: &Request, _: INodeNo, _: &OsStr, reply: ReplyEmpty) {
-        reply.error(Errno::EROFS);
+    fn removexattr(&self, request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let remove = || self.vfs.remove_attribute(entry_id(ino), name.as_bytes());
+        self.crossing
+            .answer(ticket(request, "removexattr", ino), reply, remove, empty);
     }
 
-    fn fallocate(&self, _: &Request, _: INodeNo, _: FileHandle, _: u64, _: u64, _: i32, reply: ReplyEmpty) {
-        reply.error(Errno::EROFS);
+    fn fallocate(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        let by = changes::requester(request, 0);
+        let allocate = || {
+            self.vfs
+                .allocate(Handle(handle.0), mode.cast_unsigned(), offset, length, by)
+        };
+        self.crossing
+            .answer(patient(request, "fallocate", ino), reply, allocate, empty);
     }
 
     fn copy_file_range(
         &self,
-        _: &Request,
+        request: &Request,
+        ino: INodeNo,
+        handle: FileHandle,
+        offset: u64,
         _: INodeNo,
-        _: FileHandle,
-        _: u64,
-        _: INodeNo,
-        _: FileHandle,
-        _: u64,
-        _: u64,
+        target: FileHandle,
+        target_offset: u64,
+        length: u64,
         _: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        reply.error(Errno::EROFS);
+        let by = changes::requester(request, 0);
+        let from = (entry_id(ino), Handle(handle.0), offset);
+        let to = (Handle(target.0), target_offset);
+        self.crossing.answer(
+            patient(request, "copy_file_range", ino),
+            reply,
+            || self.vfs.copy_range(from, to, length, by),
+            |reply, ticket, copied| match copied {
+                // It is bounded there, far below this.
+                Ok(copied) => reply.written(u32::try_from(copied).unwrap_or(u32::MAX)),
+                Err(error) => reply.error(ticket.failed(&error)),
+            },
+        );
+    }
+}
+
+/// A ticket for what may take as long as a disk of this machine takes.
+fn patient(request: &Request, op: &'static str, ino: INodeNo) -> Ticket {
+    Ticket {
+        patient: true,
+        ..ticket(request, op, ino)
+    }
+}
+
+fn empty(reply: ReplyEmpty, ticket: Ticket, done: Result<(), Error>) {
+    match done {
+        Ok(()) => reply.ok(),
+        Err(error) => reply.error(ticket.failed(&error)),
+    }
+}
+
+fn access(flags: OpenFlags) -> Access {
+    match flags.acc_mode() {
+        OpenAccMode::O_RDONLY => Access::Read,
+        OpenAccMode::O_WRONLY => Access::Write,
+        OpenAccMode::O_RDWR => Access::ReadWrite,
     }
 }

@@ -100,6 +100,11 @@ fn device(number: u64) -> u32 {
     (minor & 0xff) | ((major & 0xfff) << 8) | ((minor & 0xf_ff00) << 12)
 }
 
+/// A device number as the file system has it, from the form in which FUSE carries it.
+pub(crate) fn device_number(encoded: u32) -> u64 {
+    rustix::fs::makedev((encoded >> 8) & 0xfff, (encoded & 0xff) | ((encoded >> 12) & 0xf_ff00))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -117,6 +122,7 @@ mod tests {
             owner: None,
             links: 1,
             device: 0,
+            volatile: false,
         }
     }
 
@@ -183,5 +189,6 @@ mod tests {
         let encoded = device(number);
         assert_eq!((encoded >> 8) & 0xfff, 259);
         assert_eq!((encoded & 0xff) | ((encoded >> 12) & 0xf_ff00), 70_000);
+        assert_eq!(device_number(encoded), number);
     }
 }

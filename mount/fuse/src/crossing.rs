@@ -35,6 +35,8 @@ pub(crate) struct Ticket {
     pub(crate) ino: u64,
     /// The thread that asked, as far as this process can see it; else 0.
     pub(crate) pid: u32,
+    /// It may take as long as a disk of this machine takes: no watchdog looks at it.
+    pub(crate) patient: bool,
 }
 
 /// A reply of any kind: all can carry an error.
@@ -54,13 +56,17 @@ macro_rules! refuse {
 
 refuse!(
     ReplyAttr,
+    ReplyCreate,
     ReplyData,
     ReplyDirectory,
     ReplyDirectoryPlus,
     ReplyEmpty,
     ReplyEntry,
+    ReplyLseek,
     ReplyOpen,
-    ReplyStatfs
+    ReplyStatfs,
+    ReplyWrite,
+    ReplyXattr
 );
 
 /// Where requests cross over.
@@ -220,6 +226,7 @@ mod tests {
         op: "test",
         ino: 2,
         pid: 0,
+        patient: false,
     };
     const WELL: i32 = 0;
 

@@ -24,6 +24,15 @@ pub fn errno(error: &Error) -> Errno {
         Error::NameTooLong => Errno::ENAMETOOLONG,
         Error::BadHandle => Errno::EBADF,
         Error::NoData => Errno::ENODATA,
+        Error::Exists => Errno::EEXIST,
+        Error::NotEmpty => Errno::ENOTEMPTY,
+        Error::Busy => Errno::EBUSY,
+        Error::TextBusy => Errno::ETXTBSY,
+        Error::NotPermitted => Errno::EPERM,
+        Error::TooManyLinks => Errno::EMLINK,
+        Error::TooLarge => Errno::EFBIG,
+        Error::ValueTooLong => Errno::E2BIG,
+        Error::BeyondEnd => Errno::ENXIO,
         Error::Io(_) => Errno::EIO,
     }
 }

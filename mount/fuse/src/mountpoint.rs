@@ -257,7 +257,10 @@ fn attach_directly(point: &Path, options: &MountOptions, device: &OwnedFd) -> Re
     .into_bytes();
     data.retain(|byte| *byte != 0);
     let data = CString::new(data).map_err(|_| Errno::INVAL)?;
-    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::RDONLY;
+    let mut flags = MountFlags::NOSUID | MountFlags::NODEV;
+    if options.read_only {
+        flags |= MountFlags::RDONLY;
+    }
     rustix::mount::mount(options.fs_name.as_str(), point, KIND, flags, data.as_c_str())
 }
 

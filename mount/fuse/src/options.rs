@@ -7,7 +7,9 @@ use std::{num::NonZeroUsize, time::Duration};
 pub struct MountOptions {
     /// Lets users other than the mounting one in. An ordinary user needs `user_allow_other` in `/etc/fuse.conf` for it.
     pub allow_other: bool,
-    /// Lets the kernel read local files and wholly cached objects by itself, where it may (Linux 6.9, `CAP_SYS_ADMIN`).
+    /// Nothing can be changed through the mount, whatever its sources allow.
+    pub read_only: bool,
+    /// Lets the kernel read and write local files, and read wholly cached objects, by itself, where it may (Linux 6.9, `CAP_SYS_ADMIN`).
     pub passthrough: bool,
     /// The files handed to the kernel may lie on overlayfs. Costs the ability to put an overlay on top of this mount.
     pub sources_on_overlayfs: bool,
@@ -37,6 +39,7 @@ impl Default for MountOptions {
     fn default() -> Self {
         Self {
             allow_other: false,
+            read_only: false,
             passthrough: true,
             sources_on_overlayfs: false,
             threads: std::thread::available_parallelism()

@@ -1,17 +1,27 @@
 //! What the session threads, the notifier and the mount itself know together: open modes, kept listings, and whether the
 //! kernel may read files by itself.
 
-use std::sync::{
-    OnceLock,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
-use fuser::{BackingId, FileHandle, FopenFlags, INodeNo, InitFlags, KernelConfig, Notifier, ReplyOpen, Version};
+use fuser::{
+    BackingId, FileAttr, FileHandle, FopenFlags, INodeNo, InitFlags, KernelConfig, Notifier, ReplyCreate, ReplyOpen,
+    Version,
+};
 use manifold_vfs::{Backing, Opened, Vfs};
-use rustix::{io::Errno, thread::CapabilitySet};
+use rustix::{
+    io::Errno,
+    thread::{CapabilitySet, CapabilitySets},
+};
 
 use crate::{
     MountOptions,
+    adaptor::GENERATION,
     listings::Listings,
     modes::Modes,
     notify::{ATTRIBUTES_ONLY, TO_THE_END},
@@ -61,23 +71,58 @@ impl Shared {
 
     /// Answers an open in the mode that the inode has, or gets now.
     pub(crate) fn opened(&self, vfs: &Vfs, ino: INodeNo, opened: &Opened, reply: ReplyOpen) {
+        let handle = FileHandle(opened.handle.0);
+        match self.mode(vfs, ino, opened, |file| reply.open_backing(file)) {
+            (Some(registered), flags) => reply.opened_passthrough(handle, flags, &registered),
+            (None, flags) => reply.opened(handle, flags),
+        }
+    }
+
+    /// Answers a creation as [`opened`](Self::opened) answers an open.
+    pub(crate) fn created(
+        &self,
+        vfs: &Vfs,
+        (attr, belief, attr_belief): (&FileAttr, Duration, Duration),
+        opened: &Opened,
+        reply: ReplyCreate,
+    ) {
+        let handle = FileHandle(opened.handle.0);
+        let (registered, flags) = self.mode(vfs, attr.ino, opened, |file| reply.open_backing(file));
+        // fuser has one time for both; an inode that the kernel has not met before costs it nothing to ask for.
+        let belief = belief.min(attr_belief);
+        match registered {
+            Some(registered) => reply.created_passthrough(&belief, attr, GENERATION, handle, flags, &registered),
+            None => reply.created(&belief, attr, GENERATION, handle, flags),
+        }
+    }
+
+    /// Settles how an open file is read and written: by the kernel itself or through us.
+    fn mode(
+        &self,
+        vfs: &Vfs,
+        ino: INodeNo,
+        opened: &Opened,
+        register: impl FnOnce(&std::fs::File) -> std::io::Result<BackingId>,
+    ) -> (Option<Arc<BackingId>>, FopenFlags) {
+        // Whether a write clears the bits depends on who writes, which the kernel tells us and not the disk.
+        let may_pass = self.passthrough() && !(opened.writes && opened.privileged);
         let registered = self.modes.open(ino, || match &opened.backing {
-            Backing::File(file) if self.passthrough() => self.register(ino, file, &reply),
+            Backing::File(file) if may_pass => self.register(ino, || register(file)),
             Backing::File(_) | Backing::Blocks => None,
         });
-        let handle = opened.handle;
-        // There is nothing to flush, and each close would wait for the answer.
-        let mut flags = FopenFlags::FOPEN_NOFLUSH;
-        if let Some(registered) = registered {
-            // Thousands of files may be open, and the kernel has a reference to each.
-            vfs.leave_to_kernel(handle);
-            // Without KEEP_CACHE: the kernel answers EIO if it is told to keep pages that it will not have.
-            return reply.opened_passthrough(FileHandle(handle.0), flags, &registered);
+        let mut flags = FopenFlags::empty();
+        if !opened.writes {
+            // There is nothing to flush, and each close would wait for the answer.
+            flags |= FopenFlags::FOPEN_NOFLUSH;
         }
-        if opened.keep_cache {
+        if registered.is_some() {
+            // Thousands of files may be open, and the kernel has a reference to each.
+            vfs.leave_to_kernel(opened.handle);
+        } else if opened.keep_cache {
+            // Only here: the kernel answers EIO if it is told to keep pages that it will not have.
             flags |= FopenFlags::FOPEN_KEEP_CACHE;
         }
-        reply.opened(FileHandle(handle.0), flags);
+        (registered, flags)
     }
 
     /// Takes the attributes back that the kernel has of an inode. Not to be called from a thread that answers requests.
@@ -97,9 +142,12 @@ impl Shared {
     }
 
     /// Hands a file to the kernel, which takes a reference of its own: our descriptor may be closed.
-    fn register(&self, ino: INodeNo, file: &std::fs::File, reply: &ReplyOpen) -> Option<BackingId> {
-        reply
-            .open_backing(file)
+    ///
+    /// What it was opened for does not matter: the kernel opens the file anew for each who opens it, as he does, with the
+    /// rights of the thread that registers. Those are without the right to keep set-user-ID bits: what is written by way
+    /// of the kernel clears them, as if an ordinary user had written it.
+    fn register(&self, ino: INodeNo, register: impl FnOnce() -> std::io::Result<BackingId>) -> Option<BackingId> {
+        without_keeping_privileges(register)
             .inspect_err(|error| {
                 if error.raw_os_error() == Some(Errno::PERM.raw_os_error()) {
                     self.passthrough.store(false, Ordering::Relaxed);
@@ -113,6 +161,27 @@ impl Shared {
             })
             .ok()
     }
+}
+
+/// Makes a call on this thread without `CAP_FSETID`.
+fn without_keeping_privileges<T>(call: impl FnOnce() -> T) -> T {
+    let has = |sets: &CapabilitySets| sets.effective.contains(CapabilitySet::FSETID);
+    let Some(sets) = rustix::thread::capabilities(None).ok().filter(has) else {
+        return call();
+    };
+    let fewer = CapabilitySets {
+        effective: sets.effective - CapabilitySet::FSETID,
+        ..sets
+    };
+    if let Err(error) = rustix::thread::set_capabilities(None, fewer) {
+        tracing::debug!(%error, "writes by way of the kernel keep set-user-ID bits");
+        return call();
+    }
+    let result = call();
+    if let Err(error) = rustix::thread::set_capabilities(None, sets) {
+        tracing::error!(%error, "a thread did not get its capabilities back");
+    }
+    result
 }
 
 /// Whether the kernel will let this process register files: `CAP_SYS_ADMIN`, and in the first user namespace.

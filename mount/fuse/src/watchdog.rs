@@ -163,7 +163,7 @@ impl InFlight {
         }
     }
 
-    /// The age of the oldest request, and its name where it has one.
+    /// The age of the oldest request that has a deadline, and its name where it has one.
     pub(crate) fn oldest(&self) -> Option<(Duration, Option<Ticket>)> {
         let inline = self
             .inline
@@ -176,6 +176,7 @@ impl InFlight {
             waiting
                 .requests
                 .values()
+                .filter(|it| !it.ticket.patient)
                 .map(|it| (it.came, Some(it.ticket)))
                 .min_by_key(|(came, _)| *came)
         };
@@ -237,6 +238,7 @@ mod tests {
         op: "read",
         ino: 9,
         pid: 0,
+        patient: false,
     };
 
     #[test]
@@ -257,6 +259,21 @@ mod tests {
         );
         drop(waiting);
         assert!(in_flight.oldest().is_none());
+    }
+
+    #[test]
+    fn a_request_that_may_take_its_time_is_not_taken_for_one_that_hangs() {
+        let in_flight = InFlight::new(1);
+        let patient = Ticket {
+            patient: true,
+            ..TICKET
+        };
+        let (_waiting, _given_up) = in_flight.waiting(patient);
+        assert!(in_flight.oldest().is_none());
+        assert!(
+            in_flight.waiting_longer_than(Duration::ZERO).is_some(),
+            "who asked is looked after all the same"
+        );
     }
 
     #[test]

@@ -197,6 +197,9 @@ pub(crate) struct Up {
     /// Let other users in, each to what its permissions let them
     #[arg(long)]
     pub(crate) allow_other: bool,
+    /// Let nothing be changed, whatever the sources allow
+    #[arg(long)]
+    pub(crate) read_only: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -273,6 +276,9 @@ pub(crate) struct Mount {
     /// Let other users in, each to what its permissions let them
     #[arg(long)]
     pub(crate) allow_other: bool,
+    /// Let nothing be changed, whatever the sources allow
+    #[arg(long)]
+    pub(crate) read_only: bool,
     /// Who owns what has no owner at its source: user and group id
     #[arg(long, value_name = "UID:GID", value_parser = owner)]
     pub(crate) owner: Option<(u32, u32)>,

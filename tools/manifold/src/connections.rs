@@ -256,6 +256,7 @@ impl Connections {
 
     fn attach(&self, id: SourceId, spec: &SourceSpec, backend: Arc<dyn Backend>) {
         self.vfs.set_refresh(id, spec.refresh());
+        self.vfs.set_read_only(id, spec.read_only());
         let options = SourceOptions {
             scan_rate: spec.scan_rate(),
         };

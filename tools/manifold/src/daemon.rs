@@ -39,6 +39,8 @@ pub(crate) use end::Signals;
 pub(crate) struct MountWishes {
     /// Lets other users in, whatever the settings say.
     pub(crate) allow_other: bool,
+    /// Lets nothing be changed, whatever the settings say.
+    pub(crate) read_only: bool,
     /// Who owns what has no owner at its source; whoever mounts without it.
     pub(crate) owner: Option<(u32, u32)>,
 }
@@ -126,6 +128,7 @@ impl Daemon {
         let settings = &open.settings.mount;
         let options = MountOptions {
             allow_other: settings.allow_other || wishes.allow_other,
+            read_only: settings.read_only || wishes.read_only,
             passthrough: settings.passthrough,
             readahead_kib: u32::try_from(settings.readahead / 1024).unwrap_or(u32::MAX),
             fs_name: open.library.fs_name(),

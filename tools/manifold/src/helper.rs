@@ -12,7 +12,6 @@ const NAME: &str = "mount.manifold";
 
 /// Options that are for mount(8) and systemd, or that are so anyway.
 const IGNORED: &[&str] = &[
-    "ro",
     "rw",
     "defaults",
     "auto",
@@ -97,12 +96,13 @@ fn read(program: &OsStr, arguments: &[OsString]) -> Result<Call> {
             };
             match option.split_once('=') {
                 None if option == "allow_other" => call.push("--allow-other".into()),
+                None if option == "ro" => call.push("--read-only".into()),
                 Some(("uid", text)) => user = Some(number(text)?),
                 Some(("gid", text)) => group = Some(number(text)?),
                 _ if IGNORED.contains(&option) || option.starts_with("x-") || option.starts_with("comment=") => {}
                 _ => {
                     return Err(Failure::usage(format!("unknown mount option '{option}'")).hint(
-                        "known are allow_other, uid=NUMBER and gid=NUMBER; all else stands in the library's settings",
+                        "known are allow_other, ro, uid=NUMBER and gid=NUMBER; all else stands in the library's settings",
                     ));
                 }
             }
@@ -134,6 +134,14 @@ mod tests {
             words.join(" "),
             "/sbin/mount.manifold --library /var/lib/films mount /srv/films --background --allow-other --owner 1000:1000"
         );
+    }
+
+    #[test]
+    fn a_line_that_says_ro_lets_nothing_be_changed() {
+        let Some(Ok(Call::Mount(call))) = call("mount.manifold /var/lib/films /srv/films -o ro,nofail") else {
+            panic!("it is a call")
+        };
+        assert_eq!(call.last().and_then(|word| word.to_str()), Some("--read-only"));
     }
 
     #[test]

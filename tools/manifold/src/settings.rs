@@ -85,8 +85,10 @@ pub(crate) struct Log {
 pub(crate) struct Mount {
     /// Whether other users are let in.
     pub(crate) allow_other: bool,
-    /// Whether the kernel may read files by itself.
+    /// Whether the kernel may read and write files by itself.
     pub(crate) passthrough: bool,
+    /// Whether nothing can be changed through the mount.
+    pub(crate) read_only: bool,
     /// The mount point; `None`: `~/Manifold`, with the library's name where it has one.
     pub(crate) point: Option<PathBuf>,
     /// Bytes that the kernel reads ahead.

@@ -73,8 +73,9 @@ pub(super) fn unmount(point: &Path, lazily: bool) -> Result<Left, MountError> {
 fn option_string(options: &MountOptions) -> String {
     // A comma would begin the next option.
     let name = options.fs_name.replace('\\', "\\\\").replace(',', "\\,");
+    let changes = if options.read_only { "ro" } else { "rw" };
     format!(
-        "nosuid,nodev,ro,fsname={name},subtype=manifold,{}",
+        "nosuid,nodev,{changes},fsname={name},subtype=manifold,{}",
         super::permissions(options)
     )
 }

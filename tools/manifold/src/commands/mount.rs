@@ -46,6 +46,7 @@ pub(super) async fn mount(mount: cli::Mount, context: &Context, out: &mut Output
     let mut signals = Signals::take()?;
     let wishes = MountWishes {
         allow_other: mount.allow_other,
+        read_only: mount.read_only,
         owner: mount.owner,
     };
     let daemon = Daemon::start(open, point, &wishes).await?;
@@ -84,6 +85,9 @@ fn in_background(mount: &cli::Mount, context: &Context) -> Result<()> {
     }
     if mount.allow_other {
         command.arg("--allow-other");
+    }
+    if mount.read_only {
+        command.arg("--read-only");
     }
     if let Some((user, group)) = mount.owner {
         command.args(["--owner", &format!("{user}:{group}")]);

@@ -94,6 +94,7 @@ pub(super) async fn up(up: cli::Up, context: &Context) -> Result<()> {
     let mut signals = Signals::take()?;
     let wishes = MountWishes {
         allow_other: up.allow_other,
+        read_only: up.read_only,
         owner: None,
     };
     let daemon = Daemon::start(open, point, &wishes).await?;

@@ -147,7 +147,7 @@ pub(super) const KEYS: &[Key] = &[
         table: "mount",
         name: "passthrough",
         default: "true",
-        meaning: "Let the kernel read local files and wholly cached ones by itself, where it may.",
+        meaning: "Let the kernel read and write local files, and read wholly cached ones, by itself, where it may.",
         field: Field::Flag(|it| &mut it.mount.passthrough),
     },
     Key {
@@ -156,6 +156,13 @@ pub(super) const KEYS: &[Key] = &[
         default: "\"\"",
         meaning: "Where the library is mounted if the command names no place; empty: ~/Manifold.",
         field: Field::Path(|it| &mut it.mount.point),
+    },
+    Key {
+        table: "mount",
+        name: "read_only",
+        default: "false",
+        meaning: "Let nothing be changed through the mount, whatever its sources allow.",
+        field: Field::Flag(|it| &mut it.mount.read_only),
     },
     Key {
         table: "mount",
@@ -265,6 +272,7 @@ pub(super) fn defaults() -> Settings {
             allow_other: false,
             passthrough: true,
             point: None,
+            read_only: false,
             readahead: 4096 * KIB,
         },
         scan: Scan {

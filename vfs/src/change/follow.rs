@@ -1,0 +1,135 @@
+//! The catalog follows what was done on a disk of this machine.
+
+use manifold_backends::{Kind as SeenKind, Metadata};
+use manifold_catalog::{Catalog, Change, EntryId, Kind, NewChild, SeenAttributes, SourceId};
+
+use super::Site;
+use crate::Error;
+use crate::attributes::Attributes;
+use crate::vfs::Core;
+
+type Catalogued<T> = manifold_catalog::Result<T>;
+
+impl Core {
+    /// Has the catalog follow; the kernel is not told of what comes of it.
+    pub(crate) fn follow<T>(&self, follow: impl FnOnce(&Catalog) -> Catalogued<(T, Vec<Change>)>) -> Result<T, Error> {
+        let mut following = self.own.follow();
+        let (value, changes) = follow(&self.catalog).map_err(Error::from_catalog)?;
+        following.note(changes);
+        Ok(value)
+    }
+
+    /// Follows something that was made, or has a further name. Gives its id.
+    pub(super) fn follow_made(
+        &self,
+        site: &Site,
+        name: &[u8],
+        raw_name: &[u8],
+        object: &Metadata,
+        directory: &Metadata,
+    ) -> Result<EntryId, Error> {
+        let child = NewChild {
+            name: name.into(),
+            raw_name: (raw_name != name).then(|| raw_name.into()),
+            seen: seen_attributes(object),
+            adopt: None,
+        };
+        // Nobody can have put anything into a directory that is as old as this moment.
+        let listed_ns = object.changed.map(|it| it.0);
+        let id = self.follow(|catalog| catalog.follow_created(site.directory, child, listed_ns))?;
+        self.follow_directory(site.directory, directory);
+        Ok(id)
+    }
+
+    /// Follows what a change of its names did to a directory itself.
+    pub(super) fn follow_directory(&self, id: EntryId, seen: &Metadata) {
+        let followed = self.follow(|catalog| Ok(((), catalog.follow_attributes(id, seen_attributes(seen))?)));
+        if let Err(error) = followed {
+            // It went meanwhile, or its attributes are not kept; the next listing tells.
+            tracing::debug!(id = id.0, %error, "the attributes of a directory were not followed");
+        }
+    }
+
+    /// Follows a change of an entry's attributes or bytes, also under its other names.
+    pub(super) fn follow_attributes(&self, id: EntryId, source: SourceId, seen: &Metadata) -> Result<(), Error> {
+        self.follow(|catalog| Ok(((), catalog.follow_attributes(id, seen_attributes(seen))?)))?;
+        if seen.links > 1 && seen.kind != SeenKind::Directory {
+            self.follow_other_names(Some(id), source, seen);
+        }
+        Ok(())
+    }
+
+    /// Follows a change of an object under all its names but one: those are entries of their own, of which the kernel has
+    /// to be told.
+    pub(super) fn follow_other_names(&self, but: Option<EntryId>, source: SourceId, seen: &Metadata) {
+        let Some(identity) = seen.identity else { return };
+        let follow = || -> Catalogued<()> {
+            for id in self.catalog.with_identity(source, identity.0)? {
+                if Some(id) != but {
+                    self.catalog.follow_attributes(id, seen_attributes(seen))?;
+                }
+            }
+            Ok(())
+        };
+        if let Err(error) = follow() {
+            tracing::debug!(%error, "another name of a changed file was not followed");
+        }
+    }
+
+    /// Follows that an entry has lost its name: by removal, or to another.
+    pub(super) fn lost_name(
+        &self,
+        id: EntryId,
+        source: SourceId,
+        before: &Metadata,
+        held: Option<&manifold_backends::local::Held>,
+    ) {
+        let now = held
+            .filter(|held| !held.may_hang())
+            .and_then(|held| held.metadata().ok());
+        let seen = now.unwrap_or_else(|| Metadata {
+            links: before.links.saturating_sub(1),
+            ..before.clone()
+        });
+        let seen = match seen.kind {
+            SeenKind::Directory => Metadata { links: 0, ..seen },
+            _ => seen,
+        };
+        if seen.links > 0 {
+            self.follow_other_names(None, source, &seen);
+        }
+        let attributes = Attributes::of_disk(id, &seen, None);
+        self.files.lost_name(id, held, &attributes);
+        self.gone.insert(id, attributes);
+    }
+}
+
+/// Turns what a disk says of an object into what the catalog keeps.
+pub(crate) fn seen_attributes(seen: &Metadata) -> SeenAttributes {
+    SeenAttributes {
+        kind: kind_of(seen.kind),
+        size: seen.size,
+        modified_ns: seen.modified.map_or(0, |it| it.0),
+        changed_ns: seen.changed.map_or(0, |it| it.0),
+        created_ns: seen.created.map(|it| it.0),
+        mode: seen.mode.map_or(0, |it| (it & 0o7777) as u16),
+        owner: seen.owner,
+        links: seen.links,
+        device: seen.device,
+        version: seen.version.as_bytes().into(),
+        identity: seen.identity.map(|it| it.0),
+    }
+}
+
+/// Turns a source's word for what a thing is into the catalog's.
+pub(crate) fn kind_of(kind: SeenKind) -> Kind {
+    match kind {
+        SeenKind::Directory => Kind::Directory,
+        SeenKind::File => Kind::File,
+        SeenKind::Symlink => Kind::Symlink,
+        SeenKind::Fifo => Kind::Fifo,
+        SeenKind::Socket => Kind::Socket,
+        SeenKind::CharDevice => Kind::CharDevice,
+        SeenKind::BlockDevice => Kind::BlockDevice,
+    }
+}
