@@ -20,6 +20,7 @@ mod mounts;
 mod names;
 mod read;
 mod root;
+mod space;
 mod walk;
 mod watch;
 mod workers;
@@ -43,6 +44,7 @@ pub use self::mounts::{Mount, mount_of, mounts};
 pub use self::names::{FileAccess, Made, Making, Place, Removed, RenameMode, Renamed};
 use self::root::Root;
 pub use self::root::RootId;
+pub use self::space::Space;
 use self::watch::{LocalWatch, Notifier};
 use self::workers::{NoResult, Workers};
 use crate::{

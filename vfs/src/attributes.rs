@@ -1,6 +1,7 @@
 //! What the file system says of one entry, in its own words.
 
 use manifold_backends::Metadata;
+use manifold_backends::local::Space;
 use manifold_catalog::{Details, Entry, EntryId, Kind};
 
 use crate::change::follow::kind_of;
@@ -98,4 +99,6 @@ pub struct FilesystemTotals {
     pub entries: u64,
     /// Sum of the sizes of all files known, in bytes.
     pub bytes: u64,
+    /// The room of the disk on which something can be made where it was asked for; `None` where nothing can.
+    pub space: Option<Space>,
 }

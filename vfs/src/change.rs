@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use manifold_backends::ObjectPath;
 use manifold_backends::local::{
-    Asker, AttributeChange, Durable, LocalBackend, Making, RenameMode, Seek, SetMode, WriteAt,
+    Asker, AttributeChange, Durable, LocalBackend, Making, RenameMode, Seek, SetMode, Space, WriteAt,
 };
 use manifold_catalog::{Entry, EntryId, Kind, SourceId};
 use manifold_index::names::{self, Side};
@@ -452,6 +452,17 @@ impl Core {
             }
             work(&core).wait().await
         }))
+    }
+
+    /// Gives the room of the disk that an entry of this machine is on, where that can be changed.
+    pub(crate) fn space_at(&self, id: EntryId) -> Option<Space> {
+        let Ok((_, Half::Local(local))) = self.half_of(id) else {
+            return None;
+        };
+        if local.may_hang(&ObjectPath::root()) {
+            return None;
+        }
+        local.space().ok()
     }
 
     pub(crate) fn entry_of(&self, id: EntryId) -> Result<Entry, Error> {

@@ -39,7 +39,9 @@ pub use directory::{Cursor, DirectoryHandle, DirectoryItem};
 pub use error::{Cause, Error};
 pub use events::{Event, EventStream, Received, Settling};
 pub use handle::{Access, Backing, Handle, Opened};
-pub use manifold_backends::local::{AttributeChange, Durable, Making, NewTime, RenameMode, Seek, SetMode, WriteAt};
+pub use manifold_backends::local::{
+    AttributeChange, Durable, Making, NewTime, RenameMode, Seek, SetMode, Space, WriteAt,
+};
 pub use manifold_catalog::{EntryId, Kind, PolicyId, SourceId};
 pub use pins::{PinPolicy, PinProblem, PinReport, PinRule, PinTotals, RuleReport};
 pub use recent::KEPT_FRESH;

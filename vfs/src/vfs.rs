@@ -268,15 +268,17 @@ impl Vfs {
         self.core.read_link(id)
     }
 
-    /// Gives the size of the whole file system, as the catalog knows it.
+    /// Gives the size of the whole file system, as the catalog knows it, and the room that there is for what would be made
+    /// at an entry. No source is asked but a disk of this machine that does not hang.
     ///
     /// # Errors
     /// The catalog failed.
-    pub fn statfs(&self) -> Result<FilesystemTotals, Error> {
+    pub fn statfs(&self, id: EntryId) -> Result<FilesystemTotals, Error> {
         let all = self.core.catalog.totals().map_err(Error::from_catalog)?.all;
         Ok(FilesystemTotals {
             entries: all.entries,
             bytes: all.bytes,
+            space: self.core.space_at(id),
         })
     }
 

@@ -356,7 +356,7 @@ async fn the_size_of_the_file_system_is_what_the_catalog_knows() {
     let library = library(&source);
     open_directory(&library, "s").await;
     source.set_mood(Mood::Holds);
-    assert_eq!(library.vfs.statfs().unwrap().bytes, 1_234);
+    assert_eq!(library.vfs.statfs(EntryId::ROOT).unwrap().bytes, 1_234);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,12 +4,14 @@
 //!
 //! What changes something is in [`changes`].
 
+mod beginning;
 mod changes;
+mod listing;
+mod opening;
 
 use std::{
     ffi::OsStr,
     io,
-    ops::ControlFlow,
     os::unix::ffi::OsStrExt,
     path::Path,
     sync::Arc,
@@ -17,19 +19,15 @@ use std::{
 };
 
 use fuser::{
-    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, FileType, Filesystem, FopenFlags, Generation,
-    INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags, PollEvents, PollFlags,
-    PollNotifier, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
-    ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow,
-    WriteFlags,
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, Generation, INodeNo, IoctlFlags,
+    KernelConfig, LockOwner, OpenAccMode, OpenFlags, PollEvents, PollFlags, PollNotifier, RenameFlags, ReplyAttr,
+    ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek,
+    ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
-use manifold_vfs::{
-    Access, Answer, AttributeChange, Attributes, Cursor, DirectoryHandle, DirectoryItem, Error, Handle, Making,
-    NameMatch, Vfs,
-};
+use manifold_vfs::{Access, AttributeChange, Attributes, DirectoryHandle, Error, Handle, Making, NameMatch, Vfs};
 
 use crate::{
-    attributes::{entry_id, file_attr, file_type, inode, no_entry},
+    attributes::{entry_id, file_attr, no_entry},
     crossing::{Crossing, Ticket},
     shared::Shared,
 };
@@ -46,19 +44,6 @@ pub(crate) const ROOT_BELIEF: Duration = Duration::from_secs(1);
 
 /// Inode numbers are never used again, so one generation is enough.
 pub(crate) const GENERATION: Generation = Generation(0);
-
-/// Requests that the kernel sends ahead of being asked: readahead. Its own default of 16 starves 50 readers.
-const BACKGROUND_MAX: u16 = 64;
-
-/// The largest request. A read of more would be cut by the kernel all the same (`fs.fuse.max_pages_limit`).
-const REQUEST_MAX: u32 = 1024 * 1024;
-
-/// The unit in which `df` counts.
-const STATFS_BLOCK: u32 = 4096;
-const NAME_MAX: u32 = 255;
-
-/// `.` and `..` stand before the file system's own entries.
-const DOTS: u64 = 2;
 
 pub(crate) struct Adaptor {
     pub(crate) vfs: Arc<Vfs>,
@@ -89,83 +74,9 @@ fn ticket(request: &Request, op: &'static str, ino: INodeNo) -> Ticket {
     }
 }
 
-impl Adaptor {
-    /// Walks a directory from the kernel's `offset`; `add` gives whether the reply is full.
-    fn walk(
-        &self,
-        directory: INodeNo,
-        handle: FileHandle,
-        offset: u64,
-        add: &mut dyn FnMut(Item<'_>) -> bool,
-    ) -> Result<(), Error> {
-        for (position, name) in [(0, "."), (1, "..")] {
-            // The number of the parent is of no use to anyone: who goes up asks for its attributes.
-            if offset <= position
-                && add(Item::Dot {
-                    ino: directory,
-                    name,
-                    next: position + 1,
-                })
-            {
-                return Ok(());
-            }
-        }
-        let cursor = Cursor::Offset(offset.saturating_sub(DOTS));
-        self.vfs.read_directory(DirectoryHandle(handle.0), cursor, &mut |item| {
-            if add(Item::Entry(&item)) {
-                ControlFlow::Break(())
-            } else {
-                ControlFlow::Continue(())
-            }
-        })
-    }
-}
-
-/// What a listing holds.
-enum Item<'a> {
-    Dot {
-        ino: INodeNo,
-        name: &'static str,
-        next: u64,
-    },
-    Entry(&'a DirectoryItem<'a>),
-}
-
 impl Filesystem for Adaptor {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        let useful = [
-            InitFlags::FUSE_PARALLEL_DIROPS,
-            // Attributes come with a listing as long as they are asked for: `ls -l` wants them, `find` is four times slower
-            // with them than without.
-            InitFlags::FUSE_DO_READDIRPLUS | InitFlags::FUSE_READDIRPLUS_AUTO,
-            InitFlags::FUSE_CACHE_SYMLINKS,
-            // Pages go when we say so, and not because a modification time was seen to differ.
-            InitFlags::FUSE_EXPLICIT_INVAL_DATA,
-            InitFlags::FUSE_ASYNC_DIO,
-            // Tells an aborted connection from an unmounted one in the log.
-            InitFlags::FUSE_ABORT_ERROR,
-            // The disk decides what an asker's mask and a directory's default ACL make of a new file's mode.
-            InitFlags::FUSE_DONT_MASK,
-            // Set-user-ID bits are cleared where a file is written, as the disk does. Else the kernel asks us before each
-            // write whether there is anything to be cleared.
-            InitFlags::FUSE_HANDLE_KILLPRIV_V2,
-            // Where there are access control lists, who may do what is decided by them.
-            InitFlags::FUSE_POSIX_ACL,
-        ];
-        for flags in useful {
-            if let Err(missing) = config.add_capabilities(flags) {
-                tracing::debug!(?missing, "the kernel is too old for this");
-            }
-        }
-        // Refused values come back as the nearest allowed one, and the kernel's own default stays: none is vital.
-        for (what, refused) in [
-            ("max_background", config.set_max_background(BACKGROUND_MAX).is_err()),
-            ("max_write", config.set_max_write(REQUEST_MAX).is_err()),
-        ] {
-            if refused {
-                tracing::debug!(what, "the kernel keeps its own value");
-            }
-        }
+        beginning::ask_for(config);
         self.shared.begin(config);
         Ok(())
     }
@@ -223,35 +134,7 @@ impl Filesystem for Adaptor {
     }
 
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        let access = access(flags);
-        let (vfs, shared, runtime) = (Arc::clone(&self.vfs), Arc::clone(&self.shared), self.crossing.runtime());
-        // What the kernel has been told, or will be told is no longer so.
-        let known = match self.vfs.attributes(entry_id(ino), None) {
-            Answer::Ready(Ok(attributes)) => Some((attributes.size, attributes.volatile)),
-            Answer::Ready(Err(_)) | Answer::Pending(_) => None,
-        };
-        self.crossing.answer(
-            ticket(request, "open", ino),
-            reply,
-            || self.vfs.open(entry_id(ino), access),
-            move |reply, ticket, opened| match opened {
-                Ok(opened)
-                    if known.is_none_or(|(size, volatile)| volatile || size == opened.size && !opened.writes) =>
-                {
-                    shared.opened(&vfs, ino, &opened, reply);
-                }
-                // The file was found to be another than was known. The kernel cuts reads at the size that it knows, so it
-                // has to unlearn that before the first of them; and what is written by way of a mapping changes times that
-                // it would go on believing.
-                Ok(opened) => {
-                    let _told = runtime.spawn_blocking(move || {
-                        shared.forget_attributes(ino);
-                        shared.opened(&vfs, ino, &opened, reply);
-                    });
-                }
-                Err(error) => reply.error(ticket.failed(&error)),
-            },
-        );
+        self.open_file(request, ino, access(flags), reply);
     }
 
     fn read(
@@ -308,78 +191,15 @@ impl Filesystem for Adaptor {
     }
 
     fn opendir(&self, request: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        let shared = Arc::clone(&self.shared);
-        self.crossing.answer(
-            ticket(request, "opendir", ino),
-            reply,
-            || self.vfs.open_directory(entry_id(ino)),
-            move |reply, ticket, opened| match opened {
-                Ok(handle) => {
-                    let mut flags = FopenFlags::FOPEN_CACHE_DIR;
-                    if shared.listings.keep(ino) {
-                        flags |= FopenFlags::FOPEN_KEEP_CACHE;
-                    }
-                    reply.opened(FileHandle(handle.0), flags);
-                }
-                Err(error) => reply.error(ticket.failed(&error)),
-            },
-        );
+        self.open_directory(request, ino, reply);
     }
 
-    fn readdir(&self, request: &Request, ino: INodeNo, handle: FileHandle, offset: u64, mut reply: ReplyDirectory) {
-        let ticket = ticket(request, "readdir", ino);
-        self.crossing.now(ticket, move || {
-            let walked = self.walk(ino, handle, offset, &mut |item| match item {
-                Item::Dot { ino, name, next } => reply.add(ino, next, FileType::Directory, name),
-                Item::Entry(item) => reply.add(
-                    inode(item.attributes.id),
-                    item.next_offset + DOTS,
-                    file_type(item.attributes.kind),
-                    OsStr::from_bytes(item.name),
-                ),
-            });
-            match walked {
-                Ok(()) => reply.ok(),
-                Err(error) => reply.error(ticket.failed(&error)),
-            }
-        });
+    fn readdir(&self, request: &Request, ino: INodeNo, handle: FileHandle, offset: u64, reply: ReplyDirectory) {
+        self.list(request, ino, handle, offset, reply);
     }
 
-    fn readdirplus(
-        &self,
-        request: &Request,
-        ino: INodeNo,
-        handle: FileHandle,
-        offset: u64,
-        mut reply: ReplyDirectoryPlus,
-    ) {
-        let ticket = ticket(request, "readdirplus", ino);
-        self.crossing.now(ticket, move || {
-            let walked = self.walk(ino, handle, offset, &mut |item| match item {
-                // The kernel takes no attributes for these two, and counts no look-up.
-                Item::Dot { ino, name, next } => {
-                    let dot = fuser::FileAttr {
-                        ino,
-                        kind: FileType::Directory,
-                        ..no_entry()
-                    };
-                    reply.add(ino, next, name, &Duration::ZERO, &dot, GENERATION)
-                }
-                Item::Entry(item) => reply.add(
-                    inode(item.attributes.id),
-                    item.next_offset + DOTS,
-                    OsStr::from_bytes(item.name),
-                    // One time for both: of what is being written, the name is asked for again too.
-                    &belief(ino).min(attr_belief(item.attributes)),
-                    &file_attr(item.attributes, self.owner),
-                    GENERATION,
-                ),
-            });
-            match walked {
-                Ok(()) => reply.ok(),
-                Err(error) => reply.error(ticket.failed(&error)),
-            }
-        });
+    fn readdirplus(&self, request: &Request, ino: INodeNo, handle: FileHandle, offset: u64, reply: ReplyDirectoryPlus) {
+        self.list_with_attributes(request, ino, handle, offset, reply);
     }
 
     fn releasedir(&self, request: &Request, ino: INodeNo, handle: FileHandle, _: OpenFlags, reply: ReplyEmpty) {
@@ -396,15 +216,7 @@ impl Filesystem for Adaptor {
     }
 
     fn statfs(&self, request: &Request, ino: INodeNo, reply: ReplyStatfs) {
-        let ticket = ticket(request, "statfs", ino);
-        self.crossing.now(ticket, || match self.vfs.statfs() {
-            Ok(totals) => {
-                let blocks = totals.bytes.div_ceil(u64::from(STATFS_BLOCK));
-                // Full, as a read-only file system is.
-                reply.statfs(blocks, 0, 0, totals.entries, 0, STATFS_BLOCK, NAME_MAX, STATFS_BLOCK);
-            }
-            Err(error) => reply.error(ticket.failed(&error)),
-        });
+        self.tell_space(request, ino, reply);
     }
 
     fn getxattr(&self, request: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {

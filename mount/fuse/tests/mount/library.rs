@@ -111,6 +111,11 @@ impl Library {
             .expect("the source lists");
     }
 
+    /// Lets nothing be changed in the source.
+    pub(crate) fn make_read_only(&self) {
+        self.vfs.set_read_only(self.source, true);
+    }
+
     /// Takes the source away, with all its entries.
     pub(crate) fn remove_source(&self) {
         self.indexer.detach(self.source);

@@ -11,3 +11,4 @@ mod reading;
 mod readonly;
 mod script;
 mod troubles;
+mod writing;

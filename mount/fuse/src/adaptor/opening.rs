@@ -1,0 +1,92 @@
+//! Opening, and what there is room for.
+
+use std::sync::Arc;
+
+use fuser::{FileHandle, FopenFlags, INodeNo, ReplyOpen, ReplyStatfs, Request};
+use manifold_vfs::{Access, Answer};
+
+use super::{Adaptor, ticket};
+use crate::attributes::entry_id;
+
+/// The unit in which `df` counts.
+const STATFS_BLOCK: u32 = 4096;
+const NAME_MAX: u32 = 255;
+
+impl Adaptor {
+    pub(super) fn open_file(&self, request: &Request, ino: INodeNo, access: Access, reply: ReplyOpen) {
+        let (vfs, shared, runtime) = (Arc::clone(&self.vfs), Arc::clone(&self.shared), self.crossing.runtime());
+        // What the kernel has been told, or will be told is no longer so.
+        let known = match self.vfs.attributes(entry_id(ino), None) {
+            Answer::Ready(Ok(attributes)) => Some((attributes.size, attributes.volatile)),
+            Answer::Ready(Err(_)) | Answer::Pending(_) => None,
+        };
+        self.crossing.answer(
+            ticket(request, "open", ino),
+            reply,
+            || self.vfs.open(entry_id(ino), access),
+            move |reply, ticket, opened| match opened {
+                Ok(opened)
+                    if known.is_none_or(|(size, volatile)| volatile || size == opened.size && !opened.writes) =>
+                {
+                    shared.opened(&vfs, ino, &opened, reply);
+                }
+                // The file was found to be another than was known. The kernel cuts reads at the size that it knows, so it
+                // has to unlearn that before the first of them; and what is written by way of a mapping changes times that
+                // it would go on believing.
+                Ok(opened) => {
+                    let _told = runtime.spawn_blocking(move || {
+                        shared.forget_attributes(ino);
+                        shared.opened(&vfs, ino, &opened, reply);
+                    });
+                }
+                Err(error) => reply.error(ticket.failed(&error)),
+            },
+        );
+    }
+
+    pub(super) fn open_directory(&self, request: &Request, ino: INodeNo, reply: ReplyOpen) {
+        let shared = Arc::clone(&self.shared);
+        self.crossing.answer(
+            ticket(request, "opendir", ino),
+            reply,
+            || self.vfs.open_directory(entry_id(ino)),
+            move |reply, ticket, opened| match opened {
+                Ok(handle) => {
+                    let mut flags = FopenFlags::FOPEN_CACHE_DIR;
+                    if shared.listings.keep(ino) {
+                        flags |= FopenFlags::FOPEN_KEEP_CACHE;
+                    }
+                    reply.opened(FileHandle(handle.0), flags);
+                }
+                Err(error) => reply.error(ticket.failed(&error)),
+            },
+        );
+    }
+
+    pub(super) fn tell_space(&self, request: &Request, ino: INodeNo, reply: ReplyStatfs) {
+        let ticket = ticket(request, "statfs", ino);
+        self.crossing.now(ticket, || match self.vfs.statfs(entry_id(ino)) {
+            Ok(totals) => {
+                let blocks = |bytes: u64| bytes / u64::from(STATFS_BLOCK);
+                match totals.space {
+                    Some(space) => reply.statfs(
+                        blocks(space.bytes),
+                        blocks(space.free),
+                        blocks(space.available),
+                        space.objects,
+                        space.free_objects,
+                        STATFS_BLOCK,
+                        NAME_MAX,
+                        STATFS_BLOCK,
+                    ),
+                    // Full, as a read-only file system is.
+                    None => {
+                        let all = totals.bytes.div_ceil(u64::from(STATFS_BLOCK));
+                        reply.statfs(all, 0, 0, totals.entries, 0, STATFS_BLOCK, NAME_MAX, STATFS_BLOCK);
+                    }
+                }
+            }
+            Err(error) => reply.error(ticket.failed(&error)),
+        });
+    }
+}

@@ -1,0 +1,136 @@
+//! What is done through the mount to a folder of this machine, against the same done to a plain folder beside it.
+//!
+//! Random changes, the same on both sides, must have the same results and errnos, and leave the same names, contents and
+//! attributes behind; and what the mount shows must be what the disk beneath it says, while files are open and closed,
+//! the library is mounted anew, and its daemon is killed.
+//!
+//! Needs root and /dev/fuse.
+
+#[path = "written/change.rs"]
+mod change;
+#[path = "written/side.rs"]
+mod side;
+
+use std::fs;
+
+use manifold_tests::chance::Chance;
+use manifold_tests::mounted::{Library, User, expect_success};
+
+use change::Change;
+use side::Side;
+
+/// How many changes stand between two looks at everything.
+const ROUND: usize = 120;
+
+/// How a library is mounted for a run.
+#[derive(Clone, Copy)]
+struct Run {
+    seed: u64,
+    rounds: usize,
+    passthrough: bool,
+}
+
+/// How the daemon goes between two rounds, if it does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Interruption {
+    None,
+    Unmount,
+    Kill,
+}
+
+fn both_sides_agree(run: Run) {
+    let (beneath, plain) = (
+        tempfile::tempdir().expect("a folder"),
+        tempfile::tempdir().expect("a folder"),
+    );
+    let mut library = Library::new(User::Current);
+    library.settings(&format!("mount.passthrough = {}\n", run.passthrough));
+    library.add_folder_with(beneath.path(), "/disk", &[("refresh", "1d")]);
+    library.mount();
+    let mut chance = Chance::new(run.seed);
+    let mut mounted = Side::new(library.at().join("disk"));
+    let mut plain = Side::new(plain.path().to_owned());
+    let mut done = Vec::new();
+    for round in 0..run.rounds {
+        for _ in 0..ROUND {
+            let change = Change::by_chance(&mut chance);
+            let (ours, theirs) = (mounted.make(&change), plain.make(&change));
+            done.push(format!("{change:?} -> {theirs:?}"));
+            let last = &done[done.len().saturating_sub(40)..];
+            assert_eq!(
+                ours,
+                theirs,
+                "seed {}, round {round}, after\n{}",
+                run.seed,
+                last.join("\n")
+            );
+        }
+        let interruption = match chance.below(4) {
+            0 => Interruption::Unmount,
+            1 => Interruption::Kill,
+            _ => Interruption::None,
+        };
+        let context = format!(
+            "seed {}, round {round}, {interruption:?}, after\n{}",
+            run.seed,
+            done[done.len() - ROUND..].join("\n")
+        );
+        if interruption == Interruption::None {
+            assert_eq!(mounted.handles(), plain.handles(), "what is open: {context}");
+        } else {
+            // What was open goes with the mount.
+            mounted.close_all();
+            plain.close_all();
+        }
+        match interruption {
+            Interruption::None => {}
+            Interruption::Unmount => {
+                library.unmount();
+                library.mount();
+            }
+            Interruption::Kill => {
+                library.kill9();
+                library.mount();
+                // What the catalog had not committed it learns from the disk again.
+                expect_success(library.command().args(["scan", "/disk"]));
+            }
+        }
+        let (ours, theirs) = (mounted.tree(), plain.tree());
+        assert_eq!(ours, theirs, "{context}");
+        assert_eq!(
+            mounted.looks(),
+            Side::new(beneath.path().to_owned()).looks(),
+            "the disk beneath: {context}"
+        );
+    }
+    mounted.close_all();
+    assert_eq!(mounted.looks(), Side::new(beneath.path().to_owned()).looks());
+    let told = fs::read_to_string("/proc/self/mountinfo").expect("the table of mounts");
+    assert!(
+        told.contains(library.at().to_str().expect("text")),
+        "it is mounted to the end"
+    );
+    library.unmount();
+}
+
+#[test]
+fn both_sides_agree_where_the_kernel_writes_by_itself() {
+    for seed in [1, 2, 3] {
+        both_sides_agree(Run {
+            seed,
+            rounds: 12,
+            passthrough: true,
+        });
+    }
+}
+
+#[test]
+fn both_sides_agree_where_everything_goes_through_the_daemon() {
+    for seed in [4, 5, 6] {
+        both_sides_agree(Run {
+            seed,
+            rounds: 12,
+            passthrough: false,
+        });
+    }
+}
