@@ -29,6 +29,7 @@ pub use error::IndexError;
 pub use hash::HashSettings;
 pub use health::{Event, HealthChange, HealthState, LatencyFacts, Problem, RequestKind, SourceHealth};
 pub use indexer::{Indexer, OpenProbe};
+pub use listing::seen_attributes;
 pub use scan::beneath::{SubtreeProgress, SubtreeScan};
 pub use scan::{ScanEnd, ScanHandle, ScanProgress};
 pub use settings::{Clock, IndexSettings, ScanHold, SourceOptions};

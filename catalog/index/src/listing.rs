@@ -143,6 +143,11 @@ impl<'a> Children<'a> {
     }
 }
 
+/// Turns what a source says of an object into the catalog's words, as a listing does.
+pub fn seen_attributes(metadata: &Metadata) -> SeenAttributes {
+    seen(metadata).0
+}
+
 /// Turns what a source says of an object into the catalog's words. The second value is false where a size or a time
 /// was out of range: sizes are clamped to what a kernel takes (2⁶³−1), times at the ends of their range are unknown.
 pub(crate) fn seen(metadata: &Metadata) -> (SeenAttributes, bool) {
