@@ -9,6 +9,7 @@ pub(crate) mod pins;
 pub(crate) mod server;
 pub(crate) mod status;
 pub(crate) mod text;
+pub(crate) mod uploads;
 
 use manifold_backends::SourceSpec;
 use serde::{Deserialize, Serialize};
@@ -18,6 +19,7 @@ use crate::failure::Failure;
 use pins::{Pinned, PinsFacts, Policy};
 use status::{SourceStatus, Status};
 use text::Text;
+use uploads::UploadsFacts;
 
 /// The version of the protocol. One that differs is refused by both sides.
 pub(crate) const VERSION: u32 = 1;
@@ -140,6 +142,13 @@ pub(crate) enum Request {
         /// How many pins to pass over.
         skip: u64,
     },
+    /// What waits to be uploaded?
+    Uploads {
+        /// How many files to pass over.
+        skip: u64,
+    },
+    /// Try again what failed or was refused.
+    RetryUploads,
     /// What happens from now on? Answered with done, and then a line for each event until one side hangs up.
     Events,
     /// Unmount, and end.
@@ -208,6 +217,13 @@ pub(crate) enum Reply {
     Pinned(Pinned),
     /// To [`Request::Pins`].
     Pins(Box<PinsFacts>),
+    /// To [`Request::Uploads`].
+    Uploads(Box<UploadsFacts>),
+    /// To [`Request::RetryUploads`].
+    Retried {
+        /// How many there were.
+        uploads: u64,
+    },
     /// After the answer to [`Request::Events`], whenever something happens.
     Event(Event),
     /// To [`Request::SetSource`], [`Request::Reconnect`], [`Request::RemoveSource`], [`Request::Scan`], [`Request::Unpin`],

@@ -28,6 +28,7 @@ mod rescan;
 mod settings;
 mod status;
 mod time;
+mod uploads;
 
 use std::process::ExitCode;
 
