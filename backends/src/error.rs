@@ -150,7 +150,6 @@ pub struct Error {
     operation: Operation,
     source_name: String,
     path: ObjectPath,
-    retry: bool,
     retry_after: Option<Duration>,
     cause: Box<dyn StdError + Send + Sync>,
 }
@@ -164,16 +163,11 @@ impl Error {
         path: ObjectPath,
         cause: impl Into<Box<dyn StdError + Send + Sync>>,
     ) -> Self {
-        let retry = matches!(
-            kind,
-            ErrorKind::Unreachable | ErrorKind::TimedOut | ErrorKind::RateLimited | ErrorKind::Busy
-        );
         Self {
             kind,
             operation,
             source_name: source_name.into(),
             path,
-            retry,
             retry_after: None,
             cause: cause.into(),
         }
@@ -203,7 +197,17 @@ impl Error {
 
     /// Tells whether the same request may succeed later without anyone's help.
     pub fn may_retry(&self) -> bool {
-        self.retry
+        matches!(
+            self.kind,
+            ErrorKind::Unreachable | ErrorKind::TimedOut | ErrorKind::RateLimited | ErrorKind::Busy
+        )
+    }
+
+    /// Takes the same failure for another kind, where who asked knows better.
+    #[must_use]
+    pub(crate) fn as_kind(mut self, kind: ErrorKind) -> Self {
+        self.kind = kind;
+        self
     }
 
     /// Names the source, as the backend does.

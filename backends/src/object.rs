@@ -50,6 +50,22 @@ impl ObjectPath {
         Self(path)
     }
 
+    /// Gives the directory that this path lies in; the root's is the root.
+    pub(crate) fn parent(&self) -> Self {
+        let end = self.0.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
+        Self(self.0[..end].to_vec())
+    }
+
+    /// Gives the last part.
+    pub(crate) fn name(&self) -> &[u8] {
+        let start = self
+            .0
+            .iter()
+            .rposition(|byte| *byte == b'/')
+            .map_or(0, |slash| slash + 1);
+        &self.0[start..]
+    }
+
     /// Tells whether this is the source's root.
     pub fn is_root(&self) -> bool {
         self.0.is_empty()

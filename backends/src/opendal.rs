@@ -5,37 +5,47 @@
 //! - services are called beneath `OpenDAL`'s operator, which trims and folds paths; a name reaches the service as it is
 //!   (see [`path`] for the names that no request can express);
 //! - "not found" becomes [`Presence::Absent`] only when the source itself is known to be there;
-//! - a step towards the source takes one of the source's slots and ends within the request timeout;
+//! - a step towards the source takes one of the source's slots and ends within the request timeout, or that long after
+//!   bytes of a body have ceased to move;
+//! - what changes something is sent once (see [`write`](mod@write));
 //! - a read gives bytes of the version that was asked for: by a condition on the request where the service takes one,
 //!   else by a look at the object after the read ([`confirm`]).
 
 mod confirm;
+mod dav;
 mod fault;
+mod ftp;
 mod list;
+mod names;
 mod path;
 mod plan;
 mod read;
 mod source;
 mod transport;
 mod trust;
+mod upload;
+mod write;
 
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use ::opendal::layers::{RetryEvent, RetryLayer};
-use ::opendal::{HttpTransporter, OperationContext, Operator};
+use ::opendal::raw::format_authorization_by_basic;
+use ::opendal::{Executor, HttpTransporter, OperationContext, Operator};
 use async_trait::async_trait;
 use bytes::Bytes;
+use http::HeaderValue;
 use tokio::sync::Semaphore;
 
 use self::confirm::Confirmations;
 use self::plan::Plan;
-use self::source::Source;
+use self::source::{Own, Source};
 use crate::{
-    Backend, Capabilities, Error, ErrorKind, Limits, Listing, Metadata, ObjectPath, Operation, Presence, Result,
-    Scheme, Secret, Secrets, SourceSpec, Version,
+    Backend, Body, Capabilities, Error, ErrorKind, Expected, Limits, Listing, Metadata, ObjectPath, Operation,
+    Presence, Result, Scheme, Secret, Secrets, SourceSpec, Version,
 };
 
 /// How often a request that failed for a passing reason is sent again. Small, since callers have deadlines.
@@ -96,7 +106,11 @@ impl OpendalBackend {
         let operator =
             Operator::via_iter(service, options).map_err(|error| refuse(fault::describe(&error, None, &known)))?;
         // Of the operator only the service is kept: the layers that it brings fail a whole listing for one entry.
-        let context = OperationContext::new().with_http_transport(HttpTransporter::new(transport));
+        let context = OperationContext::new()
+            .with_http_transport(HttpTransporter::new(transport.clone()))
+            .with_executor(Executor::with(transport::Tasks));
+        let bare = operator.base_service().clone();
+        let own = own(spec, secrets, limits).map_err(refuse)?;
         let retry = RetryLayer::new()
             .with_max_times(RETRIES)
             .with_min_delay(RETRY_PAUSE)
@@ -105,9 +119,7 @@ impl OpendalBackend {
                 // The error itself may hold an address with a signature in it.
                 tracing::debug!(attempt = event.attempt, kind = %event.err.kind(), "asking a source again");
             });
-        let (context, service) = Operator::from_parts(context, operator.base_service().clone())
-            .layer(retry)
-            .into_parts();
+        let (context, service) = Operator::from_parts(context, bare.clone()).layer(retry).into_parts();
         let capabilities = Capabilities {
             block_size,
             read_size_max: traits.read_size_max.max(block_size),
@@ -115,7 +127,7 @@ impl OpendalBackend {
             posix_attributes: false,
             identities: traits.identities(),
             implicit_directories: traits.implicit_directories,
-            writes: None,
+            writes: traits.writes.abilities(),
         };
         Ok(Self(Arc::new(Source {
             name: spec.name().to_owned(),
@@ -123,12 +135,55 @@ impl OpendalBackend {
             traits,
             prefix,
             service,
+            bare,
             context,
+            transport,
+            own,
             slots: Semaphore::new(concurrency as usize),
             patience: limits.request_timeout,
             secrets: known,
             confirmations: Confirmations::default(),
+            tags_name_no_bytes: AtomicBool::new(false),
+            puts: Semaphore::new(write::put_slots(concurrency) as usize),
         })))
+    }
+}
+
+/// Sets up the ways to change that are our own.
+fn own(spec: &SourceSpec, secrets: &Secrets, limits: &Limits) -> std::result::Result<Own, String> {
+    let password = secrets.get("password");
+    match spec.scheme() {
+        Scheme::Webdav => {
+            let endpoint = plan::server(spec, if spec.tls() { "https" } else { "http" })?;
+            let user = spec.user().unwrap_or_default();
+            let told = match secrets.get("token") {
+                Some(token) => Some(format!("Bearer {}", token.expose())),
+                None if user.is_empty() => None,
+                None => {
+                    let word = password.map_or("", Secret::expose);
+                    Some(format_authorization_by_basic(user, word).map_err(|error| error.message().to_owned())?)
+                }
+            };
+            let unusable =
+                |_: http::header::InvalidHeaderValue| "the credentials cannot be sent in a header".to_owned();
+            let authorization = told.map(|told| HeaderValue::from_str(&told).map_err(unusable));
+            let authorization = authorization.transpose()?.map(|mut value| {
+                value.set_sensitive(true);
+                value
+            });
+            Ok(Own::Dav(dav::Dav {
+                endpoint,
+                authorization,
+            }))
+        }
+        Scheme::Ftp => {
+            let host = spec.host().ok_or("the URI names no host")?;
+            let server = (host, spec.port());
+            let patience = limits.connect_timeout;
+            let ftp = ftp::Ftp::new(server, spec.user(), password.cloned(), spec.tls(), patience);
+            Ok(Own::Ftp(ftp))
+        }
+        _ => Ok(Own::None),
     }
 }
 
@@ -180,6 +235,26 @@ impl Backend for OpendalBackend {
             path,
             "this kind of source has no links to read",
         ))
+    }
+
+    async fn put(&self, path: &ObjectPath, body: &dyn Body, expected: &Expected) -> Result<Metadata> {
+        self.0.put(path, body, expected).await
+    }
+
+    async fn create_directory(&self, path: &ObjectPath) -> Result<Metadata> {
+        self.0.create_directory(path).await
+    }
+
+    async fn remove_file(&self, path: &ObjectPath, expected: &Expected) -> Result<Presence<()>> {
+        self.0.remove_file(path, expected).await
+    }
+
+    async fn remove_directory(&self, path: &ObjectPath) -> Result<Presence<()>> {
+        self.0.remove_directory(path).await
+    }
+
+    async fn rename(&self, from: &ObjectPath, to: &ObjectPath, replace: bool) -> Result<Presence<Metadata>> {
+        self.0.rename(from, to, replace).await
     }
 }
 

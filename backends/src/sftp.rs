@@ -11,8 +11,10 @@
 //! - an exchange that its caller gives up on costs the session nothing, and leaves no file open on the server.
 
 mod attributes;
+mod listing;
 mod session;
 mod wire;
+mod write;
 
 use std::fmt;
 use std::ops::Range;
@@ -27,12 +29,10 @@ use tokio::sync::{Mutex, Semaphore};
 use self::session::{Answer, Fault, Handle, Session, SshCommand};
 use self::wire::{Reply, Request, Status};
 use crate::{
-    Backend, Capabilities, Child, Error, ErrorKind, Kind, Limits, Listing, Metadata, ObjectPath, Operation, Presence,
-    Result, SourceSpec, Version,
+    Attributes, Backend, Body, Capabilities, Error, ErrorKind, Expected, Kind, Limits, Listing, Metadata, ObjectPath,
+    Operation, Presence, Result, SourceSpec, Version,
 };
 
-/// Children in one batch of a listing.
-const BATCH: usize = 1_000;
 /// Bytes asked for at once; servers may give less.
 const PIECE: u64 = 128 * 1024;
 /// Pieces of one read that are under way at once.
@@ -64,7 +64,7 @@ pub(crate) async fn connect(spec: &SourceSpec, limits: &Limits) -> Result<Arc<dy
             posix_attributes: true,
             identities: false,
             implicit_directories: false,
-            writes: None,
+            writes: Some(write::ABILITIES),
         },
         command,
         connect_patience: limits.connect_timeout + limits.request_timeout,
@@ -139,6 +139,36 @@ impl Backend for SftpBackend {
             )),
             Presence::Found(_) => Err(self.0.nonsense(Operation::ReadLink, path)),
         }
+    }
+
+    async fn put(&self, path: &ObjectPath, body: &dyn Body, expected: &Expected) -> Result<Metadata> {
+        let _slot = self.0.slot().await;
+        self.0.put(path, body, expected).await
+    }
+
+    async fn create_directory(&self, path: &ObjectPath) -> Result<Metadata> {
+        let _slot = self.0.slot().await;
+        self.0.create_directory(path).await
+    }
+
+    async fn remove_file(&self, path: &ObjectPath, expected: &Expected) -> Result<Presence<()>> {
+        let _slot = self.0.slot().await;
+        self.0.remove_file(path, expected).await
+    }
+
+    async fn remove_directory(&self, path: &ObjectPath) -> Result<Presence<()>> {
+        let _slot = self.0.slot().await;
+        self.0.remove_directory(path).await
+    }
+
+    async fn rename(&self, from: &ObjectPath, to: &ObjectPath, replace: bool) -> Result<Presence<Metadata>> {
+        let _slot = self.0.slot().await;
+        self.0.rename(from, to, replace).await
+    }
+
+    async fn set_attributes(&self, path: &ObjectPath, attributes: &Attributes) -> Result<Presence<Metadata>> {
+        let _slot = self.0.slot().await;
+        self.0.set_attributes(path, attributes).await
     }
 }
 
@@ -250,6 +280,16 @@ impl Server {
             let why = format!("no answer within {} s", self.patience.as_secs_f32());
             return Err(self.error(ErrorKind::TimedOut, operation, path, why));
         };
+        self.sort_out(operation, path, answer)
+    }
+
+    /// Tells answers from refusals.
+    fn sort_out(
+        &self,
+        operation: Operation,
+        path: &ObjectPath,
+        answer: std::result::Result<Answer, Fault>,
+    ) -> Result<Presence<Answer>> {
         let (kind, why) = match answer.map_err(|fault| self.fault(operation, path, fault))? {
             (Reply::Status(Status::NoSuchFile, _), _) => return Ok(Presence::Absent),
             (Reply::Status(Status::PermissionDenied, why), _) => (ErrorKind::PermissionDenied, why),
@@ -313,51 +353,6 @@ impl Server {
                 "the server answers, but has no such folder",
             )),
             Presence::Absent => self.missing(operation).await,
-        }
-    }
-
-    async fn list(self: Arc<Self>, directory: &ObjectPath) -> Result<Presence<Listing>> {
-        let _slot = self.slot().await;
-        let request = Request::OpenDirectory(self.raw(Operation::List, directory)?);
-        let handle = match self.open(Operation::List, directory, &request).await {
-            Ok(Presence::Found(handle)) => handle,
-            // Servers say the same of what is missing and of what is no directory.
-            Ok(Presence::Absent) => {
-                return match self.stat(Operation::List, directory).await? {
-                    Presence::Absent => Ok(Presence::Absent),
-                    Presence::Found(Metadata {
-                        kind: Kind::Directory, ..
-                    }) => Err(self.nonsense(Operation::List, directory)),
-                    Presence::Found(_) => Err(self.not_a_directory(directory)),
-                };
-            }
-            Err(error) => return Err(self.why_not_listed(directory, error).await),
-        };
-        let walk = Walk {
-            server: self.clone(),
-            handle,
-            directory: directory.clone(),
-        };
-        let Some((first, rest)) = walk.next_batch().await? else {
-            return Ok(Presence::Found(stream::empty().boxed()));
-        };
-        let rest = stream::try_unfold(rest, |walk| async {
-            let Some(walk) = walk else { return Ok(None) };
-            let server = walk.server.clone();
-            let _slot = server.slot().await;
-            walk.next_batch().await
-        });
-        Ok(Presence::Found(stream::once(async { Ok(first) }).chain(rest).boxed()))
-    }
-
-    /// Tells a file from a directory that could not be opened; servers say "failure" of both.
-    async fn why_not_listed(&self, directory: &ObjectPath, error: Error) -> Error {
-        if error.kind() != ErrorKind::Other {
-            return error;
-        }
-        match self.stat(Operation::List, directory).await {
-            Ok(Presence::Found(metadata)) if metadata.kind != Kind::Directory => self.not_a_directory(directory),
-            _ => error,
         }
     }
 
@@ -513,49 +508,5 @@ impl Server {
             open.remove(0);
         }
         open.push((path.clone(), version.clone(), handle));
-    }
-}
-
-/// A listing under way.
-struct Walk {
-    server: Arc<Server>,
-    handle: Handle,
-    directory: ObjectPath,
-}
-
-impl Walk {
-    /// Gathers the next batch; `None` beside it where it was the last. The caller holds a slot.
-    async fn next_batch(self) -> Result<Option<(Vec<Child>, Option<Self>)>> {
-        let mut children = Vec::new();
-        loop {
-            let request = Request::ReadDirectory(self.handle.raw().to_vec());
-            match self
-                .server
-                .ask_on(self.handle.session(), Operation::List, &self.directory, &request)
-                .await?
-            {
-                Presence::Found(Reply::Names(names)) if !names.is_empty() => {
-                    for entry in names {
-                        if matches!(entry.name.as_slice(), b"." | b"..") {
-                            continue;
-                        }
-                        let Some(metadata) = entry.attributes.metadata() else {
-                            return Err(self.server.nonsense(Operation::List, &self.directory));
-                        };
-                        children.push(Child {
-                            name: entry.name,
-                            metadata,
-                        });
-                    }
-                    if children.len() >= BATCH {
-                        return Ok(Some((children, Some(self))));
-                    }
-                }
-                Presence::Found(Reply::Status(Status::EndOfFile, _)) => {
-                    return Ok((!children.is_empty()).then_some((children, None)));
-                }
-                _ => return Err(self.server.nonsense(Operation::List, &self.directory)),
-            }
-        }
     }
 }

@@ -3,8 +3,8 @@
 //! From the wire up: [`wire`] reads and writes what `smb2` does not; [`handshake`] mends its first words; a [`session`] is one connection; the [`pool`] keeps
 //! a few of them and runs each exchange so that dropping a future harms nothing; [`files`] keeps handles open and proves
 //! the version of what is read; [`listing`] brings directories page by page; [`service`] makes an `OpenDAL` service of
-//! it, and the backend here speaks to that service through an operator, as our other backends do to theirs; [`watch`] is
-//! told of changes. What
+//! it, and the backend here speaks to that service through an operator, as our other backends do to theirs; [`write`](mod@write)
+//! makes changes; [`watch`] is told of those that others make. What
 //! `OpenDAL` has no word for (the time of the last change, file numbers, the kind of a link) travels in the metadata; only
 //! where a link points is asked of the share directly.
 //!
@@ -28,6 +28,7 @@ mod session;
 mod settings;
 mod watch;
 mod wire;
+mod write;
 
 use std::ops::Range;
 use std::sync::{Arc, Once};
@@ -44,8 +45,8 @@ use self::settings::Settings;
 use self::watch::SmbWatch;
 use crate::blocks::Blocks;
 use crate::{
-    Backend, Capabilities, Child, Error, ErrorKind, Limits, Listing, Metadata, ObjectPath, Operation, Presence, Result,
-    Secret, Secrets, SourceSpec, Version, Watch,
+    Attributes, Backend, Body, Capabilities, Child, Error, ErrorKind, Expected, Limits, Listing, Metadata, ObjectPath,
+    Operation, Presence, Result, Secret, Secrets, SourceSpec, Version, Watch,
 };
 
 /// The block size that suits a share, in bytes: one piece on the wire.
@@ -113,7 +114,7 @@ impl SmbBackend {
                 posix_attributes: false,
                 identities: true,
                 implicit_directories: false,
-                writes: None,
+                writes: Some(write::ABILITIES),
             },
         })
     }
@@ -146,6 +147,31 @@ impl SmbBackend {
                  the share's settings, or map them with `vfs objects = catia`",
             )
         }))
+    }
+
+    /// Gives what was made. What is absent then is the directory that it was to lie in.
+    async fn made(
+        &self,
+        path: &ObjectPath,
+        operation: Operation,
+        outcome: std::result::Result<Facts, Failure>,
+    ) -> Result<Metadata> {
+        let failure = match outcome {
+            Ok(facts) => return Ok(facts.metadata()),
+            Err(failure) => failure,
+        };
+        match self.absent_or(path, operation, failure).await? {
+            Presence::Found(metadata) => Ok(metadata),
+            Presence::Absent => {
+                let why = "the directory that it is to lie in is not there";
+                Err(error(
+                    &self.name,
+                    path,
+                    operation,
+                    Failure::new(ErrorKind::NotADirectory, why),
+                ))
+            }
+        }
     }
 
     /// Turns a failure into absence or into the error of this source. Nothing is absent beneath a root that is not there:
@@ -276,6 +302,44 @@ impl Backend for SmbBackend {
         match self.share.read_link(path).await {
             Ok(target) => Ok(Presence::Found(target)),
             Err(failure) => self.absent_or(path, Operation::ReadLink, failure).await,
+        }
+    }
+
+    async fn put(&self, path: &ObjectPath, body: &dyn Body, expected: &Expected) -> Result<Metadata> {
+        let outcome = write::put(&self.share, path, body, expected).await;
+        self.made(path, Operation::Put, outcome).await
+    }
+
+    async fn create_directory(&self, path: &ObjectPath) -> Result<Metadata> {
+        let outcome = write::create_directory(&self.share, path).await;
+        self.made(path, Operation::CreateDirectory, outcome).await
+    }
+
+    async fn remove_file(&self, path: &ObjectPath, expected: &Expected) -> Result<Presence<()>> {
+        match write::remove_file(&self.share, path, expected).await {
+            Ok(()) => Ok(Presence::Found(())),
+            Err(failure) => self.absent_or(path, Operation::RemoveFile, failure).await,
+        }
+    }
+
+    async fn remove_directory(&self, path: &ObjectPath) -> Result<Presence<()>> {
+        match write::remove_directory(&self.share, path).await {
+            Ok(()) => Ok(Presence::Found(())),
+            Err(failure) => self.absent_or(path, Operation::RemoveDirectory, failure).await,
+        }
+    }
+
+    async fn rename(&self, from: &ObjectPath, to: &ObjectPath, replace: bool) -> Result<Presence<Metadata>> {
+        match write::rename(&self.share, from, to, replace).await {
+            Ok(facts) => Ok(Presence::Found(facts.metadata())),
+            Err(failure) => self.absent_or(from, Operation::Rename, failure).await,
+        }
+    }
+
+    async fn set_attributes(&self, path: &ObjectPath, attributes: &Attributes) -> Result<Presence<Metadata>> {
+        match write::set_attributes(&self.share, path, attributes).await {
+            Ok(facts) => Ok(Presence::Found(facts.metadata())),
+            Err(failure) => self.absent_or(path, Operation::SetAttributes, failure).await,
         }
     }
 

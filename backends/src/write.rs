@@ -8,13 +8,16 @@
 //!   What a put has sent so far lies elsewhere until it is whole: in a part upload of an object store, or beside the
 //!   object under a name that begins with [`TEMPORARY_PREFIX`].
 
+use std::fmt::Write as _;
 use std::io;
 use std::ops::Range;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use chacha20poly1305::aead::OsRng;
+use chacha20poly1305::aead::rand_core::RngCore;
 
-use crate::{Metadata, Presence, Timestamp, Version};
+use crate::{Metadata, ObjectPath, Presence, Timestamp, Version};
 
 /// How the name begins of a file that a put is still writing, where the source has no better place for it. After it come
 /// 32 hexadecimal digits, by chance. One that is older than any put takes is what a crash left, and may be removed.
@@ -27,6 +30,17 @@ const TEMPORARY_DIGITS: usize = 32;
 pub fn is_temporary_name(name: &[u8]) -> bool {
     name.strip_prefix(TEMPORARY_PREFIX.as_bytes())
         .is_some_and(|rest| rest.len() == TEMPORARY_DIGITS && rest.iter().all(u8::is_ascii_hexdigit))
+}
+
+/// Makes up a name for what a put writes, in the directory of `path`.
+pub(crate) fn temporary_beside(path: &ObjectPath) -> ObjectPath {
+    let mut chance = [0; TEMPORARY_DIGITS / 2];
+    OsRng.fill_bytes(&mut chance);
+    let mut name = TEMPORARY_PREFIX.to_owned();
+    for byte in chance {
+        let _infallible = write!(name, "{byte:02x}");
+    }
+    path.parent().join(name.as_bytes())
 }
 
 /// What must stand at a path for a change to be made there.
@@ -119,7 +133,10 @@ pub enum Renames {
 
 /// What a kind of source can do in writing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own about a kind of source")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own about a kind of source"
+)]
 pub struct WriteAbilities {
     /// Who keeps conditions on versions.
     pub condition: Condition,
@@ -159,6 +176,16 @@ mod tests {
             assert!(!is_temporary_name(other.as_bytes()), "{other}");
         }
         assert!(!is_temporary_name(format!(".manifold-{digits}0").as_bytes()));
+    }
+
+    #[test]
+    fn a_temporary_name_lies_beside_its_object() {
+        for (path, beside) in [("a/b/c", "a/b"), ("c", "")] {
+            let made = temporary_beside(&ObjectPath::from_bytes(path));
+            assert!(is_temporary_name(made.name()), "{made}");
+            assert_eq!(made.parent(), ObjectPath::from_bytes(beside));
+            assert_ne!(made, temporary_beside(&ObjectPath::from_bytes(path)));
+        }
     }
 
     #[tokio::test]

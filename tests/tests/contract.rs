@@ -3,6 +3,8 @@
 //! A group of properties is one test, which starts a server of its own and checks them one after the other, naming the
 //! one that it is at; so the suite runs as well in one process as in one process for each test.
 
+#[path = "contract/content.rs"]
+mod content;
 #[path = "contract/failing.rs"]
 mod failing;
 #[path = "contract/listing.rs"]
@@ -11,6 +13,8 @@ mod listing;
 mod reading;
 #[path = "contract/subject.rs"]
 mod subject;
+#[path = "contract/writing.rs"]
+mod writing;
 
 use subject::Subject;
 
@@ -74,3 +78,57 @@ macro_rules! contract {
 }
 
 contract!(local, smb, s3, webdav, webdav_without_etags, sftp, ftp, azblob, gcs);
+
+/// Makes the tests of one backend that is written to through the trait.
+macro_rules! writing_contract {
+    ($($backend:ident),* $(,)?) => {mod writes {$(
+        mod $backend {
+            use super::super::*;
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn puts_what_it_is_given() {
+                properties!(
+                    Subject::$backend().await,
+                    writing::every_size_is_put_and_listed_as_it_was_put,
+                    writing::a_large_object_is_never_whole_in_memory,
+                    writing::odd_names_are_put,
+                    writing::attributes_are_kept_where_they_can_be,
+                );
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn replaces_what_was_expected() {
+                properties!(
+                    Subject::$backend().await,
+                    writing::a_put_replaces_only_what_was_expected,
+                    writing::a_change_on_the_way_is_not_lost,
+                    writing::readers_see_the_old_or_the_new,
+                    writing::of_many_that_make_a_name_one_wins,
+                );
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn changes_names() {
+                properties!(
+                    Subject::$backend().await,
+                    writing::nothing_is_put_into_a_directory_that_is_not_there,
+                    writing::directories_are_made_and_removed,
+                    writing::a_file_is_removed_as_it_was_expected,
+                    writing::names_are_changed,
+                );
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn leaves_nothing_half_done() {
+                properties!(
+                    Subject::$backend().await,
+                    writing::a_put_that_is_dropped_leaves_nothing,
+                    writing::a_full_disk_is_called_full,
+                    writing::a_server_killed_in_the_middle_loses_nothing,
+                );
+            }
+        }
+    )*}};
+}
+
+writing_contract!(smb, s3, webdav, webdav_without_etags, sftp, ftp, azblob, gcs);

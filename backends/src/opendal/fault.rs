@@ -22,6 +22,7 @@ pub(super) fn classify(error: &::opendal::Error, status: Option<u16>) -> Option<
     }
     Some(match error.kind() {
         Theirs::NotFound => return None,
+        _ if error.message().contains("insufficient_space") => ErrorKind::Full,
         Theirs::PermissionDenied => ErrorKind::PermissionDenied,
         Theirs::IsADirectory => ErrorKind::IsADirectory,
         Theirs::NotADirectory => ErrorKind::NotADirectory,
@@ -63,19 +64,28 @@ fn by_code(code: &str) -> Option<ErrorKind> {
         | "invalid_access_token"
         | "invalid_grant"
         | "invalid_client" => ErrorKind::CredentialsRefused,
+        "QuotaExceeded" | "quotaExceeded" | "storageQuotaExceeded" | "quotaLimitReached" | "XMinioStorageFull" => {
+            ErrorKind::Full
+        }
+        "EntityTooLarge" | "RequestBodyTooLarge" | "MaxMessageLengthExceeded" => ErrorKind::TooLarge,
+        "KeyTooLongError" => ErrorKind::NameTooLong,
+        "ConditionalRequestConflict" | "LeaseIdMissing" | "resourceLocked" => ErrorKind::Busy,
         "SlowDown" | "RequestLimitExceeded" | "ServerBusy" | "too_many_requests" => ErrorKind::RateLimited,
         _ => return None,
     })
 }
 
-fn by_status(status: u16) -> Option<ErrorKind> {
+pub(super) fn by_status(status: u16) -> Option<ErrorKind> {
     Some(match status {
         401 | 407 => ErrorKind::CredentialsRefused,
-        403 | 423 => ErrorKind::PermissionDenied,
+        403 => ErrorKind::PermissionDenied,
         405 | 501 => ErrorKind::Unsupported,
         408 | 504 => ErrorKind::TimedOut,
         412 => ErrorKind::VersionChanged,
+        413 => ErrorKind::TooLarge,
+        414 => ErrorKind::NameTooLong,
         416 => ErrorKind::Nonsense,
+        423 => ErrorKind::Busy,
         429 => ErrorKind::RateLimited,
         502 | 503 => ErrorKind::Unreachable,
         507 => ErrorKind::Full,

@@ -2,11 +2,16 @@
 
 use std::fmt::Write as _;
 
+use ::opendal::options::WriteOptions;
+
 use super::source::identity;
-use crate::{Identity, Scheme, Secret, Secrets, SourceSpec, Timestamp, Version};
+use crate::{Expected, Identity, Scheme, Secret, Secrets, SourceSpec, Timestamp, Version};
 
 const KIB: u32 = 1024;
 const MIB: u32 = 1024 * KIB;
+/// The largest object that is put to a drive: it is sent whole, Dropbox takes no more in one request, and all of it is held in
+/// memory.
+const DRIVE_SIZE_MAX: u64 = 150 * MIB as u64;
 
 /// What a source becomes for `OpenDAL`.
 pub(super) struct Plan {
@@ -34,7 +39,30 @@ pub(super) struct Traits {
     pub(super) concurrency: u32,
     pub(super) block_size: u32,
     pub(super) read_size_max: u32,
+    /// How it is written to.
+    pub(super) writes: Writes,
     naming: Naming,
+}
+
+/// How a kind of source is written to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Writes {
+    /// Not at all.
+    Not,
+    /// An object store.
+    Store {
+        /// Whether it is known to mind conditions: the service itself, and not a server that speaks its protocol.
+        minds_conditions: bool,
+    },
+    Dav,
+    Ftp,
+    /// A drive, which takes a whole object in one request.
+    Drive {
+        /// The largest object, in bytes: what its service takes so, or what may be held in memory.
+        size_max: u64,
+        /// Whether a new name takes the place of what has it.
+        moves_over: bool,
+    },
 }
 
 /// What tells versions apart.
@@ -88,6 +116,9 @@ impl Traits {
         concurrency: 32,
         block_size: MIB,
         read_size_max: 16 * MIB,
+        writes: Writes::Store {
+            minds_conditions: false,
+        },
         naming: Naming::WriteTag,
     };
     const SERVER: Self = Self {
@@ -99,6 +130,10 @@ impl Traits {
     const DRIVE: Self = Self {
         concurrency: 8,
         block_size: 4 * MIB,
+        writes: Writes::Drive {
+            size_max: DRIVE_SIZE_MAX,
+            moves_over: true,
+        },
         ..Self::SERVER
     };
 
@@ -112,6 +147,37 @@ impl Traits {
             }
             _ => Version::from_stat(size, modified.unwrap_or_default(), Timestamp::default(), 0),
         }
+    }
+
+    /// Names the version where the answer to a put does, by something that the service assigns.
+    pub(super) fn version_if_named(&self, seen: &::opendal::Metadata) -> Option<Version> {
+        let version = self.version(seen, 0, None);
+        (version.etag().is_some() || version.id().is_some()).then_some(version)
+    }
+
+    /// Tells whether versions are generations.
+    pub(super) fn has_generations(&self) -> bool {
+        self.naming == Naming::Generation
+    }
+
+    /// Tells whether an entity tag may be the MD5 of the bytes.
+    pub(super) fn tags_may_be_md5(&self) -> bool {
+        self.naming == Naming::ContentTag
+    }
+
+    /// Says what a put is bound to, as far as the request can.
+    pub(super) fn conditions(&self, expected: &Expected) -> WriteOptions {
+        let mut options = WriteOptions::default();
+        match expected {
+            Expected::Absent => options.if_not_exists = true,
+            Expected::Version(version) => match self.guard(version) {
+                ReadGuard::Etag(etag) => options.if_match = Some(etag),
+                ReadGuard::Generation(id) => options.if_version_match = Some(id),
+                ReadGuard::Confirm => {}
+            },
+            Expected::Anything => {}
+        }
+        options
     }
 
     /// Says what a read of this version is bound to.
@@ -167,19 +233,8 @@ impl Options<'_> {
         }
     }
 
-    /// Names the server, with brackets around an IPv6 address.
     fn server(&self, scheme: &str) -> Result<String, String> {
-        let host = self.spec.host().ok_or("the URI names no host")?;
-        let mut address = format!("{scheme}://");
-        if host.contains(':') {
-            let _infallible = write!(address, "[{host}]");
-        } else {
-            address.push_str(host);
-        }
-        if let Some(port) = self.spec.port() {
-            let _infallible = write!(address, ":{port}");
-        }
-        Ok(address)
+        server(self.spec, scheme)
     }
 
     fn container(&self) -> Result<&str, String> {
@@ -206,6 +261,9 @@ impl Plan {
                 // Listings give milliseconds, a look gives seconds.
                 let traits = Traits {
                     naming: Naming::ContentTag,
+                    writes: Writes::Store {
+                        minds_conditions: spec.setting("endpoint").is_none(),
+                    },
                     time_unit_ns: 1_000_000_000,
                     ..Traits::STORE
                 };
@@ -213,7 +271,11 @@ impl Plan {
             }
             Scheme::Azblob => {
                 azblob(&mut options, anonymous)?;
-                ("azblob", Traits::STORE)
+                let traits = Traits {
+                    writes: Writes::Store { minds_conditions: true },
+                    ..Traits::STORE
+                };
+                ("azblob", traits)
             }
             Scheme::Gcs => {
                 gcs(&mut options, anonymous)?;
@@ -221,6 +283,9 @@ impl Plan {
                     "gcs",
                     Traits {
                         naming: Naming::Generation,
+                        writes: Writes::Store {
+                            minds_conditions: spec.setting("endpoint").is_none(),
+                        },
                         ..Traits::STORE
                     },
                 )
@@ -231,6 +296,7 @@ impl Plan {
                     "webdav",
                     Traits {
                         naming: Naming::LooseTag,
+                        writes: Writes::Dav,
                         ..Traits::SERVER
                     },
                 )
@@ -240,6 +306,7 @@ impl Plan {
                 let traits = Traits {
                     line_protocol: true,
                     root_needs_listing: true,
+                    writes: Writes::Ftp,
                     // A transfer is a connection, and servers allow few.
                     concurrency: 4,
                     block_size: 4 * MIB,
@@ -253,6 +320,10 @@ impl Plan {
                     "dropbox",
                     Traits {
                         root_needs_listing: true,
+                        writes: Writes::Drive {
+                            size_max: DRIVE_SIZE_MAX,
+                            moves_over: false,
+                        },
                         ..Traits::DRIVE
                     },
                 )
@@ -263,6 +334,8 @@ impl Plan {
                     "gdrive",
                     Traits {
                         root_needs_listing: true,
+                        // After a change, `OpenDAL` tells for a while what it remembers, which is not what a listing tells.
+                        writes: Writes::Not,
                         ..Traits::DRIVE
                     },
                 )
@@ -289,6 +362,21 @@ impl Plan {
             traits,
         })
     }
+}
+
+/// Names the server of a source, with brackets around an IPv6 address.
+pub(super) fn server(spec: &SourceSpec, scheme: &str) -> Result<String, String> {
+    let host = spec.host().ok_or("the URI names no host")?;
+    let mut address = format!("{scheme}://");
+    if host.contains(':') {
+        let _infallible = write!(address, "[{host}]");
+    } else {
+        address.push_str(host);
+    }
+    if let Some(port) = spec.port() {
+        let _infallible = write!(address, ":{port}");
+    }
+    Ok(address)
 }
 
 fn s3(options: &mut Options<'_>, anonymous: bool) -> Result<(), String> {

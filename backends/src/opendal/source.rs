@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use ::opendal::OperationContext;
@@ -12,8 +13,8 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::confirm::Confirmations;
 use super::plan::Traits;
-use super::transport::Answer;
-use super::{fault, path, transport};
+use super::transport::{Answer, Transport};
+use super::{dav, fault, ftp, path, transport};
 use crate::{
     Capabilities, Error, ErrorKind, Identity, Kind, Metadata, ObjectPath, Operation, Presence, Result, Secret,
     Timestamp, Version,
@@ -26,11 +27,27 @@ pub(super) struct Source {
     pub(super) traits: Traits,
     pub(super) prefix: String,
     pub(super) service: Servicer,
+    /// The service without what asks again: what changes something is sent once.
+    pub(super) bare: Servicer,
     pub(super) context: OperationContext,
+    pub(super) transport: Transport,
+    /// How `WebDAV` and FTP are changed, which `OpenDAL` does not do as it must be done.
+    pub(super) own: Own,
     pub(super) slots: Semaphore,
     pub(super) patience: Duration,
     pub(super) secrets: Vec<Secret>,
     pub(super) confirmations: Confirmations,
+    /// Whether entity tags of one part were seen not to be the MD5 of its bytes.
+    pub(super) tags_name_no_bytes: AtomicBool,
+    /// The slots that puts may take, of all.
+    pub(super) puts: Semaphore,
+}
+
+/// The ways to change that are our own.
+pub(super) enum Own {
+    None,
+    Dav(dav::Dav),
+    Ftp(ftp::Ftp),
 }
 
 impl Source {
@@ -74,9 +91,20 @@ impl Source {
         path: &ObjectPath,
         step: impl Future<Output = ::opendal::Result<T>> + Send,
     ) -> Result<Presence<(T, Answer)>> {
-        let guarded = transport::observe(AssertUnwindSafe(step).catch_unwind(), self.patience);
-        let Ok((outcome, answer)) = tokio::time::timeout(self.patience, guarded).await else {
-            let why = format!("no answer within {} s", self.patience.as_secs_f32());
+        self.step_within(self.patience, operation, path, step).await
+    }
+
+    /// Takes a step that may take as long as it takes, if bytes move.
+    pub(super) async fn step_within<T>(
+        &self,
+        patience: Duration,
+        operation: Operation,
+        path: &ObjectPath,
+        step: impl Future<Output = ::opendal::Result<T>> + Send,
+    ) -> Result<Presence<(T, Answer)>> {
+        let guarded = transport::observe(AssertUnwindSafe(step).catch_unwind(), patience);
+        let Some((outcome, answer)) = guarded.await else {
+            let why = format!("no answer within {} s", patience.as_secs_f32());
             return Err(self.error(ErrorKind::TimedOut, operation, path, why));
         };
         match outcome {

@@ -1,6 +1,7 @@
 //! Odd object stores and odd drives: servers of a few lines that say what a test tells them to.
 
 mod drives;
+mod drives_written;
 mod store;
 
 use std::collections::BTreeMap;
@@ -15,10 +16,11 @@ use futures::TryStreamExt;
 use super::*;
 use crate::{Child, Kind};
 
-/// What a request asked for: method, path with query, and body.
+/// What a request asked for: method, path with query, headers, and body.
 struct Asked {
     method: String,
     target: String,
+    head: String,
     body: String,
 }
 
@@ -71,9 +73,11 @@ fn exchange(stream: &TcpStream, answer: &dyn Fn(&Asked) -> Said) -> Option<()> {
     let mut words = line.split(' ');
     let (method, target) = (words.next()?.to_owned(), words.next()?.to_owned());
     let mut length = 0;
+    let mut head = String::new();
     loop {
         let mut header = String::new();
         reader.read_line(&mut header).ok()?;
+        head.push_str(&header);
         let header = header.trim().to_ascii_lowercase();
         if header.is_empty() {
             break;
@@ -87,6 +91,7 @@ fn exchange(stream: &TcpStream, answer: &dyn Fn(&Asked) -> Said) -> Option<()> {
     let asked = Asked {
         method,
         target,
+        head,
         body: String::from_utf8_lossy(&body).into_owned(),
     };
     let (status, headers, body) = answer(&asked);

@@ -3,16 +3,22 @@
 //! Always true: a server that has asked to be left alone for a while (429, or 503 with `Retry-After`) is sent nothing until
 //! that is over. A request that has the time waits for it, once; one that has not fails at once, and says for how long.
 
-use std::cell::Cell;
+use std::convert::Infallible;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use ::opendal::raw::Timestamp;
-use ::opendal::{Buffer, HttpBody, HttpTransport};
-use http::header::{CONTENT_LENGTH, DATE, RETRY_AFTER};
+use ::opendal::raw::{BoxedStaticFuture, Timestamp};
+use ::opendal::{Buffer, Execute, HttpBody, HttpTransport};
+use bytes::Bytes;
+use futures::TryStreamExt;
+use http::header::{CONTENT_LENGTH, DATE, RETRY_AFTER, SERVER};
 use http::{HeaderMap, Request, Response, StatusCode, Uri};
 use opendal_http_transport_reqwest::ReqwestTransport;
 use parking_lot::Mutex;
-use tokio::time::{Instant, sleep_until};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::trust;
 use crate::Limits;
@@ -22,6 +28,19 @@ const IDLE_LIMIT: Duration = Duration::from_secs(30);
 
 /// How long a server is left alone that asks for fewer requests, and does not say for how long.
 const LEFT_ALONE: Duration = Duration::from_secs(1);
+
+/// A body longer than this is sent in pieces, each of which tells that bytes move.
+const PIECE: usize = 64 * 1024;
+
+/// What a server is known as, where that says how it puts a file in its place.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Family {
+    /// Writes a file of another name, renames it when the last byte has come, and keeps conditions.
+    Apache,
+    /// Anything else.
+    #[default]
+    Other,
+}
 
 /// What the last HTTP answer to a step said of itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,28 +55,133 @@ pub(super) struct Answer {
 
 /// The step that is under way.
 struct Step {
-    last: Cell<Answer>,
-    due: Instant,
+    last: Mutex<Answer>,
+    patience: Duration,
+    /// When bytes of a body were last taken; when the step began, at first.
+    moved: Mutex<Instant>,
     /// Whether the server was left alone meanwhile.
-    has_waited: Cell<bool>,
+    has_waited: Mutex<bool>,
+}
+
+impl Step {
+    fn due(&self) -> Instant {
+        *self.moved.lock() + self.patience
+    }
 }
 
 tokio::task_local! {
-    static STEP: Step;
+    static STEP: Arc<Step>;
 }
 
-/// Runs one step that is to end within `patience`, and tells of the last HTTP answer that it got.
-pub(super) async fn observe<F: Future>(step: F, patience: Duration) -> (F::Output, Answer) {
-    let scope = Step {
-        last: Cell::default(),
-        due: Instant::now() + patience,
-        has_waited: Cell::new(false),
-    };
-    STEP.scope(scope, async {
-        let outcome = step.await;
-        (outcome, STEP.with(|step| step.last.get()))
+/// Runs one step, for as long as no more than `patience` goes by in which no bytes of a body move; and tells of the last HTTP
+/// answer that it got. `None` if nothing came in time.
+pub(super) async fn observe<F: Future>(step: F, patience: Duration) -> Option<(F::Output, Answer)> {
+    let scope = Arc::new(Step {
+        last: Mutex::default(),
+        patience,
+        moved: Mutex::new(Instant::now()),
+        has_waited: Mutex::default(),
+    });
+    STEP.scope(Arc::clone(&scope), async {
+        let mut step = pin!(step);
+        loop {
+            let due = scope.due();
+            match timeout_at(due, &mut step).await {
+                Ok(outcome) => return Some((outcome, *scope.last.lock())),
+                Err(_elapsed) if scope.due() > due => {}
+                Err(_elapsed) => return None,
+            }
+        }
     })
     .await
+}
+
+/// Runs what a step does at once in tasks that belong to it.
+pub(super) struct Tasks;
+
+impl Execute for Tasks {
+    fn execute(&self, task: BoxedStaticFuture<()>) {
+        match STEP.try_with(Arc::clone) {
+            Ok(step) => drop(tokio::spawn(STEP.scope(step, task))),
+            Err(_outside_a_step) => drop(tokio::spawn(task)),
+        }
+    }
+}
+
+/// The bytes of a request, of a length that is known.
+pub(super) struct Outgoing {
+    pieces: Pieces,
+    left: u64,
+    step: Option<Arc<Step>>,
+}
+
+enum Pieces {
+    Here(Buffer),
+    Coming(mpsc::Receiver<Bytes>),
+}
+
+impl Outgoing {
+    fn new(pieces: Pieces, length: u64) -> Self {
+        let step = STEP.try_with(Arc::clone).ok();
+        Self {
+            pieces,
+            left: length,
+            step,
+        }
+    }
+
+    /// Takes bytes that come one after the other; their end before `length` breaks the request off.
+    pub(super) fn coming(pieces: mpsc::Receiver<Bytes>, length: u64) -> Self {
+        Self::new(Pieces::Coming(pieces), length)
+    }
+
+    /// Takes no bytes at all.
+    pub(super) fn nothing() -> Self {
+        Self::here(Buffer::new())
+    }
+
+    fn here(bytes: Buffer) -> Self {
+        let length = bytes.len() as u64;
+        Self::new(Pieces::Here(bytes), length)
+    }
+}
+
+impl http_body::Body for Outgoing {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, Infallible>>> {
+        let this = &mut *self;
+        let piece = match &mut this.pieces {
+            Pieces::Here(bytes) => {
+                let piece = bytes.slice(0..bytes.len().min(PIECE)).to_bytes();
+                *bytes = bytes.slice(piece.len()..);
+                (!piece.is_empty()).then_some(piece)
+            }
+            Pieces::Coming(pieces) => match pieces.poll_recv(context) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(piece) => piece,
+            },
+        };
+        if let Some(piece) = &piece {
+            this.left = this.left.saturating_sub(piece.len() as u64);
+            if let Some(step) = &this.step {
+                *step.moved.lock() = Instant::now();
+            }
+        }
+        Poll::Ready(piece.map(|piece| Ok(http_body::Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left == 0
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        http_body::SizeHint::with_exact(self.left)
+    }
 }
 
 /// Reads how long the server asks to be left alone: in seconds, or until a date by its own clock.
@@ -77,13 +201,18 @@ fn retry_after(status: StatusCode, headers: &HeaderMap) -> Option<Duration> {
     told.or((status == StatusCode::TOO_MANY_REQUESTS).then_some(LEFT_ALONE))
 }
 
-/// The HTTP client of one source.
-pub(super) struct Transport {
+/// The HTTP client of one source. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Transport(Arc<Line>);
+
+struct Line {
     inner: ReqwestTransport,
+    client: reqwest::Client,
     /// What takes the place of the service's own scheme and host.
     origin: Option<http::uri::Parts>,
     /// Until when the server has asked to be left alone.
     left_alone: Mutex<Option<Instant>>,
+    family: Mutex<Family>,
 }
 
 impl Transport {
@@ -119,22 +248,24 @@ impl Transport {
                 Some(uri.into_parts())
             }
         };
-        Ok(Self {
-            inner: ReqwestTransport::new(client),
+        Ok(Self(Arc::new(Line {
+            inner: ReqwestTransport::new(client.clone()),
+            client,
             origin,
             left_alone: Mutex::new(None),
-        })
+            family: Mutex::default(),
+        })))
     }
 
     /// Waits while the server has asked to be left alone, if the step that is under way has the time.
     async fn leave_alone(&self) -> ::opendal::Result<()> {
         loop {
-            let until = *self.left_alone.lock();
+            let until = *self.0.left_alone.lock();
             let left = until.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()));
             let Some(until) = until.filter(|_| !left.is_zero()) else {
                 return Ok(());
             };
-            if STEP.try_with(|step| step.due <= until).unwrap_or(false) {
+            if STEP.try_with(|step| step.due() <= until).unwrap_or(false) {
                 let told = Answer {
                     retry_after: Some(left),
                     ..Answer::default()
@@ -146,14 +277,14 @@ impl Transport {
                 );
                 return Err(::opendal::Error::new(::opendal::ErrorKind::RateLimited, why));
             }
-            let _outside_a_step = STEP.try_with(|step| step.has_waited.set(true));
+            let _outside_a_step = STEP.try_with(|step| *step.has_waited.lock() = true);
             sleep_until(until).await;
         }
     }
 
     /// Sends a request elsewhere, with its path and query as they are.
-    fn redirect(&self, request: &mut Request<Buffer>) -> ::opendal::Result<()> {
-        let Some(origin) = &self.origin else { return Ok(()) };
+    fn redirect<B>(&self, request: &mut Request<B>) -> ::opendal::Result<()> {
+        let Some(origin) = &self.0.origin else { return Ok(()) };
         let mut parts = request.uri().clone().into_parts();
         parts.scheme.clone_from(&origin.scheme);
         parts.authority.clone_from(&origin.authority);
@@ -165,25 +296,53 @@ impl Transport {
 }
 
 impl HttpTransport for Transport {
-    async fn fetch(&self, mut request: Request<Buffer>) -> ::opendal::Result<Response<HttpBody>> {
+    async fn fetch(&self, request: Request<Buffer>) -> ::opendal::Result<Response<HttpBody>> {
+        if request.body().len() > PIECE {
+            return self.send(request.map(Outgoing::here)).await;
+        }
+        self.exchange(request, |request| self.0.inner.fetch(request)).await
+    }
+}
+
+impl Transport {
+    /// Says who has answered last.
+    pub(super) fn family(&self) -> Family {
+        *self.0.family.lock()
+    }
+
+    /// Sends a request with a body that is not in memory, or that tells of its bytes when they move.
+    pub(super) async fn send(&self, request: Request<Outgoing>) -> ::opendal::Result<Response<HttpBody>> {
+        self.exchange(request, |request| self.pass_on(request)).await
+    }
+
+    async fn exchange<B, F>(
+        &self,
+        mut request: Request<B>,
+        send: impl FnOnce(Request<B>) -> F + Send,
+    ) -> ::opendal::Result<Response<HttpBody>>
+    where
+        B: Send,
+        F: Future<Output = ::opendal::Result<Response<HttpBody>>> + Send,
+    {
         self.redirect(&mut request)?;
         let is_head = request.method() == http::Method::HEAD;
         // Nothing earlier may speak for a request that fails.
         note(Answer::default());
         self.leave_alone().await?;
-        let response = self.inner.fetch(request).await?;
+        let response = send(request).await?;
         let length = response.headers().get(CONTENT_LENGTH).filter(|_| is_head);
         let answer = Answer {
             status: Some(response.status().as_u16()),
             object_length: length.and_then(|length| length.to_str().ok()?.parse().ok()),
             retry_after: retry_after(response.status(), response.headers()),
         };
+        *self.0.family.lock() = family(response.headers());
         if let Some(until) = answer.retry_after.and_then(|after| Instant::now().checked_add(after)) {
-            let mut left_alone = self.left_alone.lock();
+            let mut left_alone = self.0.left_alone.lock();
             *left_alone = Some(left_alone.map_or(until, |before| before.max(until)));
         }
         note(answer);
-        let in_vain = answer.retry_after.is_some() && STEP.try_with(|step| step.has_waited.get()).unwrap_or(false);
+        let in_vain = answer.retry_after.is_some() && STEP.try_with(|step| *step.has_waited.lock()).unwrap_or(false);
         if in_vain {
             // Whoever asks has waited already, and may ask somebody else.
             let why = "the server still asks to be left alone";
@@ -191,11 +350,55 @@ impl HttpTransport for Transport {
         }
         Ok(response)
     }
+
+    async fn pass_on(&self, request: Request<Outgoing>) -> ::opendal::Result<Response<HttpBody>> {
+        use ::opendal::{Error, ErrorKind};
+        // An address may be signed: it is left out of what is said of an error.
+        let failed = |what: &'static str| {
+            move |error: reqwest::Error| {
+                let temporary = error.is_request() || error.is_body() || error.is_decode();
+                Error::new(ErrorKind::Unexpected, what)
+                    .with_temporary(temporary)
+                    .set_source(error.without_url())
+            }
+        };
+        let (parts, body) = request.into_parts();
+        let url = reqwest::Url::parse(&parts.uri.to_string())
+            .map_err(|error| Error::new(ErrorKind::ConfigInvalid, "the address is invalid").set_source(error))?;
+        let request = self.0.client.request(parts.method, url).headers(parts.headers);
+        let request = request.body(reqwest::Body::wrap(body));
+        let mut answer = request.send().await.map_err(failed("send http request"))?;
+        let mut response = Response::builder().status(answer.status()).version(answer.version());
+        if let Some(headers) = response.headers_mut() {
+            std::mem::swap(headers, answer.headers_mut());
+        }
+        let body = answer
+            .bytes_stream()
+            .map_ok(Buffer::from)
+            .map_err(failed("read data from http response"));
+        response
+            .body(HttpBody::new(body, None))
+            .map_err(|error| Error::new(ErrorKind::Unexpected, "the answer has no form").set_source(error))
+    }
+}
+
+fn family(headers: &HeaderMap) -> Family {
+    let name = headers.get(SERVER).map(http::HeaderValue::as_bytes).unwrap_or_default();
+    if name.starts_with(b"Apache") {
+        Family::Apache
+    } else {
+        Family::Other
+    }
+}
+
+/// Says that a step goes on, though no bytes move: more are waited for.
+pub(super) fn moved() {
+    let _outside_a_step = STEP.try_with(|step| *step.moved.lock() = Instant::now());
 }
 
 /// Notes the answer to the step that is under way. What is asked outside of one is of no interest.
 fn note(answer: Answer) {
-    let _outside_a_step = STEP.try_with(|step| step.last.set(answer));
+    let _outside_a_step = STEP.try_with(|step| *step.last.lock() = answer);
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::{mpsc, oneshot};
 
-use super::wire::{self, Reply, Request};
+use super::wire::{self, Extensions, Reply, Request};
 use crate::{ErrorKind, Limits, SourceSpec};
 
 /// How much of what `ssh` says is kept for the error message, in bytes.
@@ -104,6 +104,7 @@ pub(super) struct Session {
     /// Who waits for which answer; `None` once the session has ended.
     waiting: Mutex<Option<Waiting>>,
     ended: OnceLock<Fault>,
+    extensions: Extensions,
 }
 
 impl Session {
@@ -122,7 +123,7 @@ impl Session {
             input.write_all(&[0, 0, 0, 5, wire::INIT, 0, 0, 0, 3]).await.ok()?;
             wire::decode_version(&packet(&mut output).await.ok()??)
         };
-        let Some(version) = greeting.await else {
+        let Some((version, extensions)) = greeting.await else {
             drop(input);
             let words = words.await.unwrap_or_default();
             return Err(judge(&words));
@@ -141,6 +142,7 @@ impl Session {
             next: AtomicU32::new(1),
             waiting: Mutex::new(Some(Waiting::new())),
             ended: OnceLock::new(),
+            extensions,
         });
         tokio::spawn(send(input, requests));
         let receiver = Arc::downgrade(&session);
@@ -162,6 +164,17 @@ impl Session {
         self.waiting.lock().is_some()
     }
 
+    /// Says what the server can do beyond the protocol.
+    pub(super) fn extensions(&self) -> Extensions {
+        self.extensions
+    }
+
+    /// Sends a request that nobody waits for the answer of.
+    pub(super) fn send_off(&self, request: &Request) {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let _ended = self.outgoing.send(request.encode(id));
+    }
+
     /// Sends a request and waits for its answer.
     pub(super) async fn exchange(&self, request: &Request) -> Result<Answer, Fault> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
@@ -180,12 +193,6 @@ impl Session {
             }
         }
         Err(self.ended.get().cloned().unwrap_or_else(lost))
-    }
-
-    fn close(&self, handle: Vec<u8>) {
-        let id = self.next.fetch_add(1, Ordering::Relaxed);
-        // Nobody waits for the answer; a session that has ended has closed everything.
-        let _ended = self.outgoing.send(Request::Close(handle).encode(id));
     }
 
     fn answer(self: &Arc<Self>, id: u32, reply: Option<Reply>) {
@@ -233,11 +240,20 @@ impl Handle {
     pub(super) fn session(&self) -> &Arc<Session> {
         &self.session
     }
+
+    /// Closes it, to hear what the server says to that.
+    pub(super) async fn close(mut self) -> Result<Answer, Fault> {
+        let request = Request::Close(std::mem::take(&mut self.raw));
+        self.session.exchange(&request).await
+    }
 }
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.session.close(std::mem::take(&mut self.raw));
+        // One that was closed already has no number any more. A session that has ended has closed everything.
+        if !self.raw.is_empty() {
+            self.session.send_off(&Request::Close(std::mem::take(&mut self.raw)));
+        }
     }
 }
 

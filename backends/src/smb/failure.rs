@@ -124,16 +124,18 @@ impl Failure {
             NtStatus::ACCESS_DENIED | PRIVILEGE_NOT_HELD | NtStatus::CANNOT_DELETE => {
                 failed(Left::All, ErrorKind::PermissionDenied, "")
             }
-            NtStatus::SHARING_VIOLATION | NtStatus::FILE_LOCK_CONFLICT => failed(
+            NtStatus::SHARING_VIOLATION | NtStatus::FILE_LOCK_CONFLICT | USER_MAPPED_FILE => failed(
                 Left::All,
-                ErrorKind::PermissionDenied,
+                ErrorKind::Busy,
                 "; a program has the file open for itself alone",
             ),
+            NtStatus::OBJECT_NAME_COLLISION => failed(Left::All, ErrorKind::Exists, ""),
+            NtStatus::DIRECTORY_NOT_EMPTY => failed(Left::All, ErrorKind::NotEmpty, ""),
             NtStatus::FILE_IS_A_DIRECTORY => failed(Left::All, ErrorKind::IsADirectory, ""),
             NtStatus::NOT_A_DIRECTORY => failed(Left::All, ErrorKind::NotADirectory, ""),
-            NtStatus::OBJECT_NAME_INVALID | OBJECT_PATH_SYNTAX_BAD | NAME_TOO_LONG => {
-                failed(Left::All, ErrorKind::BadPath, "")
-            }
+            NtStatus::OBJECT_NAME_INVALID | OBJECT_PATH_SYNTAX_BAD => failed(Left::All, ErrorKind::BadPath, ""),
+            NAME_TOO_LONG => failed(Left::All, ErrorKind::NameTooLong, ""),
+            FILE_TOO_LARGE => failed(Left::All, ErrorKind::TooLarge, ""),
             NtStatus::STOPPED_ON_SYMLINK
             | NtStatus::PATH_NOT_COVERED
             | NtStatus::NOT_SUPPORTED
@@ -174,6 +176,8 @@ const WRONG_PASSWORD: NtStatus = NtStatus(0xC000_006A);
 const MEDIA_WRITE_PROTECTED: NtStatus = NtStatus(0xC000_00A2);
 const IO_TIMEOUT: NtStatus = NtStatus(0xC000_00B5);
 const NAME_TOO_LONG: NtStatus = NtStatus(0xC000_0106);
+const USER_MAPPED_FILE: NtStatus = NtStatus(0xC000_0243);
+const FILE_TOO_LARGE: NtStatus = NtStatus(0xC000_0904);
 const TOO_MANY_OPENED_FILES: NtStatus = NtStatus(0xC000_011F);
 const LOGON_TYPE_NOT_GRANTED: NtStatus = NtStatus(0xC000_015B);
 const CONNECTION_DISCONNECTED: NtStatus = NtStatus(0xC000_020C);

@@ -12,6 +12,9 @@
 //! renamed while something in it is open, and Samba tells old times of what is open. When its connection breaks, a
 //! handle is dead; the next read opens another.
 //!
+//! A change to a name waits until the handles on it are closed, and keeps new ones from being opened meanwhile
+//! ([`Files::clear`]): Samba refuses to replace or remove what the same connection has open.
+//!
 //! Always true: no byte is given out that was not read between two moments at which the file was in the version asked
 //! for.
 
@@ -25,7 +28,7 @@ use futures::FutureExt;
 use futures::future::{BoxFuture, Shared, try_join_all};
 use parking_lot::Mutex;
 use smb2::types::FileId;
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, watch};
 use tokio::time::Instant;
 
 use super::facts::Facts;
@@ -48,6 +51,35 @@ const IDLE: Duration = Duration::from_secs(5);
 pub(super) struct Files {
     pool: Arc<Pool>,
     slots: Mutex<Slots>,
+    /// Names that are being changed, with all beneath them, as wire paths.
+    cleared: watch::Sender<Vec<Vec<u16>>>,
+    /// Every open file, kept for the next read or not.
+    alive: Mutex<Vec<(Arc<[u16]>, watch::Receiver<()>)>>,
+}
+
+/// Keeps names free of handles for as long as it lives.
+#[derive(Debug)]
+pub(super) struct Cleared {
+    files: Arc<Files>,
+    names: Vec<Vec<u16>>,
+}
+
+impl Drop for Cleared {
+    fn drop(&mut self) {
+        self.files.cleared.send_modify(|cleared| {
+            for name in &self.names {
+                if let Some(at) = cleared.iter().position(|known| known == name) {
+                    cleared.swap_remove(at);
+                }
+            }
+        });
+    }
+}
+
+/// Tells whether `name` is `root`, or lies beneath it.
+fn within(name: &[u16], root: &[u16]) -> bool {
+    name.strip_prefix(root)
+        .is_some_and(|rest| rest.is_empty() || rest.first() == Some(&u16::from(b'\\')))
 }
 
 #[derive(Debug, Default)]
@@ -80,6 +112,8 @@ pub(super) struct OpenFile {
     /// What the handle told of itself when it was opened.
     opened: Facts,
     confirmations: Mutex<Confirmations>,
+    /// Dropped when the file is closed.
+    closed: Option<watch::Sender<()>>,
 }
 
 /// The question whether the file is still the same: being asked, and to be asked next.
@@ -98,7 +132,61 @@ impl Files {
         Arc::new(Self {
             pool,
             slots: Mutex::default(),
+            cleared: watch::Sender::default(),
+            alive: Mutex::default(),
         })
+    }
+
+    /// Closes all handles on these names and beneath them, once the reads under way have ended, and lets nobody open another
+    /// until the result is dropped.
+    pub(super) async fn clear(self: &Arc<Self>, names: &[&[u16]]) -> Cleared {
+        let names: Vec<Vec<u16>> = names.iter().map(|name| name.to_vec()).collect();
+        self.cleared
+            .send_modify(|cleared| cleared.extend(names.iter().cloned()));
+        let guard = Cleared {
+            files: Arc::clone(self),
+            names,
+        };
+        let concerned = |name: &[u16]| guard.names.iter().any(|root| within(name, root));
+        let dropped: Vec<Slot> = {
+            let mut slots = self.slots.lock();
+            let keys: Vec<Key> = slots.open.keys().filter(|(name, _)| concerned(name)).cloned().collect();
+            keys.iter().filter_map(|key| slots.open.remove(key)).collect()
+        };
+        drop(dropped);
+        let open: Vec<watch::Receiver<()>> = {
+            let mut alive = self.alive.lock();
+            alive.retain(|(_, closed)| closed.has_changed().is_ok());
+            let concerned = alive.iter().filter(|(name, _)| concerned(name));
+            concerned.map(|(_, closed)| closed.clone()).collect()
+        };
+        for mut closed in open {
+            // Nothing is ever sent: this ends when the file is closed.
+            while closed.changed().await.is_ok() {}
+        }
+        guard
+    }
+
+    /// Waits until the name is not being changed, and makes known that it is about to be opened. Whoever changes it now waits
+    /// until the result is dropped.
+    async fn announce(&self, name: &Arc<[u16]>) -> watch::Sender<()> {
+        let mut cleared = self.cleared.subscribe();
+        let free = |cleared: &Vec<Vec<u16>>| !cleared.iter().any(|root| within(name, root));
+        loop {
+            // The sender is ours, and lives.
+            drop(cleared.wait_for(free).await);
+            let (closed, until_closed) = watch::channel(());
+            {
+                let mut alive = self.alive.lock();
+                alive.retain(|(_, closed)| closed.has_changed().is_ok());
+                alive.push((Arc::clone(name), until_closed));
+            }
+            // Either this sees a change that has begun meanwhile, or that sees what was just made known.
+            let now_free = free(&cleared.borrow());
+            if now_free {
+                return closed;
+            }
+        }
     }
 
     /// Reads exactly `range` of the file in that version, in pieces.
@@ -140,9 +228,10 @@ impl Files {
     pub(super) async fn open_any(&self, name: &[u16]) -> Result<Arc<OpenFile>, Failure> {
         let name: Arc<[u16]> = name.into();
         let weak = Arc::downgrade(&self.pool);
+        let closed = self.announce(&name).await;
         self.pool
             .exchange(move |session| {
-                let (name, pool) = (Arc::clone(&name), weak.clone());
+                let (name, pool, closed) = (Arc::clone(&name), weak.clone(), closed.clone());
                 async move {
                     let (handle, opened) = session.open(&name).await?;
                     // From here on the handle closes itself, should nobody wait for it any more.
@@ -155,6 +244,7 @@ impl Files {
                         version: opened.version(),
                         opened,
                         confirmations: Mutex::default(),
+                        closed: Some(closed),
                     };
                     file.facts = file.session.stat(&file.name).await?;
                     if file.facts.index != opened.index {
@@ -369,8 +459,9 @@ impl Drop for OpenFile {
         ) else {
             return;
         };
-        let (session, handle) = (Arc::clone(&self.session), self.handle);
+        let (session, handle, closed) = (Arc::clone(&self.session), self.handle, self.closed.take());
         runtime.spawn(async move {
+            let _until_it_is_done = closed;
             let closing = Arc::clone(&session);
             if let Err(failure) = pool
                 .exchange_on(&session, async move { closing.close(handle).await })

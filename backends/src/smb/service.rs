@@ -1,6 +1,7 @@
 //! The `OpenDAL` service `smb`.
 //!
-//! It stats, lists and reads; writing comes later, and its capability says so. Beyond what `OpenDAL` asks of a service:
+//! It stats, lists and reads. Changes are made beside it ([`write`](super::write)): `OpenDAL` has no words for what they
+//! are bound to. Beyond what `OpenDAL` asks of a service:
 //!
 //! - **Paths** are percent-encoded ([`names`](super::names)), so that white space at their ends survives the operator.
 //! - **Versions.** Metadata has a version made of the attributes; reading with it gives those bytes or
@@ -171,8 +172,8 @@ impl Builder for SmbBuilder {
 /// One share, with its connections and open files: what service and backend are made of.
 #[derive(Clone, Debug)]
 pub(super) struct Share {
-    pool: Arc<Pool>,
-    files: Arc<Files>,
+    pub(super) pool: Arc<Pool>,
+    pub(super) files: Arc<Files>,
 }
 
 impl Share {
@@ -182,7 +183,7 @@ impl Share {
     }
 
     /// Gives the wire paths under which a path beneath the root may stand: one, or two to be tried in turn.
-    fn wires(&self, path: &ObjectPath) -> Result<Wires, Failure> {
+    pub(super) fn wires(&self, path: &ObjectPath) -> Result<Wires, Failure> {
         let root = &self.pool.settings().root;
         let full = if path.is_root() {
             root.clone()
@@ -199,7 +200,7 @@ impl Share {
         self.wires(path)?.find(|name| self.stat_wire(name)).await
     }
 
-    async fn stat_wire(&self, name: Vec<u16>) -> Result<Facts, Failure> {
+    pub(super) async fn stat_wire(&self, name: Vec<u16>) -> Result<Facts, Failure> {
         let name: Arc<[u16]> = name.into();
         self.pool
             .exchange(move |session| {
@@ -271,14 +272,14 @@ impl Share {
 
 /// The wire paths of one object.
 #[derive(Debug)]
-struct Wires {
+pub(super) struct Wires {
     usual: Vec<u16>,
     other: Option<Vec<u16>>,
 }
 
 impl Wires {
     /// Asks under the one path, and if nothing stands there, under the other.
-    async fn find<T, R>(&self, ask: impl Fn(Vec<u16>) -> R) -> Result<T, Failure>
+    pub(super) async fn find<T, R>(&self, ask: impl Fn(Vec<u16>) -> R) -> Result<T, Failure>
     where
         R: Future<Output = Result<T, Failure>>,
     {

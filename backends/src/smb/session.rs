@@ -13,10 +13,13 @@ use smb2::client::connection::Connection;
 use smb2::client::watcher::Watcher;
 use smb2::crypto::encryption::Cipher;
 use smb2::msg::close::{CloseRequest, CloseResponse, SMB2_CLOSE_FLAG_POSTQUERY_ATTRIB};
+use smb2::msg::flush::FlushRequest;
 use smb2::msg::ioctl::{IoctlRequest, IoctlResponse, SMB2_0_IOCTL_IS_FSCTL};
 use smb2::msg::query_directory::{FileInformationClass, QueryDirectoryFlags, QueryDirectoryRequest};
 use smb2::msg::query_info::{InfoType, QueryInfoRequest};
 use smb2::msg::read::{ReadRequest, SMB2_CHANNEL_NONE};
+use smb2::msg::set_info::SetInfoRequest;
+use smb2::msg::write::{WriteRequest, WriteResponse};
 use smb2::pack::{Pack, ReadCursor, Unpack};
 use smb2::types::flags::Capabilities;
 use smb2::types::status::NtStatus;
@@ -44,6 +47,7 @@ pub(super) struct Session {
     /// `host\share\`, which a share of a DFS tree wants before each name (MS-SMB2 3.2.4.3).
     prefix: Vec<u16>,
     read_max: u32,
+    write_max: u32,
     page_max: u32,
     made: Instant,
     lost: AtomicBool,
@@ -92,6 +96,7 @@ impl Session {
         };
         Ok(Self {
             read_max: parameters.max_read_size.max(CREDIT_BYTES),
+            write_max: parameters.max_write_size.max(CREDIT_BYTES),
             page_max: parameters.max_transact_size.clamp(CREDIT_BYTES, PAGE_BYTES),
             prefix,
             connection,
@@ -130,6 +135,7 @@ impl Session {
             name: &name,
             access: wire::READ_ATTRIBUTES,
             options: wire::OPEN_REPARSE_POINT,
+            disposition: wire::FILE_OPEN,
         };
         let (all, tag) = (
             query(FileId::SENTINEL, wire::ALL_INFORMATION),
@@ -178,6 +184,7 @@ impl Session {
             name: &name,
             access: wire::READ_FILE,
             options: wire::NON_DIRECTORY_FILE,
+            disposition: wire::FILE_OPEN,
         };
         let all = query(FileId::SENTINEL, wire::ALL_INFORMATION);
         let [created, all] = self
@@ -237,6 +244,89 @@ impl Session {
         Ok(data)
     }
 
+    /// Opens or makes what stands at `name`.
+    pub(super) async fn open_as(
+        &self,
+        name: &[u16],
+        access: u32,
+        options: u32,
+        disposition: u32,
+    ) -> Result<FileId, Failure> {
+        let name = self.full_name(name);
+        let open = Open {
+            name: &name,
+            access,
+            options,
+            disposition,
+        };
+        file_id(&self.single(Command::Create, &open, 1).await?)
+    }
+
+    /// Gives the longest write that the server takes, of those up to `wish`.
+    pub(super) fn write_size(&self, wish: u32) -> u32 {
+        self.affordable(wish.min(self.write_max))
+    }
+
+    /// Writes all of `data`, which is at most what [`write_size`](Self::write_size) gives.
+    pub(super) async fn write(&self, handle: FileId, offset: u64, data: &[u8]) -> Result<(), Failure> {
+        let mut written = 0;
+        while written < data.len() {
+            let request = WriteRequest {
+                data_offset: wire::WRITE_DATA_AT,
+                offset: offset + written as u64,
+                file_id: handle,
+                channel: SMB2_CHANNEL_NONE,
+                remaining_bytes: 0,
+                write_channel_info_offset: 0,
+                write_channel_info_length: 0,
+                flags: 0,
+                data: data[written..].to_vec(),
+            };
+            let charge = (request.data.len() as u32).div_ceil(CREDIT_BYTES).max(1) as u16;
+            let frame = self.single(Command::Write, &request, charge).await?;
+            let response = WriteResponse::unpack(&mut ReadCursor::new(&frame.body))?;
+            let count = response.count as usize;
+            if count == 0 || count > data.len() - written {
+                let text = format!("the server took {count} of {} bytes", data.len() - written);
+                return Err(Failure::new(ErrorKind::Nonsense, text));
+            }
+            written += count;
+        }
+        Ok(())
+    }
+
+    /// Has what was written reach the disk.
+    pub(super) async fn flush(&self, handle: FileId) -> Result<(), Failure> {
+        self.single(Command::Flush, &FlushRequest { file_id: handle }, 1)
+            .await
+            .map(drop)
+    }
+
+    /// Changes something of what is open.
+    pub(super) async fn set(&self, handle: FileId, class: u8, information: Vec<u8>) -> Result<(), Failure> {
+        let request = SetInfoRequest {
+            info_type: InfoType::File,
+            file_info_class: class,
+            additional_information: 0,
+            file_id: handle,
+            buffer: information,
+        };
+        self.single(Command::SetInfo, &request, 1).await.map(drop)
+    }
+
+    /// Gives another name to what is open.
+    pub(super) async fn rename(&self, handle: FileId, to: &[u16], replace: bool) -> Result<(), Failure> {
+        // Within a tree of DFS, too, the new name is one of the share.
+        let information = wire::rename_information(to, replace);
+        self.set(handle, wire::RENAME_INFORMATION, information).await
+    }
+
+    /// Says whether what is open is to go when it is closed.
+    pub(super) async fn set_doomed(&self, handle: FileId, doomed: bool) -> Result<(), Failure> {
+        self.set(handle, wire::DISPOSITION_INFORMATION, vec![u8::from(doomed)])
+            .await
+    }
+
     /// Closes a handle.
     pub(super) async fn close(&self, handle: FileId) -> Result<(), Failure> {
         let request = CloseRequest {
@@ -253,6 +343,7 @@ impl Session {
             name: &name,
             access: wire::LIST_DIRECTORY,
             options: wire::DIRECTORY_FILE,
+            disposition: wire::FILE_OPEN,
         };
         file_id(&self.single(Command::Create, &open, 1).await?)
     }
@@ -320,6 +411,7 @@ impl Session {
             name: &name,
             access: wire::READ_ATTRIBUTES,
             options: wire::OPEN_REPARSE_POINT,
+            disposition: wire::FILE_OPEN,
         };
         let handle = file_id(&self.single(Command::Create, &open, 1).await?)?;
         let request = IoctlRequest {

@@ -19,6 +19,13 @@ pub(super) struct Malformed(pub(super) &'static str);
 pub(super) const READ_FILE: u32 = 0x0010_0081;
 /// Reading attributes alone, which even a file that another has opened for itself alone permits.
 pub(super) const READ_ATTRIBUTES: u32 = 0x0010_0080;
+/// Writing a new file, its attributes and its name: `FILE_WRITE_DATA`, `FILE_APPEND_DATA`, `FILE_READ_ATTRIBUTES`,
+/// `FILE_WRITE_ATTRIBUTES`, `DELETE` (which a rename needs too) and `SYNCHRONIZE` (MS-SMB2 2.2.13.1.1).
+pub(super) const WRITE_FILE: u32 = 0x0011_0186;
+/// Renaming and removing.
+pub(super) const CHANGE_NAME: u32 = 0x0011_0080;
+/// Changing attributes.
+pub(super) const CHANGE_ATTRIBUTES: u32 = 0x0010_0180;
 /// Listing a directory: the same bits as [`READ_FILE`].
 pub(super) const LIST_DIRECTORY: u32 = READ_FILE;
 
@@ -36,11 +43,45 @@ pub(super) const ATTRIBUTE_TAG_INFORMATION: u8 = 35;
 /// Asks for what a reparse point holds (MS-FSCC 2.3.30).
 pub(super) const FSCTL_GET_REPARSE_POINT: u32 = 0x0009_00A8;
 
-const FILE_OPEN: u32 = 1;
+/// Opens what exists, and nothing else (MS-SMB2 2.2.13).
+pub(super) const FILE_OPEN: u32 = 1;
+/// Makes what does not exist, and nothing else.
+pub(super) const FILE_CREATE: u32 = 2;
+
+/// `FileBasicInformation` (MS-FSCC 2.4.7).
+pub(super) const BASIC_INFORMATION: u8 = 4;
+/// `FileRenameInformation` (MS-FSCC 2.4.42).
+pub(super) const RENAME_INFORMATION: u8 = 10;
+/// `FileDispositionInformation` (MS-FSCC 2.4.11).
+pub(super) const DISPOSITION_INFORMATION: u8 = 13;
+/// `FileEndOfFileInformation` (MS-FSCC 2.4.13).
+pub(super) const END_OF_FILE_INFORMATION: u8 = 20;
+/// Where the bytes of a `WRITE` request begin: after the header and the fixed part (MS-SMB2 2.2.21).
+pub(super) const WRITE_DATA_AT: u16 = Header::SIZE as u16 + 48;
+
 const SHARE_READ_WRITE_DELETE: u32 = 7;
 const IMPERSONATION: u32 = 2;
 
-/// Opens what exists (MS-SMB2 2.2.13), shared with everyone, without an oplock.
+/// Gives the name for `FileRenameInformation`: from the share's root, as every name.
+pub(super) fn rename_information(name: &[u16], replace: bool) -> Vec<u8> {
+    let mut bytes = vec![u8::from(replace)];
+    bytes.extend([0; 7]); // Reserved
+    bytes.extend([0; 8]); // RootDirectory
+    bytes.extend((name.len() as u32 * 2).to_le_bytes());
+    bytes.extend(name.iter().flat_map(|unit| unit.to_le_bytes()));
+    // Servers want room for the structure's padding too.
+    bytes.resize(bytes.len().max(24), 0);
+    bytes
+}
+
+/// Gives the time of the last write for `FileBasicInformation`, in units of 100 ns since 1601; 0 leaves the others as they are.
+pub(super) fn basic_information(modified: u64) -> Vec<u8> {
+    let mut bytes = vec![0; 40];
+    bytes[16..24].copy_from_slice(&modified.to_le_bytes());
+    bytes
+}
+
+/// Opens or makes something (MS-SMB2 2.2.13), shared with everyone, without an oplock.
 pub(super) struct Open<'a> {
     /// The path from the share's root, in wire form.
     pub(super) name: &'a [u16],
@@ -48,6 +89,8 @@ pub(super) struct Open<'a> {
     pub(super) access: u32,
     /// Create options.
     pub(super) options: u32,
+    /// [`FILE_OPEN`] or [`FILE_CREATE`].
+    pub(super) disposition: u32,
 }
 
 impl Pack for Open<'_> {
@@ -62,7 +105,7 @@ impl Pack for Open<'_> {
         cursor.write_u32_le(self.access);
         cursor.write_u32_le(0); // FileAttributes
         cursor.write_u32_le(SHARE_READ_WRITE_DELETE);
-        cursor.write_u32_le(FILE_OPEN);
+        cursor.write_u32_le(self.disposition);
         cursor.write_u32_le(self.options);
         // The name follows the fixed part: NameOffset and NameLength (2 each), no contexts (offset and length, 4 each).
         let offset = Header::SIZE + (cursor.position() - start) + 12;

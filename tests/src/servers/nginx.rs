@@ -34,7 +34,7 @@ impl Nginx {
         let text = format!(
             "load_module {DAV_MODULE};\n{user}daemon off;\nmaster_process on;\nworker_processes 1;\npid {state}/pid;\n\
              error_log stderr warn;\nevents {{ worker_connections 256; }}\nhttp {{\naccess_log off;\n{temporary}\
-             keepalive_requests 1000000;\nserver {{\nlisten 127.0.0.1:{port};\nroot {root};\n\
+             keepalive_requests 1000000;\nclient_max_body_size 0;\nserver {{\nlisten 127.0.0.1:{port};\nroot {root};\n\
              location / {{ dav_methods PUT DELETE MKCOL COPY MOVE; dav_ext_methods PROPFIND OPTIONS; }}\n}}\n}}\n",
             state = state.display(),
             root = root.display(),

@@ -15,7 +15,7 @@ use crate::subject::{Subject, found, told, within};
 /// Threads that fill a server.
 const HANDS: usize = 8;
 
-const ODD_NAMES: &[&[u8]] = &[
+pub(crate) const ODD_NAMES: &[&[u8]] = &[
     b"two words",
     b" leading",
     b"trailing ",

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures::TryStreamExt;
 use manifold_backends::{
-    Backend, Child, Error, Limits, Metadata, ObjectPath, Presence, Result, Secret, SourceSpec, connect,
+    Backend, Child, Error, ErrorKind, Limits, Metadata, ObjectPath, Presence, Result, Secret, SourceSpec, connect,
 };
 use manifold_tests::servers::{Apache, Azurite, FakeGcs, Folder, Nginx, Samba, SeaweedFs, Server, Sshd, Vsftpd};
 
@@ -42,6 +42,14 @@ pub(crate) struct Traits {
     pub(crate) wrong_secret: Option<(&'static str, &'static str)>,
     /// What comes after the URI's authority or container to name a folder that is not there.
     pub(crate) missing_source: MissingSource,
+    /// What a put onto a full disk is refused as, where such a disk can be had.
+    pub(crate) when_full: Option<ErrorKind>,
+    /// Whether it renames no directories, though its kind does.
+    pub(crate) directories_stay: bool,
+    /// Whether it holds objects whose name ends in a slash, which stand for empty directories of a store.
+    pub(crate) markers: bool,
+    /// Whether it may lose what it acknowledged when it is killed: some emulators write late.
+    pub(crate) forgets: bool,
 }
 
 /// How to name a source that does not exist, on a server that does.
@@ -62,6 +70,10 @@ impl Traits {
         file_types: false,
         wrong_secret: None,
         missing_source: MissingSource::Folder,
+        when_full: None,
+        directories_stay: false,
+        forgets: false,
+        markers: true,
     };
     const STORE: Self = Self {
         empty_directories: false,
@@ -87,6 +99,7 @@ impl Subject {
             raw_names: false,
             wrong_secret: Some(("password", "wrong-word-of-the-tester")),
             missing_source: MissingSource::Container("no-such-share"),
+            when_full: Some(ErrorKind::Full),
             ..Traits::SERVER
         };
         Self::new("SMB", Samba::start(), traits).await
@@ -125,6 +138,7 @@ impl Subject {
         let strange = Some(("key", server.strange_key().display().to_string()));
         let traits = Traits {
             file_types: true,
+            when_full: Some(ErrorKind::Full),
             ..Traits::SERVER
         };
         Self {
@@ -150,6 +164,7 @@ impl Subject {
         let traits = Traits {
             impossible: &[b"back\\slash"],
             wrong_secret,
+            forgets: true,
             ..Traits::STORE
         };
         Self::new("Azure", Azurite::start(), traits).await
@@ -159,6 +174,7 @@ impl Subject {
         // The emulator keeps objects as files, and adds to their names.
         let traits = Traits {
             impossible: &[&[b'x'; 255]],
+            markers: false,
             ..Traits::STORE
         };
         Self::new("Google Cloud Storage", FakeGcs::start(), traits).await

@@ -40,6 +40,7 @@ fn an_open_is_what_the_protocol_expects() {
         name: &name,
         access: READ_FILE,
         options: NON_DIRECTORY_FILE,
+        disposition: FILE_OPEN,
     }
     .pack(&mut cursor);
     let bytes = cursor.into_inner();

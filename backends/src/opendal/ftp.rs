@@ -1,0 +1,397 @@
+//! Changes on an FTP server, over connections of our own: `OpenDAL` appends where it should write, knows no renames, and makes
+//! nothing of an empty file.
+//!
+//! A put stores a file of a temporary name and renames it. Some servers rename over what stands there; of others it is
+//! removed first, so that a reader may find nothing for a moment. FTP has no conditions: what stands at the name is looked
+//! at before, and again just before the renaming.
+//!
+//! Always true: a connection whose last exchange did not end in order is dropped, never used again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use suppaftp::FtpError;
+use suppaftp::tokio::{AsyncRustlsConnector, AsyncRustlsFtpStream, ImplAsyncFtpStream};
+use suppaftp::tokio_rustls::TlsConnector;
+use suppaftp::tokio_rustls::rustls::{ClientConfig, RootCertStore};
+use suppaftp::types::FileType;
+use tokio::io::AsyncWriteExt;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use super::source::{Own, Source};
+use super::upload;
+use crate::write;
+use crate::{Body, Error, ErrorKind, Expected, Metadata, ObjectPath, Operation, Presence, Result, Secret};
+
+/// Bytes of a body that are read at once.
+const PIECE: u64 = 256 * 1024;
+/// Bytes that a put holds at most: a piece, and what is made of it under TLS.
+pub(super) const MEMORY_MAX: u64 = 2 * PIECE;
+/// Connections for changes; those for reading come on top, and servers allow few.
+const CONNECTIONS_MAX: usize = 2;
+
+type Line = AsyncRustlsFtpStream;
+
+/// A server, and who asks it.
+pub(super) struct Ftp {
+    address: String,
+    host: String,
+    user: String,
+    password: Option<Secret>,
+    tls: bool,
+    connect_patience: Duration,
+    permits: Semaphore,
+    idle: Mutex<Vec<Line>>,
+}
+
+/// A file that a put is still writing. It is removed unless it got its name.
+struct Unfinished {
+    source: Arc<Source>,
+    path: ObjectPath,
+    raw: String,
+    done: bool,
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            return;
+        };
+        if self.done {
+            return;
+        }
+        let (source, path, raw) = (
+            Arc::clone(&self.source),
+            self.path.clone(),
+            std::mem::take(&mut self.raw),
+        );
+        runtime.spawn(async move {
+            let Own::Ftp(ftp) = &source.own else { return };
+            if let Err(error) = ftp.delete(&source, Operation::Put, &path, &raw).await {
+                tracing::debug!(%error, "an unfinished file could not be removed");
+            }
+        });
+    }
+}
+
+/// What is asked of the server in one exchange, of paths from its root.
+#[derive(Clone, Copy)]
+enum Command<'a> {
+    MakeDirectory(&'a str),
+    Remove(&'a str),
+    RemoveDirectory(&'a str),
+    Rename(&'a str, &'a str),
+}
+
+/// Why an exchange failed: what FTP said, or nothing in time.
+enum Failed {
+    Ftp(FtpError),
+    TimedOut,
+}
+
+impl From<FtpError> for Failed {
+    fn from(error: FtpError) -> Self {
+        Self::Ftp(error)
+    }
+}
+
+impl Ftp {
+    pub(super) fn new(
+        (host, port): (&str, Option<u16>),
+        user: Option<&str>,
+        password: Option<Secret>,
+        tls: bool,
+        connect_patience: Duration,
+    ) -> Self {
+        let bracketed = if host.contains(':') {
+            format!("[{host}]")
+        } else {
+            host.to_owned()
+        };
+        Self {
+            address: format!("{bracketed}:{}", port.unwrap_or(21)),
+            host: host.to_owned(),
+            user: user.unwrap_or("anonymous").to_owned(),
+            password,
+            tls,
+            connect_patience,
+            permits: Semaphore::new(CONNECTIONS_MAX),
+            idle: Mutex::default(),
+        }
+    }
+
+    pub(super) async fn put(
+        &self,
+        source: &Arc<Source>,
+        path: &ObjectPath,
+        body: &dyn Body,
+        expected: &Expected,
+    ) -> Result<Metadata> {
+        let operation = Operation::Put;
+        source.expect(operation, path, expected).await?;
+        source.has_parent(operation, path).await?;
+        let raw = source.raw(operation, path, false)?;
+        let temporary = write::temporary_beside(path);
+        let mut unfinished = Unfinished {
+            source: Arc::clone(source),
+            raw: source.raw(operation, &temporary, false)?,
+            path: temporary,
+            done: false,
+        };
+        self.store(source, path, &unfinished.raw, body).await?;
+        let there = source.expect(operation, path, expected).await?;
+        let replaces = matches!(there, Presence::Found(_));
+        self.move_to(source, operation, path, (&unfinished.raw, &raw), replaces)
+            .await?;
+        unfinished.done = true;
+        source.look_after(path, body.size(), ErrorKind::Conflict).await
+    }
+
+    /// Stores a body, however long it takes as long as bytes move.
+    async fn store(&self, source: &Source, path: &ObjectPath, raw: &str, body: &dyn Body) -> Result<()> {
+        let operation = Operation::Put;
+        let (_permit, mut line) = self.line(source, operation, path).await?;
+        let patience = source.put_patience();
+        let fault = |failed: Failed| self.error(source, operation, path, failed);
+        let mut data = within(patience, line.put_with_stream(raw)).await.map_err(fault)?;
+        let size = body.size();
+        let mut start = 0;
+        while start < size {
+            let end = size.min(start + PIECE);
+            let piece = upload::read(source, path, body, start..end).await?;
+            let written = async { data.write_all(&piece).await.map_err(FtpError::ConnectionError) };
+            within(patience, written).await.map_err(fault)?;
+            start = end;
+        }
+        within(patience, line.finalize_put_stream(data)).await.map_err(fault)?;
+        // Where the server cannot tell, the look at the object does.
+        if let Ok(stored) = within(patience, line.size(raw)).await
+            && stored as u64 != size
+        {
+            let why = format!("{size} bytes were sent, and {stored} are there");
+            return Err(source.error(ErrorKind::Nonsense, operation, path, why));
+        }
+        self.idle.lock().push(line);
+        Ok(())
+    }
+
+    pub(super) async fn create_directory(&self, source: &Source, path: &ObjectPath, raw: &str) -> Result<()> {
+        let operation = Operation::CreateDirectory;
+        source.has_parent(operation, path).await?;
+        let command = Command::MakeDirectory(raw.trim_end_matches('/'));
+        self.exchange(source, operation, path, command).await
+    }
+
+    pub(super) async fn delete(
+        &self,
+        source: &Source,
+        operation: Operation,
+        path: &ObjectPath,
+        raw: &str,
+    ) -> Result<Presence<()>> {
+        let command = match raw.strip_suffix('/') {
+            Some(directory) => Command::RemoveDirectory(directory),
+            None => Command::Remove(raw),
+        };
+        let gone = self.exchange(source, operation, path, command).await;
+        gone.map(Presence::Found)
+    }
+
+    pub(super) async fn rename(
+        &self,
+        source: &Arc<Source>,
+        to: &ObjectPath,
+        raw: (&str, &str),
+        replace: bool,
+    ) -> Result<()> {
+        let operation = Operation::Rename;
+        source.has_parent(operation, to).await?;
+        let directory = raw.1.ends_with('/');
+        let there = source.standing(to).await?;
+        if directory && matches!(there, Presence::Found(_)) {
+            // An empty directory, as was seen before.
+            self.delete(source, operation, to, raw.1).await?;
+        }
+        let replaces = replace && !directory && matches!(there, Presence::Found(_));
+        let raw = (raw.0.trim_end_matches('/'), raw.1.trim_end_matches('/'));
+        self.move_to(source, operation, to, raw, replaces).await
+    }
+
+    /// Renames; what stands there is removed first if the server does not replace it.
+    async fn move_to(
+        &self,
+        source: &Source,
+        operation: Operation,
+        path: &ObjectPath,
+        raw: (&str, &str),
+        replaces: bool,
+    ) -> Result<()> {
+        let command = Command::Rename(raw.0, raw.1);
+        match self.exchange(source, operation, path, command).await {
+            Err(error) if replaces && !error.may_retry() => {
+                self.delete(source, operation, path, raw.1).await?;
+                self.exchange(source, operation, path, command).await
+            }
+            renamed => renamed,
+        }
+    }
+
+    /// Makes one exchange on a connection, which is kept if it ended in order.
+    async fn exchange(
+        &self,
+        source: &Source,
+        operation: Operation,
+        path: &ObjectPath,
+        command: Command<'_>,
+    ) -> Result<()> {
+        let (_permit, mut line) = self.line(source, operation, path).await?;
+        let step = async {
+            match command {
+                Command::MakeDirectory(name) => line.mkdir(name).await,
+                Command::Remove(name) => line.rm(name).await,
+                Command::RemoveDirectory(name) => line.rmdir(name).await,
+                Command::Rename(from, to) => line.rename(from, to).await,
+            }
+        };
+        let outcome = within(source.patience, step).await;
+        if matches!(&outcome, Ok(()) | Err(Failed::Ftp(FtpError::UnexpectedResponse(_)))) {
+            self.idle.lock().push(line);
+        }
+        outcome.map_err(|failed| self.error(source, operation, path, failed))
+    }
+
+    /// Gives a connection that has just answered.
+    async fn line(
+        &self,
+        source: &Source,
+        operation: Operation,
+        path: &ObjectPath,
+    ) -> Result<(tokio::sync::SemaphorePermit<'_>, Line)> {
+        let permit = self
+            .permits
+            .acquire()
+            .await
+            .expect("invariant: the semaphore is never closed");
+        loop {
+            let kept = self.idle.lock().pop();
+            let Some(mut line) = kept else { break };
+            if within(source.patience, line.noop()).await.is_ok() {
+                return Ok((permit, line));
+            }
+        }
+        match within(self.connect_patience + source.patience, self.connect()).await {
+            Ok(line) => Ok((permit, line)),
+            Err(failed) => Err(self.error(source, operation, path, failed)),
+        }
+    }
+
+    async fn connect(&self) -> std::result::Result<Line, FtpError> {
+        let plain: Line = ImplAsyncFtpStream::connect(&self.address).await?;
+        let mut line = if self.tls {
+            let mut roots = RootCertStore::empty();
+            // Whether there are any was seen when the source was connected.
+            for certificate in rustls_native_certs::load_native_certs().certs {
+                let _unusable = roots.add(certificate);
+            }
+            let settings = ClientConfig::builder()
+                .with_root_certificates(roots)
+                .with_no_client_auth();
+            let connector = AsyncRustlsConnector::from(TlsConnector::from(Arc::new(settings)));
+            plain.into_secure(connector, &self.host).await?
+        } else {
+            plain
+        };
+        let password = self.password.as_ref().map_or("", Secret::expose);
+        line.login(self.user.as_str(), password).await?;
+        line.transfer_type(FileType::Binary).await?;
+        Ok(line)
+    }
+
+    fn error(&self, source: &Source, operation: Operation, path: &ObjectPath, failed: Failed) -> Error {
+        let (kind, why) = match failed {
+            Failed::TimedOut => (ErrorKind::TimedOut, "the server says nothing".to_owned()),
+            Failed::Ftp(error) => (judge(&error), error.to_string()),
+        };
+        let why: String = why
+            .chars()
+            .map(|c| if c.is_control() { ' ' } else { c })
+            .take(300)
+            .collect();
+        let why = match &self.password {
+            Some(password) if !password.expose().is_empty() => why.replace(password.expose(), "***"),
+            _ => why,
+        };
+        source.error(kind, operation, path, why.trim().to_owned())
+    }
+}
+
+async fn within<T>(
+    patience: Duration,
+    step: impl Future<Output = std::result::Result<T, FtpError>>,
+) -> std::result::Result<T, Failed> {
+    match timeout(patience, step).await {
+        Ok(outcome) => Ok(outcome?),
+        Err(_elapsed) => Err(Failed::TimedOut),
+    }
+}
+
+/// Says what a refusal means (RFC 959, 4.2). Of 550 and 553 only the words tell, and servers have their own.
+fn judge(error: &FtpError) -> ErrorKind {
+    let response = match error {
+        FtpError::ConnectionError(_) => return ErrorKind::Unreachable,
+        FtpError::SecureError(why) if why.contains("certificate") => return ErrorKind::Certificate,
+        FtpError::SecureError(_) => return ErrorKind::Unreachable,
+        FtpError::UnexpectedResponse(response) => response,
+        _ => return ErrorKind::Nonsense,
+    };
+    let words = String::from_utf8_lossy(&response.body).to_lowercase();
+    let says = |texts: &[&str]| texts.iter().any(|text| words.contains(text));
+    match response.status.code() {
+        421 | 425 | 426 => ErrorKind::Unreachable,
+        430 | 530 | 532 => ErrorKind::CredentialsRefused,
+        450 => ErrorKind::Busy,
+        452 | 552 => ErrorKind::Full,
+        500 | 502 | 504 => ErrorKind::Unsupported,
+        _ if says(&["no space", "disk full", "quota"]) => ErrorKind::Full,
+        _ if says(&["read-only", "read only"]) => ErrorKind::ReadOnly,
+        _ if says(&["permission denied", "access is denied", "not permitted"]) => ErrorKind::PermissionDenied,
+        _ if says(&["not empty"]) => ErrorKind::NotEmpty,
+        _ if says(&["exists"]) => ErrorKind::Exists,
+        _ if says(&["too long"]) => ErrorKind::NameTooLong,
+        _ => ErrorKind::Other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use suppaftp::Status;
+    use suppaftp::types::Response;
+
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_understood_by_number_or_word() {
+        for (status, words, kind) in [
+            (Status::ExceededStorage, "552 no", ErrorKind::Full),
+            (
+                Status::FileUnavailable,
+                "550 Permission denied.",
+                ErrorKind::PermissionDenied,
+            ),
+            (Status::FileUnavailable, "550 Directory not empty", ErrorKind::NotEmpty),
+            (
+                Status::FileUnavailable,
+                "550 Delete operation failed.",
+                ErrorKind::Other,
+            ),
+            (Status::NotLoggedIn, "530 Please log in", ErrorKind::CredentialsRefused),
+            (Status::NotAvailable, "421 Too many connections", ErrorKind::Unreachable),
+        ] {
+            let body = words.as_bytes().to_vec();
+            let error = FtpError::UnexpectedResponse(Response { status, body });
+            assert_eq!(judge(&error), kind, "{words}");
+        }
+    }
+}
