@@ -32,7 +32,7 @@ impl Core {
             OpenFile::Object(open) => open,
         };
         if let Some(staged) = self.staged(open) {
-            return self.read_staged(&staged, offset, length);
+            return self.read_staged(handle, &staged, offset, length);
         }
         let object = open.object();
         let shape = object.shape;

@@ -333,6 +333,11 @@ impl Uploads {
         }
     }
 
+    /// Waits until something is so that may become so when something happens to a job.
+    pub(crate) async fn until_news(&self, holds: impl Fn() -> bool) {
+        self.until(|_| holds()).await;
+    }
+
     fn note(&self) {
         self.happened.send_modify(|count| *count += 1);
     }

@@ -120,6 +120,8 @@ struct State {
     stamp: u64,
     /// The stamp of the row that is durable.
     durable: Option<u64>,
+    /// The generation of the bytes that it tells of.
+    synced: Option<u64>,
     folder_synced: bool,
     /// Uploads that were begun and neither confirmed nor certainly without effect.
     attempts: Vec<Attempt>,
@@ -127,6 +129,8 @@ struct State {
     was_sent: bool,
     /// Whether it was tried to find that out.
     was_asked: bool,
+    /// Whether it was tried to take over what shows through.
+    was_completed: bool,
     retired: bool,
     /// Retired, and everybody was told where to read from now on.
     concluded: bool,
@@ -179,6 +183,7 @@ impl StagedFile {
         {
             let mut state = staged.state.lock();
             state.durable = Some(state.stamp);
+            state.synced = Some(state.generation);
             state.folder_synced = true;
             // Whether an upload was under way when it ended, nobody knows.
             state.was_sent = true;
@@ -225,9 +230,11 @@ impl StagedFile {
                 generation: 1,
                 stamp: 1,
                 durable: None,
+                synced: None,
                 folder_synced: false,
                 attempts: Vec::new(),
                 was_sent: false,
+                was_completed: false,
                 was_asked: true,
                 retired: false,
                 concluded: false,
@@ -387,6 +394,13 @@ impl StagedFile {
         Ok(())
     }
 
+    /// Tells, once, that a base of no more than `most` bytes shows through, which is better taken over while it can be had.
+    pub(crate) fn is_to_be_completed(&self, most: u64) -> bool {
+        let mut state = self.state.lock();
+        let shows = state.base.as_ref().map_or(0, |base| base.shows);
+        shows > 0 && shows <= most && !std::mem::replace(&mut state.was_completed, true)
+    }
+
     /// Gives what still shows through of the base.
     pub(crate) fn holes(&self) -> Option<Rest> {
         let state = self.state.lock();
@@ -404,13 +418,20 @@ impl StagedFile {
     }
 
     fn sync_locked(&self, durability: &dyn Durability, folder: &File) -> Result<(), Error> {
-        let (row, stamp, data, folder_synced, former) = {
+        let (row, stamp, generation, data, folder_synced, former) = {
             let mut state = self.state.lock();
             if state.retired || state.orphan || state.durable == Some(state.stamp) {
                 return state.check();
             }
             let data = self.data(&mut state)?;
-            (row(&state), state.stamp, data, state.folder_synced, state.former.len())
+            (
+                row(&state),
+                state.stamp,
+                state.generation,
+                data,
+                state.folder_synced,
+                state.former.len(),
+            )
         };
         if let Err(error) = durability.data(row.number, &data) {
             // The kernel may have dropped what it could not write, and would say yes the next time.
@@ -424,6 +445,7 @@ impl StagedFile {
         durability.row(self.id, &row)?;
         let mut state = self.state.lock();
         state.durable = Some(stamp);
+        state.synced = Some(generation);
         self.area.doomed.lock().extend(state.former.drain(..former));
         if state.number != row.number {
             return Ok(());
@@ -450,6 +472,11 @@ impl StagedFile {
             size: state.size,
             modified_ns: state.modified_ns,
         }
+    }
+
+    /// Gives the version that shows through, where one does.
+    pub(crate) fn shows_through(&self) -> Option<Box<[u8]>> {
+        self.state.lock().base.as_ref().map(|base| base.version.clone())
     }
 
     /// Gives the object that shows through, where one does.
@@ -481,6 +508,12 @@ impl StagedFile {
 
     pub(crate) fn is_orphan(&self) -> bool {
         self.state.lock().orphan
+    }
+
+    /// Tells whether bytes were written of which nothing is acknowledged yet.
+    pub(crate) fn has_unsynced_bytes(&self) -> bool {
+        let state = self.state.lock();
+        state.synced != Some(state.generation)
     }
 
     /// Counts the bytes that were written.

@@ -195,6 +195,13 @@ fn what_is_written_during_an_upload_is_not_taken_for_uploaded() {
     assert_eq!((&*base.version, base.size, base.shows), (&b"v2"[..], 5, 3));
     assert_eq!(file.expected().as_deref(), Some(&b"v2"[..]));
     let row = Row::parse(&rows.all()[0].1).unwrap();
+    assert_eq!(
+        (row.expected, row.size),
+        (None, 5),
+        "the row tells of what was acknowledged"
+    );
+    staging.sync(&file).unwrap();
+    let row = Row::parse(&rows.all()[0].1).unwrap();
     assert_eq!(row.expected.as_deref(), Some(&b"v2"[..]), "and the row says so");
 }
 

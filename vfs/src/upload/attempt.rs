@@ -52,6 +52,10 @@ impl Uploads {
         let Some(file) = self.staging.get(id).filter(|file| file.is_broken().is_none()) else {
             return Outcome::Done;
         };
+        if file.has_unsynced_bytes() {
+            // Somebody is at it; what was acknowledged before is changed by now.
+            return Outcome::Overtaken;
+        }
         let upload = match self.prepare(file).await {
             Ok(upload) => upload,
             Err(outcome) => return outcome,
@@ -65,7 +69,10 @@ impl Uploads {
             result = self.fetcher.indexer.upload(upload.source, request) => result,
         };
         match result {
-            Ok(None) => Outcome::Done,
+            Ok(None) if upload.file.has_unsynced_bytes() => Outcome::Overtaken,
+            // It is gone, or its data could not be opened.
+            Ok(None) if self.staging.get(id).is_none() => Outcome::Done,
+            Ok(None) => Outcome::Delayed("what was written cannot be read".to_owned()),
             Ok(Some((sending, metadata))) => self.conclude(&upload, sending, metadata).await,
             Err(error) => {
                 let (began, base_is_gone) = (*began.lock(), base_is_gone.load(Ordering::Relaxed));
@@ -126,7 +133,8 @@ impl Uploads {
             job.sent.store(0, Ordering::Relaxed);
             (Arc::clone(&job.sent), upload.file.id)
         };
-        let Ok(in_use) = upload.file.use_it() else {
+        let in_use = upload.file.use_it().ok().filter(|_| !upload.file.has_unsynced_bytes());
+        let Some(in_use) = in_use else {
             return Ok(None);
         };
         let Some((sending, expected, parts)) = upload.file.begin_sending() else {

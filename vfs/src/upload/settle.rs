@@ -213,9 +213,25 @@ impl Uploads {
         }
     }
 
-    /// Takes over what shows through of the version that a file was made from, while that can be had.
+    /// Takes over what shows through of the version that a file was made from, or says why that cannot be.
     async fn complete(&self, upload: &Upload) -> Result<(), Outcome> {
-        while let Some(holes) = upload.file.holes() {
+        match self.take_over_base(&upload.file).await {
+            Ok(()) => Ok(()),
+            Err(Error::Stale | Error::NotFound) => Err(Outcome::Refused {
+                error: format!(
+                    "{} was replaced or removed at its source while only a part of it had been written here, and the rest of \
+                     the version that was written to cannot be had any more",
+                    upload.path
+                ),
+                remedy: "what was written is kept; write the whole file anew, or give it up by removing it".to_owned(),
+            }),
+            Err(error) => Err(delayed(&error)),
+        }
+    }
+
+    /// Takes over what shows through of the version that a file was made from, while that can be had.
+    pub(crate) async fn take_over_base(&self, file: &Arc<StagedFile>) -> Result<(), Error> {
+        while let Some(holes) = file.holes() {
             let Some(first) = holes.ranges.first().cloned() else {
                 break;
             };
@@ -225,28 +241,15 @@ impl Uploads {
                 base: holes.base,
                 ranges: vec![range.clone()],
             };
-            let filled = base::fill(&self.fetcher, upload.file.id, &rest, range.start, &mut buffer);
+            let filled = base::fill(&self.fetcher, file.id, &rest, range.start, &mut buffer);
             let filled = tokio::time::timeout(self.fetcher.deadline, filled).await;
-            match filled.unwrap_or_else(|_| Err(Error::TimedOut(Cause::new("no answer in time")))) {
+            filled.unwrap_or_else(|_| Err(Error::TimedOut(Cause::new("no answer in time"))))?;
+            match file.fill(&rest.base, range.start, &buffer) {
                 Ok(()) => {}
-                Err(Error::Stale | Error::NotFound) => {
-                    return Err(Outcome::Refused {
-                        error: format!(
-                            "{} was replaced or removed at its source while only a part of it had been written here, and the \
-                             rest of the version that was written to cannot be had any more",
-                            upload.path
-                        ),
-                        remedy: "what was written is kept; write the whole file anew, or give it up by removing it"
-                            .to_owned(),
-                    });
-                }
-                Err(error) => return Err(delayed(&error)),
-            }
-            match upload.file.fill(&rest.base, range.start, &buffer) {
-                Ok(()) => {}
-                Err(Refused::NoRoom(_)) => return Err(delayed(&Error::Full)),
-                Err(Refused::Retired) => return Err(Outcome::Again),
-                Err(Refused::Failed(error)) => return Err(delayed(&error)),
+                Err(Refused::NoRoom(_)) => return Err(Error::Full),
+                // The source has all of it.
+                Err(Refused::Retired) => return Ok(()),
+                Err(Refused::Failed(error)) => return Err(error),
             }
         }
         Ok(())

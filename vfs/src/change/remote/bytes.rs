@@ -9,7 +9,7 @@ use manifold_catalog::EntryId;
 use crate::error::Cause;
 use crate::fetch::base;
 use crate::fetch::object::rows;
-use crate::handle::OpenObject;
+use crate::handle::{Handle, OpenObject};
 use crate::staging::row::Base;
 use crate::staging::{Place, Refused, StagedFile, fresh_row};
 use crate::upload::WritePolicy;
@@ -18,6 +18,9 @@ use crate::{Answer, Error};
 
 /// How long closing a file waits for its upload, where it does: in deadlines. A request must not last for two.
 const THROUGH_DEADLINES: f32 = 1.9;
+
+/// Of files up to this length, in bytes, all is taken over when a part is written.
+const COMPLETED_MAX: u64 = 16 << 20;
 
 /// What is done to the bytes of a file.
 #[derive(Clone, Debug)]
@@ -40,7 +43,13 @@ impl Core {
     }
 
     /// Reads from a staged file: at once where all of it was written here.
-    pub(crate) fn read_staged(self: &Arc<Self>, file: &Arc<StagedFile>, offset: u64, length: u32) -> Answer<Bytes> {
+    pub(crate) fn read_staged(
+        self: &Arc<Self>,
+        handle: Handle,
+        file: &Arc<StagedFile>,
+        offset: u64,
+        length: u32,
+    ) -> Answer<Bytes> {
         let left = file.look().size.saturating_sub(offset);
         let mut buffer = vec![0; u64::from(length).min(left) as usize];
         let rest = match file.read(offset, &mut buffer) {
@@ -53,15 +62,34 @@ impl Core {
         let Some(rest) = rest else {
             return Answer::ok(buffer.into());
         };
-        let (core, id) = (Arc::clone(self), file.id);
+        let (core, file) = (Arc::clone(self), Arc::clone(file));
         Answer::Pending(Box::pin(async move {
             let deadline = core.settings.data_deadline;
-            let filled = base::fill(&core.fetcher, id, &rest, offset, &mut buffer);
-            match tokio::time::timeout(deadline, filled).await {
-                Ok(filled) => filled.map(|()| buffer.into()),
+            let read = async {
+                match base::fill(&core.fetcher, file.id, &rest, offset, &mut buffer).await {
+                    Ok(()) => Ok(buffer.into()),
+                    // An upload of our own may have replaced that version a moment ago; then there is another to read from.
+                    Err(Error::Stale) if core.is_based_otherwise(&file, &rest.base).await => {
+                        core.read(handle, offset, length).wait().await
+                    }
+                    Err(error) => Err(error),
+                }
+            };
+            match tokio::time::timeout(deadline, read).await {
+                Ok(read) => read,
                 Err(_) => Err(late(deadline)),
             }
         }))
+    }
+
+    /// Waits until it is known what has become of uploads of a file, and tells whether it is read from another version now.
+    async fn is_based_otherwise(&self, file: &Arc<StagedFile>, base: &Base) -> bool {
+        let Some(uploads) = self.uploads.get() else {
+            return false;
+        };
+        let is_other = || file.is_concluded() || file.shows_through().as_ref() != Some(&base.version);
+        uploads.until_news(|| is_other() || !file.was_sent()).await;
+        is_other()
     }
 
     /// Changes the bytes of a file. `open` is what it is open as, if it is.
@@ -138,7 +166,22 @@ impl Core {
             Some(file) => file,
             None => self.stage(id).map_err(Refused::Failed)?,
         };
-        apply(&file, edit, now_ns)
+        apply(&file, edit, now_ns)?;
+        if matches!(edit, Edit::Write(..)) && file.is_to_be_completed(COMPLETED_MAX) {
+            self.complete_behind(file);
+        }
+        Ok(())
+    }
+
+    /// Takes over what was not written of a file, so that it is whole here whatever becomes of the version at the source.
+    fn complete_behind(self: &Arc<Self>, file: Arc<StagedFile>) {
+        let core = Arc::clone(self);
+        self.runtime.spawn(async move {
+            let Some(uploads) = core.uploads.get() else { return };
+            if let Err(error) = uploads.take_over_base(&file).await {
+                tracing::debug!(id = file.id.0, %error, "a part of a file is read from its source for now");
+            }
+        });
     }
 
     /// Stages an entry as it is at its source.

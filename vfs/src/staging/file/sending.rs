@@ -174,7 +174,10 @@ impl StagedFile {
             state.retired
         };
         if !all {
-            self.sync_locked(durability, folder)?;
+            // What nobody has acknowledged is not made to last: should a crash come, the row still tells of what was.
+            if !self.has_unsynced_bytes() {
+                self.sync_locked(durability, folder)?;
+            }
             return Ok(Sent::More);
         }
         let concluded = conclude();
