@@ -186,6 +186,11 @@ impl SourceSpec {
         value.expect("invariant: `refresh` has a default, and its values are checked when parsed")
     }
 
+    /// Tells whether closing a file that was written waits for its upload.
+    pub fn writes_through(&self) -> bool {
+        self.setting("write") == Some("through")
+    }
+
     /// Gives the block size that was chosen for this source, in bytes.
     pub fn block_size(&self) -> Option<u32> {
         self.setting("block_size").and_then(values::block_size)

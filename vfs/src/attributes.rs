@@ -76,6 +76,15 @@ impl Attributes {
         }
     }
 
+    /// Gives the same with another length.
+    pub(crate) fn with_size(self, size: u64) -> Self {
+        Self {
+            size,
+            blocks: size.div_ceil(STAT_BLOCK),
+            ..self
+        }
+    }
+
     /// Adds what only the catalog's cold row knows.
     pub(crate) fn with(mut self, details: &Details) -> Self {
         self.created_ns = details.created_ns;

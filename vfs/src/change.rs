@@ -10,7 +10,7 @@
 pub(crate) mod follow;
 mod local;
 mod own;
-mod remote;
+pub(crate) mod remote;
 
 use std::sync::Arc;
 
@@ -280,7 +280,7 @@ impl Vfs {
                 Err(error) => Answer::err(error),
             },
             Some(OpenFile::Object(open)) => {
-                Answer::Ready(local::seek_without_holes(open.object.shape.size, what, offset))
+                Answer::Ready(local::seek_without_holes(self.core.size_of(open), what, offset))
             }
             None => Answer::err(Error::BadHandle),
         }

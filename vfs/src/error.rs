@@ -148,14 +148,20 @@ impl Error {
             // It was there when the request began: whoever asked is to look its name up again.
             Catalog::NoEntry(_) | Catalog::NoSource(_) | Catalog::Overtaken(_) => Self::Stale,
             Catalog::NotADirectory(_) => Self::NotADirectory,
+            // Something is staged beneath it.
+            Catalog::Waiting(_) => Self::NotEmpty,
             Catalog::Full => Self::Full,
             Catalog::NoPolicy(_)
-            | Catalog::Waiting(_)
             | Catalog::SourceWaiting { .. }
             | Catalog::Refused { .. }
             | Catalog::Damaged(_)
             | Catalog::Storage(_) => Self::Io(Cause::new(error)),
         }
+    }
+
+    /// Makes of a task that broke off what its request is told.
+    pub(crate) fn broke_off(error: tokio::task::JoinError) -> Self {
+        Self::Io(Cause::new(error))
     }
 
     /// The one table from a source's failures to the file system's.

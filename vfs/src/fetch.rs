@@ -6,6 +6,7 @@
 //! Always true: no lock is held across an await, and whatever becomes of a request's task, its blocks are landed and its place and
 //! memory are given back.
 
+pub(crate) mod base;
 pub(crate) mod flight;
 pub(crate) mod object;
 mod pinned;

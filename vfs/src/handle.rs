@@ -9,8 +9,8 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use manifold_backends::local::{FileAccess, Held, LocalFile};
 use manifold_catalog::{EntryId, SourceId};
@@ -20,6 +20,7 @@ use crate::attributes::Attributes;
 use crate::cache::{HandedOut, ObjectKey};
 use crate::fetch::{Abandoned, Object};
 use crate::prefetch::Stream;
+use crate::staging::{InUse, StagedFile, Staging};
 
 /// How many closed files' versions are remembered, to tell a kernel that its pages are still good.
 const VERSIONS_MAX: usize = 65_536;
@@ -94,11 +95,51 @@ pub(crate) enum OpenFile {
 /// An object that is open.
 #[derive(Debug)]
 pub(crate) struct OpenObject {
-    pub(crate) object: Arc<Object>,
+    /// Another one once what was written to the file has been uploaded.
+    object: RwLock<Arc<Object>>,
+    /// What was written to the file and is not uploaded yet, if this handle has met it.
+    staged: Mutex<Option<InUse>>,
+    /// Whether it may be written to through this handle.
+    pub(crate) writes: bool,
     pub(crate) readahead: Mutex<Readahead>,
     /// The whole file in the disk cache, kept from being changed while the handle is open.
-    #[expect(dead_code, reason = "held for what its end does")]
     pub(crate) whole: Option<HandedOut>,
+}
+
+impl OpenObject {
+    pub(crate) fn new(object: Arc<Object>, writes: bool, whole: Option<HandedOut>) -> Self {
+        Self {
+            object: RwLock::new(object),
+            staged: Mutex::new(None),
+            writes,
+            readahead: Mutex::default(),
+            whole,
+        }
+    }
+
+    /// Gives the version that is read where nothing is staged.
+    pub(crate) fn object(&self) -> Arc<Object> {
+        Arc::clone(&self.object.read())
+    }
+
+    /// Gives what is staged of the file, if anything is; `find` looks for it where this handle has not met it.
+    pub(crate) fn staged(&self, find: impl FnOnce() -> Option<Arc<StagedFile>>) -> Option<Arc<StagedFile>> {
+        let mut staged = self.staged.lock();
+        if let Some(in_use) = &*staged
+            && !in_use.file().is_concluded()
+        {
+            return Some(Arc::clone(in_use.file()));
+        }
+        let found = find();
+        // One whose data cannot be opened fails when it is read.
+        *staged = found.as_ref().and_then(|file| file.use_it().ok());
+        found
+    }
+
+    /// Keeps a staged file with this handle.
+    pub(crate) fn meet(&self, file: &Arc<StagedFile>) {
+        *self.staged.lock() = file.use_it().ok();
+    }
 }
 
 /// How a handle has been read, and what is fetched ahead for it.
@@ -118,6 +159,7 @@ pub(crate) struct OpenFiles {
     versions: Mutex<HashMap<EntryId, ObjectKey>>,
     /// How many handles are open for writing.
     writers: AtomicU64,
+    staging: OnceLock<Arc<Staging>>,
 }
 
 #[derive(Debug, Default)]
@@ -159,6 +201,55 @@ impl OpenFiles {
         let is_local = |file: &OpenFile| matches!(file, OpenFile::Local(..) | OpenFile::Kernels(..));
         let files = self.files.read();
         files.values().any(|file| file.id() == id && is_local(file))
+    }
+
+    /// Tells whether the kernel may have been given a file of the disk cache to read an entry from by itself.
+    pub(crate) fn is_read_by_kernel(&self, id: EntryId) -> bool {
+        let has_whole = |file: &Arc<OpenFile>| matches!(&**file, OpenFile::Object(open) if open.whole.is_some());
+        self.open_objects(id).iter().any(has_whole)
+    }
+
+    /// Looks up staged files in `staging` from now on.
+    pub(crate) fn follow_staging(&self, staging: &Arc<Staging>) {
+        // Set once, when writes begin to be accepted.
+        let _first = self.staging.set(Arc::clone(staging));
+    }
+
+    /// Gives what is staged of an entry.
+    pub(crate) fn staged(&self, id: EntryId) -> Option<Arc<StagedFile>> {
+        self.staging.get()?.get(id)
+    }
+
+    /// Gives what was written to an open file that has lost its name.
+    pub(crate) fn staged_without_name(&self, id: EntryId) -> Option<Arc<StagedFile>> {
+        self.staging.get()?;
+        self.open_objects(id).iter().find_map(|open| match &**open {
+            OpenFile::Object(open) => open.staged(|| None),
+            _ => None,
+        })
+    }
+
+    /// Has all who have an object open read another version of it from now on: what was written through here has become that.
+    pub(crate) fn rebind(&self, id: EntryId, object: &Arc<Object>) {
+        for open in self.open_objects(id) {
+            if let OpenFile::Object(open) = &*open {
+                *open.object.write() = Arc::clone(object);
+            }
+        }
+    }
+
+    /// Has all who have an object open keep what is staged of it: its name is about to go.
+    pub(crate) fn meet(&self, id: EntryId, file: &Arc<StagedFile>) {
+        for open in self.open_objects(id) {
+            if let OpenFile::Object(open) = &*open {
+                open.meet(file);
+            }
+        }
+    }
+
+    fn open_objects(&self, id: EntryId) -> Vec<Arc<OpenFile>> {
+        let files = self.files.read();
+        files.values().filter(|file| file.id() == id).map(Arc::clone).collect()
     }
 
     /// Gives the file behind a handle, if it is one of this machine that is open here.
@@ -302,14 +393,14 @@ impl OpenFile {
     pub(crate) fn id(&self) -> EntryId {
         match self {
             Self::Local(id, ..) | Self::Kernels(id, _) => *id,
-            Self::Object(open) => open.object.id,
+            Self::Object(open) => open.object.read().id,
         }
     }
 
     fn source(&self) -> SourceId {
         match self {
             Self::Local(_, source, _) | Self::Kernels(_, source) => *source,
-            Self::Object(open) => open.object.source,
+            Self::Object(open) => open.object.read().source,
         }
     }
 

@@ -12,6 +12,7 @@ use manifold_catalog::{Catalog, Entry, EntryId, Kind, SourceId};
 use crate::attributes::{Attributes, NameMatch};
 use crate::error::Cause;
 use crate::handle::OpenFiles;
+use crate::staging::Look;
 use crate::vfs::Core;
 use crate::{Answer, Error, Handle};
 
@@ -146,6 +147,11 @@ impl Core {
             let (seen, blocks) = held.metadata_and_blocks().ok()?;
             Some(Attributes::of_disk(id, &seen, Some(blocks)))
         });
+        if let Some(staged) = self.files.staged_without_name(id)
+            && let Some(known) = self.files.attributes(id)
+        {
+            return Ok(as_staged(known, staged.look()));
+        }
         // Else as it was.
         let known = || self.files.attributes(id).or_else(|| self.gone.get(&id));
         now.or_else(known).ok_or(Error::Stale)
@@ -215,6 +221,9 @@ pub(crate) fn attributes_of(catalog: &Catalog, files: &OpenFiles, entry: &Entry)
     if let Some(attributes) = written(files, id) {
         return Ok(attributes);
     }
+    if let Some(staged) = files.staged(entry.id) {
+        return Ok(as_staged(Attributes::of(entry), staged.look()));
+    }
     let attributes = Attributes {
         id,
         ..Attributes::of(entry)
@@ -233,6 +242,16 @@ pub(crate) fn first_name(catalog: &Catalog, entry: &Entry) -> Result<EntryId, Er
         return Ok(entry.id);
     }
     catalog.first_name(entry.id).map_err(Error::from_catalog)
+}
+
+/// Shows what was written to a file and is not uploaded yet. That may change without a word.
+fn as_staged(known: Attributes, look: Look) -> Attributes {
+    Attributes {
+        modified_ns: look.modified_ns,
+        changed_ns: look.modified_ns,
+        volatile: true,
+        ..known.with_size(look.size)
+    }
 }
 
 /// Gives the attributes of a file of this machine that is open for writing: as the disk has them, or where that may hang as

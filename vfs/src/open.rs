@@ -8,15 +8,14 @@ use std::sync::Arc;
 use manifold_backends::local::{LocalBackend, LocalFile};
 use manifold_backends::{Backend, Metadata, ObjectPath, Presence, Version};
 use manifold_catalog::{ChangedFile, Details, Entry, EntryId, Kind, SourceId, Ticket};
-use parking_lot::Mutex;
 
 use crate::attributes::Attributes;
-use crate::cache::ObjectKey;
+use crate::cache::{HandedOut, ObjectKey};
 use crate::change::follow::seen_attributes;
 use crate::error::Cause;
 use crate::fetch::Object;
 use crate::fetch::object::{not_connected, rows};
-use crate::handle::{Access, Backing, OpenFile, OpenObject, Opened, Opening, Readahead};
+use crate::handle::{Access, Backing, OpenFile, OpenObject, Opened, Opening};
 use crate::vfs::Core;
 use crate::{Answer, Error, Handle};
 
@@ -67,9 +66,11 @@ impl Core {
         }
         let Some(file) = self.files.release(handle) else { return };
         if let OpenFile::Object(open) = &*file {
+            self.released(open);
             self.abandon(&mut open.readahead.lock());
-            self.fetcher.forget_abandoned(&open.object);
-            self.hash_soon(&open.object);
+            let object = open.object();
+            self.fetcher.forget_abandoned(&object);
+            self.hash_soon(&object);
         }
     }
 
@@ -145,34 +146,46 @@ impl Core {
     }
 
     fn open_object(&self, id: EntryId) -> Result<Opened, Error> {
+        self.open_object_for(id, Access::Read)
+    }
+
+    /// Opens a version of an object, for writing too where the caller has seen that this may be.
+    pub(crate) fn open_object_for(&self, id: EntryId, access: Access) -> Result<Opened, Error> {
         let opening = self.files.begin(id);
         let (object, entry) = Object::find(&self.catalog, &self.indexer, id)?;
         let keep_cache = self.files.same_version(id, pages_key(&object.version, entry.size));
-        let whole = self.cache.whole_file(object.shape).or_else(|| {
-            // The file of a copy holds the same bytes.
-            object.content?;
-            let mut copies = self.fetcher.replicas(&object).into_iter();
-            copies.find_map(|copy| self.cache.whole_file(copy.shape))
-        });
+        // The kernel lets nobody write to what another reads by itself, so it reads nothing by itself that may be written to.
+        let whole = if self.is_written_to(object.source) {
+            None
+        } else {
+            self.whole_file(&object)
+        };
         if whole.is_some() {
             self.hash_soon(&object);
         }
         let backing = whole
             .as_ref()
             .map_or(Backing::Blocks, |it| Backing::File(Arc::clone(it.file())));
-        let open = OpenObject {
-            object: Arc::new(object),
-            readahead: Mutex::new(Readahead::default()),
-            whole,
-        };
-        let handle = opening.finish(OpenFile::Object(open), Attributes::of(&entry));
+        let open = OpenObject::new(Arc::new(object), access.writes(), whole);
+        let size = self.size_of(&open);
+        let handle = opening.finish(OpenFile::Object(open), Attributes::of(&entry).with_size(size));
         Ok(Opened {
             handle,
             backing,
             keep_cache,
-            size: entry.size,
-            writes: false,
+            size,
+            writes: access.writes(),
             privileged: false,
+        })
+    }
+
+    /// Finds a file of the disk cache that holds all of an object.
+    fn whole_file(&self, object: &Object) -> Option<HandedOut> {
+        self.cache.whole_file(object.shape).or_else(|| {
+            // The file of a copy holds the same bytes.
+            object.content?;
+            let mut copies = self.fetcher.replicas(object).into_iter();
+            copies.find_map(|copy| self.cache.whole_file(copy.shape))
         })
     }
 

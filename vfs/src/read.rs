@@ -31,12 +31,16 @@ impl Core {
             OpenFile::Kernels(..) => return Answer::err(Error::BadHandle),
             OpenFile::Object(open) => open,
         };
-        let shape = open.object.shape;
+        if let Some(staged) = self.staged(open) {
+            return self.read_staged(handle, &staged, offset, length);
+        }
+        let object = open.object();
+        let shape = object.shape;
         let range = offset..offset.saturating_add(u64::from(length)).min(shape.size);
         if range.is_empty() {
             return Answer::ok(Bytes::new());
         }
-        let (run, ahead) = self.note_read(open, range.clone());
+        let (run, ahead) = self.note_read(open, &object, range.clone());
         let answer = if let Some(bytes) = self.read_memory(shape, &range) {
             add(&self.tally.reads_ready, 1);
             add(&self.tally.bytes_read, bytes.len() as u64);
@@ -44,11 +48,11 @@ impl Core {
             Answer::ok(bytes)
         } else {
             add(&self.tally.reads_waited, 1);
-            self.read_later(&file, open, range, run)
+            self.read_later(&file, open, &object, range, run)
         };
         // After the reader's own blocks, so that they stand before these in the queue.
         if let Some((blocks, abandoned)) = ahead {
-            self.fetcher.ahead(&open.object, blocks, &abandoned);
+            self.fetcher.ahead(&object, blocks, &abandoned);
         }
         answer
     }
@@ -98,14 +102,15 @@ impl Core {
     fn note_read(
         &self,
         open: &OpenObject,
+        object: &Object,
         range: Range<u64>,
     ) -> (RunId, Option<(Range<u64>, crate::fetch::Abandoned)>) {
-        let shape = open.object.shape;
+        let shape = object.shape;
         let block_size = u64::from(shape.block_size);
         let bounds = Bounds {
             size: shape.size,
             block_size,
-            window_max: self.window_max(open),
+            window_max: self.window_max(object),
         };
         let mut readahead = open.readahead.lock();
         let seen = readahead.stream.read(range, bounds);
@@ -119,7 +124,7 @@ impl Core {
         let abandoned = Arc::clone(&readahead.abandoned);
         drop(readahead);
         if seen.closed {
-            self.fetcher.forget_abandoned(&open.object);
+            self.fetcher.forget_abandoned(object);
         }
         let blocks = seen.ahead.map(|it| it.start / block_size..it.end.div_ceil(block_size));
         (seen.run, blocks.map(|blocks| (blocks, abandoned)))
@@ -135,12 +140,10 @@ impl Core {
     }
 
     /// Gives the widest window for one handle: its share of half the memory for blocks, and no more than keeps its source busy twice over.
-    fn window_max(&self, open: &OpenObject) -> u64 {
+    fn window_max(&self, object: &Object) -> u64 {
         let share = self.memory_for_blocks / 2 / self.windows.load(Ordering::Relaxed).max(1);
-        let request = open.object.run_max * u64::from(open.object.shape.block_size);
-        let busy = request
-            .saturating_mul(u64::from(open.object.concurrency))
-            .saturating_mul(2);
+        let request = object.run_max * u64::from(object.shape.block_size);
+        let busy = request.saturating_mul(u64::from(object.concurrency)).saturating_mul(2);
         self.settings.prefetch_bytes.min(share).min(busy)
     }
 
@@ -168,11 +171,12 @@ impl Core {
         self: &Arc<Self>,
         file: &Arc<OpenFile>,
         open: &OpenObject,
+        object: &Arc<Object>,
         range: Range<u64>,
         run: RunId,
     ) -> Answer<Bytes> {
-        let shape = open.object.shape;
-        let wanted = self.fetcher.want(&open.object, blocks_of(shape, &range));
+        let shape = object.shape;
+        let wanted = self.fetcher.want(object, blocks_of(shape, &range));
         for (index, it) in &wanted {
             if matches!(it, Wanted::Coming { first: true, .. }) {
                 open.readahead
@@ -181,7 +185,7 @@ impl Core {
                     .missed(run, (index + 1) * u64::from(shape.block_size));
             }
         }
-        let (core, file, object) = (Arc::clone(self), Arc::clone(file), Arc::clone(&open.object));
+        let (core, file, object) = (Arc::clone(self), Arc::clone(file), Arc::clone(object));
         Answer::Pending(Box::pin(async move {
             let deadline = core.settings.data_deadline;
             let fetcher = Arc::clone(&core.fetcher);

@@ -5,8 +5,8 @@
 
 use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -29,6 +29,7 @@ use crate::handle::{Access, Handle, OpenFile, OpenFiles, Opened};
 use crate::hash::Hasher;
 use crate::pins::{PinReport, Pins};
 use crate::recent::Recent;
+use crate::upload::Uploads;
 use crate::{Answer, Error, Settings, look};
 
 /// How long fetching waits for a disk cache that is slower than the source. The disk's own pauses, when it writes back what
@@ -87,7 +88,9 @@ pub(crate) struct Core {
     pub(crate) pins: Pins,
     pub(crate) recent: Recent,
     changes: Subscription,
-    publisher: Publisher,
+    pub(crate) publisher: Arc<Publisher>,
+    /// Unset: nothing of a remote source can be written.
+    pub(crate) uploads: OnceLock<Arc<Uploads>>,
 }
 
 impl Vfs {
@@ -164,7 +167,8 @@ impl Vfs {
             pins,
             recent: Recent::default(),
             changes,
-            publisher: Publisher::default(),
+            publisher: Arc::default(),
+            uploads: OnceLock::new(),
         });
         let stop = Arc::new(AtomicBool::new(false));
         let thread = std::thread::Builder::new().name("manifold-events".to_owned());
@@ -251,7 +255,8 @@ impl Vfs {
     pub fn flush(&self, handle: Handle) -> Answer<()> {
         match self.core.files.get(handle).as_deref() {
             Some(OpenFile::Local(id, source, file)) => self.core.learn_at_close(*id, *source, file),
-            Some(_) => Answer::ok(()),
+            Some(OpenFile::Object(_)) => self.core.remote_flush(handle),
+            Some(OpenFile::Kernels(..)) => Answer::ok(()),
             None => Answer::err(Error::BadHandle),
         }
     }

@@ -149,6 +149,12 @@ pub(super) const COMMON: &[KeyInfo] = &[
         ValueKind::Count(0, 10_000),
         "how many directories are listed in a second at most in the background, 0 for no limit; without it, as the setting `scan.rate` says",
     ),
+    key(
+        "write",
+        ValueKind::Choice(&["back", "through"]),
+        "whether closing a file that was written returns when it is safe on this machine (back), or when it is uploaded (through); a folder of this machine is always written to at once",
+    )
+    .default("back"),
 ];
 
 const USER: KeyInfo = key(

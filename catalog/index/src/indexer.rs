@@ -196,6 +196,20 @@ impl Indexer {
         source.ask(path, kind, deadline, || once.take(), &self.runtime).await
     }
 
+    /// Makes a request that brings bytes to a source, behind everybody who waits for it: when the source is well, and without a
+    /// deadline. Dropping it ends it.
+    ///
+    /// # Errors
+    /// The request failed, or the source is not connected, or not any more.
+    pub async fn upload<T>(
+        &self,
+        source: SourceId,
+        request: impl Future<Output = manifold_backends::Result<T>>,
+    ) -> Result<T, IndexError> {
+        let source = self.source(source)?;
+        source.upload(request, &self.runtime).await
+    }
+
     /// Ends all that is under way, and waits for it. Scans go on where they stood when the source is attached again.
     pub async fn stop(&self) {
         self.cancel.cancel();

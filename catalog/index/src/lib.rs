@@ -30,6 +30,7 @@ pub use error::IndexError;
 pub use hash::HashSettings;
 pub use health::{Event, HealthChange, HealthState, LatencyFacts, Problem, RequestFacts, RequestKind, SourceHealth};
 pub use indexer::{Indexer, OpenProbe};
+pub use listing::seen_attributes;
 pub use measure::{BUCKET_ENDS, ByWord, Histogram, HistogramPicture};
 pub use scan::beneath::{SubtreeProgress, SubtreeScan};
 pub use scan::{ScanEnd, ScanHandle, ScanProgress};

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use futures::StreamExt;
-use manifold_backends::{Kind, Metadata, ObjectPath, Presence, Timestamp};
+use manifold_backends::{Kind, Metadata, ObjectPath, Presence, Timestamp, is_temporary_name};
 use manifold_catalog::{NewChild, SeenAttributes, VERSION_MAX};
 use tokio::time::{Instant, timeout};
 
@@ -55,6 +55,7 @@ pub(crate) struct Children<'a> {
     source_name: &'a str,
     path: &'a ObjectPath,
     skip: &'a Skip,
+    is_local: bool,
     /// Whether the source's names are only parts of keys, so that an empty one can be.
     names_are_keys: bool,
     gathered: Vec<NewChild>,
@@ -67,6 +68,7 @@ impl<'a> Children<'a> {
             source_name: source.backend.name(),
             path,
             skip: &source.skip,
+            is_local: source.is_local(),
             names_are_keys: source.backend.capabilities().implicit_directories,
             gathered: Vec::new(),
             out_of_range: 0,
@@ -81,6 +83,10 @@ impl<'a> Children<'a> {
         if metadata.kind == Kind::Directory && self.skip.keeps_out(self.path, name) {
             tracing::debug!(source = self.source_name, directory = %self.path, name = %name.escape_ascii(),
                 "kept out of the library");
+            return Ok(());
+        }
+        // What an upload has sent so far, here or on another machine, is nobody's file.
+        if !self.is_local && is_temporary_name(name) {
             return Ok(());
         }
         if metadata.version.as_bytes().len() > VERSION_MAX {
@@ -148,6 +154,11 @@ impl<'a> Children<'a> {
             reason: reason.to_owned(),
         }
     }
+}
+
+/// Turns what a source says of an object into the catalog's words, as a listing does.
+pub fn seen_attributes(metadata: &Metadata) -> SeenAttributes {
+    seen(metadata).0
 }
 
 /// Turns what a source says of an object into the catalog's words. The second value is false where a size or a time

@@ -8,6 +8,7 @@
 mod ask;
 mod breaker;
 mod hedge;
+mod upload;
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
@@ -48,6 +49,7 @@ pub(crate) struct Source {
     background: Semaphore,
     /// For the one directory that the scan lists while somebody waits.
     beside_waiters: Semaphore,
+    uploads: Semaphore,
     waited_for: watch::Sender<usize>,
     phase: watch::Sender<Phase>,
     /// Counts the times that the source has turned out to be well.
@@ -127,6 +129,7 @@ impl Source {
             foreground: Semaphore::new(likes.saturating_sub(scan_share).max(1)),
             background: Semaphore::new(scan_share),
             beside_waiters: Semaphore::new(1),
+            uploads: Semaphore::new((likes / 2).max(1)),
             waited_for: watch::Sender::new(0),
             phase: watch::Sender::new(Phase::Well),
             returns: watch::Sender::default(),

@@ -76,6 +76,10 @@ impl OpenLibrary {
             Request::Pin { paths, policy } => self.pin(&paths, policy).await.map(Reply::Pinned),
             Request::Unpin { paths, policies, gone } => self.unpin(&paths, &policies, gone).await.map(|()| Reply::Done),
             Request::Pins { skip } => self.pins(skip).await.map(|facts| Reply::Pins(Box::new(facts))),
+            Request::Uploads { skip } => self.uploads(skip),
+            Request::RetryUploads => Ok(Reply::Retried {
+                uploads: self.vfs.retry_uploads(),
+            }),
             Request::Events | Request::Metrics { .. } | Request::Stop => Err(Failure::new(format!(
                 "the library '{}' is not mounted",
                 self.library.name()

@@ -147,6 +147,12 @@ pub(crate) enum Command {
     },
     /// List what is pinned, and how much of it is here
     Pins,
+    /// List what was written and is not at its source yet, and what had to make way
+    Uploads {
+        /// Instead of listing
+        #[command(subcommand)]
+        action: Option<Uploads>,
+    },
     /// Read files in full, and print the BLAKE3 of their bytes
     ///
     /// What was found is kept, and not read again until the file changes. Files that are found to hold the same bytes stand
@@ -357,6 +363,13 @@ fn owner(text: &str) -> Result<(u32, u32), String> {
         .split_once(':')
         .and_then(|(user, group)| Some((user.parse().ok()?, group.parse().ok()?)));
     parsed.ok_or_else(|| "expected two numbers, as in 1000:1000".to_owned())
+}
+
+/// What is done about uploads.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub(crate) enum Uploads {
+    /// Try again now what failed or was refused
+    Retry,
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ mod scan;
 mod source;
 mod status;
 mod up;
+mod uploads;
 
 use rustix::fs::Mode;
 
@@ -75,6 +76,7 @@ async fn dispatch(command: Command, context: &Context, out: &mut Output) -> Resu
         Command::Pin(pin) => pin::pin(pin, context, out).await,
         Command::Unpin { paths, policy, gone } => pin::unpin(&paths, &policy, gone, context).await,
         Command::Pins => pin::pins(context, out).await,
+        Command::Uploads { action } => uploads::run(action, context, out).await,
         Command::Hash { paths } => hash::hash(&paths, context, out).await,
         Command::Scan { path, background } => scan::scan(&path, background, context, out).await,
         Command::Cache(cache) => cache::run(cache, context, out).await,

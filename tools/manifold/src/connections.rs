@@ -23,6 +23,7 @@ use tokio::time::timeout;
 
 use crate::failure::{Failure, Result};
 use crate::settings::Settings;
+use crate::uploads;
 
 /// The pause before the second try; doubled each time.
 const PAUSE_FIRST: Duration = Duration::from_secs(1);
@@ -285,11 +286,14 @@ impl Connections {
 
     fn attach(&self, id: SourceId, spec: &SourceSpec, backend: Arc<dyn Backend>) {
         self.vfs.set_refresh(id, spec.refresh());
+        self.vfs.set_write_policy(id, uploads::policy(spec));
         self.vfs.set_read_only(id, spec.read_only());
         let options = SourceOptions {
             scan_rate: spec.scan_rate(),
         };
         self.indexer.attach_with(id, backend, options);
+        // What waited for other settings, or for the source, is tried again.
+        self.vfs.retry_uploads();
         // What is pinned of it can be told, and fetched, from now on.
         self.vfs.pins_changed();
     }

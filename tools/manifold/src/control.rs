@@ -9,6 +9,7 @@ pub(crate) mod pins;
 pub(crate) mod server;
 pub(crate) mod status;
 pub(crate) mod text;
+pub(crate) mod uploads;
 
 use manifold_backends::SourceSpec;
 use serde::{Deserialize, Serialize};
@@ -19,6 +20,7 @@ use crate::metrics::Family;
 use pins::{Pinned, PinsFacts, Policy};
 use status::{SourceStatus, Status};
 use text::Text;
+use uploads::UploadsFacts;
 
 /// The version of the protocol. One that differs is refused by both sides.
 pub(crate) const VERSION: u32 = 1;
@@ -144,6 +146,13 @@ pub(crate) enum Request {
         /// How many pins to pass over.
         skip: u64,
     },
+    /// What waits to be uploaded?
+    Uploads {
+        /// How many files to pass over.
+        skip: u64,
+    },
+    /// Try again what failed or was refused.
+    RetryUploads,
     /// What happens from now on? Answered with done, and then a line for each event until one side hangs up.
     Events,
     /// What was counted since the daemon started?
@@ -237,6 +246,13 @@ pub(crate) enum Reply {
         /// The same as JSON.
         #[serde(skip_serializing_if = "Option::is_none", default)]
         families: Option<Vec<Family>>,
+    },
+    /// To [`Request::Uploads`].
+    Uploads(Box<UploadsFacts>),
+    /// To [`Request::RetryUploads`].
+    Retried {
+        /// How many there were.
+        uploads: u64,
     },
     /// After the answer to [`Request::Events`], whenever something happens.
     Event(Event),

@@ -298,6 +298,8 @@ impl Mounted {
             Ok(Unmounted::Entirely) => Ok(()),
             Err(failure) => Err(failure),
         };
+        // Nothing can be written any more.
+        self.open.drain_uploads().await;
         left.and(self.open.close().await)
     }
 

@@ -73,6 +73,22 @@ pub(crate) enum What {
         /// Why it failed.
         reason: Option<String>,
     },
+    /// A file was changed here and at its source; both versions are kept.
+    UploadConflict {
+        /// Where the source's version stands in the tree.
+        path: Text,
+        /// The name under which the local version is kept, in the same directory.
+        kept_as: Text,
+    },
+    /// A source does not take a file; it stays staged.
+    UploadRefused {
+        /// Where it stands in the tree.
+        path: Text,
+        /// Why.
+        error: String,
+        /// What to do.
+        remedy: String,
+    },
     /// The follower was too slow to hear of everything.
     Missed {
         /// How many events it has missed.

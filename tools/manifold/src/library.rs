@@ -225,6 +225,11 @@ impl Library {
             .unwrap_or_else(|| self.state.join("cache"))
     }
 
+    /// Gives the folder of the staging area.
+    pub(crate) fn staging_folder(&self) -> PathBuf {
+        self.state.join("staging")
+    }
+
     /// Gives the place to mount at when none is named.
     pub(crate) fn default_point(&self, settings: &Settings, around: &Surroundings) -> Result<PathBuf> {
         if let Some(point) = &settings.mount.point {

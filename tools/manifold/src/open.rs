@@ -21,6 +21,7 @@ use crate::mounts;
 use crate::rescan::Rescans;
 use crate::settings::Settings;
 use crate::time::now_ns;
+use crate::uploads;
 
 /// How long the keyring may take to answer. It may ask the person to unlock it.
 const KEYRING_PATIENCE: Duration = Duration::from_secs(30);
@@ -85,6 +86,11 @@ impl OpenLibrary {
         };
         let vfs = Vfs::new(Arc::clone(&catalog), Arc::clone(&indexer), vfs_settings, runtime)
             .map_err(|error| Failure::from(error).about("cannot start the file system"))?;
+        let events = Hub::new();
+        if role == Role::Daemon {
+            vfs.accept_writes(uploads::write_settings(&library, &settings, &events))
+                .map_err(|error| Failure::from(error).about("cannot start the staging area"))?;
+        }
         let connections = Connections::new(
             Arc::clone(&indexer),
             Arc::clone(&vfs),
@@ -98,7 +104,7 @@ impl OpenLibrary {
             indexer,
             vfs,
             connections,
-            events: Hub::new(),
+            events,
             rescans: Rescans::default(),
             with_cache,
             role,
@@ -129,6 +135,7 @@ impl OpenLibrary {
     /// Ends what is under way, and makes everything durable.
     pub(crate) async fn close(&self) -> Result<()> {
         self.vfs.stop_keeping_pins();
+        self.vfs.stop_uploads().await;
         self.connections.stop();
         self.indexer.stop().await;
         let (catalog, vfs) = (Arc::clone(&self.catalog), Arc::clone(&self.vfs));

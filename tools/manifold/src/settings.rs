@@ -34,6 +34,7 @@ pub(crate) struct Settings {
     pub(crate) mount: Mount,
     pub(crate) scan: Scan,
     pub(crate) secrets: Secrets,
+    pub(crate) staging: Staging,
     /// Which of them the file sets, as `table.name`.
     given: BTreeSet<String>,
 }
@@ -124,6 +125,13 @@ pub(crate) struct Scan {
 pub(crate) struct Secrets {
     /// Whether the system's keyring is used where there is one.
     pub(crate) keyring: bool,
+}
+
+/// Where what was written waits for its upload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Staging {
+    /// The most bytes that wait.
+    pub(crate) bytes: u64,
 }
 
 /// How much is logged.

@@ -8,9 +8,10 @@ use manifold_index::{HealthState, SourceHealth};
 
 use crate::control::status::{
     CopyFacts, DaemonFacts, FetchedFacts, HealthFacts, LatencyFacts, LibraryFacts, MountFacts, Problem, ScanFacts,
-    SourceState, SourceStatus, Status, Uploads, Verdict, WatchState, WatchStatus,
+    SourceState, SourceStatus, Status, Verdict, WatchState, WatchStatus,
 };
 use crate::control::text::Text;
+use crate::control::uploads::UploadCounts;
 use crate::failure::Result;
 use crate::open::OpenLibrary;
 use crate::print::count;
@@ -23,7 +24,8 @@ impl OpenLibrary {
     /// Says how everything is.
     pub(crate) fn status(&self, daemon: Option<DaemonFacts>, mount: Option<MountFacts>) -> Result<Status> {
         let sources = self.source_statuses()?;
-        let (verdict, summary) = judge(&sources, mount.as_ref());
+        let uploads = self.upload_counts()?;
+        let (verdict, summary) = judge(&sources, &uploads, mount.as_ref());
         let path = |path: &std::path::Path| Text::new(path.as_os_str().as_encoded_bytes());
         Ok(Status {
             schema: SCHEMA,
@@ -43,7 +45,7 @@ impl OpenLibrary {
                 None
             },
             pins: self.pin_counts(),
-            uploads: Uploads { waiting: 0 },
+            uploads,
             copies: self.copies()?,
         })
     }
@@ -186,7 +188,7 @@ fn watch_status(coverage: Option<Coverage>, directories: u64) -> WatchStatus {
 }
 
 /// Draws the verdict, and puts it into one line.
-fn judge(sources: &[SourceStatus], mount: Option<&MountFacts>) -> (Verdict, String) {
+fn judge(sources: &[SourceStatus], uploads: &UploadCounts, mount: Option<&MountFacts>) -> (Verdict, String) {
     let Some(mount) = mount else {
         return (
             Verdict::NotMounted,
@@ -216,6 +218,13 @@ fn judge(sources: &[SourceStatus], mount: Option<&MountFacts>) -> (Verdict, Stri
                 format!("mounted at {point}, but {attach}{others} {what}"),
             );
         }
+    }
+    if uploads.refused > 0 {
+        let refused = count(uploads.refused, "upload");
+        return (
+            Verdict::Attention,
+            format!("mounted at {point}, but {refused} refused; `manifold uploads` tells why"),
+        );
     }
     let failed: u64 = sources
         .iter()
@@ -304,28 +313,36 @@ mod tests {
             passthrough: true,
             passthrough_why_not: None,
         };
+        let none = UploadCounts::default();
         let well = source("/a", SourceState::Ok, 0);
         let scanning = source("/b", SourceState::Scanning, 0);
         let away = source("/c", SourceState::Offline, 3);
-        let (verdict, words) = judge(&[well.clone(), scanning.clone()], Some(&mount));
+        let (verdict, words) = judge(&[well.clone(), scanning.clone()], &none, Some(&mount));
         assert_eq!(
             (verdict, words.as_str()),
             (Verdict::Ok, "all is well: mounted at /m, 2 sources, 1 being scanned")
         );
-        let (verdict, words) = judge(&[well.clone(), away.clone(), away], Some(&mount));
+        let (verdict, words) = judge(&[well.clone(), away.clone(), away], &none, Some(&mount));
         assert_eq!(verdict, Verdict::Attention);
         assert!(words.contains("but /c and 1 more cannot be reached"), "{words}");
         let slow = source("/d", SourceState::Slow, 0);
         let refused = source("/e", SourceState::Refused, 0);
-        let (verdict, words) = judge(&[well.clone(), slow, refused], Some(&mount));
+        let (verdict, words) = judge(&[well.clone(), slow, refused], &none, Some(&mount));
         assert_eq!(verdict, Verdict::Attention);
         assert!(words.contains("but /e did not take the credentials"), "{words}");
-        let (verdict, words) = judge(&[source("/a", SourceState::Ok, 1)], Some(&mount));
+        let (verdict, words) = judge(&[source("/a", SourceState::Ok, 1)], &none, Some(&mount));
         assert_eq!(
             (verdict, words.as_str()),
             (Verdict::Attention, "mounted at /m, but 1 directory could not be listed")
         );
-        let (verdict, words) = judge(&[scanning], None);
+        let uploads = UploadCounts {
+            refused: 2,
+            ..UploadCounts::default()
+        };
+        let (verdict, words) = judge(&[scanning.clone()], &uploads, Some(&mount));
+        assert_eq!(verdict, Verdict::Attention);
+        assert!(words.contains("but 2 uploads refused"), "{words}");
+        let (verdict, words) = judge(&[scanning], &none, None);
         assert_eq!(
             (verdict, words.as_str()),
             (Verdict::NotMounted, "not mounted; 1 source")

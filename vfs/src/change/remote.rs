@@ -1,82 +1,246 @@
-//! Changes at sources that are not folders of this machine: refused, with nothing changed.
+//! Changes of remote sources: bytes are staged here, names are asked of the source.
+//!
+//! Always true:
+//! - what `close` or `fsync` has acknowledged is on this machine's disk, and a journal row owns it;
+//! - a name changes here when the source has changed it, within the deadline, or not at all; what only stands here changes
+//!   here alone;
+//! - what a source cannot do is refused.
 
-#![expect(
-    clippy::unused_self,
-    reason = "a refusal needs nothing of the file system, but is asked of it"
-)]
+mod bytes;
+mod journal;
+mod names;
+mod open;
+mod rename;
 
-use manifold_backends::local::{AttributeChange, Making, RenameMode, SetMode};
-use manifold_catalog::EntryId;
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
-use super::{Created, Creation, Requester, Site, Writing};
-use crate::attributes::Attributes;
+use manifold_backends::{Backend, ObjectPath, WriteAbilities};
+use manifold_catalog::{EntryId, SourceId};
+use manifold_index::Clock;
+
+use self::journal::Journal;
+use crate::Error;
 use crate::error::Cause;
-use crate::handle::{Access, Handle, Opened};
-use crate::vfs::Core;
-use crate::{Answer, Error};
+use crate::fetch::object::not_connected;
+use crate::staging::{Recovered, Staging, StagingUsage};
+use crate::upload::{Conflict, UploadListener, UploadReport, Uploads, WritePolicy};
+use crate::vfs::{Core, Vfs};
+
+/// What writing to remote sources needs to know.
+#[derive(Clone)]
+pub struct WriteSettings {
+    /// The folder of the staging area.
+    pub folder: PathBuf,
+    /// The most bytes that may wait there.
+    pub bytes: u64,
+    /// This machine's name, for files that have to make way for another version.
+    pub host: String,
+    /// Tells the time.
+    pub clock: Arc<dyn Clock>,
+    /// Is told of what becomes of uploads.
+    pub listener: UploadListener,
+    /// What becomes of writes to each source; [`WritePolicy::Back`] for all others.
+    pub policies: HashMap<SourceId, WritePolicy>,
+}
+
+impl std::fmt::Debug for WriteSettings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WriteSettings")
+            .field("folder", &self.folder)
+            .field("bytes", &self.bytes)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A place at a remote source that can be changed.
+pub(crate) struct Target {
+    pub(crate) source: SourceId,
+    pub(crate) path: ObjectPath,
+    pub(crate) backend: Arc<dyn Backend>,
+    pub(crate) able: WriteAbilities,
+}
+
+impl Vfs {
+    /// Accepts writes to remote sources from now on, and goes on with what waits to be uploaded. To be called once, before
+    /// anybody can ask for anything.
+    ///
+    /// # Errors
+    /// The staging area cannot be used, or the catalog failed.
+    pub fn accept_writes(&self, settings: WriteSettings) -> Result<(), Error> {
+        self.core.accept_writes(settings)
+    }
+
+    /// Says what becomes of writes to a source.
+    pub fn set_write_policy(&self, source: SourceId, policy: WritePolicy) {
+        if let Some(uploads) = self.core.uploads.get() {
+            uploads.set_policy(source, policy);
+        }
+    }
+
+    /// Says how much is staged; `None` where nothing can be.
+    pub fn staging_usage(&self) -> Option<StagingUsage> {
+        self.core.uploads.get().map(|uploads| uploads.usage())
+    }
+
+    /// Lists what is staged, in the order of ids.
+    pub fn uploads(&self) -> Vec<UploadReport> {
+        self.core
+            .uploads
+            .get()
+            .map_or_else(Vec::new, |uploads| uploads.report())
+    }
+
+    /// Lists what had to make way for another version, the last at the end.
+    pub fn conflicts(&self) -> Vec<Conflict> {
+        self.core
+            .uploads
+            .get()
+            .map_or_else(Vec::new, |uploads| uploads.conflicts())
+    }
+
+    /// Counts the files that were uploaded since the start.
+    pub fn uploaded(&self) -> u64 {
+        self.core.uploads.get().map_or(0, |uploads| uploads.done())
+    }
+
+    /// Tries again what failed or was refused, and says how many files that were.
+    pub fn retry_uploads(&self) -> u64 {
+        self.core.uploads.get().map_or(0, |uploads| uploads.retry(None))
+    }
+
+    /// Waits until all is uploaded that can be now, but no longer than `patience`; `progress` is told how many are left. Gives
+    /// the number of files that wait after that.
+    pub async fn drain_uploads(&self, patience: Duration, progress: impl FnMut(u64)) -> u64 {
+        match self.core.uploads.get() {
+            Some(uploads) => uploads.drain(patience, progress).await,
+            None => 0,
+        }
+    }
+
+    /// Ends all uploads. What waits is safe, and goes on when the library is opened the next time.
+    pub async fn stop_uploads(&self) {
+        if let Some(uploads) = self.core.uploads.get() {
+            uploads.stop().await;
+        }
+    }
+}
 
 impl Core {
-    pub(crate) fn remote_open(&self, _: EntryId, _: Access) -> Answer<Opened> {
-        Answer::err(Error::ReadOnly)
+    /// Opens the staging area, and goes on with what waits there.
+    pub(crate) fn accept_writes(self: &Arc<Self>, settings: WriteSettings) -> Result<(), Error> {
+        let rows = self.catalog.staged_all().map_err(Error::from_catalog)?;
+        let journal = Arc::new(Journal(Arc::clone(&self.catalog)));
+        let opened = Staging::open(&settings.folder, settings.bytes, journal, &rows);
+        let (staging, Recovered { staged, drafts }) = opened.map_err(|error| {
+            let folder = settings.folder.display();
+            Error::Io(Cause::new(format!("cannot use the staging folder {folder}: {error}")))
+        })?;
+        for id in drafts {
+            self.catalog.unstage(id, None).map_err(Error::from_catalog)?;
+            let (indexer, parent) = (
+                Arc::clone(&self.indexer),
+                self.catalog.entry(id).map_err(Error::from_catalog)?,
+            );
+            if let Some(parent) = parent.map(|entry| entry.parent) {
+                // What was never closed may not be there at the source, or look different.
+                self.catalog.note_stale(parent).map_err(Error::from_catalog)?;
+                self.runtime.spawn(async move {
+                    if let Err(error) = indexer.list_now(parent).await {
+                        tracing::debug!(id = parent.0, %error, "a directory is listed again later");
+                    }
+                });
+            }
+        }
+        let staging = Arc::new(staging);
+        self.files.follow_staging(&staging);
+        let uploads = Uploads::new(
+            staging,
+            Arc::clone(&self.fetcher),
+            Arc::clone(&self.files),
+            Arc::clone(&self.publisher),
+            settings.clock,
+            settings.host,
+            settings.listener,
+            settings.policies,
+        );
+        for id in staged {
+            uploads.queue(id, false);
+        }
+        let once = self.uploads.set(uploads);
+        once.map_err(|_| Error::Io(Cause::new("the staging area is open already")))
     }
 
-    pub(super) fn remote_create(&self, _: &Site, _: &[u8], _: Creation, _: Requester) -> Answer<Created> {
-        Answer::err(Error::ReadOnly)
+    /// Tells whether files of a remote source may be written to.
+    pub(crate) fn is_written_to(&self, source: SourceId) -> bool {
+        let Some(uploads) = self.uploads.get() else {
+            return false;
+        };
+        uploads.policy(source) != WritePolicy::Off
+            && !self.read_only.read().contains(&source)
+            && self
+                .indexer
+                .backend(source)
+                .is_some_and(|backend| backend.capabilities().writes.is_some())
     }
 
-    pub(super) fn remote_make(&self, _: &Site, _: &[u8], _: &Making, _: u32, _: Requester) -> Answer<Attributes> {
-        Answer::err(Error::ReadOnly)
+    /// Gives the queue, where writes are accepted.
+    pub(crate) fn writable(&self) -> Result<&Arc<Uploads>, Error> {
+        self.uploads.get().ok_or(Error::ReadOnly)
     }
 
-    pub(super) fn remote_link(&self, _: EntryId, _: &Site, _: &[u8]) -> Answer<Attributes> {
-        Answer::err(Error::ReadOnly)
+    /// Finds what is to be changed, and makes sure that it may be.
+    pub(crate) fn remote_target(&self, source: SourceId, path: Vec<u8>) -> Result<Target, Error> {
+        if self.writable()?.policy(source) == WritePolicy::Off {
+            return Err(Error::ReadOnly);
+        }
+        let backend = self
+            .indexer
+            .backend(source)
+            .ok_or_else(|| not_connected(&self.indexer, source))?;
+        let able = backend.capabilities().writes.ok_or(Error::ReadOnly)?;
+        Ok(Target {
+            source,
+            path: ObjectPath::from_bytes(path),
+            backend,
+            able,
+        })
     }
 
-    pub(super) fn remote_remove(&self, _: &Site, _: &[u8], _: bool) -> Answer<()> {
-        Answer::err(Error::ReadOnly)
+    pub(crate) fn remote_target_of(&self, id: EntryId) -> Result<Target, Error> {
+        let place = self.catalog.object_path(id).map_err(Error::from_catalog)?;
+        let (source, path) = place.ok_or(Error::Stale)?;
+        self.remote_target(source, path)
     }
 
-    pub(super) fn remote_rename(&self, _: (&Site, &[u8]), _: (&Site, &[u8]), _: RenameMode) -> Answer<()> {
-        Answer::err(Error::ReadOnly)
-    }
-
-    pub(super) fn remote_set_attributes(
+    /// Makes a request to a source for somebody who waits, within the deadline.
+    async fn ask<T>(
         &self,
-        _: EntryId,
-        _: Option<Handle>,
-        _: AttributeChange,
-        _: Requester,
-    ) -> Answer<Attributes> {
-        Answer::err(Error::ReadOnly)
+        target: &Target,
+        request: impl Future<Output = manifold_backends::Result<T>>,
+    ) -> Result<T, Error> {
+        let deadline = self.settings.data_deadline;
+        let asked = self.indexer.ask(target.source, &target.path, deadline, request);
+        asked.await.map_err(Error::from_index)
     }
 
-    pub(super) fn remote_write(&self, _: Handle, _: &[u8], _: Writing) -> Answer<u32> {
-        Answer::err(Error::ReadOnly)
+    /// Runs what blocks its thread.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        self.runtime.spawn_blocking(work).await.map_err(Error::broke_off)?
     }
 
-    /// Nothing can have been written.
-    pub(super) fn remote_sync(&self, _: Handle, _: bool) -> Answer<()> {
-        Answer::ok(())
-    }
-
-    pub(super) fn remote_allocate(&self, _: Handle, _: u32, _: u64, _: u64) -> Answer<()> {
-        Answer::err(Error::ReadOnly)
-    }
-
-    /// There are no extended attributes.
-    pub(super) fn remote_attribute(&self, _: EntryId, _: &[u8]) -> Answer<Vec<u8>> {
-        Answer::err(Error::Unsupported(Cause::new("its source has no extended attributes")))
-    }
-
-    pub(super) fn remote_attribute_names(&self, _: EntryId) -> Answer<Vec<u8>> {
-        Answer::ok(Vec::new())
-    }
-
-    pub(super) fn remote_set_attribute(&self, _: EntryId, _: &[u8], _: &[u8], _: SetMode) -> Answer<()> {
-        Answer::err(Error::ReadOnly)
-    }
-
-    pub(super) fn remote_remove_attribute(&self, _: EntryId, _: &[u8]) -> Answer<()> {
-        Answer::err(Error::ReadOnly)
+    /// Has a directory looked at again of which it is not known what it holds: a change of it was not answered.
+    fn look_into(&self, directory: EntryId) {
+        let indexer = Arc::clone(&self.indexer);
+        self.runtime.spawn(async move {
+            if let Err(error) = indexer.list_now(directory).await {
+                tracing::debug!(id = directory.0, %error, "a directory in which a change failed is listed again later");
+            }
+        });
     }
 }

@@ -36,21 +36,33 @@ impl Object {
     /// Finds the present version of an entry; it must stand in the tree, and its source be connected.
     pub(crate) fn find(catalog: &Catalog, indexer: &Indexer, id: EntryId) -> Result<(Self, Entry), Error> {
         let (entry, details) = rows(catalog, id)?;
-        let (source, path) = catalog
-            .object_path(id)
-            .map_err(Error::from_catalog)?
-            .ok_or(Error::Stale)?;
+        let version = Version::from_stored(&details.version);
+        let mut object = Self::of_version(catalog, indexer, id, version, entry.size)?;
+        object.content = details.content;
+        Ok((object, entry))
+    }
+
+    /// Finds a version of an entry, which need not be the present one, where the entry stands now.
+    pub(crate) fn of_version(
+        catalog: &Catalog,
+        indexer: &Indexer,
+        id: EntryId,
+        version: Version,
+        size: u64,
+    ) -> Result<Self, Error> {
+        let place = catalog.object_path(id).map_err(Error::from_catalog)?;
+        let (source, path) = place.ok_or(Error::Stale)?;
         let backend = indexer.backend(source).ok_or_else(|| not_connected(indexer, source))?;
-        let (path, version) = (ObjectPath::from_bytes(path), Version::from_stored(&details.version));
+        let path = ObjectPath::from_bytes(path);
         let able = backend.capabilities();
         let key = DiskKey {
             source: SourceTag::new(backend.name()),
-            object: ObjectKey::new(backend.name(), &path, &version, entry.size, able.block_size),
+            object: ObjectKey::new(backend.name(), &path, &version, size, able.block_size),
         };
-        let object = Self {
+        Ok(Self {
             shape: Shape {
                 key,
-                size: entry.size,
+                size,
                 block_size: able.block_size,
             },
             source,
@@ -59,10 +71,9 @@ impl Object {
             path,
             run_max: u64::from((able.read_size_max / able.block_size).max(1)),
             concurrency: able.concurrency,
-            content: details.content,
+            content: None,
             told_of_copy: AtomicBool::new(false),
-        };
-        Ok((object, entry))
+        })
     }
 }
 

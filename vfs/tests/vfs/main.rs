@@ -8,4 +8,6 @@ mod library;
 mod pins;
 mod reading;
 mod scripted;
+mod shelf;
 mod tree;
+mod writing;

@@ -60,6 +60,14 @@ fn in_words(event: &Event) -> String {
             let why = reason.as_ref().map_or_else(String::new, |why| format!(": {why}"));
             format!("{}: the scan has {end}{failed}{why}", source.attach.visible())
         }
+        What::UploadConflict { path, kept_as } => format!(
+            "{} was changed at its source too; the local version is kept as {}",
+            path.visible(),
+            kept_as.visible()
+        ),
+        What::UploadRefused { path, error, remedy } => {
+            format!("{} cannot be uploaded: {error}; {remedy}", path.visible())
+        }
         What::Missed { events } => format!("{} came too quickly to be shown", count(*events, "event")),
     };
     format!("{}  {words}", clock(&event.at))

@@ -1,6 +1,7 @@
 //! `status`: is everything all right? The first line says it; the rest says why.
 
 use crate::control::status::{HealthFacts, SourceState, SourceStatus, Status};
+use crate::control::uploads::UploadCounts;
 use crate::control::{Reply, Request};
 use crate::failure::Result;
 use crate::print::{Output, count, human_size};
@@ -58,10 +59,7 @@ fn show(status: &Status, out: &mut Output) -> Result<()> {
             "copies   {hashed} hashed; {reads} answered by a copy, {switches} after another had failed"
         ))?;
     }
-    match status.uploads.waiting {
-        0 => out.line("uploads  none waiting")?,
-        waiting => out.line(format_args!("uploads  {waiting} waiting"))?,
-    }
+    out.line(format_args!("uploads  {}", uploads(&status.uploads)))?;
     match &status.daemon {
         Some(daemon) => out.line(format_args!(
             "daemon   process {}, version {}, since {}",
@@ -74,6 +72,34 @@ fn show(status: &Status, out: &mut Output) -> Result<()> {
             status.library.name
         )),
     }
+}
+
+/// Says what waits to be uploaded.
+fn uploads(counts: &UploadCounts) -> String {
+    let mut parts = match counts.waiting {
+        0 => vec!["none waiting".to_owned()],
+        waiting => vec![format!("{waiting} waiting")],
+    };
+    for (number, what) in [
+        (counts.under_way, "under way"),
+        (counts.delayed, "failed and tried again"),
+        (counts.refused, "refused (`manifold uploads` tells why)"),
+    ] {
+        if number > 0 {
+            parts.push(format!("{number} {what}"));
+        }
+    }
+    if counts.staged_bytes > 0 {
+        let (used, limit) = (human_size(counts.staged_bytes), human_size(counts.limit_bytes));
+        parts.push(format!("{used} of {limit} staged"));
+    }
+    if counts.conflicts > 0 {
+        parts.push(format!(
+            "{} (both versions are kept)",
+            count(counts.conflicts, "conflict")
+        ));
+    }
+    parts.join(", ")
 }
 
 /// Shows sources as a table, with what is wrong on lines of its own.

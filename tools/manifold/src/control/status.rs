@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::CacheFacts;
 use super::pins::PinCounts;
 use super::text::Text;
+use super::uploads::UploadCounts;
 
 /// How everything is.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -29,7 +30,7 @@ pub(crate) struct Status {
     #[serde(default)]
     pub(crate) pins: Option<PinCounts>,
     /// What is still to be uploaded.
-    pub(crate) uploads: Uploads,
+    pub(crate) uploads: UploadCounts,
     /// What is known of the bytes of files.
     #[serde(default)]
     pub(crate) copies: CopyFacts,
@@ -281,11 +282,4 @@ impl ScanFacts {
         let known = self.listed + self.queued + self.failed;
         ((self.listed + self.failed) * 100).checked_div(known).unwrap_or(0)
     }
-}
-
-/// What is still to be uploaded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Uploads {
-    /// Files that wait.
-    pub(crate) waiting: u64,
 }

@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{Cache, Deadlines, Hash, Level, Log, Metrics, Mount, RunOrWait, Scan, Secrets, Settings, values};
+use super::{Cache, Deadlines, Hash, Level, Log, Metrics, Mount, RunOrWait, Scan, Secrets, Settings, Staging, values};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -225,6 +225,13 @@ pub(super) const KEYS: &[Key] = &[
         meaning: "Keep secrets in the system's keyring where there is one; else, and without one, in an encrypted file.",
         field: Field::Flag(|it| &mut it.secrets.keyring),
     },
+    Key {
+        table: "staging",
+        name: "bytes",
+        default: "\"10 GiB\"",
+        meaning: "Most that may wait to be uploaded, in the library's state folder; then a write waits, and fails with ENOSPC (16 MiB to 1024 TiB).",
+        field: Field::Size(&[16 * MIB..=1024 * TIB], |it| &mut it.staging.bytes),
+    },
 ];
 
 impl Key {
@@ -295,6 +302,7 @@ pub(super) fn defaults() -> Settings {
             every: Duration::from_hours(24),
         },
         secrets: Secrets { keyring: true },
+        staging: Staging { bytes: 10 * GIB },
         given: BTreeSet::new(),
     }
 }

@@ -1,0 +1,79 @@
+//! What waits to be uploaded, as it travels between a command and its library. The JSON form is described in `docs/control.md`
+//! and only grows.
+
+use serde::{Deserialize, Serialize};
+
+use super::text::Text;
+
+/// What is staged, in sums, for the status.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct UploadCounts {
+    /// Files that are not at their source yet.
+    pub(crate) waiting: u64,
+    /// Those of them that are being sent.
+    #[serde(default)]
+    pub(crate) under_way: u64,
+    /// Those that failed, and are tried again by themselves.
+    #[serde(default)]
+    pub(crate) delayed: u64,
+    /// Those that their source does not take.
+    #[serde(default)]
+    pub(crate) refused: u64,
+    /// Bytes in the staging area.
+    #[serde(default)]
+    pub(crate) staged_bytes: u64,
+    /// The most that they may be.
+    #[serde(default)]
+    pub(crate) limit_bytes: u64,
+    /// Files uploaded since the daemon started.
+    #[serde(default)]
+    pub(crate) done: u64,
+    /// Files that had to make way for another version since the daemon started.
+    #[serde(default)]
+    pub(crate) conflicts: u64,
+}
+
+/// What is staged.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct UploadsFacts {
+    /// Up to [`PAGE_MAX`](super::PAGE_MAX) files, in the order of their numbers.
+    pub(crate) uploads: Vec<UploadFacts>,
+    /// Whether there are more behind these.
+    pub(crate) more: bool,
+    /// What had to make way since the daemon started, the last of it.
+    pub(crate) conflicts: Vec<ConflictFacts>,
+}
+
+/// A file that is not at its source yet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct UploadFacts {
+    /// Its inode number.
+    pub(crate) id: u64,
+    /// Its path in the tree.
+    pub(crate) path: Text,
+    /// Its source, by its URI; empty where that is gone.
+    pub(crate) source: String,
+    /// Bytes.
+    pub(crate) size: u64,
+    /// Bytes of it that are staged.
+    pub(crate) staged: u64,
+    /// `open`, `waiting`, `under-way`, `delayed` or `refused`.
+    pub(crate) state: String,
+    /// Bytes that were sent, while it is under way.
+    pub(crate) sent: Option<u64>,
+    /// Why it failed.
+    pub(crate) error: Option<String>,
+    /// What to do.
+    pub(crate) remedy: Option<String>,
+}
+
+/// A file that had to make way for another version.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ConflictFacts {
+    /// When, RFC 3339.
+    pub(crate) at: String,
+    /// Where the other version stands in the tree.
+    pub(crate) path: Text,
+    /// The name under which the local version is kept, in the same directory.
+    pub(crate) kept_as: Text,
+}

@@ -1,0 +1,309 @@
+//! Renaming at remote sources: what the source has, it renames; what stands here alone changes its name here.
+
+use std::sync::Arc;
+
+use manifold_backends::local::RenameMode;
+use manifold_backends::{Presence, Renames};
+use manifold_catalog::{ChangeGuard, Entry, Kind};
+use manifold_index::seen_attributes;
+
+use super::Target;
+use super::names::is_unable;
+use crate::change::Site;
+use crate::error::Cause;
+use crate::fetch::Object;
+use crate::staging::StagedFile;
+use crate::upload::settle::Confirmed;
+use crate::upload::{Hold, Uploads};
+use crate::vfs::Core;
+use crate::{Answer, Error};
+
+/// A rename, as it was asked for and as the catalog has it.
+struct Renaming {
+    from: Entry,
+    to_directory: manifold_catalog::EntryId,
+    to_name: Box<[u8]>,
+    to_raw_name: Vec<u8>,
+    /// What has the new name now.
+    over: Option<Entry>,
+    source: Target,
+    target: Target,
+}
+
+impl Core {
+    pub(in crate::change) fn remote_rename(
+        self: &Arc<Self>,
+        from: (&Site, &[u8]),
+        to: (&Site, &[u8]),
+        mode: RenameMode,
+    ) -> Answer<()> {
+        let renaming = match self.plan_rename(from, to, mode) {
+            Ok(Some(renaming)) => renaming,
+            Ok(None) => return Answer::ok(()),
+            Err(error) => return Answer::err(error),
+        };
+        let core = Arc::clone(self);
+        Answer::Pending(Box::pin(async move {
+            if renaming.from.kind == Kind::Directory {
+                core.rename_remote_directory(renaming).await
+            } else {
+                core.rename_remote_file(renaming).await
+            }
+        }))
+    }
+
+    /// Finds what is to be renamed; `None` where both names are one already.
+    fn plan_rename(
+        &self,
+        (from, from_name): (&Site, &[u8]),
+        (to, to_name): (&Site, &[u8]),
+        mode: RenameMode,
+    ) -> Result<Option<Renaming>, Error> {
+        self.writable()?;
+        if mode == RenameMode::Exchange {
+            return Err(Error::InvalidArgument);
+        }
+        let look = |site: &Site, name: &[u8]| self.catalog.lookup(site.directory, name).map_err(Error::from_catalog);
+        let entry = look(from, from_name)?.ok_or(Error::NotFound)?;
+        let over = look(to, to_name)?;
+        let to_raw_name = Site::raw_name(to_name)?;
+        if entry.attach_point || over.as_ref().is_some_and(|over| over.attach_point) {
+            return Err(Error::Busy);
+        }
+        if let Some(over) = &over {
+            if mode == RenameMode::NoReplace {
+                return Err(Error::Exists);
+            }
+            if over.id == entry.id {
+                return Ok(None);
+            }
+            match (entry.kind == Kind::Directory, over.kind == Kind::Directory) {
+                (true, false) => return Err(Error::NotADirectory),
+                (false, true) => return Err(Error::IsADirectory),
+                _ => {}
+            }
+        }
+        let source = self.remote_target_of(entry.id)?;
+        let target = self.remote_target(to.source, to.path.join(&to_raw_name).as_bytes().to_vec())?;
+        Ok(Some(Renaming {
+            from: entry,
+            to_directory: to.directory,
+            to_name: to_name.into(),
+            to_raw_name,
+            over,
+            source,
+            target,
+        }))
+    }
+
+    /// A directory goes with all that is in it, if the source can do that; else whoever asked copies it.
+    async fn rename_remote_directory(self: &Arc<Self>, renaming: Renaming) -> Result<(), Error> {
+        if renaming.source.able.renames_directories != Renames::Whole {
+            return Err(Error::CrossSource);
+        }
+        if let Some(over) = &renaming.over
+            && self.catalog.leads_to_staged(over.id).map_err(Error::from_catalog)?
+        {
+            return Err(Error::NotEmpty);
+        }
+        let uploads = Arc::clone(self.writable()?);
+        let guard = self.guard(&renaming);
+        let beneath = self.staged_beneath(&renaming.from)?;
+        let mut held = Vec::with_capacity(beneath.len());
+        for file in &beneath {
+            held.push(self.hold_upload(&uploads, file.id).await?);
+        }
+        self.rename_at_source(&renaming).await?;
+        let core = Arc::clone(self);
+        self.blocking(move || {
+            core.follow_renamed(&renaming, None)?;
+            if !beneath.is_empty() {
+                core.catalog.sync().map_err(Error::from_catalog)?;
+            }
+            drop((guard, held));
+            Ok(())
+        })
+        .await
+    }
+
+    fn staged_beneath(&self, directory: &Entry) -> Result<Vec<Arc<StagedFile>>, Error> {
+        if !self
+            .catalog
+            .leads_to_staged(directory.id)
+            .map_err(Error::from_catalog)?
+        {
+            return Ok(Vec::new());
+        }
+        let top = self
+            .catalog
+            .tree_path(directory.id)
+            .map_err(Error::from_catalog)?
+            .ok_or(Error::Stale)?;
+        let mut beneath = self.writable()?.staging.all();
+        beneath.retain(|file| {
+            let path = self.catalog.tree_path(file.id).ok().flatten();
+            path.is_some_and(|path| path.strip_prefix(&*top).is_some_and(|rest| rest.first() == Some(&b'/')))
+        });
+        Ok(beneath)
+    }
+
+    async fn rename_remote_file(self: &Arc<Self>, renaming: Renaming) -> Result<(), Error> {
+        let uploads = Arc::clone(self.writable()?);
+        let guard = self.guard(&renaming);
+        let hold = self.hold_upload(&uploads, renaming.from.id).await?;
+        let over_hold = match &renaming.over {
+            Some(over) => Some(self.hold_upload(&uploads, over.id).await?),
+            None => None,
+        };
+        let mut staged = self.staged_entry(renaming.from.id);
+        if let Some(file) = &staged
+            && file.was_sent()
+        {
+            match uploads.confirm(file).await? {
+                Confirmed::All => staged = None,
+                Confirmed::Nothing | Confirmed::Part => {}
+                // Both versions are to be kept, which its upload sees to first.
+                Confirmed::SomethingElse => return Err(Error::Busy),
+            }
+        }
+        let stands_here_alone = staged.as_ref().is_some_and(|file| file.expected().is_none());
+        let holds = (guard, hold, over_hold);
+        match staged {
+            Some(file) if stands_here_alone => self.rename_here(renaming, file, holds).await,
+            staged => self.rename_there(renaming, staged, holds).await,
+        }
+    }
+
+    /// Renames what no source has yet. What has the new name there is replaced by the upload.
+    async fn rename_here(
+        self: &Arc<Self>,
+        renaming: Renaming,
+        file: Arc<StagedFile>,
+        holds: (ChangeGuard, Hold, Option<Hold>),
+    ) -> Result<(), Error> {
+        let expected = match &renaming.over {
+            None => None,
+            Some(over) => match self.staged_entry(over.id) {
+                Some(over) if over.was_sent() => {
+                    let version = self.version_at(&renaming.target).await?;
+                    version.map(|version| version.as_bytes().into())
+                }
+                Some(over) => over.expected(),
+                None => {
+                    let details = self.catalog.details(over.id).map_err(Error::from_catalog)?;
+                    details.map(|details| details.version)
+                }
+            },
+        };
+        let core = Arc::clone(self);
+        self.blocking(move || {
+            core.forget_replaced(&renaming)?;
+            core.follow_renamed(&renaming, None)?;
+            file.rebase(None, expected.as_deref());
+            // A file that nobody has closed yet has only a draft of a row, which goes with it.
+            if file.is_recorded() {
+                core.writable()?.staging.sync(&file)?;
+            }
+            core.catalog.sync().map_err(Error::from_catalog)?;
+            drop(holds);
+            Ok(())
+        })
+        .await
+    }
+
+    /// Has the source rename what it has.
+    async fn rename_there(
+        self: &Arc<Self>,
+        renaming: Renaming,
+        staged: Option<Arc<StagedFile>>,
+        holds: (ChangeGuard, Hold, Option<Hold>),
+    ) -> Result<(), Error> {
+        if renaming.source.able.renames_files == Renames::No {
+            return Err(Error::CrossSource);
+        }
+        if let Some(file) = &staged {
+            // What shows through is of the version that is known here; another one there is for its upload to settle.
+            let there = self.version_at(&renaming.source).await?;
+            let known = file.expected();
+            if there.as_ref().map(|it| it.as_bytes()) != known.as_deref() {
+                return Err(Error::Busy);
+            }
+        }
+        let metadata = self.rename_at_source(&renaming).await?;
+        let core = Arc::clone(self);
+        self.blocking(move || {
+            core.forget_replaced(&renaming)?;
+            let seen = staged.is_none().then_some(&metadata);
+            core.follow_renamed(&renaming, seen)?;
+            if let Some(file) = &staged {
+                let version = metadata.version.as_bytes();
+                file.rebase(Some(version), Some(version));
+                if file.is_recorded() {
+                    core.writable()?.staging.sync(file)?;
+                }
+                core.catalog.sync().map_err(Error::from_catalog)?;
+            } else if core.files.is_open(renaming.from.id)
+                && let Ok((object, _)) = Object::find(&core.catalog, &core.indexer, renaming.from.id)
+            {
+                core.files.rebind(renaming.from.id, &Arc::new(object));
+            }
+            drop(holds);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn rename_at_source(&self, renaming: &Renaming) -> Result<manifold_backends::Metadata, Error> {
+        let (source, target) = (&renaming.source, &renaming.target);
+        let request = source.backend.rename(&source.path, &target.path, true);
+        match self.ask(source, request).await {
+            Ok(Presence::Found(metadata)) => Ok(metadata),
+            Ok(Presence::Absent) => {
+                self.look_into(renaming.from.parent);
+                Err(Error::NotFound)
+            }
+            // Then it can be copied.
+            Err(error) if is_unable(&error) => Err(Error::CrossSource),
+            Err(error) => {
+                self.look_into(renaming.from.parent);
+                self.look_into(renaming.to_directory);
+                Err(error)
+            }
+        }
+    }
+
+    /// What had the new name is gone for all but those who have it open.
+    fn forget_replaced(&self, renaming: &Renaming) -> Result<(), Error> {
+        let Some(over) = &renaming.over else { return Ok(()) };
+        if let Some(file) = self.staged_entry(over.id) {
+            self.files.meet(over.id, &file);
+            self.writable()?.staging.forget(over.id);
+        }
+        if self.files.is_open(over.id) {
+            let attributes = self.attributes(over.id, None)?;
+            self.files.note_attributes(over.id, attributes);
+        }
+        Ok(())
+    }
+
+    fn follow_renamed(&self, renaming: &Renaming, metadata: Option<&manifold_backends::Metadata>) -> Result<(), Error> {
+        let raw_name = (*renaming.to_raw_name != *renaming.to_name).then(|| renaming.to_raw_name.as_slice().into());
+        let from = (renaming.from.parent, &*renaming.from.name);
+        let to = (renaming.to_directory, &*renaming.to_name);
+        let (seen, now_ns) = (metadata.map(seen_attributes), self.writable()?.now_ns());
+        self.follow(|catalog| Ok(((), catalog.follow_moved(from, to, raw_name, seen, now_ns)?)))
+    }
+
+    fn guard(&self, renaming: &Renaming) -> ChangeGuard {
+        let mut directories = vec![renaming.from.parent, renaming.to_directory];
+        if renaming.from.kind == Kind::Directory {
+            directories.push(renaming.from.id);
+        }
+        self.catalog.begin_change(&directories)
+    }
+
+    async fn hold_upload(&self, uploads: &Arc<Uploads>, id: manifold_catalog::EntryId) -> Result<Hold, Error> {
+        let held = tokio::time::timeout(self.settings.data_deadline, uploads.hold(id)).await;
+        held.map_err(|_| Error::TimedOut(Cause::new("its upload did not end in time")))
+    }
+}

@@ -1,0 +1,285 @@
+//! The staging area: files of remote sources that were written to and are not uploaded yet.
+//!
+//! It owns a folder of sparse data files, one for each staged entry, and says what stands in the entries' journal rows; the
+//! rows themselves are the catalog's. See `docs/staging-format.md`. Always true:
+//! - a row is written after the bytes that it names are on the disk, and a data file is removed after its row is gone for good;
+//! - one entry has at most one staged file;
+//! - what cannot be made sense of is kept, and told.
+
+mod extents;
+mod file;
+mod room;
+pub mod row;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{HashMap, HashSet};
+use std::fs::{DirBuilder, File, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use manifold_catalog::EntryId;
+use parking_lot::{Mutex, RwLock};
+
+pub use self::extents::Extents;
+use self::file::Area;
+pub(crate) use self::file::{InUse, Look, Parts, Place, Refused, Rest, Sending, Sent, StagedFile};
+use self::room::Room;
+use self::row::{Base, Row, RowError};
+use crate::Error;
+
+/// What makes things survive a crash.
+pub(crate) trait Durability: Send + Sync {
+    /// Brings the bytes of a data file to the disk.
+    fn data(&self, number: u64, file: &File) -> io::Result<()>;
+    /// Brings the names of the folder's files to the disk.
+    fn folder(&self, folder: &File) -> io::Result<()>;
+    /// Makes a row durable.
+    fn row(&self, id: EntryId, row: &Row) -> Result<(), Error>;
+    /// Makes everything durable that was done to rows.
+    fn rows(&self) -> Result<(), Error>;
+}
+
+/// All staged files.
+pub(crate) struct Staging {
+    area: Arc<Area>,
+    folder_file: File,
+    durability: Arc<dyn Durability>,
+    files: RwLock<HashMap<EntryId, Arc<StagedFile>>>,
+    /// How many there are: reads of files that are not staged look here first.
+    count: AtomicUsize,
+}
+
+/// What was found at the start.
+#[derive(Debug, Default)]
+pub(crate) struct Recovered {
+    /// What is staged.
+    pub(crate) staged: Vec<EntryId>,
+    /// Rows of files of which nothing had been acknowledged.
+    pub(crate) drafts: Vec<EntryId>,
+}
+
+/// How much is staged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StagingUsage {
+    /// Bytes that were written and not uploaded.
+    pub used: u64,
+    /// The most that they may be.
+    pub limit: u64,
+    /// Number of files.
+    pub files: u64,
+}
+
+impl Staging {
+    /// Opens the folder, or makes it, and takes up what the rows tell of.
+    pub(crate) fn open(
+        folder: &Path,
+        limit: u64,
+        durability: Arc<dyn Durability>,
+        rows: &[(EntryId, Vec<u8>)],
+    ) -> io::Result<(Self, Recovered)> {
+        let mut builder = DirBuilder::new();
+        builder.recursive(true).mode(0o700).create(folder)?;
+        std::fs::set_permissions(folder, Permissions::from_mode(0o700))?;
+        let staging = Self {
+            area: Arc::new(Area {
+                folder: folder.to_owned(),
+                room: Room::new(limit),
+                next: AtomicU64::new(1),
+                doomed: Mutex::default(),
+            }),
+            folder_file: File::open(folder)?,
+            durability,
+            files: RwLock::default(),
+            count: AtomicUsize::new(0),
+        };
+        let recovered = staging.recover(rows)?;
+        Ok((staging, recovered))
+    }
+
+    fn recover(&self, rows: &[(EntryId, Vec<u8>)]) -> io::Result<Recovered> {
+        let (mut recovered, mut named, mut all_known) = (Recovered::default(), HashSet::new(), true);
+        for (id, bytes) in rows {
+            let staged = match Row::parse(bytes) {
+                Ok(row) if row.draft => {
+                    recovered.drafts.push(*id);
+                    continue;
+                }
+                Ok(row) => {
+                    let size = row.size;
+                    named.insert(row.number);
+                    StagedFile::recover(*id, &self.area, row)
+                        .unwrap_or_else(|why| StagedFile::broken(*id, &self.area, size, why))
+                }
+                Err(error @ (RowError::Version(_) | RowError::Damaged)) => {
+                    all_known = false;
+                    let why = format!("the journal row of this staged file cannot be read: {error}");
+                    StagedFile::broken(*id, &self.area, 0, why)
+                }
+            };
+            if let Some(why) = staged.is_broken() {
+                tracing::error!(id = id.0, why, "a staged file cannot be uploaded");
+            }
+            recovered.staged.push(*id);
+            self.insert(staged);
+        }
+        let mut highest = 0;
+        for item in std::fs::read_dir(&self.area.folder)? {
+            let name = item?.file_name();
+            let Some(number) = name.to_str().and_then(number_of) else {
+                continue;
+            };
+            highest = highest.max(number);
+            // What a row that nobody can read tells of may be any of them.
+            if all_known && !named.contains(&number) {
+                std::fs::remove_file(self.area.data_path(number))?;
+            }
+        }
+        highest = named.into_iter().fold(highest, u64::max);
+        self.area.next.store(highest + 1, Ordering::Relaxed);
+        Ok(recovered)
+    }
+
+    /// Gives the staged file of an entry.
+    pub(crate) fn get(&self, id: EntryId) -> Option<Arc<StagedFile>> {
+        if self.count.load(Ordering::Acquire) == 0 {
+            return None;
+        }
+        self.files.read().get(&id).cloned()
+    }
+
+    /// Stages an entry: nothing of it is written yet, and `base` shows through. Gives the staged file that there is where
+    /// somebody was faster. `draft` makes a row of it, while nobody else can find it.
+    pub(crate) fn stage(
+        &self,
+        id: EntryId,
+        row: impl FnOnce(u64) -> Row,
+        draft: impl FnOnce(&Row) -> Result<(), Error>,
+    ) -> Result<Arc<StagedFile>, Error> {
+        let mut files = self.files.write();
+        if let Some(there) = files.get(&id) {
+            return Ok(Arc::clone(there));
+        }
+        let staged = StagedFile::create(id, &self.area, row)?;
+        if let Err(error) = draft(&staged.draft()) {
+            staged.forget();
+            return Err(error);
+        }
+        files.insert(id, Arc::clone(&staged));
+        self.count.fetch_add(1, Ordering::Release);
+        Ok(staged)
+    }
+
+    fn insert(&self, staged: Arc<StagedFile>) {
+        if self.files.write().insert(staged.id, staged).is_none() {
+            self.count.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    /// Makes what was written to a file so far survive a crash. Blocks the thread.
+    pub(crate) fn sync(&self, file: &StagedFile) -> Result<(), Error> {
+        file.sync(&*self.durability, &self.folder_file)
+    }
+
+    /// Takes note that the source has what an upload began with; see [`StagedFile::sent`]. Blocks the thread.
+    pub(crate) fn sent(
+        &self,
+        file: &Arc<StagedFile>,
+        sending: Sending,
+        version: &[u8],
+        conclude: impl FnOnce() -> Result<(), Error>,
+    ) -> Result<Sent, Error> {
+        file.sent(sending, version, &*self.durability, &self.folder_file, || {
+            conclude()?;
+            self.remove(file.id);
+            Ok(())
+        })
+    }
+
+    /// Drops an entry that was unlinked; its row is gone, or about to go. Those who have it open keep it.
+    pub(crate) fn forget(&self, id: EntryId) {
+        if let Some(file) = self.remove(id) {
+            file.forget();
+        }
+    }
+
+    fn remove(&self, id: EntryId) -> Option<Arc<StagedFile>> {
+        let removed = self.files.write().remove(&id);
+        if removed.is_some() {
+            self.count.fetch_sub(1, Ordering::Release);
+        }
+        removed
+    }
+
+    /// Removes the data of files whose rows are gone, after making sure of that. Blocks the thread.
+    pub(crate) fn sweep(&self) -> Result<(), Error> {
+        let doomed = std::mem::take(&mut *self.area.doomed.lock());
+        if doomed.is_empty() {
+            return Ok(());
+        }
+        if let Err(error) = self.durability.rows() {
+            self.area.doomed.lock().extend(doomed);
+            return Err(error);
+        }
+        for number in doomed {
+            if let Err(error) = std::fs::remove_file(self.area.data_path(number)) {
+                tracing::warn!(number, %error, "the data of an uploaded file stays until the next start");
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until so many bytes may be written, but no longer than `patience`.
+    pub(crate) async fn wait_for_room(&self, bytes: u64, patience: Duration) -> bool {
+        self.area.room.wait(bytes, patience).await
+    }
+
+    /// Lists what is staged.
+    pub(crate) fn all(&self) -> Vec<Arc<StagedFile>> {
+        self.files.read().values().cloned().collect()
+    }
+
+    pub(crate) fn usage(&self) -> StagingUsage {
+        StagingUsage {
+            used: self.area.room.used(),
+            limit: self.area.room.limit(),
+            files: self.count.load(Ordering::Relaxed) as u64,
+        }
+    }
+}
+
+impl std::fmt::Debug for Staging {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Staging")
+            .field("folder", &self.area.folder)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Makes a row of a file of which nothing was written yet.
+pub(crate) fn fresh_row(
+    number: u64,
+    size: u64,
+    modified_ns: i64,
+    base: Option<Base>,
+    expected: Option<Box<[u8]>>,
+) -> Row {
+    Row {
+        number,
+        size,
+        modified_ns,
+        base,
+        expected,
+        draft: false,
+        extents: Extents::default(),
+    }
+}
+
+fn number_of(name: &str) -> Option<u64> {
+    let digits = name.strip_suffix(".data").filter(|digits| digits.len() == 16)?;
+    u64::from_str_radix(digits, 16).ok()
+}

@@ -1,0 +1,609 @@
+//! One staged file: what was written to it lies in a sparse file here, the rest shows through from the object that it was
+//! made from.
+//!
+//! Always true:
+//! - a byte counts as written only after it was: the extents grow behind the data;
+//! - bytes of the data file that the extents do not name are never read, so that what was cut off needs no erasing before
+//!   the row says so;
+//! - what an upload reads is the file as it was when the upload began, or an error.
+
+mod sending;
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use manifold_catalog::EntryId;
+use parking_lot::Mutex;
+use rustix::fs::OFlags;
+
+use super::Durability;
+use super::extents::Extents;
+use super::room::Room;
+use super::row::{Base, EXTENTS_MAX, Row};
+use crate::Error;
+use crate::error::Cause;
+
+use sending::Attempt;
+pub(crate) use sending::{Parts, Sending, Sent};
+
+/// The folder that the data files lie in, and what they share.
+#[derive(Debug)]
+pub(crate) struct Area {
+    pub(crate) folder: PathBuf,
+    pub(crate) room: Room,
+    /// The number of the next data file.
+    pub(crate) next: AtomicU64,
+    /// Numbers of data files that no row names any more, though perhaps not durably yet.
+    pub(crate) doomed: Mutex<Vec<u64>>,
+}
+
+impl Area {
+    pub(crate) fn data_path(&self, number: u64) -> PathBuf {
+        self.folder.join(format!("{number:016x}.data"))
+    }
+
+    /// Makes an empty data file.
+    fn create(&self) -> Result<(u64, File), Error> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let file = open_data(&self.data_path(number), true).map_err(|error| failed(&error))?;
+        Ok((number, file))
+    }
+}
+
+/// Where a write goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// At this offset.
+    At(u64),
+    /// Behind what is there.
+    End,
+}
+
+/// Why nothing was written.
+#[derive(Debug)]
+pub(crate) enum Refused {
+    /// So many bytes would have to be free first.
+    NoRoom(u64),
+    /// The source has the file by now, and it is staged no more: it is to be staged anew.
+    Retired,
+    /// It failed.
+    Failed(Error),
+}
+
+/// What a read could not take from here: parts of the base, each by its place in the file.
+#[derive(Debug)]
+pub(crate) struct Rest {
+    pub(crate) base: Base,
+    pub(crate) ranges: Vec<Range<u64>>,
+}
+
+/// What `stat` shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Look {
+    pub(crate) size: u64,
+    pub(crate) modified_ns: i64,
+}
+
+/// A staged file.
+#[derive(Debug)]
+pub(crate) struct StagedFile {
+    pub(crate) id: EntryId,
+    area: Arc<Area>,
+    /// Held while the row is being brought up to date, so that no older row replaces a newer one, and while the file is
+    /// retired. Taken before `state`; never on a thread of the runtime.
+    syncing: Mutex<()>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// Names the data file; 0: there is none.
+    number: u64,
+    /// Data files that the durable row may still name.
+    former: Vec<u64>,
+    /// Open while somebody uses it.
+    data: Option<Arc<File>>,
+    users: u64,
+    extents: Extents,
+    size: u64,
+    modified_ns: i64,
+    base: Option<Base>,
+    expected: Option<Box<[u8]>>,
+    /// Counts the changes of the bytes.
+    generation: u64,
+    /// Counts the changes of what stands in the row.
+    stamp: u64,
+    /// The stamp of the row that is durable.
+    durable: Option<u64>,
+    /// The generation of the bytes that it tells of.
+    synced: Option<u64>,
+    folder_synced: bool,
+    /// Uploads that were begun and neither confirmed nor certainly without effect.
+    attempts: Vec<Attempt>,
+    /// Whether an upload may have been begun before the start, of which nothing is known.
+    was_sent: bool,
+    /// Whether it was tried to find that out.
+    was_asked: bool,
+    /// Whether it was tried to take over what shows through.
+    was_completed: bool,
+    retired: bool,
+    /// Retired, and everybody was told where to read from now on.
+    concluded: bool,
+    /// Unlinked: nobody will ever ask for it again by name.
+    orphan: bool,
+    /// Why it can be neither read nor written any more.
+    broken: Option<String>,
+}
+
+/// Keeps a staged file's data open.
+#[derive(Debug)]
+pub(crate) struct InUse(Arc<StagedFile>);
+
+impl InUse {
+    pub(crate) fn file(&self) -> &Arc<StagedFile> {
+        &self.0
+    }
+}
+
+impl Drop for InUse {
+    fn drop(&mut self) {
+        let mut state = self.0.state.lock();
+        state.users -= 1;
+        if state.users == 0 {
+            state.data = None;
+        }
+    }
+}
+
+impl StagedFile {
+    /// Makes an empty data file, which nothing is written to yet.
+    pub(crate) fn create(id: EntryId, area: &Arc<Area>, row: impl FnOnce(u64) -> Row) -> Result<Arc<Self>, Error> {
+        let (number, file) = area.create()?;
+        let staged = Arc::new(Self::of(id, area, row(number)));
+        staged.state.lock().data = Some(Arc::new(file));
+        Ok(staged)
+    }
+
+    /// Takes up what a row tells of, if its data is there.
+    pub(crate) fn recover(id: EntryId, area: &Arc<Area>, row: Row) -> Result<Arc<Self>, String> {
+        let path = area.data_path(row.number);
+        let about = open_data(&path, false).and_then(|file| file.metadata());
+        match about {
+            Ok(about) if about.len() >= row.extents.end() => {}
+            Ok(_) => return Err(format!("{} is shorter than what was written to it", path.display())),
+            Err(error) => return Err(format!("{}: {error}", path.display())),
+        }
+        area.room.take_over(row.extents.total());
+        let staged = Self::of(id, area, row);
+        {
+            let mut state = staged.state.lock();
+            state.durable = Some(state.stamp);
+            state.synced = Some(state.generation);
+            state.folder_synced = true;
+            // Whether an upload was under way when it ended, nobody knows.
+            state.was_sent = true;
+            state.was_asked = false;
+        }
+        Ok(Arc::new(staged))
+    }
+
+    /// Stands for a row of which nothing can be made: whatever is asked of it fails, and it is kept.
+    pub(crate) fn broken(id: EntryId, area: &Arc<Area>, size: u64, why: String) -> Arc<Self> {
+        let row = Row {
+            number: 0,
+            size,
+            modified_ns: 0,
+            base: None,
+            expected: None,
+            draft: false,
+            extents: Extents::default(),
+        };
+        let staged = Self::of(id, area, row);
+        {
+            let mut state = staged.state.lock();
+            state.broken = Some(why);
+            state.durable = Some(state.stamp);
+        }
+        Arc::new(staged)
+    }
+
+    fn of(id: EntryId, area: &Arc<Area>, row: Row) -> Self {
+        Self {
+            id,
+            area: Arc::clone(area),
+            syncing: Mutex::new(()),
+            state: Mutex::new(State {
+                number: row.number,
+                former: Vec::new(),
+                data: None,
+                users: 0,
+                extents: row.extents,
+                size: row.size,
+                modified_ns: row.modified_ns,
+                base: row.base,
+                expected: row.expected,
+                generation: 1,
+                stamp: 1,
+                durable: None,
+                synced: None,
+                folder_synced: false,
+                attempts: Vec::new(),
+                was_sent: false,
+                was_completed: false,
+                was_asked: true,
+                retired: false,
+                concluded: false,
+                orphan: false,
+                broken: None,
+            }),
+        }
+    }
+
+    /// Keeps the data open until what is given is dropped.
+    pub(crate) fn use_it(self: &Arc<Self>) -> Result<InUse, Error> {
+        let mut state = self.state.lock();
+        self.data(&mut state)?;
+        state.users += 1;
+        Ok(InUse(Arc::clone(self)))
+    }
+
+    /// Writes bytes. Where the answer is good, they are read by everybody from now on.
+    pub(crate) fn write(&self, place: Place, bytes: &[u8], now_ns: i64) -> Result<(), Refused> {
+        let mut state = self.state.lock();
+        if state.retired {
+            return Err(Refused::Retired);
+        }
+        let data = self.data(&mut state).map_err(Refused::Failed)?;
+        let start = match place {
+            Place::At(start) => start,
+            Place::End => state.size,
+        };
+        let end = start
+            .checked_add(bytes.len() as u64)
+            .filter(|end| i64::try_from(*end).is_ok());
+        let range = start..end.ok_or(Refused::Failed(Error::InvalidArgument))?;
+        if range.is_empty() {
+            return Ok(());
+        }
+        let missing = state.extents.missing(&range);
+        if missing > 0 && state.extents.iter().len() >= EXTENTS_MAX {
+            tracing::warn!(
+                id = self.id.0,
+                "a staged file is in too many pieces; close it, and it is uploaded and whole again"
+            );
+            return Err(Refused::Failed(Error::Full));
+        }
+        if !self.area.room.take(missing) {
+            return Err(Refused::NoRoom(missing));
+        }
+        // Before the bytes: whoever reads the old generation notices that it may have read new bytes.
+        state.generation += 1;
+        if let Err(error) = data.write_all_at(bytes, start) {
+            self.area.room.give_back(missing);
+            return Err(Refused::Failed(failed(&error)));
+        }
+        state.extents.insert(range.clone());
+        state.size = state.size.max(range.end);
+        state.modified_ns = now_ns;
+        state.stamp += 1;
+        Ok(())
+    }
+
+    /// Cuts the file off, or lengthens it by zeroes.
+    pub(crate) fn truncate(&self, size: u64, now_ns: i64) -> Result<(), Refused> {
+        let mut state = self.state.lock();
+        if state.retired {
+            return Err(Refused::Retired);
+        }
+        state.check().map_err(Refused::Failed)?;
+        if i64::try_from(size).is_err() {
+            return Err(Refused::Failed(Error::InvalidArgument));
+        }
+        if size == 0 && state.durable.is_some() && state.extents.total() > 0 {
+            // What is written from now on must not mix with what the durable row names, should a crash come.
+            let (number, data) = self.area.create().map_err(Refused::Failed)?;
+            let former = std::mem::replace(&mut state.number, number);
+            state.former.push(former);
+            state.folder_synced = false;
+            state.data = (state.users > 0).then(|| Arc::new(data));
+        }
+        state.generation += 1;
+        state.stamp += 1;
+        state.modified_ns = now_ns;
+        let before = state.extents.total();
+        state.extents.truncate(size);
+        self.area.room.give_back(before - state.extents.total());
+        if let Some(base) = &mut state.base {
+            base.shows = base.shows.min(size);
+        }
+        for attempt in &mut state.attempts {
+            attempt.least = attempt.least.min(size);
+        }
+        state.size = size;
+        Ok(())
+    }
+
+    /// Sets the time of the last change.
+    pub(crate) fn set_modified(&self, modified_ns: i64) -> Result<(), Refused> {
+        let mut state = self.state.lock();
+        if state.retired {
+            return Err(Refused::Retired);
+        }
+        state.modified_ns = modified_ns;
+        state.stamp += 1;
+        Ok(())
+    }
+
+    /// Fills a buffer from an offset on, as far as the file goes, and as far as its bytes are here. Gives the number of bytes
+    /// that the file has there, and what of them is to be taken from the base.
+    pub(crate) fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<(usize, Option<Rest>), Error> {
+        let mut state = self.state.lock();
+        self.read_locked(&mut state, offset, buffer)
+    }
+
+    fn read_locked(&self, state: &mut State, offset: u64, buffer: &mut [u8]) -> Result<(usize, Option<Rest>), Error> {
+        let data = self.data(state)?;
+        let end = offset.saturating_add(buffer.len() as u64).min(state.size);
+        if offset >= end {
+            return Ok((0, None));
+        }
+        let shows = state.base.as_ref().map_or(0, |base| base.shows);
+        let mut ranges = Vec::new();
+        for (piece, written) in state.extents.pieces(&(offset..end)) {
+            let part = &mut buffer[(piece.start - offset) as usize..(piece.end - offset) as usize];
+            if written {
+                data.read_exact_at(part, piece.start).map_err(|error| failed(&error))?;
+                continue;
+            }
+            part.fill(0);
+            if piece.start < shows {
+                ranges.push(piece.start..piece.end.min(shows));
+            }
+        }
+        let rest = state.base.clone().filter(|_| !ranges.is_empty());
+        Ok(((end - offset) as usize, rest.map(|base| Rest { base, ranges })))
+    }
+
+    /// Takes bytes of the base over, where nothing was written meanwhile and it still shows.
+    pub(crate) fn fill(&self, base: &Base, offset: u64, bytes: &[u8]) -> Result<(), Refused> {
+        let mut state = self.state.lock();
+        let data = self.data(&mut state).map_err(Refused::Failed)?;
+        let shows = match &state.base {
+            Some(now) if now.version == base.version => now.shows,
+            _ => return Ok(()),
+        };
+        let range = offset..(offset + bytes.len() as u64).min(shows);
+        let holes: Vec<_> = state.extents.pieces(&range).filter(|(_, written)| !written).collect();
+        for (hole, _) in holes {
+            if !self.area.room.take(hole.end - hole.start) {
+                return Err(Refused::NoRoom(hole.end - hole.start));
+            }
+            let part = &bytes[(hole.start - offset) as usize..(hole.end - offset) as usize];
+            if let Err(error) = data.write_all_at(part, hole.start) {
+                self.area.room.give_back(hole.end - hole.start);
+                return Err(Refused::Failed(failed(&error)));
+            }
+            state.extents.insert(hole);
+            state.stamp += 1;
+        }
+        Ok(())
+    }
+
+    /// Tells, once, that a base of no more than `most` bytes shows through, which is better taken over while it can be had.
+    pub(crate) fn is_to_be_completed(&self, most: u64) -> bool {
+        let mut state = self.state.lock();
+        let shows = state.base.as_ref().map_or(0, |base| base.shows);
+        shows > 0 && shows <= most && !std::mem::replace(&mut state.was_completed, true)
+    }
+
+    /// Gives what still shows through of the base.
+    pub(crate) fn holes(&self) -> Option<Rest> {
+        let state = self.state.lock();
+        let base = state.base.clone()?;
+        let pieces = state.extents.pieces(&(0..base.shows));
+        let ranges: Vec<_> = pieces.filter(|(_, written)| !written).map(|(range, _)| range).collect();
+        (!ranges.is_empty()).then_some(Rest { base, ranges })
+    }
+
+    /// Makes everything that was written so far survive a crash: first the bytes, then the row that tells of them. Blocks the
+    /// thread.
+    pub(crate) fn sync(&self, durability: &dyn Durability, folder: &File) -> Result<(), Error> {
+        let _one_at_a_time = self.syncing.lock();
+        self.sync_locked(durability, folder)
+    }
+
+    fn sync_locked(&self, durability: &dyn Durability, folder: &File) -> Result<(), Error> {
+        let (row, stamp, generation, data, folder_synced, former) = {
+            let mut state = self.state.lock();
+            if state.retired || state.orphan || state.durable == Some(state.stamp) {
+                return state.check();
+            }
+            let data = self.data(&mut state)?;
+            (
+                row(&state),
+                state.stamp,
+                state.generation,
+                data,
+                state.folder_synced,
+                state.former.len(),
+            )
+        };
+        if let Err(error) = durability.data(row.number, &data) {
+            // The kernel may have dropped what it could not write, and would say yes the next time.
+            let why = format!("what was written could not be brought to the disk: {error}");
+            self.state.lock().broken = Some(why);
+            return Err(failed(&error));
+        }
+        if !folder_synced {
+            durability.folder(folder).map_err(|error| failed(&error))?;
+        }
+        durability.row(self.id, &row)?;
+        let mut state = self.state.lock();
+        state.durable = Some(stamp);
+        state.synced = Some(generation);
+        self.area.doomed.lock().extend(state.former.drain(..former));
+        if state.number != row.number {
+            return Ok(());
+        }
+        state.folder_synced = true;
+        // No row names these bytes any more.
+        let end = row.extents.end().max(state.extents.end());
+        if data.metadata().is_ok_and(|about| about.len() > end)
+            && let Err(error) = data.set_len(end)
+        {
+            tracing::debug!(id = self.id.0, %error, "what was cut off a staged file keeps its place on the disk");
+        }
+        Ok(())
+    }
+
+    /// Unlinks the file: it lives until the last who uses it has let go of it.
+    pub(crate) fn forget(&self) {
+        self.state.lock().orphan = true;
+    }
+
+    pub(crate) fn look(&self) -> Look {
+        let state = self.state.lock();
+        Look {
+            size: state.size,
+            modified_ns: state.modified_ns,
+        }
+    }
+
+    /// Gives the version that shows through, where one does.
+    pub(crate) fn shows_through(&self) -> Option<Box<[u8]>> {
+        self.state.lock().base.as_ref().map(|base| base.version.clone())
+    }
+
+    /// Gives the object that shows through, where one does.
+    #[cfg(test)]
+    pub(crate) fn base(&self) -> Option<Base> {
+        self.state.lock().base.clone()
+    }
+
+    /// Gives the version that the source has to have under the file's name; `None`: nothing may be there.
+    pub(crate) fn expected(&self) -> Option<Box<[u8]>> {
+        self.state.lock().expected.clone()
+    }
+
+    /// Says why the file can be neither read nor written, if that is so.
+    pub(crate) fn is_broken(&self) -> Option<String> {
+        self.state.lock().broken.clone()
+    }
+
+    /// Tells whether the source has the file, and those who have it open read it from there.
+    pub(crate) fn is_concluded(&self) -> bool {
+        self.state.lock().concluded
+    }
+
+    /// Tells whether something was written that no row tells of.
+    pub(crate) fn is_dirty(&self) -> bool {
+        let state = self.state.lock();
+        !state.retired && !state.orphan && state.broken.is_none() && state.durable != Some(state.stamp)
+    }
+
+    pub(crate) fn is_orphan(&self) -> bool {
+        self.state.lock().orphan
+    }
+
+    /// Tells whether bytes were written of which nothing is acknowledged yet.
+    pub(crate) fn has_unsynced_bytes(&self) -> bool {
+        let state = self.state.lock();
+        state.synced != Some(state.generation)
+    }
+
+    /// Counts the bytes that were written.
+    pub(crate) fn written(&self) -> u64 {
+        self.state.lock().extents.total()
+    }
+
+    /// Tells whether there is a durable row of the file.
+    pub(crate) fn is_recorded(&self) -> bool {
+        self.state.lock().durable.is_some()
+    }
+
+    /// Gives the row that stands for the file until it is synced for the first time.
+    pub(crate) fn draft(&self) -> Row {
+        let state = self.state.lock();
+        Row {
+            draft: true,
+            extents: Extents::default(),
+            ..row(&state)
+        }
+    }
+
+    /// Dooms all data files.
+    fn doom(&self, state: &mut State) {
+        let numbers = state
+            .former
+            .drain(..)
+            .chain(Some(state.number).filter(|number| *number != 0));
+        self.area.doomed.lock().extend(numbers);
+    }
+
+    fn data(&self, state: &mut State) -> Result<Arc<File>, Error> {
+        state.check()?;
+        if let Some(data) = &state.data {
+            return Ok(Arc::clone(data));
+        }
+        let data = Arc::new(open_data(&self.area.data_path(state.number), false).map_err(|error| failed(&error))?);
+        if state.users > 0 {
+            state.data = Some(Arc::clone(&data));
+        }
+        Ok(data)
+    }
+}
+
+impl State {
+    fn check(&self) -> Result<(), Error> {
+        match &self.broken {
+            None => Ok(()),
+            Some(why) => Err(Error::Io(Cause::new(why.clone()))),
+        }
+    }
+}
+
+impl Drop for StagedFile {
+    fn drop(&mut self) {
+        let mut state = self.state.lock();
+        if state.orphan && !state.retired {
+            self.area.room.give_back(state.extents.total());
+            self.doom(&mut state);
+        }
+    }
+}
+
+fn row(state: &State) -> Row {
+    Row {
+        number: state.number,
+        size: state.size,
+        modified_ns: state.modified_ns,
+        base: state.base.clone(),
+        expected: state.expected.clone(),
+        draft: false,
+        extents: state.extents.clone(),
+    }
+}
+
+fn open_data(path: &std::path::Path, create: bool) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create_new(create).mode(0o600);
+    options.custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32);
+    let file = options.open(path)?;
+    if file.metadata()?.is_file() {
+        return Ok(file);
+    }
+    Err(io::Error::new(io::ErrorKind::InvalidData, "not a regular file"))
+}
+
+pub(crate) fn failed(error: &io::Error) -> Error {
+    match error.kind() {
+        io::ErrorKind::StorageFull => Error::Full,
+        io::ErrorKind::QuotaExceeded => Error::Quota,
+        _ => Error::Io(Cause::new(format!("the staging area failed: {error}"))),
+    }
+}

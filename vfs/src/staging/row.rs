@@ -1,0 +1,279 @@
+//! The journal row of a staged file, byte by byte: see `docs/staging-format.md`.
+//!
+//! Any bytes may be given to [`Row::parse`]; what it takes is what [`Row::encode`] wrote, of this version.
+
+use std::ops::Range;
+
+use super::extents::Extents;
+
+/// The version of the format.
+pub const FORMAT: u8 = 1;
+/// The longest version of an object, in bytes, as the catalog takes it.
+const VERSION_MAX: usize = manifold_catalog::VERSION_MAX;
+/// The most ranges of one row.
+pub const EXTENTS_MAX: usize = 1 << 15;
+const EXTENT_LEN: usize = 16;
+
+const HAS_BASE: u8 = 1;
+const HAS_EXPECTED: u8 = 2;
+const IS_DRAFT: u8 = 4;
+const ALL_FLAGS: u8 = HAS_BASE | HAS_EXPECTED | IS_DRAFT;
+
+/// Why bytes are not a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RowError {
+    /// Another version of the format, which must be left alone.
+    #[error("the row has format {0}, and this program knows only {FORMAT}; use the newer program that wrote it")]
+    Version(u8),
+    /// Not what was written.
+    #[error("the row is damaged")]
+    Damaged,
+}
+
+/// The object that a staged file was made from: what was not written is read from it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Base {
+    /// Its version.
+    pub version: Box<[u8]>,
+    /// Its length in bytes.
+    pub size: u64,
+    /// How far it shows through: what lies behind was cut off at some time, and reads as zeroes.
+    pub shows: u64,
+}
+
+/// What is durable of a staged file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// Names the data file.
+    pub number: u64,
+    /// Length in bytes.
+    pub size: u64,
+    /// Last change, in nanoseconds since 1970-01-01 UTC.
+    pub modified_ns: i64,
+    /// What shows through where nothing was written; `None`: zeroes.
+    pub base: Option<Base>,
+    /// The version that the source has to have under the file's name, so that an upload overwrites nothing unseen;
+    /// `None`: nothing may be there.
+    pub expected: Option<Box<[u8]>>,
+    /// Whether nothing of the file was ever acknowledged: after a crash it is as if it had not been touched.
+    pub draft: bool,
+    /// Which bytes of the data file were written.
+    pub extents: Extents,
+}
+
+impl Row {
+    /// Gives the bytes to store.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(128 + self.extents.iter().len() * EXTENT_LEN);
+        let flag = |is: bool, flag: u8| if is { flag } else { 0 };
+        bytes.push(FORMAT);
+        bytes.push(
+            flag(self.base.is_some(), HAS_BASE)
+                | flag(self.expected.is_some(), HAS_EXPECTED)
+                | flag(self.draft, IS_DRAFT),
+        );
+        for number in [self.number, self.size] {
+            bytes.extend_from_slice(&number.to_le_bytes());
+        }
+        bytes.extend_from_slice(&self.modified_ns.to_le_bytes());
+        if let Some(base) = &self.base {
+            bytes.extend_from_slice(&base.size.to_le_bytes());
+            bytes.extend_from_slice(&base.shows.to_le_bytes());
+            put_version(&mut bytes, &base.version);
+        }
+        if let Some(expected) = &self.expected {
+            put_version(&mut bytes, expected);
+        }
+        bytes.extend_from_slice(&(self.extents.iter().len() as u32).to_le_bytes());
+        for Range { start, end } in self.extents.iter() {
+            bytes.extend_from_slice(&start.to_le_bytes());
+            bytes.extend_from_slice(&end.to_le_bytes());
+        }
+        bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
+        bytes
+    }
+
+    /// Reads back what [`encode`](Self::encode) gave.
+    pub fn parse(bytes: &[u8]) -> Result<Self, RowError> {
+        match bytes.first() {
+            Some(&FORMAT) => {}
+            Some(&other) => return Err(RowError::Version(other)),
+            None => return Err(RowError::Damaged),
+        }
+        let (body, checksum) = bytes.split_last_chunk::<4>().ok_or(RowError::Damaged)?;
+        if crc32c::crc32c(body) != u32::from_le_bytes(*checksum) {
+            return Err(RowError::Damaged);
+        }
+        Parts(body).row().ok_or(RowError::Damaged)
+    }
+}
+
+fn put_version(bytes: &mut Vec<u8>, version: &[u8]) {
+    bytes.extend_from_slice(&(version.len() as u16).to_le_bytes());
+    bytes.extend_from_slice(version);
+}
+
+/// What is left to be read.
+struct Parts<'a>(&'a [u8]);
+
+impl<'a> Parts<'a> {
+    fn row(mut self) -> Option<Row> {
+        let [_, flags] = *self.take::<2>()?;
+        if flags & !ALL_FLAGS != 0 {
+            return None;
+        }
+        let (number, size) = (self.u64()?, self.u64()?);
+        let modified_ns = i64::from_le_bytes(*self.take()?);
+        let base = if flags & HAS_BASE == 0 {
+            None
+        } else {
+            let (base_size, shows) = (self.u64()?, self.u64()?);
+            let version = self.version()?;
+            Some(Base {
+                version,
+                size: base_size,
+                shows,
+            })
+        };
+        let expected = if flags & HAS_EXPECTED == 0 {
+            None
+        } else {
+            Some(self.version()?)
+        };
+        let count = u32::from_le_bytes(*self.take()?) as usize;
+        if count > EXTENTS_MAX || self.0.len() != count * EXTENT_LEN {
+            return None;
+        }
+        let ranges = self.0.chunks_exact(EXTENT_LEN).map(|pair| {
+            let mut pair = Parts(pair);
+            pair.u64().unwrap_or(0)..pair.u64().unwrap_or(0)
+        });
+        let extents = Extents::from_stored(ranges)?;
+        let makes_sense = extents.end() <= size
+            && i64::try_from(size).is_ok()
+            && base.as_ref().is_none_or(|base| base.shows <= base.size.min(size));
+        makes_sense.then_some(Row {
+            number,
+            size,
+            modified_ns,
+            base,
+            expected,
+            draft: flags & IS_DRAFT != 0,
+            extents,
+        })
+    }
+
+    fn take<const N: usize>(&mut self) -> Option<&'a [u8; N]> {
+        let (first, rest) = self.0.split_first_chunk::<N>()?;
+        self.0 = rest;
+        Some(first)
+    }
+
+    fn u64(&mut self) -> Option<u64> {
+        Some(u64::from_le_bytes(*self.take()?))
+    }
+
+    fn version(&mut self) -> Option<Box<[u8]>> {
+        let length = usize::from(u16::from_le_bytes(*self.take()?));
+        let (version, rest) = self.0.split_at_checked(length).filter(|_| length <= VERSION_MAX)?;
+        self.0 = rest;
+        Some(version.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn row() -> Row {
+        Row {
+            number: 7,
+            size: 100,
+            modified_ns: -5,
+            base: Some(Base {
+                version: (*b"v1").into(),
+                size: 90,
+                shows: 80,
+            }),
+            expected: Some((*b"v1").into()),
+            draft: false,
+            extents: Extents::from_stored([0..4, 10..20, 99..100].into_iter()).unwrap(),
+        }
+    }
+
+    /// What format 1 looks like, for good.
+    const KEPT: &str = "010307000000000000006400000000000000fbffffffffffffff5a00000000000000500000000000000002007631020076310300000000000000000000000400000000\
+                        0000000a00000000000000140000000000000063000000000000006400000000000000";
+
+    fn hex(bytes: &[u8]) -> String {
+        use std::fmt::Write;
+        bytes.iter().fold(String::new(), |mut text, byte| {
+            write!(text, "{byte:02x}").unwrap();
+            text
+        })
+    }
+
+    #[test]
+    fn a_row_reads_back_as_it_was_written() {
+        let plain = Row {
+            base: None,
+            expected: None,
+            draft: true,
+            extents: Extents::default(),
+            ..row()
+        };
+        for row in [row(), plain] {
+            assert_eq!(Row::parse(&row.encode()), Ok(row));
+        }
+    }
+
+    #[test]
+    fn format_1_is_what_it_was() {
+        let encoded = row().encode();
+        assert_eq!(hex(&encoded[..encoded.len() - 4]), KEPT);
+    }
+
+    #[test]
+    fn another_version_is_told_from_damage() {
+        let mut bytes = row().encode();
+        bytes[0] = 2;
+        assert_eq!(Row::parse(&bytes), Err(RowError::Version(2)));
+        assert_eq!(Row::parse(&[]), Err(RowError::Damaged));
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_though_its_checksum_is_right() {
+        let beyond = Row { size: 99, ..row() };
+        let shows_too_far = Row {
+            base: Some(Base {
+                version: Box::default(),
+                size: 5,
+                shows: 6,
+            }),
+            ..row()
+        };
+        for odd in [beyond, shows_too_far] {
+            assert_eq!(Row::parse(&odd.encode()), Err(RowError::Damaged));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_damage_is_noticed(at in 1_usize..140, flip in 1_u8..) {
+            let mut bytes = row().encode();
+            let at = at % bytes.len();
+            prop_assume!(at > 0);
+            bytes[at] ^= flip;
+            prop_assert_eq!(Row::parse(&bytes), Err(RowError::Damaged));
+        }
+
+        #[test]
+        fn any_cut_is_noticed(length in 0_usize..140) {
+            let bytes = row().encode();
+            let length = length % bytes.len();
+            prop_assert!(Row::parse(&bytes[..length]).is_err());
+        }
+    }
+}

@@ -1,0 +1,333 @@
+//! One try to bring a staged file to its source, and what it comes to.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use manifold_backends::{Backend, ErrorKind, Expected, Metadata, ObjectPath, Version};
+use manifold_catalog::{EntryId, SourceId};
+use manifold_index::{IndexError, seen_attributes};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use super::body::StagedBody;
+use super::{UploadState, Uploads, WritePolicy};
+use crate::Error;
+use crate::events::Event;
+use crate::fetch::Object;
+use crate::staging::{Sending, Sent, StagedFile};
+
+/// Files up to this length, in bytes, are put into the cache when they are uploaded.
+const CACHED_MAX: u64 = 16 << 20;
+/// How long data files wait to be removed, so that many go at once.
+const SWEEP_AFTER: Duration = Duration::from_millis(500);
+
+/// What a try came to.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// The source has it, as it was.
+    Done,
+    /// It was written to meanwhile.
+    Overtaken,
+    /// The task is to end.
+    Ended,
+    /// Something was put right, and it is to be tried at once.
+    Again,
+    /// It failed, and may do better later.
+    Delayed(String),
+    /// It will fail until somebody does something.
+    Refused { error: String, remedy: String },
+}
+
+/// A file and where it is to go.
+pub(super) struct Upload {
+    pub(super) file: Arc<StagedFile>,
+    pub(super) source: SourceId,
+    pub(super) path: ObjectPath,
+    pub(super) backend: Arc<dyn Backend>,
+}
+
+impl Uploads {
+    pub(super) async fn attempt(self: &Arc<Self>, id: EntryId, end: &mut watch::Receiver<bool>) -> Outcome {
+        let Some(file) = self.staging.get(id).filter(|file| file.is_broken().is_none()) else {
+            return Outcome::Done;
+        };
+        if file.has_unsynced_bytes() {
+            // Somebody is at it; what was acknowledged before is changed by now.
+            return Outcome::Overtaken;
+        }
+        let upload = match self.prepare(file).await {
+            Ok(upload) => upload,
+            Err(outcome) => return outcome,
+        };
+        let base_is_gone = Arc::new(AtomicBool::new(false));
+        let began = Mutex::new(None);
+        let request = self.put(&upload, &base_is_gone, &began);
+        let result = tokio::select! {
+            biased;
+            _ = end.wait_for(|end| *end) => return Outcome::Ended,
+            result = self.fetcher.indexer.upload(upload.source, request) => result,
+        };
+        match result {
+            Ok(None) if upload.file.has_unsynced_bytes() => Outcome::Overtaken,
+            // It is gone, or its data could not be opened.
+            Ok(None) if self.staging.get(id).is_none() => Outcome::Done,
+            Ok(None) => Outcome::Delayed("what was written cannot be read".to_owned()),
+            Ok(Some((sending, metadata))) => self.conclude(&upload, sending, metadata).await,
+            Err(error) => {
+                let (began, base_is_gone) = (*began.lock(), base_is_gone.load(Ordering::Relaxed));
+                self.failed(&upload, began, error, base_is_gone).await
+            }
+        }
+    }
+
+    /// Makes sure that the row tells of what will be sent, and finds where it is to go.
+    pub(super) async fn prepare(self: &Arc<Self>, file: Arc<StagedFile>) -> Result<Upload, Outcome> {
+        let (staging, synced) = (Arc::clone(&self.staging), Arc::clone(&file));
+        self.blocking(move || staging.sync(&synced))
+            .await
+            .map_err(|error| delayed(&error))?;
+        let id = file.id;
+        let place = self.fetcher.catalog.object_path(id).map_err(|error| delayed(&error))?;
+        let Some((source, path)) = place else {
+            // It went with its source.
+            self.staging.forget(id);
+            return Err(Outcome::Done);
+        };
+        if let Some(job) = self.jobs.lock().get_mut(&id) {
+            job.source = Some(source);
+        }
+        let indexer = &self.fetcher.indexer;
+        let connected = tokio::time::timeout(self.fetcher.deadline, indexer.until_connected(source));
+        // Whether it is connected is seen next.
+        let _in_time = connected.await;
+        let Some(backend) = indexer.backend(source) else {
+            return Err(Outcome::Delayed(format!("source {source} is not connected")));
+        };
+        if self.policy(source) == WritePolicy::Off || backend.capabilities().writes.is_none() {
+            return Err(Outcome::Refused {
+                error: format!("{} takes no changes", backend.name()),
+                remedy: "allow writing to the source again: manifold source set NAME write=back".to_owned(),
+            });
+        }
+        let path = ObjectPath::from_bytes(path);
+        Ok(Upload {
+            file,
+            source,
+            path,
+            backend,
+        })
+    }
+
+    /// Sends the file, as it is when the turn has come.
+    async fn put(
+        self: &Arc<Self>,
+        upload: &Upload,
+        base_is_gone: &Arc<AtomicBool>,
+        began: &Mutex<Option<Sending>>,
+    ) -> manifold_backends::Result<Option<(Sending, Metadata)>> {
+        let (sent, id) = {
+            let mut jobs = self.jobs.lock();
+            let job = jobs.entry(upload.file.id).or_default();
+            job.state = UploadState::UnderWay { sent: 0 };
+            job.sent.store(0, Ordering::Relaxed);
+            (Arc::clone(&job.sent), upload.file.id)
+        };
+        let in_use = upload.file.use_it().ok().filter(|_| !upload.file.has_unsynced_bytes());
+        let Some(in_use) = in_use else {
+            return Ok(None);
+        };
+        let Some((sending, expected, parts)) = upload.file.begin_sending() else {
+            return Ok(None);
+        };
+        *began.lock() = Some(sending);
+        let keeps_mode = upload.backend.capabilities().writes.is_some_and(|able| able.keeps_mode);
+        let entry = self.fetcher.catalog.entry(id).ok().flatten().filter(|_| keeps_mode);
+        let body = StagedBody {
+            fetcher: Arc::clone(&self.fetcher),
+            file: in_use,
+            sending,
+            parts,
+            mode: entry.map(|entry| u32::from(entry.mode)),
+            read: sent,
+            base_is_gone: Arc::clone(base_is_gone),
+        };
+        let expected = expected.map_or(Expected::Absent, |version| {
+            Expected::Version(Version::from_stored(&version))
+        });
+        let metadata = upload.backend.put(&upload.path, &body, &expected).await?;
+        Ok(Some((sending, metadata)))
+    }
+
+    /// Takes note that the source has what was sent.
+    pub(super) async fn conclude(self: &Arc<Self>, upload: &Upload, sending: Sending, metadata: Metadata) -> Outcome {
+        let (uploads, file) = (Arc::clone(self), Arc::clone(&upload.file));
+        let concluded = self.blocking(move || {
+            let version = metadata.version.as_bytes();
+            let seen = seen_attributes(&metadata);
+            uploads.staging.sent(&file, sending, version, || {
+                let catalog = &uploads.fetcher.catalog;
+                catalog.unstage(file.id, Some(seen)).map_err(Error::from_catalog)?;
+                uploads.hand_over(&file);
+                Ok(())
+            })
+        });
+        match concluded.await {
+            Ok(Sent::All) => {
+                self.done.fetch_add(1, Ordering::Relaxed);
+                self.sweep_soon();
+                Outcome::Done
+            }
+            Ok(Sent::More) => Outcome::Overtaken,
+            Err(error) => delayed(&error),
+        }
+    }
+
+    /// Has those who have a file open read it from its source from now on, and keeps its bytes in the cache where that is cheap.
+    fn hand_over(&self, file: &StagedFile) {
+        let fetcher = &self.fetcher;
+        match Object::find(&fetcher.catalog, &fetcher.indexer, file.id) {
+            Ok((object, _)) => {
+                let object = Arc::new(object);
+                if object.shape.size <= CACHED_MAX {
+                    self.keep(file, &object);
+                }
+                self.files.rebind(file.id, &object);
+            }
+            Err(error) => {
+                tracing::debug!(id = file.id.0, %error, "an uploaded file is not read on from its source");
+            }
+        }
+        self.publisher.publish(&[Event::Attributes { id: file.id }]);
+    }
+
+    fn keep(&self, file: &StagedFile, object: &Object) {
+        let shape = object.shape;
+        for index in 0..shape.block_count() {
+            let mut block = vec![0; shape.block_len(index) as usize];
+            match file.read(index * u64::from(shape.block_size), &mut block) {
+                Ok((length, None)) if length == block.len() => {
+                    // What the disk cannot keep up with is fetched again when somebody wants it.
+                    let _late = self.fetcher.cache.keep(shape, index, &block.into());
+                }
+                _ => return,
+            }
+        }
+    }
+
+    async fn failed(
+        self: &Arc<Self>,
+        upload: &Upload,
+        sending: Option<Sending>,
+        error: IndexError,
+        base_is_gone: bool,
+    ) -> Outcome {
+        let kind = error.kind();
+        let certainly = matches!(
+            kind,
+            Some(
+                ErrorKind::PermissionDenied
+                    | ErrorKind::ReadOnly
+                    | ErrorKind::Full
+                    | ErrorKind::Unsupported
+                    | ErrorKind::BadPath
+                    | ErrorKind::NameTooLong
+                    | ErrorKind::TooLarge
+                    | ErrorKind::NotADirectory
+                    | ErrorKind::IsADirectory
+            )
+        );
+        if let Some(sending) = sending {
+            upload.file.end_sending(sending, certainly);
+        }
+        if sending.is_some_and(|sending| !upload.file.is_still(sending)) {
+            return Outcome::Overtaken;
+        }
+        if base_is_gone {
+            return self.base_is_gone(upload).await;
+        }
+        let message = error.to_string();
+        match (kind, sending) {
+            (Some(ErrorKind::Conflict | ErrorKind::IsADirectory), Some(sending)) => self.settle(upload, sending).await,
+            (Some(ErrorKind::NotADirectory), _) => self.make_directories(upload, message).await,
+            (Some(kind), _) => match remedy(kind) {
+                Some(remedy) => Outcome::Refused {
+                    error: message,
+                    remedy: remedy.to_owned(),
+                },
+                None => Outcome::Delayed(message),
+            },
+            (None, _) => Outcome::Delayed(message),
+        }
+    }
+
+    /// Makes the directories that lead to a file, which somebody has removed at the source.
+    async fn make_directories(&self, upload: &Upload, message: String) -> Outcome {
+        let path = upload.path.as_bytes();
+        let mut made = false;
+        for (at, _) in path.iter().enumerate().filter(|(_, byte)| **byte == b'/') {
+            let directory = ObjectPath::from_bytes(&path[..at]);
+            let request = upload.backend.create_directory(&directory);
+            let indexer = &self.fetcher.indexer;
+            match indexer
+                .ask(upload.source, &directory, self.fetcher.deadline, request)
+                .await
+            {
+                Ok(_) => made = true,
+                Err(error) if error.kind() == Some(ErrorKind::Exists) => {}
+                Err(error) => return Outcome::Delayed(error.to_string()),
+            }
+        }
+        if made {
+            return Outcome::Again;
+        }
+        Outcome::Refused {
+            error: message,
+            remedy: "something else than a folder stands on the way to it at the source; move that aside".to_owned(),
+        }
+    }
+
+    fn sweep_soon(self: &Arc<Self>) {
+        if self.sweeping.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let uploads = Arc::clone(self);
+        self.fetcher.runtime.spawn(async move {
+            tokio::time::sleep(SWEEP_AFTER).await;
+            uploads.sweeping.store(false, Ordering::Release);
+            let staging = Arc::clone(&uploads.staging);
+            if let Err(error) = uploads.blocking(move || staging.sweep()).await {
+                tracing::warn!(%error, "data of uploaded files stays in the staging area for now");
+            }
+        });
+    }
+
+    /// Runs what blocks its thread.
+    pub(super) async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let task = self.fetcher.runtime.spawn_blocking(work);
+        task.await.map_err(Error::broke_off)?
+    }
+}
+
+pub(super) fn delayed(error: &impl std::fmt::Display) -> Outcome {
+    Outcome::Delayed(error.to_string())
+}
+
+/// Says what to do about a failure that does not pass by itself.
+fn remedy(kind: ErrorKind) -> Option<&'static str> {
+    Some(match kind {
+        ErrorKind::PermissionDenied => {
+            "allow the account to write there, or move the file elsewhere; then: manifold uploads retry"
+        }
+        ErrorKind::ReadOnly => "the source is read-only: copy the file elsewhere, or make the source writable",
+        ErrorKind::Full => "make room at the source; then: manifold uploads retry",
+        ErrorKind::Unsupported | ErrorKind::BadPath => "the source does not take this name: rename the file",
+        ErrorKind::NameTooLong => "the name is too long for the source: rename the file",
+        ErrorKind::TooLarge => "the file is too large for the source: move it elsewhere",
+        ErrorKind::Settings => "put the source's settings right: manifold source test NAME",
+        _ => return None,
+    })
+}

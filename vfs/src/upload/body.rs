@@ -1,0 +1,78 @@
+//! The bytes of a staged file, as an upload sends them.
+//!
+//! Always true: what is given is the file as it was when the upload began; after a write there is only an error.
+
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use manifold_backends::{Attributes, Body, Timestamp};
+
+use crate::Error;
+use crate::fetch::{Fetcher, base};
+use crate::staging::{InUse, Parts, Sending};
+
+/// A staged file at the moment when its upload began.
+pub(crate) struct StagedBody {
+    pub(crate) fetcher: Arc<Fetcher>,
+    pub(crate) file: InUse,
+    pub(crate) sending: Sending,
+    /// Where it is noted what is sent.
+    pub(crate) parts: Arc<Parts>,
+    pub(crate) mode: Option<u32>,
+    /// How far it was read.
+    pub(crate) read: Arc<AtomicU64>,
+    /// Whether a part was wanted of the version that the file is based on, and that cannot be had any more.
+    pub(crate) base_is_gone: Arc<AtomicBool>,
+}
+
+impl StagedBody {
+    /// Reads a range, the base's part within it.
+    pub(crate) async fn bytes(&self, range: Range<u64>) -> Result<Option<Bytes>, Error> {
+        let (file, sending) = (Arc::clone(self.file.file()), self.sending);
+        let length = usize::try_from(range.end - range.start).map_err(|_| Error::InvalidArgument)?;
+        let runtime = self.fetcher.runtime.clone();
+        let read = runtime.spawn_blocking(move || {
+            let mut buffer = vec![0; length];
+            let rest = file.read_sending(sending, range.start, &mut buffer)?;
+            Ok(rest.map(|rest| (buffer, rest)))
+        });
+        let Some((mut buffer, rest)) = read.await.map_err(Error::broke_off)?? else {
+            return Ok(None);
+        };
+        if let Some(rest) = rest {
+            let filled = base::fill(&self.fetcher, self.file.file().id, &rest, range.start, &mut buffer).await;
+            if matches!(filled, Err(Error::Stale | Error::NotFound)) {
+                self.base_is_gone.store(true, Ordering::Relaxed);
+            }
+            filled?;
+        }
+        Ok(self.file.file().is_still(self.sending).then(|| Bytes::from(buffer)))
+    }
+}
+
+#[async_trait]
+impl Body for StagedBody {
+    fn size(&self) -> u64 {
+        self.sending.size
+    }
+
+    async fn read(&self, range: Range<u64>) -> io::Result<Bytes> {
+        let Range { start, end } = range;
+        let bytes = self.bytes(range).await.map_err(io::Error::other)?;
+        let bytes = bytes.ok_or_else(|| io::Error::other("the file was written to while it was uploaded"))?;
+        self.parts.note(start, &bytes);
+        self.read.fetch_max(end, Ordering::Relaxed);
+        Ok(bytes)
+    }
+
+    fn attributes(&self) -> Attributes {
+        Attributes {
+            modified: Some(Timestamp(self.file.file().look().modified_ns)),
+            mode: self.mode,
+        }
+    }
+}

@@ -1,0 +1,338 @@
+//! A place that is taken: whether by our own bytes, whose confirmation was lost, or by somebody else's version. Then both are
+//! kept.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+
+use manifold_backends::{ErrorKind, Kind, Metadata, Presence};
+use manifold_catalog::{EntryId, NewChild};
+use manifold_index::{names, seen_attributes};
+
+use super::attempt::{Outcome, Upload, delayed};
+use super::body::StagedBody;
+use super::{Conflict, Uploads, conflict};
+use crate::Error;
+use crate::error::Cause;
+use crate::fetch::base;
+use crate::staging::{Refused, Rest, Sending, StagedFile};
+
+/// How much is compared, or taken over from a base, at once, in bytes.
+const CHUNK: u64 = 4 << 20;
+/// How many names are tried for a file that has to make way.
+const NAMES_MAX: u32 = 1_000;
+
+/// What a source has of a file whose upload was not confirmed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Confirmed {
+    /// Nothing: it is as it was before.
+    Nothing,
+    /// All of it: it is staged no more.
+    All,
+    /// A former state of it, which it is based on from now on.
+    Part,
+    /// Something that is not ours.
+    SomethingElse,
+}
+
+impl Uploads {
+    /// Finds out who has the place, and makes the best of it.
+    pub(super) async fn settle(self: &Arc<Self>, upload: &Upload, sending: Sending) -> Outcome {
+        let request = upload.backend.stat(&upload.path);
+        let indexer = &self.fetcher.indexer;
+        let seen = indexer
+            .ask(upload.source, &upload.path, self.fetcher.deadline, request)
+            .await;
+        let metadata = match seen {
+            Err(error) => return delayed(&error),
+            Ok(Presence::Absent) => {
+                // Somebody has removed what it was made from: it is a new file.
+                if let Err(outcome) = self.complete(upload).await {
+                    return outcome;
+                }
+                upload.file.stand_alone();
+                return Outcome::Again;
+            }
+            Ok(Presence::Found(metadata)) => metadata,
+        };
+        match self.find_ours(upload, Some(sending), &metadata).await {
+            Ok(Some(ours)) => match self.conclude(upload, ours, metadata).await {
+                // There is more now, which is based on that.
+                Outcome::Overtaken => Outcome::Again,
+                outcome => outcome,
+            },
+            Ok(None) if !upload.file.is_still(sending) => Outcome::Overtaken,
+            Ok(None) => self.keep_both(upload, &metadata).await,
+            Err(error) => delayed(&error),
+        }
+    }
+
+    /// Finds the upload of ours that the source has, if it has one: one that was not confirmed, or `now`, the file as it is.
+    async fn find_ours(
+        self: &Arc<Self>,
+        upload: &Upload,
+        now: Option<Sending>,
+        metadata: &Metadata,
+    ) -> Result<Option<Sending>, Error> {
+        if metadata.kind != Kind::File {
+            return Ok(None);
+        }
+        for (sending, parts) in upload.file.unconfirmed() {
+            if sending.size == metadata.size
+                && let Some(parts) = parts.whole(sending.size)
+                && self.holds(upload, metadata, &parts).await?
+            {
+                return Ok(Some(sending));
+            }
+        }
+        let now = now.filter(|now| now.size == metadata.size);
+        match now {
+            Some(now) if self.is_ours(upload, now, metadata).await? == Some(true) => Ok(Some(now)),
+            _ => Ok(None),
+        }
+    }
+
+    /// Tells whether the source has these parts.
+    async fn holds(
+        &self,
+        upload: &Upload,
+        metadata: &Metadata,
+        parts: &[(Range<u64>, [u8; 32])],
+    ) -> Result<bool, Error> {
+        for (range, hash) in parts {
+            let mut hasher = blake3::Hasher::new();
+            let mut at = range.start;
+            while at < range.end {
+                let end = range.end.min(at + self.chunk(upload));
+                let Some(bytes) = self.theirs(upload, metadata, at..end).await? else {
+                    return Ok(false);
+                };
+                hasher.update(&bytes);
+                at = end;
+            }
+            if hasher.finalize().as_bytes() != hash {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn chunk(&self, upload: &Upload) -> u64 {
+        CHUNK.min(u64::from(upload.backend.capabilities().read_size_max)).max(1)
+    }
+
+    /// Reads what the source has; `None` if that is not any more what it was.
+    async fn theirs(&self, upload: &Upload, metadata: &Metadata, range: Range<u64>) -> Result<Option<Vec<u8>>, Error> {
+        let (indexer, deadline) = (&self.fetcher.indexer, self.fetcher.deadline);
+        let (version, block_size) = (&metadata.version, upload.backend.capabilities().block_size);
+        let asked = indexer.read(upload.source, &upload.path, version, range, block_size, deadline);
+        match asked.await {
+            Ok(Presence::Found(blocks)) => Ok(Some(blocks.concat())),
+            Ok(Presence::Absent) => Ok(None),
+            Err(error) if error.kind() == Some(ErrorKind::VersionChanged) => Ok(None),
+            Err(error) => Err(Error::from_index(error)),
+        }
+    }
+
+    /// Finds out what a source has of a held file whose upload was not confirmed.
+    pub(crate) async fn confirm(self: &Arc<Self>, file: &Arc<StagedFile>) -> Result<Confirmed, Error> {
+        let failed = |outcome: Outcome| match outcome {
+            Outcome::Delayed(error) | Outcome::Refused { error, .. } => Error::Io(Cause::new(error)),
+            _ => Error::Stale,
+        };
+        let upload = self.prepare(Arc::clone(file)).await.map_err(failed)?;
+        let request = upload.backend.stat(&upload.path);
+        let indexer = &self.fetcher.indexer;
+        let seen = indexer
+            .ask(upload.source, &upload.path, self.fetcher.deadline, request)
+            .await;
+        let expected = file.expected();
+        let metadata = match seen.map_err(Error::from_index)? {
+            Presence::Found(metadata) if expected.as_deref() != Some(metadata.version.as_bytes()) => metadata,
+            Presence::Absent if expected.is_some() => return Ok(Confirmed::SomethingElse),
+            Presence::Found(_) | Presence::Absent => {
+                file.nothing_was_sent();
+                return Ok(Confirmed::Nothing);
+            }
+        };
+        let Some((now, ..)) = file.begin_sending() else {
+            return Ok(Confirmed::SomethingElse);
+        };
+        let ours = self.find_ours(&upload, Some(now), &metadata).await;
+        file.end_sending(now, !matches!(ours, Ok(Some(ours)) if ours == now));
+        let Some(ours) = ours? else {
+            return Ok(Confirmed::SomethingElse);
+        };
+        Ok(match self.conclude(&upload, ours, metadata).await {
+            Outcome::Done => Confirmed::All,
+            Outcome::Overtaken => Confirmed::Part,
+            _ => Confirmed::SomethingElse,
+        })
+    }
+
+    /// Tells whether the source has the very bytes that are staged; `None` if the file is not any more what it was.
+    async fn is_ours(
+        self: &Arc<Self>,
+        upload: &Upload,
+        sending: Sending,
+        metadata: &Metadata,
+    ) -> Result<Option<bool>, Error> {
+        let body = StagedBody {
+            fetcher: Arc::clone(&self.fetcher),
+            file: upload.file.use_it()?,
+            sending,
+            parts: Arc::default(),
+            mode: None,
+            read: Arc::new(AtomicU64::new(0)),
+            base_is_gone: Arc::new(AtomicBool::new(false)),
+        };
+        let mut at = 0;
+        while at < sending.size {
+            let range = at..(at + self.chunk(upload)).min(sending.size);
+            at = range.end;
+            let ours = match body.bytes(range.clone()).await {
+                Ok(Some(bytes)) => bytes,
+                Ok(None) => return Ok(None),
+                // What shows through cannot be had any more: then the source has another version.
+                Err(Error::Stale | Error::NotFound) => return Ok(Some(false)),
+                Err(error) => return Err(error),
+            };
+            match self.theirs(upload, metadata, range).await? {
+                Some(theirs) if theirs == ours => {}
+                _ => return Ok(Some(false)),
+            }
+        }
+        Ok(Some(upload.file.is_still(sending)).filter(|is_still| *is_still))
+    }
+
+    /// Says that a file can neither be uploaded nor read whole, unless what is missing is in the cache after all.
+    pub(super) async fn base_is_gone(self: &Arc<Self>, upload: &Upload) -> Outcome {
+        match self.complete(upload).await {
+            Ok(()) => Outcome::Again,
+            Err(outcome) => outcome,
+        }
+    }
+
+    /// Takes over what shows through of the version that a file was made from, or says why that cannot be.
+    async fn complete(&self, upload: &Upload) -> Result<(), Outcome> {
+        match self.take_over_base(&upload.file).await {
+            Ok(()) => Ok(()),
+            Err(Error::Stale | Error::NotFound) => Err(Outcome::Refused {
+                error: format!(
+                    "{} was replaced or removed at its source while only a part of it had been written here, and the rest of \
+                     the version that was written to cannot be had any more",
+                    upload.path
+                ),
+                remedy: "what was written is kept; write the whole file anew, or give it up by removing it".to_owned(),
+            }),
+            Err(error) => Err(delayed(&error)),
+        }
+    }
+
+    /// Takes over what shows through of the version that a file was made from, while that can be had.
+    pub(crate) async fn take_over_base(&self, file: &Arc<StagedFile>) -> Result<(), Error> {
+        while let Some(holes) = file.holes() {
+            let Some(first) = holes.ranges.first().cloned() else {
+                break;
+            };
+            let range = first.start..first.end.min(first.start + CHUNK);
+            let mut buffer = vec![0; (range.end - range.start) as usize];
+            let rest = Rest {
+                base: holes.base,
+                ranges: vec![range.clone()],
+            };
+            let filled = base::fill(&self.fetcher, file.id, &rest, range.start, &mut buffer);
+            let filled = tokio::time::timeout(self.fetcher.deadline, filled).await;
+            filled.unwrap_or_else(|_| Err(Error::TimedOut(Cause::new("no answer in time"))))?;
+            match file.fill(&rest.base, range.start, &buffer) {
+                Ok(()) => {}
+                Err(Refused::NoRoom(_)) => return Err(Error::Full),
+                // The source has all of it.
+                Err(Refused::Retired) => return Ok(()),
+                Err(Refused::Failed(error)) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives the local version another name, so that the source's has its own.
+    async fn keep_both(self: &Arc<Self>, upload: &Upload, theirs: &Metadata) -> Outcome {
+        if let Err(outcome) = self.complete(upload).await {
+            return outcome;
+        }
+        let (uploads, file, theirs) = (Arc::clone(self), Arc::clone(&upload.file), theirs.clone());
+        match self.blocking(move || uploads.make_way(&file, &theirs)).await {
+            Ok(conflict) => {
+                tracing::warn!(
+                    path = %conflict.path.escape_ascii(),
+                    kept_as = %conflict.kept_as.escape_ascii(),
+                    "a file was changed at its source and here; both versions are kept"
+                );
+                self.note_conflict(conflict);
+                Outcome::Again
+            }
+            Err(error) => delayed(&error),
+        }
+    }
+
+    fn make_way(&self, file: &Arc<StagedFile>, theirs: &Metadata) -> Result<Conflict, Error> {
+        let (catalog, now_ns) = (&self.fetcher.catalog, self.now_ns());
+        let entry = catalog
+            .entry(file.id)
+            .map_err(Error::from_catalog)?
+            .ok_or(Error::Stale)?;
+        let details = catalog
+            .details(file.id)
+            .map_err(Error::from_catalog)?
+            .ok_or(Error::Stale)?;
+        let path = catalog
+            .tree_path(file.id)
+            .map_err(Error::from_catalog)?
+            .unwrap_or_default();
+        let parent = entry.parent;
+        let guard = catalog.begin_change(&[parent]);
+        let kept_as = self.free_name(parent, &details.raw_name, now_ns)?;
+        let shown = names::escape(&kept_as, names::Side::Plain);
+        let raw_name = (*shown != *kept_as).then(|| kept_as.as_slice().into());
+        let (from, to) = ((parent, &*entry.name), (parent, &*shown));
+        catalog
+            .follow_moved(from, to, raw_name, None, now_ns)
+            .map_err(Error::from_catalog)?;
+        file.stand_alone();
+        self.staging.sync(file)?;
+        let child = NewChild {
+            name: entry.name.clone(),
+            raw_name: (entry.name != details.raw_name).then_some(details.raw_name),
+            seen: seen_attributes(theirs),
+            adopt: None,
+        };
+        catalog
+            .follow_created(parent, child, None)
+            .map_err(Error::from_catalog)?;
+        drop(guard);
+        Ok(Conflict {
+            at_ns: now_ns,
+            source: entry.source,
+            path,
+            kept_as: shown.into_owned(),
+        })
+    }
+
+    fn free_name(&self, parent: EntryId, raw_name: &[u8], now_ns: i64) -> Result<Vec<u8>, Error> {
+        for attempt in 1..=NAMES_MAX {
+            let name = conflict::name(raw_name, now_ns, &self.host, attempt);
+            let shown = names::escape(&name, names::Side::Plain);
+            let taken = self
+                .fetcher
+                .catalog
+                .lookup(parent, &shown)
+                .map_err(Error::from_catalog)?;
+            if taken.is_none() {
+                return Ok(name);
+            }
+        }
+        Err(Error::Io(Cause::new(
+            "no name is free for a version that has to make way",
+        )))
+    }
+}

@@ -1,0 +1,329 @@
+//! An honest source in memory that is written to: it keeps what it is given, and fails, holds and loses answers on cue.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::StreamExt;
+use manifold_backends::{
+    Backend, Body, Capabilities, Child, Condition, Error, ErrorKind, Expected, Kind, Listing, Metadata, ObjectPath,
+    Operation, Presence, Renames, Result, Timestamp, Version, WriteAbilities,
+};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+/// The length of its blocks, in bytes.
+pub(crate) const BLOCK: u32 = 64 << 10;
+
+/// How changes are treated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cue {
+    /// Done at once.
+    Does,
+    /// Puts are read from, and end when the cue changes.
+    Holds,
+    /// Refused, and not done.
+    Fails(ErrorKind),
+    /// Done, but the answer is lost.
+    LosesAnswers,
+}
+
+/// A source of the test's own.
+#[derive(Debug)]
+pub(crate) struct Shelf {
+    able: Capabilities,
+    state: Mutex<State>,
+    cue: watch::Sender<Cue>,
+    puts: watch::Sender<u64>,
+    changed: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    objects: BTreeMap<Vec<u8>, Object>,
+    versions: u64,
+}
+
+#[derive(Clone, Debug)]
+struct Object {
+    /// `None`: a directory.
+    bytes: Option<Vec<u8>>,
+    version: u64,
+}
+
+impl Object {
+    fn metadata(&self) -> Metadata {
+        Metadata {
+            kind: if self.bytes.is_some() {
+                Kind::File
+            } else {
+                Kind::Directory
+            },
+            size: self.bytes.as_ref().map_or(0, |bytes| bytes.len() as u64),
+            modified: Some(Timestamp(1_000_000_000 * self.version as i64)),
+            changed: None,
+            created: None,
+            mode: None,
+            owner: None,
+            links: 1,
+            device: 0,
+            version: Version::from_etag(format!("\"{}\"", self.version).as_bytes()),
+            identity: None,
+        }
+    }
+}
+
+impl Shelf {
+    pub(crate) fn new() -> Arc<Self> {
+        let writes = WriteAbilities {
+            condition: Condition::Source,
+            memory_max: u64::from(BLOCK),
+            size_max: u64::MAX,
+            replaces_at_once: true,
+            real_directories: true,
+            renames_files: Renames::Whole,
+            renames_directories: Renames::Whole,
+            keeps_modified: false,
+            keeps_mode: false,
+        };
+        Arc::new(Self {
+            able: Capabilities {
+                block_size: BLOCK,
+                read_size_max: 1 << 20,
+                concurrency: 8,
+                posix_attributes: false,
+                identities: false,
+                implicit_directories: false,
+                writes: Some(writes),
+            },
+            state: Mutex::default(),
+            cue: watch::Sender::new(Cue::Does),
+            puts: watch::Sender::new(0),
+            changed: watch::Sender::new(0),
+        })
+    }
+
+    /// Puts a file there, as somebody else would.
+    pub(crate) fn place(&self, path: &str, bytes: &[u8]) {
+        for (at, _) in path.match_indices('/') {
+            self.insert(&path.as_bytes()[..at], None);
+        }
+        self.insert(path.as_bytes(), Some(bytes.to_vec()));
+    }
+
+    /// Gives the bytes of a file.
+    pub(crate) fn bytes(&self, path: &str) -> Option<Vec<u8>> {
+        self.state.lock().objects.get(path.as_bytes())?.bytes.clone()
+    }
+
+    /// Lists all files.
+    pub(crate) fn files(&self) -> Vec<String> {
+        let state = self.state.lock();
+        let files = state.objects.iter().filter(|(_, object)| object.bytes.is_some());
+        files
+            .map(|(path, _)| String::from_utf8_lossy(path).into_owned())
+            .collect()
+    }
+
+    pub(crate) fn set_cue(&self, cue: Cue) {
+        self.cue.send_replace(cue);
+    }
+
+    /// Waits until so many puts have begun since the start.
+    pub(crate) async fn until_puts(&self, count: u64) {
+        self.puts.subscribe().wait_for(|puts| *puts >= count).await.unwrap();
+    }
+
+    /// Waits until something is so of the files.
+    pub(crate) async fn until(&self, holds: impl Fn(&Self) -> bool) {
+        let mut changed = self.changed.subscribe();
+        loop {
+            changed.borrow_and_update();
+            if holds(self) {
+                return;
+            }
+            changed.changed().await.unwrap();
+        }
+    }
+
+    fn insert(&self, path: &[u8], bytes: Option<Vec<u8>>) -> Metadata {
+        let mut state = self.state.lock();
+        state.versions += 1;
+        let version = state.versions;
+        let is_known_directory = bytes.is_none() && state.objects.contains_key(path);
+        if !is_known_directory {
+            state.objects.insert(path.to_vec(), Object { bytes, version });
+        }
+        let metadata = state.objects[path].metadata();
+        drop(state);
+        self.changed.send_modify(|count| *count += 1);
+        metadata
+    }
+
+    fn found(&self, path: &[u8]) -> Presence<Metadata> {
+        let state = self.state.lock();
+        let object = state.objects.get(path);
+        object.map_or(Presence::Absent, |object| Presence::Found(object.metadata()))
+    }
+
+    fn error(&self, kind: ErrorKind, operation: Operation, path: &ObjectPath) -> Error {
+        Error::new(kind, operation, self.name(), path.clone(), "on cue")
+    }
+
+    fn refuse(&self, operation: Operation, path: &ObjectPath) -> Result<()> {
+        match *self.cue.borrow() {
+            Cue::Fails(kind) => Err(self.error(kind, operation, path)),
+            _ => Ok(()),
+        }
+    }
+
+    fn answer<T>(&self, operation: Operation, path: &ObjectPath, value: T) -> Result<T> {
+        if *self.cue.borrow() == Cue::LosesAnswers {
+            return Err(self.error(ErrorKind::TimedOut, operation, path));
+        }
+        Ok(value)
+    }
+}
+
+#[async_trait]
+impl Backend for Shelf {
+    fn name(&self) -> &'static str {
+        "test://shelf"
+    }
+
+    fn capabilities(&self) -> &Capabilities {
+        &self.able
+    }
+
+    async fn check(&self) -> Result<()> {
+        Ok(())
+    }
+
+    async fn stat(&self, path: &ObjectPath) -> Result<Presence<Metadata>> {
+        Ok(self.found(path.as_bytes()))
+    }
+
+    async fn list(&self, directory: &ObjectPath) -> Result<Presence<Listing>> {
+        let state = self.state.lock();
+        if !directory.is_root() && !state.objects.contains_key(directory.as_bytes()) {
+            return Ok(Presence::Absent);
+        }
+        let children = state.objects.iter().filter_map(|(path, object)| {
+            let rest = if directory.is_root() {
+                path.as_slice()
+            } else {
+                path.strip_prefix(directory.as_bytes())?.strip_prefix(b"/")?
+            };
+            (!rest.is_empty() && !rest.contains(&b'/')).then(|| Child {
+                name: rest.to_vec(),
+                metadata: object.metadata(),
+            })
+        });
+        let pages = [Ok(children.collect())];
+        Ok(Presence::Found(futures::stream::iter(pages).boxed()))
+    }
+
+    async fn read(&self, path: &ObjectPath, version: &Version, range: Range<u64>) -> Result<Presence<Bytes>> {
+        let object = self.state.lock().objects.get(path.as_bytes()).cloned();
+        let Some(object) = object else {
+            return Ok(Presence::Absent);
+        };
+        if object.metadata().version != *version {
+            return Err(self.error(ErrorKind::VersionChanged, Operation::Read, path));
+        }
+        let bytes = object.bytes.unwrap_or_default();
+        Ok(Presence::Found(
+            bytes[range.start as usize..range.end as usize].to_vec().into(),
+        ))
+    }
+
+    async fn read_link(&self, _path: &ObjectPath) -> Result<Presence<Vec<u8>>> {
+        Ok(Presence::Absent)
+    }
+
+    async fn put(&self, path: &ObjectPath, body: &dyn Body, expected: &Expected) -> Result<Metadata> {
+        self.puts.send_modify(|count| *count += 1);
+        self.refuse(Operation::Put, path)?;
+        let mut bytes = Vec::new();
+        while (bytes.len() as u64) < body.size() {
+            let at = bytes.len() as u64;
+            let part = body.read(at..(at + u64::from(BLOCK)).min(body.size())).await;
+            let part =
+                part.map_err(|error| Error::new(ErrorKind::Other, Operation::Put, self.name(), path.clone(), error))?;
+            bytes.extend_from_slice(&part);
+        }
+        let cue = *self.cue.subscribe().wait_for(|cue| *cue != Cue::Holds).await.unwrap();
+        if let Cue::Fails(kind) = cue {
+            return Err(self.error(kind, Operation::Put, path));
+        }
+        if !expected.holds(&self.found(path.as_bytes())) {
+            return Err(self.error(ErrorKind::Conflict, Operation::Put, path));
+        }
+        let metadata = self.insert(path.as_bytes(), Some(bytes));
+        self.answer(Operation::Put, path, metadata)
+    }
+
+    async fn create_directory(&self, path: &ObjectPath) -> Result<Metadata> {
+        self.refuse(Operation::CreateDirectory, path)?;
+        if self.found(path.as_bytes()) != Presence::Absent {
+            return Err(self.error(ErrorKind::Exists, Operation::CreateDirectory, path));
+        }
+        Ok(self.insert(path.as_bytes(), None))
+    }
+
+    async fn remove_file(&self, path: &ObjectPath, expected: &Expected) -> Result<Presence<()>> {
+        self.refuse(Operation::RemoveFile, path)?;
+        let found = self.found(path.as_bytes());
+        if found == Presence::Absent {
+            return Ok(Presence::Absent);
+        }
+        if !expected.holds(&found) {
+            return Err(self.error(ErrorKind::Conflict, Operation::RemoveFile, path));
+        }
+        self.state.lock().objects.remove(path.as_bytes());
+        self.changed.send_modify(|count| *count += 1);
+        Ok(Presence::Found(()))
+    }
+
+    async fn remove_directory(&self, path: &ObjectPath) -> Result<Presence<()>> {
+        self.refuse(Operation::RemoveDirectory, path)?;
+        let beneath = [path.as_bytes(), b"/"].concat();
+        let mut state = self.state.lock();
+        if state.objects.keys().any(|other| other.starts_with(&beneath)) {
+            return Err(self.error(ErrorKind::NotEmpty, Operation::RemoveDirectory, path));
+        }
+        let removed = state.objects.remove(path.as_bytes());
+        Ok(removed.map_or(Presence::Absent, |_| Presence::Found(())))
+    }
+
+    async fn rename(&self, from: &ObjectPath, to: &ObjectPath, replace: bool) -> Result<Presence<Metadata>> {
+        self.refuse(Operation::Rename, from)?;
+        let mut state = self.state.lock();
+        if !replace && state.objects.contains_key(to.as_bytes()) {
+            return Err(self.error(ErrorKind::Exists, Operation::Rename, to));
+        }
+        let beneath = [from.as_bytes(), b"/"].concat();
+        let moved: Vec<_> = state
+            .objects
+            .keys()
+            .filter(|path| path.starts_with(&beneath))
+            .cloned()
+            .collect();
+        let Some(object) = state.objects.remove(from.as_bytes()) else {
+            return Ok(Presence::Absent);
+        };
+        let metadata = object.metadata();
+        state.objects.insert(to.as_bytes().to_vec(), object);
+        for path in moved {
+            if let Some(object) = state.objects.remove(&path) {
+                let path = [to.as_bytes(), &path[from.as_bytes().len()..]].concat();
+                state.objects.insert(path, object);
+            }
+        }
+        drop(state);
+        self.changed.send_modify(|count| *count += 1);
+        Ok(Presence::Found(metadata))
+    }
+}
