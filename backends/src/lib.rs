@@ -31,6 +31,8 @@ pub use diagnose::{Diagnosis, diagnose};
 pub use error::{Error, ErrorKind, Operation, Result};
 pub use object::{Child, Identity, Kind, Metadata, ObjectPath, Presence, Timestamp, Version};
 pub use secrets::{Place, Secret, SecretError, SecretReference, SecretStore, Secrets, StoreOptions};
-pub use spec::{KeyInfo, Scheme, SchemeInfo, SecretKey, SourceSpec, SpecError, ValueKind, common_keys, schemes};
+pub use spec::{
+    KeyInfo, Scheme, SchemeInfo, SecretKey, SourceSpec, SpecError, ValueKind, Writes, common_keys, schemes,
+};
 pub use watch::{Coverage, Noticed, Watch, Where};
 pub use write::{Attributes, Body, Condition, Expected, Renames, TEMPORARY_PREFIX, WriteAbilities, is_temporary_name};

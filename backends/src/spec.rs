@@ -49,6 +49,17 @@ pub enum Scheme {
     Onedrive,
 }
 
+/// What becomes of files that are written to a source that is not a folder of this machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Writes {
+    /// They cannot be written.
+    Off,
+    /// Closing them returns when they are safe on this machine; they are uploaded behind that.
+    Back,
+    /// Closing them returns when they are uploaded.
+    Through,
+}
+
 /// What a source is: everything needed to connect to it but its secrets.
 ///
 /// Stored (through serde) as its name and settings, and parsed again when it is read back.
@@ -186,9 +197,14 @@ impl SourceSpec {
         value.expect("invariant: `refresh` has a default, and its values are checked when parsed")
     }
 
-    /// Tells whether closing a file that was written waits for its upload.
-    pub fn writes_through(&self) -> bool {
-        self.setting("write") == Some("through")
+    /// Says what becomes of files that are written to a source that is not a folder of this machine.
+    pub fn writing(&self) -> Writes {
+        match self.setting("write") {
+            _ if self.read_only() => Writes::Off,
+            Some("back") => Writes::Back,
+            Some("through") => Writes::Through,
+            _ => Writes::Off,
+        }
     }
 
     /// Gives the block size that was chosen for this source, in bytes.

@@ -37,7 +37,13 @@ impl Site {
         server.put(BIG.as_bytes(), &pattern(BIG_BYTES, 1));
         let mut library = Library::new(User::Current);
         library.settings(SETTINGS);
-        library.add_server_with(&server, "/s", settings);
+        let writes = [("write", "back")];
+        let settings = if settings.iter().any(|(key, _)| *key == "write") {
+            settings.to_vec()
+        } else {
+            [&writes[..], settings].concat()
+        };
+        library.add_server_with(&server, "/s", &settings);
         library.mount();
         Self { server, library }
     }
@@ -77,7 +83,7 @@ impl Site {
     fn look(&self) -> Look {
         let mut library = Library::new(User::Current);
         library.settings(SETTINGS);
-        library.add_server_with(&self.server, "/s", &[("read_only", "true")]);
+        library.add_server_with(&self.server, "/s", &[]);
         library.mount();
         Look(library)
     }

@@ -151,10 +151,10 @@ pub(super) const COMMON: &[KeyInfo] = &[
     ),
     key(
         "write",
-        ValueKind::Choice(&["back", "through"]),
-        "whether closing a file that was written returns when it is safe on this machine (back), or when it is uploaded (through); a folder of this machine is always written to at once",
+        ValueKind::Choice(&["off", "back", "through"]),
+        "whether the source is written to, and if so, whether closing a file returns when it is safe on this machine (back) or when it is uploaded (through); a folder of this machine is always written to at once",
     )
-    .default("back"),
+    .default("off"),
 ];
 
 const USER: KeyInfo = key(

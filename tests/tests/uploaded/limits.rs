@@ -73,7 +73,12 @@ fn a_full_staging_area_is_enospc_at_write_and_what_was_written_is_uploaded() {
 
 #[test]
 fn a_source_that_is_read_only_says_so() {
-    let site = Site::over(Samba::start(), &[("read_only", "true")]);
+    for settings in [("read_only", "true"), ("write", "off")] {
+        refuses_changes(&Site::over(Samba::start(), &[settings]));
+    }
+}
+
+fn refuses_changes(site: &Site) {
     let refused = |done: io::Result<()>| assert_eq!(done.map_err(|error| error.raw_os_error()), Err(Some(EROFS)));
     refused(fs::write(site.at("new"), "x"));
     refused(fs::OpenOptions::new().write(true).open(site.at(super::BIG)).map(drop));

@@ -14,7 +14,7 @@ use manifold_backends::{
 };
 use manifold_catalog::{SourceId, SourceRecord};
 use manifold_index::{HealthState, Indexer, Problem, SourceOptions};
-use manifold_vfs::Vfs;
+use manifold_vfs::{Vfs, WritePolicy};
 use parking_lot::Mutex;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{Notify, oneshot};
@@ -286,8 +286,11 @@ impl Connections {
 
     fn attach(&self, id: SourceId, spec: &SourceSpec, backend: Arc<dyn Backend>) {
         self.vfs.set_refresh(id, spec.refresh());
-        self.vfs.set_write_policy(id, uploads::policy(spec));
-        self.vfs.set_read_only(id, spec.read_only());
+        let policy = uploads::policy(spec);
+        let is_local = backend.as_local().is_some();
+        self.vfs.set_write_policy(id, policy);
+        self.vfs
+            .set_read_only(id, spec.read_only() || (!is_local && policy == WritePolicy::Off));
         let options = SourceOptions {
             scan_rate: spec.scan_rate(),
         };

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use manifold_backends::{SourceSpec, Writes};
 use manifold_catalog::SourceId;
 use manifold_vfs::{Conflict, UploadEvent, UploadListener, UploadReport, UploadState, WritePolicy, WriteSettings};
 
@@ -52,11 +53,11 @@ fn listener(hub: Hub) -> UploadListener {
 }
 
 /// Says what becomes of writes to a source.
-pub(crate) fn policy(spec: &manifold_backends::SourceSpec) -> WritePolicy {
-    match (spec.read_only(), spec.writes_through()) {
-        (true, _) => WritePolicy::Off,
-        (false, true) => WritePolicy::Through,
-        (false, false) => WritePolicy::Back,
+pub(crate) fn policy(spec: &SourceSpec) -> WritePolicy {
+    match spec.writing() {
+        Writes::Off => WritePolicy::Off,
+        Writes::Back => WritePolicy::Back,
+        Writes::Through => WritePolicy::Through,
     }
 }
 
