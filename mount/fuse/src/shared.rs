@@ -150,6 +150,14 @@ impl Shared {
         self.settled.get().is_none_or(Settled::is_so)
     }
 
+    /// Waits until the kernel has been told of all that has changed so far, but no longer than about `patience`. Not to be called
+    /// from a thread that answers requests.
+    pub(crate) fn settle(&self, patience: Duration) {
+        if let Some(settled) = self.settled.get() {
+            settled.wait(patience);
+        }
+    }
+
     /// Lets [`Self::forget_attributes`] work.
     pub(crate) fn connect(&self, notifier: Notifier) {
         self.notifier.get_or_init(|| notifier);

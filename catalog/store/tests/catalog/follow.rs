@@ -304,10 +304,15 @@ fn two_names_of_one_object_live_side_by_side() {
     let scratch = Scratch::new();
     let catalog = scratch.open();
     let source = add_source(&catalog, "/s");
-    list(&catalog, source.root, vec![file("a").identity(1), folder("d")]);
+    let named = |name| {
+        let mut child = file(name).identity(1);
+        child.seen.links = 2;
+        child
+    };
+    list(&catalog, source.root, vec![named("a"), folder("d")]);
     let (a, d) = (id(&catalog, "/s/a"), id(&catalog, "/s/d"));
     list(&catalog, d, vec![]);
-    let (b, _) = catalog.follow_created(d, file("b").identity(1), None).unwrap();
+    let (b, _) = catalog.follow_created(d, named("b"), None).unwrap();
     let found = |expected: EntryId, departed| {
         let found = catalog.find_identity(source.id, [1; 16]).unwrap().unwrap();
         assert_eq!((found.id, found.departed), (expected, departed));
@@ -318,15 +323,13 @@ fn two_names_of_one_object_live_side_by_side() {
     assert_eq!((id(&catalog, "/s/a"), id(&catalog, "/s/d/c")), (a, b));
     catalog.follow_removed(source.root, b"a", 1).unwrap();
     found(b, false);
-    let (third, _) = catalog
-        .follow_created(source.root, file("e").identity(1), None)
-        .unwrap();
+    let (third, _) = catalog.follow_created(source.root, named("e"), None).unwrap();
     catalog
         .follow_moved((source.root, b"e"), (source.root, b"g"), None, None, 1)
         .unwrap();
     list(&catalog, d, vec![]);
     found(b, true);
-    list(&catalog, d, vec![file("back").identity(1).adopt(b)]);
+    list(&catalog, d, vec![named("back").adopt(b)]);
     assert_eq!((id(&catalog, "/s/d/back"), id(&catalog, "/s/g")), (b, third));
     catalog.follow_removed(source.root, b"g", 1).unwrap();
     found(b, false);

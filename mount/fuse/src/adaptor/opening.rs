@@ -1,6 +1,6 @@
 //! Opening, and what there is room for.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use fuser::{FileHandle, FopenFlags, INodeNo, OpenFlags, ReplyOpen, ReplyStatfs, Request};
 use manifold_vfs::Answer;
@@ -11,6 +11,10 @@ use crate::attributes::entry_id;
 /// The unit in which `df` counts.
 const STATFS_BLOCK: u32 = 4096;
 const NAME_MAX: u32 = 255;
+
+/// How long an opening waits until the kernel has been told of changes, which takes a moment. Not longer: they may be about the
+/// very directory that the kernel has locked for this opening.
+const NEWS_PATIENCE: Duration = Duration::from_millis(50);
 
 impl Adaptor {
     pub(super) fn open_file(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
@@ -34,9 +38,11 @@ impl Adaptor {
                 }
                 // The file was found to be another than was known, or has become another and the news has not reached the
                 // kernel yet. It cuts reads at the size that it knows, so it has to unlearn that before the first of them;
-                // and what is written by way of a mapping changes times that it would go on believing.
+                // and what is written by way of a mapping changes times that it would go on believing. News that arrived
+                // while it asks for the size would make it drop the answer, so they go first.
                 Ok(opened) => {
                     let _told = runtime.spawn_blocking(move || {
+                        shared.settle(NEWS_PATIENCE);
                         shared.forget_attributes(ino);
                         shared.opened(&vfs, ino, &opened, direct, reply);
                     });

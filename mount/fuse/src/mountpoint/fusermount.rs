@@ -138,14 +138,18 @@ mod tests {
 
     #[test]
     fn a_name_with_a_comma_cannot_bring_in_an_option() {
-        let options = MountOptions {
-            fs_name: "a,dev\\,suid".to_owned(),
-            ..MountOptions::default()
-        };
-        assert_eq!(
-            option_string(&options),
-            "nosuid,nodev,ro,fsname=a\\,dev\\\\\\,suid,subtype=manifold,default_permissions"
-        );
+        for (read_only, changes) in [(false, "rw"), (true, "ro")] {
+            let options = MountOptions {
+                fs_name: "a,dev\\,suid".to_owned(),
+                read_only,
+                ..MountOptions::default()
+            };
+            let name = "a\\,dev\\\\\\,suid";
+            assert_eq!(
+                option_string(&options),
+                format!("nosuid,nodev,{changes},fsname={name},subtype=manifold,default_permissions")
+            );
+        }
     }
 
     #[test]
