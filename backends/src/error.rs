@@ -245,7 +245,7 @@ impl Error {
 
     /// Takes the same failure for another kind, where who asked knows better.
     #[must_use]
-    pub(crate) fn as_kind(mut self, kind: ErrorKind) -> Self {
+    pub(crate) fn with_kind(mut self, kind: ErrorKind) -> Self {
         self.kind = kind;
         self
     }

@@ -91,7 +91,7 @@ impl Dav {
                 Expected::Absent => vec![(IF_NONE_MATCH, HeaderValue::from_static("*"))],
                 _ => Vec::new(),
             };
-            self.send(source, path, &raw, headers, body, Some(expected)).await?;
+            Box::pin(self.send(source, path, &raw, headers, body, Some(expected))).await?;
             return source.look_after(path, body.size(), ErrorKind::Conflict).await;
         }
         let temporary = write::temporary_beside(path);
@@ -102,7 +102,7 @@ impl Dav {
             done: false,
         };
         let raw_temporary = unfinished.raw.clone();
-        self.send(source, path, &raw_temporary, Vec::new(), body, None).await?;
+        Box::pin(self.send(source, path, &raw_temporary, Vec::new(), body, None)).await?;
         source
             .look_after(&unfinished.path, body.size(), ErrorKind::Nonsense)
             .await?;
@@ -159,7 +159,7 @@ impl Dav {
             Ok(Presence::Found(())) => Ok(()),
             Ok(Presence::Absent) => Err(source.no_directory(operation, path)),
             // What can only be made where nothing stands.
-            Err(error) if error.kind() == ErrorKind::Unsupported => Err(error.as_kind(ErrorKind::Exists)),
+            Err(error) if error.kind() == ErrorKind::Unsupported => Err(error.with_kind(ErrorKind::Exists)),
             Err(error) => Err(error),
         }
     }

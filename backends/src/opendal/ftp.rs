@@ -340,9 +340,8 @@ async fn within<T>(
 /// Says what a refusal means (RFC 959, 4.2). Of 550 and 553 only the words tell, and servers have their own.
 fn judge(error: &FtpError) -> ErrorKind {
     let response = match error {
-        FtpError::ConnectionError(_) => return ErrorKind::Unreachable,
         FtpError::SecureError(why) if why.contains("certificate") => return ErrorKind::Certificate,
-        FtpError::SecureError(_) => return ErrorKind::Unreachable,
+        FtpError::ConnectionError(_) | FtpError::SecureError(_) => return ErrorKind::Unreachable,
         FtpError::UnexpectedResponse(response) => response,
         _ => return ErrorKind::Nonsense,
     };

@@ -246,6 +246,7 @@ impl Options<'_> {
 
 impl Plan {
     /// Plans a source, or says why it cannot be.
+    #[expect(clippy::too_many_lines, reason = "one arm for each kind of source")]
     pub(super) fn of(spec: &SourceSpec, secrets: &Secrets) -> Result<Self, String> {
         let prefix = String::from_utf8(spec.prefix().as_bytes().to_vec())
             .map_err(|_invalid| "the folder's name is not UTF-8".to_owned())?;

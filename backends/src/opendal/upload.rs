@@ -201,7 +201,7 @@ async fn write(
         Ok(_) | Err(_) => match tokio::time::timeout(source.patience, writer.abort_dyn()).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
-                tracing::debug!(source = %source.name, kind = %error.kind(), "an upload was not taken back")
+                tracing::debug!(source = %source.name, kind = %error.kind(), "an upload was not taken back");
             }
             Err(_elapsed) => tracing::debug!(source = %source.name, "an upload was not taken back in time"),
         },

@@ -26,7 +26,7 @@ use crate::{
 
 /// How much longer than any other request a put may wait while no bytes move: those that lie in the system's buffers have
 /// yet to leave, and servers take their time to make an object of its parts.
-const PUT_GRACE: Duration = Duration::from_secs(60);
+const PUT_GRACE: Duration = Duration::from_mins(1);
 /// How often a put that may replace anything begins anew, because what it was about to replace had changed.
 const ANEW_MAX: usize = 4;
 /// Bytes that are read back at once to be compared.
@@ -138,7 +138,7 @@ impl Source {
             (Own::None, _) => self.put_to_drive(path, body, expected).await,
         };
         outcome.map_err(|error| match error.kind() {
-            ErrorKind::VersionChanged => error.as_kind(ErrorKind::Conflict),
+            ErrorKind::VersionChanged => error.with_kind(ErrorKind::Conflict),
             _ => error,
         })
     }
@@ -366,7 +366,12 @@ fn same(one: &Version, other: &Version) -> bool {
 
 /// Gives the entity tag that S3 makes of the MD5 of the parts.
 fn tag_of(parts: &[[u8; 16]]) -> String {
-    let hex = |sum: &[u8]| sum.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let hex = |sum: &[u8]| {
+        let digit = |value: u8| char::from_digit(u32::from(value), 16).unwrap_or('0');
+        sum.iter()
+            .flat_map(|byte| [digit(byte >> 4), digit(byte & 15)])
+            .collect::<String>()
+    };
     match parts {
         [whole] => format!("\"{}\"", hex(whole)),
         parts => format!("\"{}-{}\"", hex(&Md5::digest(parts.concat())), parts.len()),

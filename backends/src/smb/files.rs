@@ -54,8 +54,11 @@ pub(super) struct Files {
     /// Names that are being changed, with all beneath them, as wire paths.
     cleared: watch::Sender<Vec<Vec<u16>>>,
     /// Every open file, kept for the next read or not.
-    alive: Mutex<Vec<(Arc<[u16]>, watch::Receiver<()>)>>,
+    alive: Mutex<Vec<Alive>>,
 }
+
+/// The wire path of an open file, and what ends when it is closed.
+type Alive = (Arc<[u16]>, watch::Receiver<()>);
 
 /// Keeps names free of handles for as long as it lives.
 #[derive(Debug)]
