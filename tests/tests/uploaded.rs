@@ -122,7 +122,7 @@ fn everyday(folder: &Path, tree: &Path) {
     run(
         folder,
         &format!(
-            r#"
+            r"
             cp -r {tree} copied
             dd if=/dev/urandom of=copied/random bs=64k count=8 2>/dev/null
             cp copied/random /dev/null
@@ -136,7 +136,7 @@ fn everyday(folder: &Path, tree: &Path) {
             printf 'version 1' > doc; printf 'version 2, longer' > .doc.swp; mv .doc.swp doc
             rm copied/folder/three
             sqlite3 base.db 'create table t(a); insert into t values (1), (2); begin; insert into t select a + 2 from t; commit;'
-            "#
+            "
         ),
     );
 }

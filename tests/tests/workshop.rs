@@ -71,7 +71,11 @@ impl Shop {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/workshop").join(name);
         let text = fs::read_to_string(&script).expect("the script");
         let folder = name.replace('.', "-");
-        let interpreter = if name.ends_with(".py") { "python3" } else { "bash" };
+        let interpreter = if script.extension().is_some_and(|it| it == "py") {
+            "python3"
+        } else {
+            "bash"
+        };
         let mut make = self.library.as_user(Path::new("mkdir"));
         expect_success(make.arg(self.at().join(&folder)));
         let aside = self.aside.path().join(&folder);
@@ -190,8 +194,8 @@ fn users_of_a_shared_mount_have_their_own_files_and_no_others() {
         };
         assert_eq!(as_nobody(&at, script), 0);
         for side in [&at, shop.beneath.path()] {
-            let mode = fs::metadata(side.join("open/program")).expect("stat").mode() & 0o7777;
-            assert_eq!(mode, 0o777, "nobody {settings}");
+            let bits = fs::metadata(side.join("open/program")).expect("stat").mode() & 0o7777;
+            assert_eq!(bits, 0o777, "nobody {settings}");
         }
     }
     // An access list lets in whom the mode does not, and keeps out whom its mask seems to let in.

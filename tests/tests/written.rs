@@ -49,13 +49,13 @@ fn both_sides_agree(run: Run) {
     library.settings(&format!("mount.passthrough = {}\n", run.passthrough));
     library.add_folder_with(beneath.path(), "/disk", &[("refresh", "1d")]);
     library.mount();
-    let mut chance = Chance::new(run.seed);
+    let mut dice = Chance::new(run.seed);
     let mut mounted = Side::new(library.at().join("disk"));
     let mut plain = Side::new(plain.path().to_owned());
     let mut done = Vec::new();
     for round in 0..run.rounds {
         for _ in 0..ROUND {
-            let change = Change::by_chance(&mut chance, !run.passthrough);
+            let change = Change::by_chance(&mut dice, !run.passthrough);
             let (ours, theirs) = (mounted.make(&change), plain.make(&change));
             done.push(format!("{change:?} -> {theirs:?}"));
             let last = &done[done.len().saturating_sub(40)..];
@@ -68,7 +68,7 @@ fn both_sides_agree(run: Run) {
                 library.log()
             );
         }
-        let interruption = match chance.below(4) {
+        let interruption = match dice.below(4) {
             0 => Interruption::Unmount,
             1 => Interruption::Kill,
             _ => Interruption::None,

@@ -189,7 +189,7 @@ impl Vfs {
         let paths = Paths::Change;
         self.core
             .in_directory(directory, paths, move |core, site, half| match half {
-                Half::Local(local) => core.local_remove(&local, site, name, is_directory),
+                Half::Local(local) => core.local_remove(&local, &site, &name, is_directory),
                 Half::Remote => core.remote_remove(&site, &name, is_directory),
             })
     }

@@ -27,7 +27,7 @@ use parking_lot::{Mutex, RwLock};
 
 pub use self::extents::Extents;
 use self::file::Area;
-pub(crate) use self::file::{InUse, Look, Parts, Place, Refused, Rest, Sending, Sent, StagedFile};
+pub(crate) use self::file::{InUse, Look, Parts, Place, Reading, Refused, Rest, Sending, Sent, StagedFile};
 use self::room::Room;
 use self::row::{Base, Row, RowError};
 use crate::Error;

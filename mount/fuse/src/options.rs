@@ -4,6 +4,7 @@ use std::{num::NonZeroUsize, time::Duration};
 
 /// How a library is mounted.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the mount")]
 pub struct MountOptions {
     /// Lets users other than the mounting one in. An ordinary user needs `user_allow_other` in `/etc/fuse.conf` for it.
     pub allow_other: bool,

@@ -148,8 +148,8 @@ pub(crate) async fn a_put_replaces_only_what_was_expected(subject: &Subject) {
 }
 
 pub(crate) async fn a_change_on_the_way_is_not_lost(subject: &Subject) {
-    workplace(subject, "between").await;
     const SIZE: u64 = 9 * MIB + 77;
+    workplace(subject, "between").await;
     let foreign = |name: &'static str| {
         let server = Arc::clone(&subject.server);
         move || server.put(name.as_bytes(), b"of somebody else")

@@ -339,7 +339,7 @@ mod tests {
             refused: 2,
             ..UploadCounts::default()
         };
-        let (verdict, words) = judge(&[scanning.clone()], &uploads, Some(&mount));
+        let (verdict, words) = judge(std::slice::from_ref(&scanning), &uploads, Some(&mount));
         assert_eq!(verdict, Verdict::Attention);
         assert!(words.contains("but 2 uploads refused"), "{words}");
         let (verdict, words) = judge(&[scanning], &none, None);

@@ -19,7 +19,7 @@ use crate::settings::Settings;
 use crate::time::{now_ns, rfc3339};
 
 /// How long a daemon that ends waits for uploads. What is not uploaded by then is safe, and goes on with the next start.
-const DRAIN_PATIENCE: Duration = Duration::from_secs(60);
+const DRAIN_PATIENCE: Duration = Duration::from_mins(1);
 
 /// Says how remote sources are written to.
 pub(crate) fn write_settings(library: &Library, settings: &Settings, hub: &Hub) -> WriteSettings {

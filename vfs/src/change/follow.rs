@@ -10,6 +10,8 @@ use crate::attributes::Attributes;
 use crate::vfs::Core;
 
 type Catalogued<T> = manifold_catalog::Result<T>;
+/// A name, with what the source calls it where that differs.
+type NextName = (Entry, Option<Box<[u8]>>);
 
 impl Core {
     /// Has the catalog follow; the kernel is not told of what comes of it.
@@ -130,7 +132,7 @@ impl Core {
     }
 
     /// Finds the name that takes over the entry of an object's first name, with its raw name where that differs.
-    fn next_name(&self, entry: &Entry, seen: &Metadata) -> Result<Option<(Entry, Option<Box<[u8]>>)>, Error> {
+    fn next_name(&self, entry: &Entry, seen: &Metadata) -> Result<Option<NextName>, Error> {
         let Some(identity) = seen.identity else { return Ok(None) };
         let names = self
             .catalog

@@ -78,12 +78,11 @@ impl Extents {
                 return None;
             }
             let before = self.ranges.range(..=at).next_back();
-            let piece = match before.filter(|(_, before_end)| **before_end > at) {
-                Some((_, &before_end)) => (at..before_end.min(end), true),
-                None => {
-                    let next = self.ranges.range(at..end).next().map_or(end, |(next, _)| *next);
-                    (at..next, false)
-                }
+            let piece = if let Some((_, &before_end)) = before.filter(|(_, before_end)| **before_end > at) {
+                (at..before_end.min(end), true)
+            } else {
+                let next = self.ranges.range(at..end).next().map_or(end, |(next, _)| *next);
+                (at..next, false)
             };
             at = piece.0.end;
             Some(piece)

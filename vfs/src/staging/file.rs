@@ -29,7 +29,7 @@ use crate::Error;
 use crate::error::Cause;
 
 use sending::Attempt;
-pub(crate) use sending::{Parts, Sending, Sent};
+pub(crate) use sending::{Parts, Reading, Sending, Sent};
 
 /// The folder that the data files lie in, and what they share.
 #[derive(Debug)]
@@ -101,6 +101,7 @@ pub(crate) struct StagedFile {
 }
 
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own, in any mixture")]
 struct State {
     /// Names the data file; 0: there is none.
     number: u64,

@@ -14,7 +14,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::row::{Base, Row};
-use super::{Durability, Place, Recovered, Refused, Sent, StagedFile, Staging, fresh_row};
+use super::{Durability, Place, Reading, Recovered, Refused, Sent, StagedFile, Staging, fresh_row};
 use crate::Error;
 
 const ID: EntryId = EntryId(7);
@@ -181,12 +181,15 @@ fn what_is_written_during_an_upload_is_not_taken_for_uploaded() {
     let (sending, expected, _) = file.begin_sending().unwrap();
     assert_eq!((sending.size, expected), (5, None));
     let mut buffer = [0; 5];
-    assert!(file.read_sending(sending, 0, &mut buffer).unwrap().is_some());
+    assert!(matches!(
+        file.read_sending(sending, 0, &mut buffer),
+        Ok(Reading::Read(None))
+    ));
     assert_eq!(&buffer, b"first");
     file.truncate(3, 2).unwrap();
     file.write(Place::At(6), b"second", 2).unwrap();
     assert!(
-        file.read_sending(sending, 0, &mut buffer).unwrap().is_none(),
+        matches!(file.read_sending(sending, 0, &mut buffer), Ok(Reading::Changed)),
         "the upload has to notice"
     );
     let sent = staging.sent(&file, sending, b"v2", || unreachable!("not all of it is there"));

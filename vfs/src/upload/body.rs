@@ -13,7 +13,7 @@ use manifold_backends::{Attributes, Body, Timestamp};
 
 use crate::Error;
 use crate::fetch::{Fetcher, base};
-use crate::staging::{InUse, Parts, Sending};
+use crate::staging::{InUse, Parts, Reading, Sending};
 
 /// A staged file at the moment when its upload began.
 pub(crate) struct StagedBody {
@@ -37,8 +37,10 @@ impl StagedBody {
         let runtime = self.fetcher.runtime.clone();
         let read = runtime.spawn_blocking(move || {
             let mut buffer = vec![0; length];
-            let rest = file.read_sending(sending, range.start, &mut buffer)?;
-            Ok(rest.map(|rest| (buffer, rest)))
+            Ok(match file.read_sending(sending, range.start, &mut buffer)? {
+                Reading::Read(rest) => Some((buffer, rest)),
+                Reading::Changed => None,
+            })
         });
         let Some((mut buffer, rest)) = read.await.map_err(Error::broke_off)?? else {
             return Ok(None);

@@ -103,7 +103,7 @@ impl Uploads {
             let mut hasher = blake3::Hasher::new();
             let mut at = range.start;
             while at < range.end {
-                let end = range.end.min(at + self.chunk(upload));
+                let end = range.end.min(at + chunk(upload));
                 let Some(bytes) = self.theirs(upload, metadata, at..end).await? else {
                     return Ok(false);
                 };
@@ -115,10 +115,6 @@ impl Uploads {
             }
         }
         Ok(true)
-    }
-
-    fn chunk(&self, upload: &Upload) -> u64 {
-        CHUNK.min(u64::from(upload.backend.capabilities().read_size_max)).max(1)
     }
 
     /// Reads what the source has; `None` if that is not any more what it was.
@@ -188,7 +184,7 @@ impl Uploads {
         };
         let mut at = 0;
         while at < sending.size {
-            let range = at..(at + self.chunk(upload)).min(sending.size);
+            let range = at..(at + chunk(upload)).min(sending.size);
             at = range.end;
             let ours = match body.bytes(range.clone()).await {
                 Ok(Some(bytes)) => bytes,
@@ -335,4 +331,9 @@ impl Uploads {
             "no name is free for a version that has to make way",
         )))
     }
+}
+
+/// How much is compared at a time.
+fn chunk(upload: &Upload) -> u64 {
+    CHUNK.min(u64::from(upload.backend.capabilities().read_size_max)).max(1)
 }

@@ -49,8 +49,8 @@ fn everything_that_can_be_made_is_made_with_the_askers_mask_and_told_as_it_is() 
         let made = found(backend.make(&place("", &name), &making, 0o777, ME));
         assert_eq!(made.object.kind, expected);
         let there = fs::symlink_metadata(folder.path().join(&name)).unwrap();
-        let mode = if expected == Kind::Symlink { 0o777 } else { 0o755 };
-        assert_eq!((there.mode() & 0o7777, made.object.mode), (mode, Some(mode)), "{name}");
+        let bits = if expected == Kind::Symlink { 0o777 } else { 0o755 };
+        assert_eq!((there.mode() & 0o7777, made.object.mode), (bits, Some(bits)), "{name}");
         assert_eq!(
             kind(backend.make(&place("", &name), &making, 0o777, ME)),
             ErrorKind::Exists
@@ -246,7 +246,7 @@ fn holes_are_found_made_and_copied_around() {
     const MIB: u64 = 1 << 20;
     let (_folder, backend) = folder();
     let (file, ..) = found(backend.create_file(&place("", "f"), 0o644, FileAccess::ReadWrite, true, ME));
-    write(&file, MIB, &[1; MIB as usize]);
+    write(&file, MIB, &vec![1; MIB as usize]);
     assert_eq!(
         (file.seek(Seek::Data, 0).unwrap(), file.seek(Seek::Hole, 0).unwrap()),
         (MIB, 0)

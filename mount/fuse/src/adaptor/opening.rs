@@ -76,8 +76,8 @@ impl Adaptor {
         self.crossing.now(ticket, || match self.vfs.statfs(entry_id(ino)) {
             Ok(totals) => {
                 let blocks = |bytes: u64| bytes / u64::from(STATFS_BLOCK);
-                match totals.space {
-                    Some(space) => reply.statfs(
+                if let Some(space) = totals.space {
+                    reply.statfs(
                         blocks(space.bytes),
                         blocks(space.free),
                         blocks(space.available),
@@ -86,12 +86,11 @@ impl Adaptor {
                         STATFS_BLOCK,
                         NAME_MAX,
                         STATFS_BLOCK,
-                    ),
+                    );
+                } else {
                     // Full, as a read-only file system is.
-                    None => {
-                        let all = totals.bytes.div_ceil(u64::from(STATFS_BLOCK));
-                        reply.statfs(all, 0, 0, totals.entries, 0, STATFS_BLOCK, NAME_MAX, STATFS_BLOCK);
-                    }
+                    let all = totals.bytes.div_ceil(u64::from(STATFS_BLOCK));
+                    reply.statfs(all, 0, 0, totals.entries, 0, STATFS_BLOCK, NAME_MAX, STATFS_BLOCK);
                 }
                 Ok(())
             }

@@ -32,9 +32,9 @@ impl Core {
         let (source, path) = (site.source, site.path.clone());
         self.at_disk(local, source, &path, Operation::Create, move |core, local| {
             let _change = core.catalog.begin_change(&[site.directory, site.parent]);
-            let made = found(local.make(&place, &making, mode, by.asker()))?;
-            let id = core.follow_made(&site, &name, &place.name, &made.object, &made.directory)?;
-            Ok(Attributes::of_disk(id, &made.object, None))
+            let new = found(local.make(&place, &making, mode, by.asker()))?;
+            let id = core.follow_made(&site, &name, &place.name, &new.object, &new.directory)?;
+            Ok(Attributes::of_disk(id, &new.object, None))
         })
     }
 
@@ -104,11 +104,11 @@ impl Core {
     pub(in crate::change) fn local_remove(
         self: &Arc<Self>,
         local: &LocalBackend,
-        site: Site,
-        name: Name,
+        site: &Site,
+        name: &Name,
         is_directory: bool,
     ) -> Answer<()> {
-        let (entry, place) = match self.place_of(&site, &name) {
+        let (entry, place) = match self.place_of(site, name) {
             Ok(found) => found,
             Err(error) => return Answer::err(error),
         };
@@ -117,17 +117,18 @@ impl Core {
         } else {
             Operation::RemoveFile
         };
-        let (source, path) = (site.source, site.path.clone());
+        let (source, path, name) = (site.source, site.path.clone(), name.clone());
+        let (directory, parent) = (site.directory, site.parent);
         self.at_disk(local, source, &path, operation, move |core, local| {
-            let _change = core.catalog.begin_change(&[site.directory, site.parent]);
+            let _change = core.catalog.begin_change(&[directory, parent]);
             let hold = entry.as_ref().is_some_and(|entry| core.files.is_open(entry.id));
             let removed = found(local.remove(&place, is_directory, hold))?;
             let at_ns = removed.directory.changed.map_or(0, |it| it.0);
             match entry {
                 Some(entry) => core.lost_name(&entry, &removed.object, removed.held.as_ref(), at_ns)?,
-                None => core.follow(|catalog| Ok(((), catalog.follow_removed(site.directory, &name, at_ns)?)))?,
+                None => core.follow(|catalog| Ok(((), catalog.follow_removed(directory, &name, at_ns)?)))?,
             }
-            core.follow_directory(site.directory, &removed.directory);
+            core.follow_directory(directory, &removed.directory);
             Ok(())
         })
     }

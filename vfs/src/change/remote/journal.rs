@@ -54,8 +54,8 @@ impl Durability for Journal {
 fn staged_version(row: &Row) -> Version {
     let parts = [row.number, row.size, row.modified_ns as u64];
     let mut name = b"staged here ".to_vec();
-    parts
-        .iter()
-        .for_each(|part| name.extend_from_slice(&part.to_le_bytes()));
+    for part in parts {
+        name.extend_from_slice(&part.to_le_bytes());
+    }
     Version::from_id(&name)
 }

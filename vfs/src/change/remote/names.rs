@@ -156,8 +156,8 @@ impl Core {
             if known.is_some() {
                 return Err(Error::Exists);
             }
-            let made = core.ask(&target, target.backend.create_directory(&target.path)).await;
-            let metadata = made.inspect_err(|_| core.look_into(directory))?;
+            let answer = core.ask(&target, target.backend.create_directory(&target.path)).await;
+            let metadata = answer.inspect_err(|_| core.look_into(directory))?;
             let (core, at) = (Arc::clone(&core), core.writable()?.now_ns());
             let runtime = Arc::clone(&core);
             runtime
@@ -249,8 +249,8 @@ impl Core {
     async fn remove_remote_file(self: &Arc<Self>, target: Target, entry: Entry) -> Result<(), Error> {
         let uploads = Arc::clone(self.writable()?);
         let guard = self.catalog.begin_change(&[entry.parent]);
-        let held = tokio::time::timeout(self.settings.data_deadline, uploads.hold(entry.id)).await;
-        let hold = held.map_err(|_| Error::TimedOut(Cause::new("its upload did not end in time")))?;
+        let came = tokio::time::timeout(self.settings.data_deadline, uploads.hold(entry.id)).await;
+        let hold = came.map_err(|_| Error::TimedOut(Cause::new("its upload did not end in time")))?;
         let staged = self.staged_entry(entry.id);
         let is_at_source = staged
             .as_ref()

@@ -300,7 +300,14 @@ impl Core {
         };
         self.follow(|catalog| Ok(((), catalog.follow_attributes(entry.id, seen)?)))
     }
+}
 
+/// What no remote source has.
+#[expect(
+    clippy::unused_self,
+    reason = "a refusal needs nothing of the file system, but is asked of it"
+)]
+impl Core {
     pub(in crate::change) fn remote_link(&self, _: EntryId, _: &Site, _: &[u8]) -> Answer<Attributes> {
         Answer::err(Error::Unsupported(Cause::new(
             "its source has no further names for one file",

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use manifold_backends::local::RenameMode;
-use manifold_backends::{Presence, Renames};
+use manifold_backends::{Presence, Renames, Version};
 use manifold_catalog::{ChangeGuard, Entry, Kind};
 use manifold_index::seen_attributes;
 
@@ -225,7 +225,7 @@ impl Core {
             // What shows through is of the version that is known here; another one there is for its upload to settle.
             let there = self.version_at(&renaming.source).await?;
             let known = file.expected();
-            if there.as_ref().map(|it| it.as_bytes()) != known.as_deref() {
+            if there.as_ref().map(Version::as_bytes) != known.as_deref() {
                 return Err(Error::Busy);
             }
         }

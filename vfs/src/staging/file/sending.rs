@@ -62,25 +62,31 @@ pub(crate) enum Sent {
     More,
 }
 
+/// What reading for an upload came to.
+pub(crate) enum Reading {
+    /// As [`StagedFile::read`].
+    Read(Option<Rest>),
+    /// The file is not any more what the upload began with.
+    Changed,
+}
+
+/// An upload that has begun, what the source has to have under the file's name, and where to note what is sent.
+type Begun = (Sending, Option<Box<[u8]>>, Arc<Parts>);
+
 impl StagedFile {
-    /// As [`read`](Self::read), for an upload; `None` if the file is not any more what the upload began with.
-    pub(crate) fn read_sending(
-        &self,
-        sending: Sending,
-        offset: u64,
-        buffer: &mut [u8],
-    ) -> Result<Option<Option<Rest>>, Error> {
+    /// As [`read`](Self::read), for an upload.
+    pub(crate) fn read_sending(&self, sending: Sending, offset: u64, buffer: &mut [u8]) -> Result<Reading, Error> {
         let mut state = self.state.lock();
         if state.generation != sending.generation {
-            return Ok(None);
+            return Ok(Reading::Changed);
         }
         let (_, rest) = self.read_locked(&mut state, offset, buffer)?;
-        Ok(Some(rest))
+        Ok(Reading::Read(rest))
     }
 
     /// Begins an upload. `None` where there is nothing to upload, or not any more. Gives what the source has to have under the
     /// file's name, and where to note what is sent.
-    pub(crate) fn begin_sending(&self) -> Option<(Sending, Option<Box<[u8]>>, Arc<Parts>)> {
+    pub(crate) fn begin_sending(&self) -> Option<Begun> {
         let mut state = self.state.lock();
         if state.retired || state.orphan || state.broken.is_some() {
             return None;

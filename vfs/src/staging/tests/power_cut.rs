@@ -106,11 +106,15 @@ proptest! {
                 Step::Write(at, bytes) => {
                     file.write(Place::At(at), &bytes, 1).unwrap();
                     write_to(&mut model, at as usize, &bytes);
-                    acknowledged.iter_mut().for_each(|it| it.later.push((at as usize, bytes.clone())));
+                    if let Some(it) = &mut acknowledged {
+ it.later.push((at as usize, bytes.clone()));
+}
                 }
                 Step::Append(bytes) => {
                     file.write(Place::End, &bytes, 1).unwrap();
-                    acknowledged.iter_mut().for_each(|it| it.later.push((model.len(), bytes.clone())));
+                    if let Some(it) = &mut acknowledged {
+ it.later.push((model.len(), bytes.clone()));
+}
                     model.extend_from_slice(&bytes);
                 }
                 Step::Truncate(size) => {
