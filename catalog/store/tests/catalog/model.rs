@@ -189,14 +189,19 @@ impl Model {
 
     fn update(&mut self, id: u64, told: &Told, open: Open) {
         let old = self.nodes[&id].clone();
-        let new = told.node(old.parent, &old.name, old.source);
+        self.become_what_is_told(id, told.node(old.parent, &old.name, old.source), open);
+    }
+
+    /// A known entry is as it was told, in the place of `new`.
+    fn become_what_is_told(&mut self, id: u64, new: Node, open: Open) {
+        let old = self.nodes[&id].clone();
         let same_object = old.identity.is_some() && old.identity == new.identity;
         let replaced = match open {
             Open::Nothing => false,
             Open::Everything => true,
             Open::InPlace => !same_object,
         };
-        if told.kind == Kind::File && replaced && (old.version, old.size) != (new.version, new.size) {
+        if new.kind == Kind::File && replaced && (old.version, old.size) != (new.version, new.size) {
             self.nodes.remove(&id);
             let takes_pin = self.pins.contains_key(&id);
             self.unnamed.push(Node { takes_pin, ..new });
@@ -290,10 +295,7 @@ impl Model {
         for name in fresh {
             let new = listing[name].node(directory, name, source);
             match adopted.get(name) {
-                Some(id) => {
-                    let new = new.after(&self.nodes[id]);
-                    self.nodes.insert(*id, new);
-                }
+                Some(id) => self.become_what_is_told(*id, new, open),
                 None => self.unnamed.push(new),
             }
         }

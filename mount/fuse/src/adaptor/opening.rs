@@ -12,9 +12,9 @@ use crate::attributes::entry_id;
 const STATFS_BLOCK: u32 = 4096;
 const NAME_MAX: u32 = 255;
 
-/// How long an opening waits until the kernel has been told of changes, which takes a moment. Not longer: they may be about the
-/// very directory that the kernel has locked for this opening.
-const NEWS_PATIENCE: Duration = Duration::from_millis(50);
+/// How long an opening waits at most until the kernel has been told of changes. It takes a moment; on a machine that has too much to
+/// do, several.
+const NEWS_PATIENCE: Duration = Duration::from_secs(1);
 
 impl Adaptor {
     pub(super) fn open_file(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
