@@ -55,7 +55,7 @@ fn a_full_staging_area_is_enospc_at_write_and_what_was_written_is_uploaded() {
     let server = Behind::proxy(Samba::start());
     let mut library = Library::new(User::Current);
     library.settings(&format!("{SETTINGS}\n[staging]\nbytes = \"16 MiB\"\n"));
-    library.add_server(&server, "/s");
+    library.add_server_with(&server, "/s", &[("write", "back")]);
     library.mount();
     let site = Site { server, library };
     fs::read_dir(site.at("")).expect("list").for_each(drop);
