@@ -1,6 +1,7 @@
 //! The staging area against a plain vector of bytes: what is read, what survives its being opened again, and what a power cut
 //! leaves of it.
 
+mod ahead;
 mod power_cut;
 
 use std::collections::HashMap;

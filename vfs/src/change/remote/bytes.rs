@@ -167,10 +167,22 @@ impl Core {
             None => self.stage(id).map_err(Refused::Failed)?,
         };
         apply(&file, edit, now_ns)?;
-        if matches!(edit, Edit::Write(..)) && file.is_to_be_completed(COMPLETED_MAX) {
-            self.complete_behind(file);
+        if matches!(edit, Edit::Write(..)) {
+            if file.is_to_be_synced_ahead() {
+                self.sync_behind(&file);
+            }
+            if file.is_to_be_completed(COMPLETED_MAX) {
+                self.complete_behind(file);
+            }
         }
         Ok(())
+    }
+
+    /// Brings what was written so far to the disk, while more is written.
+    fn sync_behind(&self, file: &Arc<StagedFile>) {
+        let Some(uploads) = self.uploads.get() else { return };
+        let (staging, file) = (Arc::clone(&uploads.staging), Arc::clone(file));
+        self.runtime.spawn_blocking(move || staging.sync_ahead(&file));
     }
 
     /// Takes over what was not written of a file, so that it is whole here whatever becomes of the version at the source.
