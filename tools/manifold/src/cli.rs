@@ -17,8 +17,8 @@ Examples:
   manifold status                         Is everything all right?
 
 Sources are kept in a library, so each is named once. `manifold source add --help` tells which
-kinds there are. Folders of this machine can be changed through the mount; nothing is changed at
-other sources so far.";
+kinds there are. Folders of this machine can be changed through the mount; other sources can where
+their setting `write` allows it: manifold source set NAME --set write=back";
 
 const UP_EXAMPLES: &str = "\
 Examples:
