@@ -46,6 +46,9 @@ impl Core {
             add(&self.tally.bytes_read, bytes.len() as u64);
             open.readahead.lock().stream.answered(run);
             Answer::ok(bytes)
+        } else if open.was_late(&range) {
+            open.readahead.lock().stream.answered(run);
+            Answer::err(silence(&object.path, self.settings.data_deadline))
         } else {
             add(&self.tally.reads_waited, 1);
             self.read_later(&file, open, &object, range, run)
@@ -223,6 +226,9 @@ impl Core {
             drop(leaving);
             if let OpenFile::Object(open) = &*file {
                 open.readahead.lock().stream.answered(run);
+                if matches!(result, Err(Error::TimedOut(_))) {
+                    open.note_late(range);
+                }
             }
             result
         }))
