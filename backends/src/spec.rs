@@ -207,6 +207,11 @@ impl SourceSpec {
         }
     }
 
+    /// Tells whether what is removed from a source that is not a folder of this machine goes to a trash.
+    pub fn has_trash(&self) -> bool {
+        self.flag("trash")
+    }
+
     /// Gives the block size that was chosen for this source, in bytes.
     pub fn block_size(&self) -> Option<u32> {
         self.setting("block_size").and_then(values::block_size)

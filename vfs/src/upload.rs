@@ -12,7 +12,7 @@ pub(crate) mod conflict;
 mod job;
 pub(crate) mod settle;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -143,6 +143,8 @@ pub(crate) struct Uploads {
     stopped: watch::Sender<bool>,
     conflicts: Mutex<VecDeque<Conflict>>,
     policies: RwLock<HashMap<SourceId, WritePolicy>>,
+    /// The sources from which what is removed goes to a trash.
+    with_trash: RwLock<HashSet<SourceId>>,
     /// How many files were uploaded since the start.
     done: AtomicU64,
     /// Whether data files are about to be removed.
@@ -237,6 +239,7 @@ impl Uploads {
             stopped: watch::Sender::new(false),
             conflicts: Mutex::default(),
             policies: RwLock::new(policies),
+            with_trash: RwLock::default(),
             done: AtomicU64::new(0),
             sweeping: AtomicBool::new(false),
             seed: std::hash::RandomState::new().build_hasher().finish(),
@@ -495,6 +498,19 @@ impl Uploads {
 
     pub(crate) fn set_policy(&self, source: SourceId, policy: WritePolicy) {
         self.policies.write().insert(source, policy);
+    }
+
+    pub(crate) fn has_trash(&self, source: SourceId) -> bool {
+        self.with_trash.read().contains(&source)
+    }
+
+    pub(crate) fn set_trash(&self, source: SourceId, has_trash: bool) {
+        let mut with_trash = self.with_trash.write();
+        if has_trash {
+            with_trash.insert(source);
+        } else {
+            with_trash.remove(&source);
+        }
     }
 
     pub(crate) fn now_ns(&self) -> i64 {

@@ -155,6 +155,12 @@ pub(super) const COMMON: &[KeyInfo] = &[
         "whether the source is written to, and if so, whether closing a file returns when it is safe on this machine (back) or when it is uploaded (through); a folder of this machine is always written to at once",
     )
     .default("off"),
+    key(
+        "trash",
+        ValueKind::Flag,
+        "move what is removed through the mount to the folder `.manifold-trash` of the source, in place of deleting it; not for folders of this machine",
+    )
+    .default("false"),
 ];
 
 const USER: KeyInfo = key(

@@ -153,6 +153,12 @@ pub(crate) enum Command {
         #[command(subcommand)]
         action: Option<Uploads>,
     },
+    /// List what was removed from sources that keep it (their setting `trash`), put it back, or delete it for good
+    Trash {
+        /// Instead of listing
+        #[command(subcommand)]
+        action: Option<Trash>,
+    },
     /// Read files in full, and print the BLAKE3 of their bytes
     ///
     /// What was found is kept, and not read again until the file changes. Files that are found to hold the same bytes stand
@@ -370,6 +376,29 @@ fn owner(text: &str) -> Result<(u32, u32), String> {
 pub(crate) enum Uploads {
     /// Try again now what failed or was refused
     Retry,
+}
+
+/// What is done with what was removed.
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum Trash {
+    /// Put back what was removed last of a file or folder; nothing is replaced by it
+    Restore {
+        /// Where it stood in the library
+        #[arg(required = true, value_name = "PATH")]
+        paths: Vec<OsString>,
+        /// Not the last, but what was removed on this day, as it is listed
+        #[arg(long, value_name = "DAY")]
+        day: Option<String>,
+    },
+    /// Delete for good what was removed
+    Empty {
+        /// Only what was removed at least so long ago
+        #[arg(long, value_name = "AGE", value_parser = age)]
+        older_than: Option<Duration>,
+        /// Do it; without this it is only said what would be deleted
+        #[arg(long)]
+        yes: bool,
+    },
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ mod journal;
 mod names;
 mod open;
 mod rename;
+mod trash;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -77,6 +78,13 @@ impl Vfs {
     pub fn set_write_policy(&self, source: SourceId, policy: WritePolicy) {
         if let Some(uploads) = self.core.uploads.get() {
             uploads.set_policy(source, policy);
+        }
+    }
+
+    /// Says whether what is removed from a source goes to its trash.
+    pub fn set_trash(&self, source: SourceId, has_trash: bool) {
+        if let Some(uploads) = self.core.uploads.get() {
+            uploads.set_trash(source, has_trash);
         }
     }
 

@@ -217,6 +217,8 @@ impl Core {
         Answer::Pending(Box::pin(async move {
             if is_directory {
                 core.remove_remote_directory(target, entry).await
+            } else if core.goes_to_trash(&target, &entry)? {
+                core.move_to_trash(target, entry).await
             } else {
                 core.remove_remote_file(target, entry).await
             }

@@ -28,6 +28,8 @@ struct Renaming {
     over: Option<Entry>,
     source: Target,
     target: Target,
+    /// Whether nobody has asked for the new name: then nothing there is replaced, and the kernel is told of it.
+    is_aside: bool,
 }
 
 impl Core {
@@ -93,7 +95,25 @@ impl Core {
             over,
             source,
             target,
+            is_aside: false,
         }))
+    }
+
+    /// Moves a file to a place that nobody has asked for, under its own name: `Exists` if something has that there.
+    pub(super) async fn move_aside(self: &Arc<Self>, entry: Entry, source: Target, to: &Site) -> Result<(), Error> {
+        let to_raw_name = source.path.name().to_vec();
+        let target = self.remote_target(to.source, to.path.join(&to_raw_name).as_bytes().to_vec())?;
+        let renaming = Renaming {
+            to_directory: to.directory,
+            to_name: entry.name.clone(),
+            to_raw_name,
+            over: None,
+            source,
+            target,
+            is_aside: true,
+            from: entry,
+        };
+        self.rename_remote_file(renaming).await
     }
 
     /// A directory goes with all that is in it, if the source can do that; else whoever asked copies it.
@@ -255,7 +275,7 @@ impl Core {
 
     async fn rename_at_source(&self, renaming: &Renaming) -> Result<manifold_backends::Metadata, Error> {
         let (source, target) = (&renaming.source, &renaming.target);
-        let request = source.backend.rename(&source.path, &target.path, true);
+        let request = source.backend.rename(&source.path, &target.path, !renaming.is_aside);
         match self.ask(source, request).await {
             Ok(Presence::Found(metadata)) => Ok(metadata),
             Ok(Presence::Absent) => {
@@ -264,6 +284,7 @@ impl Core {
             }
             // Then it can be copied.
             Err(error) if is_unable(&error) => Err(Error::CrossSource),
+            Err(Error::Exists) if renaming.is_aside => Err(Error::Exists),
             Err(error) => {
                 self.look_into(renaming.from.parent);
                 self.look_into(renaming.to_directory);
@@ -291,6 +312,10 @@ impl Core {
         let from = (renaming.from.parent, &*renaming.from.name);
         let to = (renaming.to_directory, &*renaming.to_name);
         let (seen, now_ns) = (metadata.map(seen_attributes), self.writable()?.now_ns());
+        if renaming.is_aside {
+            let moved = self.catalog.follow_moved(from, to, raw_name, seen, now_ns);
+            return moved.map(drop).map_err(Error::from_catalog);
+        }
         self.follow(|catalog| Ok(((), catalog.follow_moved(from, to, raw_name, seen, now_ns)?)))
     }
 
