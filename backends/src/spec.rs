@@ -207,6 +207,11 @@ impl SourceSpec {
         }
     }
 
+    /// Tells whether the catalog is to keep attributes that the source cannot store; else they are refused.
+    pub fn keeps_attributes(&self) -> bool {
+        self.setting("attributes") != Some("refuse")
+    }
+
     /// Gives the block size that was chosen for this source, in bytes.
     pub fn block_size(&self) -> Option<u32> {
         self.setting("block_size").and_then(values::block_size)

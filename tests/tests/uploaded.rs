@@ -3,6 +3,8 @@
 //!
 //! Needs /dev/fuse, the servers of `tests/servers/install`, and root for the servers.
 
+#[path = "uploaded/attributes.rs"]
+mod attributes;
 #[path = "uploaded/crash.rs"]
 mod crash;
 #[path = "uploaded/limits.rs"]

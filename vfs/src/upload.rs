@@ -12,7 +12,7 @@ pub(crate) mod conflict;
 mod job;
 pub(crate) mod settle;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -49,6 +49,16 @@ pub enum WritePolicy {
     Through,
     /// There are none.
     Off,
+}
+
+/// What becomes of attributes that a source cannot store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AttributePolicy {
+    /// The catalog keeps them.
+    #[default]
+    Keep,
+    /// They are refused.
+    Refuse,
 }
 
 /// How far a staged file has come.
@@ -143,6 +153,8 @@ pub(crate) struct Uploads {
     stopped: watch::Sender<bool>,
     conflicts: Mutex<VecDeque<Conflict>>,
     policies: RwLock<HashMap<SourceId, WritePolicy>>,
+    /// Sources of which nothing is kept that they cannot store.
+    refusing: RwLock<HashSet<SourceId>>,
     /// How many files were uploaded since the start.
     done: AtomicU64,
     /// Whether data files are about to be removed.
@@ -237,6 +249,7 @@ impl Uploads {
             stopped: watch::Sender::new(false),
             conflicts: Mutex::default(),
             policies: RwLock::new(policies),
+            refusing: RwLock::default(),
             done: AtomicU64::new(0),
             sweeping: AtomicBool::new(false),
             seed: std::hash::RandomState::new().build_hasher().finish(),
@@ -495,6 +508,19 @@ impl Uploads {
 
     pub(crate) fn set_policy(&self, source: SourceId, policy: WritePolicy) {
         self.policies.write().insert(source, policy);
+    }
+
+    /// Tells whether the catalog keeps what a source cannot store.
+    pub(crate) fn keeps_attributes(&self, source: SourceId) -> bool {
+        !self.refusing.read().contains(&source)
+    }
+
+    pub(crate) fn set_attribute_policy(&self, source: SourceId, policy: AttributePolicy) {
+        let mut refusing = self.refusing.write();
+        match policy {
+            AttributePolicy::Keep => drop(refusing.remove(&source)),
+            AttributePolicy::Refuse => drop(refusing.insert(source)),
+        }
     }
 
     pub(crate) fn now_ns(&self) -> i64 {

@@ -155,6 +155,12 @@ pub(super) const COMMON: &[KeyInfo] = &[
         "whether the source is written to, and if so, whether closing a file returns when it is safe on this machine (back) or when it is uploaded (through); a folder of this machine is always written to at once",
     )
     .default("off"),
+    key(
+        "attributes",
+        ValueKind::Choice(&["keep", "refuse"]),
+        "whether the catalog keeps what the source cannot store of a file that is changed through the mount: permissions, owner, times, extended attributes; a folder of this machine stores them itself",
+    )
+    .default("keep"),
 ];
 
 const USER: KeyInfo = key(

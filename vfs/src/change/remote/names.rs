@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use manifold_backends::local::Making;
 use manifold_backends::{Expected, Kind as ObjectKind, Metadata, Presence, Version};
-use manifold_catalog::{Entry, Kind, NewChild, SeenAttributes};
+use manifold_catalog::{Entry, Keep, Kind, NewChild, SeenAttributes};
 use manifold_index::seen_attributes;
 
 use super::Target;
@@ -56,7 +56,8 @@ impl Core {
         if let Some(entry) = self.catalog.lookup(site.directory, name).map_err(Error::from_catalog)? {
             return Ok(Made::Known(entry));
         }
-        let mode = creation.mode & !by.umask & 0o7777;
+        let mode = (creation.mode & !by.umask & 0o7777) as u16;
+        let keeps = uploads.keeps_attributes(site.source) && !target.able.keeps_mode;
         let child = NewChild {
             name: name.into(),
             raw_name: (raw_name != name).then(|| raw_name.as_slice().into()),
@@ -66,7 +67,7 @@ impl Core {
                 modified_ns: now_ns,
                 changed_ns: now_ns,
                 created_ns: None,
-                mode: if target.able.keeps_mode { mode as u16 } else { MODE },
+                mode: if target.able.keeps_mode || keeps { mode } else { MODE },
                 owner: None,
                 links: 1,
                 device: 0,
@@ -76,6 +77,13 @@ impl Core {
             adopt: None,
         };
         let id = self.follow(|catalog| catalog.follow_created(site.directory, child, None))?;
+        if keeps && mode != MODE {
+            let keep = Keep {
+                mode: Some(mode),
+                ..Keep::default()
+            };
+            self.keep_here(id, keep, None)?;
+        }
         let row = |number| fresh_row(number, 0, now_ns, None, None);
         let staged = uploads.staging.stage(id, row, |draft| {
             self.follow(|catalog| {
@@ -150,6 +158,7 @@ impl Core {
             Err(error) => return Answer::err(error),
         };
         let (core, name, directory) = (Arc::clone(self), Box::<[u8]>::from(name), site.directory);
+        let mode = mode & !by.umask & 0o7777;
         Answer::Pending(Box::pin(async move {
             let guard = core.catalog.begin_change(&[directory]);
             let known = core.catalog.lookup(directory, &name).map_err(Error::from_catalog)?;
@@ -157,13 +166,38 @@ impl Core {
                 return Err(Error::Exists);
             }
             let answer = core.ask(&target, target.backend.create_directory(&target.path)).await;
-            let metadata = answer.inspect_err(|_| core.look_into(directory))?;
+            let mut metadata = answer.inspect_err(|_| core.look_into(directory))?;
+            let keeps = core.keeps_attributes(target.source);
+            if keeps && target.able.keeps_mode && metadata.mode.is_some_and(|there| there & 0o7777 != mode) {
+                let wanted = manifold_backends::Attributes {
+                    mode: Some(mode),
+                    ..Default::default()
+                };
+                let set = core
+                    .ask(&target, target.backend.set_attributes(&target.path, &wanted))
+                    .await;
+                if let Presence::Found(now) = set.inspect_err(|_| core.look_into(directory))? {
+                    metadata = now;
+                }
+            }
             let (core, at) = (Arc::clone(&core), core.writable()?.now_ns());
             let runtime = Arc::clone(&core);
             runtime
                 .blocking(move || {
-                    let child = new_child(&name, raw_name, &metadata);
+                    let mut child = new_child(&name, raw_name, &metadata);
+                    let is_kept = keeps && u32::from(child.seen.mode) != mode;
+                    if is_kept {
+                        child.seen.mode = mode as u16;
+                    }
                     let id = core.follow(|catalog| catalog.follow_created(directory, child, Some(at)))?;
+                    if is_kept {
+                        let keep = Keep {
+                            mode: Some(mode as u16),
+                            ..Keep::default()
+                        };
+                        core.keep_here(id, keep, None)?;
+                        core.catalog.sync().map_err(Error::from_catalog)?;
+                    }
                     drop(guard);
                     Ok(Attributes::of(&core.entry_of(id)?))
                 })
