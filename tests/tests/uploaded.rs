@@ -9,6 +9,8 @@ mod attributes;
 mod crash;
 #[path = "uploaded/limits.rs"]
 mod limits;
+#[path = "uploaded/links.rs"]
+mod links;
 
 use std::fs;
 use std::path::{Path, PathBuf};

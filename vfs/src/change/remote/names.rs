@@ -130,7 +130,7 @@ impl Core {
         })
     }
 
-    /// Makes a directory at the source, or a file here.
+    /// Makes a directory or a link at the source, or a file here.
     pub(in crate::change) fn remote_make(
         self: &Arc<Self>,
         site: &Site,
@@ -139,18 +139,24 @@ impl Core {
         mode: u32,
         by: Requester,
     ) -> Answer<Attributes> {
-        match making {
-            Making::Directory => {}
+        let link = match making {
+            Making::Directory => None,
+            Making::Symlink(target) => Some(target.clone()),
             Making::File => return self.make_file(site, name, mode, by),
             _ => {
                 return Answer::err(Error::Unsupported(Cause::new(
-                    "its source has only files and directories",
+                    "its source has neither pipes, nor sockets, nor devices",
                 )));
             }
-        }
+        };
         let begun = self.writable().and_then(|_| {
             let raw_name = Site::raw_name(name)?;
             let target = self.remote_target(site.source, site.path.join(&raw_name).as_bytes().to_vec())?;
+            if link.is_some() && !target.able.makes_links {
+                return Err(Error::Unsupported(Cause::new(
+                    "its source has no symbolic links, unless they are asked for with links=objects",
+                )));
+            }
             Ok((raw_name, target))
         });
         let (raw_name, target) = match begun {
@@ -165,9 +171,13 @@ impl Core {
             if known.is_some() {
                 return Err(Error::Exists);
             }
-            let answer = core.ask(&target, target.backend.create_directory(&target.path)).await;
+            let answer = match &link {
+                Some(to) => core.ask(&target, target.backend.make_link(&target.path, to)).await,
+                None => core.ask(&target, target.backend.create_directory(&target.path)).await,
+            };
             let mut metadata = answer.inspect_err(|_| core.look_into(directory))?;
-            let keeps = core.keeps_attributes(target.source);
+            // A link has no permissions of its own.
+            let keeps = link.is_none() && core.keeps_attributes(target.source);
             if keeps && target.able.keeps_mode && metadata.mode.is_some_and(|there| there & 0o7777 != mode) {
                 let wanted = manifold_backends::Attributes {
                     mode: Some(mode),
