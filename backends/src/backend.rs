@@ -105,6 +105,13 @@ pub trait Backend: Debug + Send + Sync + 'static {
         Err(unsupported(self.name(), Operation::CreateDirectory, path))
     }
 
+    /// Makes a symbolic link that points to `target`, where the source can ([`WriteAbilities::makes_links`]); else `Unsupported`.
+    /// `Exists` if anything is there already.
+    async fn make_link(&self, path: &ObjectPath, target: &[u8]) -> Result<Metadata> {
+        let _unused = target;
+        Err(unsupported(self.name(), Operation::Create, path))
+    }
+
     /// Removes a file or a link: `IsADirectory` if it is a directory, `Conflict` if it is not what was expected. `Absent` if
     /// nothing was there, also where [`Expected::Absent`] was asked for, which removes nothing.
     async fn remove_file(&self, path: &ObjectPath, expected: &Expected) -> Result<Presence<()>> {

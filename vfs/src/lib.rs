@@ -52,5 +52,5 @@ pub use pins::{PinPolicy, PinProblem, PinReport, PinRule, PinTotals, RuleReport}
 pub use recent::KEPT_FRESH;
 pub use settings::Settings;
 pub use staging::StagingUsage;
-pub use upload::{Conflict, UploadEvent, UploadListener, UploadReport, UploadState, WritePolicy};
+pub use upload::{AttributePolicy, Conflict, UploadEvent, UploadListener, UploadReport, UploadState, WritePolicy};
 pub use vfs::Vfs;

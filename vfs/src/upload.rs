@@ -51,6 +51,16 @@ pub enum WritePolicy {
     Off,
 }
 
+/// What becomes of attributes that a source cannot store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AttributePolicy {
+    /// The catalog keeps them.
+    #[default]
+    Keep,
+    /// They are refused.
+    Refuse,
+}
+
 /// How far a staged file has come.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UploadState {
@@ -145,6 +155,8 @@ pub(crate) struct Uploads {
     policies: RwLock<HashMap<SourceId, WritePolicy>>,
     /// The sources from which what is removed goes to a trash.
     with_trash: RwLock<HashSet<SourceId>>,
+    /// Sources of which nothing is kept that they cannot store.
+    refusing: RwLock<HashSet<SourceId>>,
     /// How many files were uploaded since the start.
     done: AtomicU64,
     /// Whether data files are about to be removed.
@@ -240,6 +252,7 @@ impl Uploads {
             conflicts: Mutex::default(),
             policies: RwLock::new(policies),
             with_trash: RwLock::default(),
+            refusing: RwLock::default(),
             done: AtomicU64::new(0),
             sweeping: AtomicBool::new(false),
             seed: std::hash::RandomState::new().build_hasher().finish(),
@@ -510,6 +523,19 @@ impl Uploads {
             with_trash.insert(source);
         } else {
             with_trash.remove(&source);
+        }
+    }
+
+    /// Tells whether the catalog keeps what a source cannot store.
+    pub(crate) fn keeps_attributes(&self, source: SourceId) -> bool {
+        !self.refusing.read().contains(&source)
+    }
+
+    pub(crate) fn set_attribute_policy(&self, source: SourceId, policy: AttributePolicy) {
+        let mut refusing = self.refusing.write();
+        match policy {
+            AttributePolicy::Keep => drop(refusing.remove(&source)),
+            AttributePolicy::Refuse => drop(refusing.insert(source)),
         }
     }
 

@@ -82,6 +82,8 @@ pub(crate) struct Core {
     pub(crate) paths: Mutex<HashMap<SourceId, Arc<RwLock<()>>>>,
     /// What entries were like that have lost their names through the mount.
     pub(crate) gone: Cache<EntryId, Attributes>,
+    /// Who owns what has no owner, as it is shown: user and group.
+    pub(crate) owner: RwLock<(u32, u32)>,
     /// Changes of the catalog of which the kernel is not told.
     pub(crate) own: OwnChanges,
     pub(crate) checked: Mutex<Option<(EntryId, Instant)>>,
@@ -162,6 +164,7 @@ impl Vfs {
             read_only: RwLock::default(),
             paths: Mutex::default(),
             gone: Cache::new(GONE_MAX),
+            owner: RwLock::default(),
             own: OwnChanges::default(),
             checked: Mutex::new(None),
             pins,
@@ -346,6 +349,11 @@ impl Vfs {
     /// Ends keeping. What was fetched stays.
     pub fn stop_keeping_pins(&self) {
         self.core.pins.stop();
+    }
+
+    /// Says who is shown to own what has no owner: user and group.
+    pub fn set_owner(&self, owner: (u32, u32)) {
+        *self.core.owner.write() = owner;
     }
 
     /// Sets after how long listings of one source count as stale.

@@ -9,8 +9,8 @@ use redb::{ReadableTable, ReadableTableMetadata};
 
 use crate::error::{Error, OpenError, Result};
 use crate::format::{
-    ChildKey, FORMAT, HotRow, META_ID_LIMIT, META_NEXT_POLICY, META_NEXT_SOURCE, NOWHERE, PinRow, ScanRow, SourceRow,
-    TotalsRow, child_name, child_parent, content_id, content_key, decode_staged, decode_state, identity_id,
+    ChildKey, FORMAT, HotRow, KeptRow, META_ID_LIMIT, META_NEXT_POLICY, META_NEXT_SOURCE, NOWHERE, PinRow, ScanRow,
+    SourceRow, TotalsRow, child_name, child_parent, content_id, content_key, decode_staged, decode_state, identity_id,
     identity_key, name_fault, owned_id,
 };
 use crate::store::{Snapshot, open_file, refuse_file, upgrade_file};
@@ -51,6 +51,7 @@ pub(crate) fn examine(snapshot: &Snapshot) -> Result<CheckReport> {
     examination.contents()?;
     examination.pins()?;
     examination.staged()?;
+    examination.kept()?;
     examination.departed()?;
     examination.attach_points()?;
     examination.totals()?;
@@ -87,6 +88,7 @@ struct Seen {
     rows: u64,
     identities: u64,
     contents: u64,
+    kept: u64,
     departed: u64,
     attach_points: usize,
 }
@@ -127,6 +129,10 @@ impl Examination<'_> {
         agree(!hot.is_directory() || hot.size() == 0, || {
             format!("directory {id} has a size")
         })?;
+        agree(source != SourceId::LIBRARY.0 || !hot.keeps_anything(), || {
+            format!("something is kept of entry {id}, which is the library's own")
+        })?;
+        self.seen.kept += u64::from(hot.keeps_more());
         self.seen.identities += u64::from(cold.identity.is_some());
         if let Some(identity) = &cold.identity {
             let indexed = self
@@ -309,6 +315,22 @@ impl Examination<'_> {
             })?;
         }
         Ok(())
+    }
+
+    /// What is kept in rows of their own belongs to the entries that say so.
+    fn kept(&self) -> Result<()> {
+        for row in self.snapshot.kept.iter()? {
+            let (id, row) = row?;
+            let id = id.value();
+            KeptRow::decode(row.value())?;
+            let node = tree::node(&self.snapshot.children, &self.snapshot.entries, id)?;
+            agree(node.is_some_and(|(_, hot)| hot.keeps_more()), || {
+                format!("something is kept of entry {id}, which does not say so")
+            })?;
+        }
+        agree(self.snapshot.kept.len()? == self.seen.kept, || {
+            "what is kept of an entry is missing".into()
+        })
     }
 
     fn departed(&self) -> Result<()> {

@@ -6,6 +6,7 @@ mod contents;
 pub(crate) mod depart;
 pub(crate) mod follow;
 mod insert;
+pub(crate) mod keep;
 mod pins;
 mod queue;
 pub(crate) mod staged;
@@ -21,9 +22,9 @@ use redb::{ReadableTable, Table, WriteTransaction};
 use crate::error::{Error, Result};
 use crate::format::{
     self, CHILDREN, CONTENTS, ChildKey, Cold, ContentKey, DEPARTED, DIRECTORIES, ENTRIES, FORMAT, FORMAT_OF_PINS,
-    HOT_BYTES, HotRow, IDENTITIES, IdentityKey, META, META_FORMAT, META_ID_LIMIT, META_NEXT_POLICY, META_NEXT_SOURCE,
-    NOWHERE, OwnedKey, PIN_POLICIES, PINS, QUEUE, SOURCES, STAGED, ScanRow, SourceRow, TOTALS_BYTES, TotalsRow,
-    child_name, decode_state, encode_state, identity_key, subtree_range,
+    HOT_BYTES, HotRow, IDENTITIES, IdentityKey, KEPT, META, META_FORMAT, META_ID_LIMIT, META_NEXT_POLICY,
+    META_NEXT_SOURCE, NOWHERE, OwnedKey, PIN_POLICIES, PINS, QUEUE, SOURCES, STAGED, ScanRow, SourceRow, TOTALS_BYTES,
+    TotalsRow, child_name, decode_state, encode_state, identity_key, subtree_range,
 };
 use crate::ticket::Tickets;
 use crate::tree::{self, Top};
@@ -43,6 +44,7 @@ pub(crate) struct Edit<'t> {
     pins: Table<'t, u64, &'static [u8]>,
     pin_policies: Table<'t, u64, &'static [u8]>,
     staged: Table<'t, u64, &'static [u8]>,
+    kept: Table<'t, u64, &'static [u8]>,
     pub(crate) departed: Table<'t, OwnedKey, i64>,
     pub(crate) sources: Table<'t, u32, &'static [u8]>,
     totals: Table<'t, u32, &'static [u8; TOTALS_BYTES]>,
@@ -105,6 +107,7 @@ impl<'t> Edit<'t> {
             pins: transaction.open_table(PINS)?,
             pin_policies: transaction.open_table(PIN_POLICIES)?,
             staged: transaction.open_table(STAGED)?,
+            kept: transaction.open_table(KEPT)?,
             departed: transaction.open_table(DEPARTED)?,
             sources: transaction.open_table(SOURCES)?,
             totals: transaction.open_table(format::TOTALS)?,
@@ -287,6 +290,7 @@ impl<'t> Edit<'t> {
         attach_point: bool,
     ) -> Result<()> {
         let key = tree::hot_key(id, parent, name)?;
+        self.drop_kept(id)?;
         self.put_hot(&key, &HotRow::directory(id, source, attach_point))?;
         self.put_cold(id, &Cold::directory(parent, name, attach_point))?;
         self.add_totals(source, TotalsRow::of(0))

@@ -5,6 +5,7 @@
 
 mod cold;
 mod hot;
+mod kept;
 mod keys;
 mod pins;
 mod records;
@@ -14,6 +15,8 @@ use redb::TableDefinition;
 
 pub(crate) use cold::{Cold, ColdView};
 pub(crate) use hot::{HOT_BYTES, HotRow};
+pub use kept::KEPT_ATTRIBUTES_MAX;
+pub(crate) use kept::KeptRow;
 pub(crate) use keys::{
     ChildKey, child_name, child_parent, content_id, content_key, content_range, identity_id, identity_key,
     identity_range, name_fault, owned_id, owned_key, owned_range, subtree_range,
@@ -24,7 +27,7 @@ pub use staged::STAGED_ROW_MAX;
 pub(crate) use staged::decode_staged;
 
 /// The format that this program writes.
-pub(crate) const FORMAT: u64 = 3;
+pub(crate) const FORMAT: u64 = 4;
 /// The format that brought contents and pins.
 pub(crate) const FORMAT_OF_PINS: u64 = 2;
 /// The oldest format that this program brings up to date.
@@ -58,6 +61,8 @@ pub(crate) const PINS: TableDefinition<'static, u64, &'static [u8]> = TableDefin
 pub(crate) const PIN_POLICIES: TableDefinition<'static, u64, &'static [u8]> = TableDefinition::new("pin_policies");
 /// Id of what has changes that its source does not have yet, to what their maker wrote of them.
 pub(crate) const STAGED: TableDefinition<'static, u64, &'static [u8]> = TableDefinition::new("staged");
+/// Id of what the catalog keeps more of than a hot row holds, to that.
+pub(crate) const KEPT: TableDefinition<'static, u64, &'static [u8]> = TableDefinition::new("kept");
 /// Source and id of what has left the tree, to the time when it did.
 pub(crate) const DEPARTED: TableDefinition<'static, OwnedKey, i64> = TableDefinition::new("departed");
 /// The sources.
@@ -105,6 +110,9 @@ pub fn decode_any(bytes: &[u8]) {
     }
     if let Ok(row) = PinRow::decode(bytes) {
         assert_eq!(PinRow::decode(&row.encode()), Ok(row));
+    }
+    if let Ok(row) = KeptRow::decode(bytes) {
+        assert_eq!(row.encode(), bytes);
     }
     if let Ok(row) = decode_staged(bytes) {
         assert_eq!(row, bytes);

@@ -20,6 +20,7 @@ mod error;
 mod fold;
 mod follow;
 mod format;
+mod keep;
 mod listing;
 mod load;
 mod pins;
@@ -39,9 +40,10 @@ pub use entry::{
     Replaces, SeenAttributes, SourceId,
 };
 pub use error::{Error, OpenError, Result, SourceError};
-pub use format::STAGED_ROW_MAX;
 #[doc(hidden)]
 pub use format::decode_any;
+pub use format::{KEPT_ATTRIBUTES_MAX, STAGED_ROW_MAX};
+pub use keep::{AttributeMustBe, AttributeRefused, Keep};
 pub use load::{BulkLoader, LoadedDirectory};
 /// The longest version, in bytes.
 pub const VERSION_MAX: usize = 4096;

@@ -13,6 +13,7 @@ use std::ops::ControlFlow;
 use redb::ReadableTable;
 
 use crate::edit::depart::Standing;
+use crate::edit::keep::Keeping;
 use crate::edit::update::{Seen, is_unchanged};
 use crate::edit::{Edit, Fresh};
 use crate::error::{Error, Result};
@@ -81,6 +82,15 @@ pub(crate) fn apply(
     if first || edit.changes[before..].iter().any(shape) {
         edit.changes.push(Change::Directory { id: directory });
     }
+    let named = |change: &Change| {
+        matches!(
+            change,
+            Change::Added { .. } | Change::Removed { .. } | Change::Moved { .. }
+        )
+    };
+    if !first && edit.changes[before..].iter().any(named) {
+        edit.names_changed(directory, listing.listed_ns, false)?;
+    }
     Ok(())
 }
 
@@ -90,7 +100,7 @@ pub(crate) fn is_as_seen(snapshot: &Snapshot, id: EntryId, seen: &SeenAttributes
     let Some((cold, hot)) = node.filter(|(_, hot)| hot.kind() == seen.kind && !hot.is_attach_point()) else {
         return Ok(false);
     };
-    let same = HotRow::of(id.0, hot.source(), seen) == hot
+    let same = HotRow::of(id.0, hot.source(), seen).keeping(&hot, true) == hot
         && (&cold.version, cold.created_ns) == (&seen.version, seen.created_ns)
         && (cold.device, cold.identity) == (seen.device, seen.identity);
     let top = tree::climb(&snapshot.entries, id.0, |_, _| ControlFlow::Continue(()))?;
@@ -130,7 +140,7 @@ pub(crate) fn apply_one(
         if child.seen.kind != Kind::Directory {
             return Err(refuse("the root of a source is a directory"));
         }
-        return edit.update_attach_point(&hot, &cold, &child);
+        return edit.update_attach_point(&hot, &cold, &child, Keeping::OfVersion);
     }
     if hot.source() == SourceId::LIBRARY.0 {
         return Err(refuse("it belongs to no source"));
@@ -140,6 +150,7 @@ pub(crate) fn apply_one(
         directory,
         source,
         child: &child,
+        keeping: Keeping::OfVersion,
     };
     if edit.is_staged(id.0)? {
         return Ok(());
@@ -285,6 +296,7 @@ impl<'a> Plan<'a> {
             directory: self.directory,
             source: self.source,
             child,
+            keeping: Keeping::OfVersion,
         };
         let (unchanged, identity) = tree::with_cold(&edit.entries, hot.id(), |cold| {
             Ok((is_unchanged(&seen, &hot, &cold), cold.identity))
@@ -357,6 +369,7 @@ impl<'a> Plan<'a> {
             directory,
             source,
             child: &self.children[index],
+            keeping: Keeping::OfVersion,
         };
         for adoption in self.adoptions.values() {
             edit.lift(&adoption.moving, source)?;

@@ -101,10 +101,11 @@ impl Catalog {
     }
 
     /// Takes the row of an entry away: its source has the bytes now and the entry looks like `seen`, or they were given
-    /// up, and it looks as it did. Listings that began before are overtaken. Durable soon: a crash may bring the row
+    /// up, and it looks as it did. `kept_ns` is kept as the time of its last change over that of `seen`, where there is one
+    /// (in nanoseconds since 1970 UTC). Listings that began before are overtaken. Durable soon: a crash may bring the row
     /// back, so keep what it speaks of until [`sync`](Self::sync) or the next durable change has returned.
-    pub fn unstage(&self, id: EntryId, seen: Option<SeenAttributes>) -> Result<Vec<Change>> {
-        let ((), changes) = self.store().write(When::Soon, |edit| edit.unstage(id, seen))?;
+    pub fn unstage(&self, id: EntryId, seen: Option<SeenAttributes>, kept_ns: Option<i64>) -> Result<Vec<Change>> {
+        let ((), changes) = self.store().write(When::Soon, |edit| edit.unstage(id, seen, kept_ns))?;
         Ok(changes)
     }
 }

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use manifold_backends::{SourceSpec, Writes};
 use manifold_catalog::SourceId;
-use manifold_vfs::{Conflict, UploadEvent, UploadListener, UploadReport, UploadState, WritePolicy, WriteSettings};
+use manifold_vfs::{
+    AttributePolicy, Conflict, UploadEvent, UploadListener, UploadReport, UploadState, WritePolicy, WriteSettings,
+};
 
 use crate::control::text::Text;
 use crate::control::uploads::{ConflictFacts, UploadCounts, UploadFacts, UploadsFacts};
@@ -58,6 +60,15 @@ pub(crate) fn policy(spec: &SourceSpec) -> WritePolicy {
         Writes::Off => WritePolicy::Off,
         Writes::Back => WritePolicy::Back,
         Writes::Through => WritePolicy::Through,
+    }
+}
+
+/// Says what becomes of attributes that a source cannot store.
+pub(crate) fn attribute_policy(spec: &SourceSpec) -> AttributePolicy {
+    if spec.keeps_attributes() {
+        AttributePolicy::Keep
+    } else {
+        AttributePolicy::Refuse
     }
 }
 

@@ -4,8 +4,9 @@
 //! - what `close` or `fsync` has acknowledged is on this machine's disk, and a journal row owns it;
 //! - a name changes here when the source has changed it, within the deadline, or not at all; what only stands here changes
 //!   here alone;
-//! - what a source cannot do is refused.
+//! - what a source cannot do is refused; attributes that it cannot store are kept in the catalog, where its settings say so.
 
+mod attributes;
 mod bytes;
 mod journal;
 mod names;
@@ -27,7 +28,7 @@ use crate::Error;
 use crate::error::Cause;
 use crate::fetch::object::not_connected;
 use crate::staging::{Recovered, Staging, StagingUsage};
-use crate::upload::{Conflict, UploadListener, UploadReport, Uploads, WritePolicy};
+use crate::upload::{AttributePolicy, Conflict, UploadListener, UploadReport, Uploads, WritePolicy};
 use crate::vfs::{Core, Vfs};
 
 /// What writing to remote sources needs to know.
@@ -85,6 +86,13 @@ impl Vfs {
     pub fn set_trash(&self, source: SourceId, has_trash: bool) {
         if let Some(uploads) = self.core.uploads.get() {
             uploads.set_trash(source, has_trash);
+        }
+    }
+
+    /// Says what becomes of attributes that a source cannot store; they are kept for all of which nothing is said.
+    pub fn set_attribute_policy(&self, source: SourceId, policy: AttributePolicy) {
+        if let Some(uploads) = self.core.uploads.get() {
+            uploads.set_attribute_policy(source, policy);
         }
     }
 
@@ -147,7 +155,7 @@ impl Core {
             Error::Io(Cause::new(format!("cannot use the staging folder {folder}: {error}")))
         })?;
         for id in drafts {
-            self.catalog.unstage(id, None).map_err(Error::from_catalog)?;
+            self.catalog.unstage(id, None, None).map_err(Error::from_catalog)?;
             let (indexer, parent) = (
                 Arc::clone(&self.indexer),
                 self.catalog.entry(id).map_err(Error::from_catalog)?,

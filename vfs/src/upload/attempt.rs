@@ -162,12 +162,17 @@ impl Uploads {
     /// Takes note that the source has what was sent.
     pub(super) async fn conclude(self: &Arc<Self>, upload: &Upload, sending: Sending, metadata: Metadata) -> Outcome {
         let (uploads, file) = (Arc::clone(self), Arc::clone(&upload.file));
+        let keeps = self.keeps_attributes(upload.source);
         let concluded = self.blocking(move || {
             let version = metadata.version.as_bytes();
             let seen = seen_attributes(&metadata);
             uploads.staging.sent(&file, sending, version, || {
                 let catalog = &uploads.fetcher.catalog;
-                catalog.unstage(file.id, Some(seen)).map_err(Error::from_catalog)?;
+                // What was written at one time was not changed when it arrived.
+                let kept_ns = keeps.then(|| file.look().modified_ns);
+                catalog
+                    .unstage(file.id, Some(seen), kept_ns)
+                    .map_err(Error::from_catalog)?;
                 uploads.hand_over(&file);
                 Ok(())
             })

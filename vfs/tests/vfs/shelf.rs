@@ -87,6 +87,7 @@ impl Shelf {
             renames_directories: Renames::Whole,
             keeps_modified: false,
             keeps_mode: false,
+            makes_links: false,
         };
         Arc::new(Self {
             able: Capabilities {

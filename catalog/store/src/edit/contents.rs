@@ -61,6 +61,7 @@ impl Edit<'_> {
         self.entries.remove(id)?;
         self.pins.remove(id)?;
         self.drop_staged(id)?;
+        self.drop_kept(id)?;
         self.change_content(id, cold.content, None)
     }
 }

@@ -8,6 +8,7 @@ use std::collections::HashSet;
 use std::ops::ControlFlow;
 
 use super::depart::Standing;
+use super::keep::Keeping;
 use super::update::{Moving, Seen};
 use super::{Edit, Fresh};
 use crate::error::{Error, Result};
@@ -67,6 +68,7 @@ impl Edit<'_> {
                     directory: directory.0,
                     source,
                     child,
+                    keeping: Keeping::All,
                 };
                 self.update_child(&seen, &hot, &|_| false)?;
                 let is_new = self.state(hot.id())?.listed_ns.is_none() && !self.any_child(hot.id(), |_| true)?;
@@ -95,6 +97,8 @@ impl Edit<'_> {
             id,
         });
         self.changes.push(Change::Directory { id: directory });
+        let at_ns = listed_ns.unwrap_or(child.seen.changed_ns);
+        self.names_changed(directory, at_ns, true)?;
         Ok(id)
     }
 
@@ -109,7 +113,7 @@ impl Edit<'_> {
         self.may_be_changed(&standing)?;
         self.remove_for_good(&standing, at_ns)?;
         self.changes.push(Change::Directory { id: place.0 });
-        Ok(())
+        self.names_changed(place.0, at_ns, true)
     }
 
     /// Moves an entry with all beneath it; what stood in its new place is gone.
@@ -156,6 +160,7 @@ impl Edit<'_> {
             directory: to.0.0,
             source,
             child: &child,
+            keeping: Keeping::All,
         };
         if in_place {
             return self.update_child(&seen, &hot, &|_| false);
@@ -165,7 +170,8 @@ impl Edit<'_> {
         self.lift(&moving, source)?;
         self.settle(&moving, &hot, &seen)?;
         self.tell_directories(from, to);
-        Ok(())
+        self.names_changed(from.0, at_ns, true)?;
+        self.names_changed(to.0, at_ns, true)
     }
 
     /// Lets two entries change places.
@@ -197,6 +203,7 @@ impl Edit<'_> {
                 directory: to.0.0,
                 source,
                 child: &child,
+                keeping: Keeping::All,
             };
             self.settle(moving, hot, &seen)?;
         }
@@ -208,11 +215,11 @@ impl Edit<'_> {
     pub(crate) fn follow_attributes(&mut self, id: EntryId, seen: SeenAttributes) -> Result<()> {
         let known = self.known(id)?;
         self.tickets.touch(&[known.cold.parent]);
-        self.take_own_change(&known, seen)
+        self.take_own_change(&known, seen, Keeping::All)
     }
 
     /// The same for an entry whose rows are read already. Refused before anything is changed.
-    pub(crate) fn take_own_change(&mut self, known: &Known, seen: SeenAttributes) -> Result<()> {
+    pub(crate) fn take_own_change(&mut self, known: &Known, seen: SeenAttributes, keeping: Keeping) -> Result<()> {
         if seen.version.len() > VERSION_MAX {
             return Err(known.refuse("the version is longer than 4096 bytes"));
         }
@@ -221,12 +228,13 @@ impl Edit<'_> {
         }
         let child = new_child(&known.cold.name, known.cold.raw_name.clone(), seen);
         if known.hot.is_attach_point() {
-            return self.update_attach_point(&known.hot, &known.cold, &child);
+            return self.update_attach_point(&known.hot, &known.cold, &child, keeping);
         }
         let seen = Seen {
             directory: known.cold.parent,
             source: known.hot.source(),
             child: &child,
+            keeping,
         };
         self.update_child(&seen, &known.hot, &|_| false)
     }

@@ -8,6 +8,7 @@ mod crashes;
 mod damage;
 mod follow;
 mod full_disk;
+mod kept;
 mod listings;
 mod loads;
 mod model;

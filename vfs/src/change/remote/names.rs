@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use manifold_backends::local::Making;
 use manifold_backends::{Expected, Kind as ObjectKind, Metadata, Presence, Version};
-use manifold_catalog::{Entry, Kind, NewChild, SeenAttributes};
+use manifold_catalog::{Entry, Keep, Kind, NewChild, SeenAttributes};
 use manifold_index::seen_attributes;
 
 use super::Target;
@@ -56,7 +56,8 @@ impl Core {
         if let Some(entry) = self.catalog.lookup(site.directory, name).map_err(Error::from_catalog)? {
             return Ok(Made::Known(entry));
         }
-        let mode = creation.mode & !by.umask & 0o7777;
+        let mode = (creation.mode & !by.umask & 0o7777) as u16;
+        let keeps = uploads.keeps_attributes(site.source) && !target.able.keeps_mode;
         let child = NewChild {
             name: name.into(),
             raw_name: (raw_name != name).then(|| raw_name.as_slice().into()),
@@ -66,7 +67,7 @@ impl Core {
                 modified_ns: now_ns,
                 changed_ns: now_ns,
                 created_ns: None,
-                mode: if target.able.keeps_mode { mode as u16 } else { MODE },
+                mode: if target.able.keeps_mode || keeps { mode } else { MODE },
                 owner: None,
                 links: 1,
                 device: 0,
@@ -76,6 +77,13 @@ impl Core {
             adopt: None,
         };
         let id = self.follow(|catalog| catalog.follow_created(site.directory, child, None))?;
+        if keeps && mode != MODE {
+            let keep = Keep {
+                mode: Some(mode),
+                ..Keep::default()
+            };
+            self.keep_here(id, keep, None)?;
+        }
         let row = |number| fresh_row(number, 0, now_ns, None, None);
         let staged = uploads.staging.stage(id, row, |draft| {
             self.follow(|catalog| {
@@ -122,7 +130,7 @@ impl Core {
         })
     }
 
-    /// Makes a directory at the source, or a file here.
+    /// Makes a directory or a link at the source, or a file here.
     pub(in crate::change) fn remote_make(
         self: &Arc<Self>,
         site: &Site,
@@ -131,18 +139,24 @@ impl Core {
         mode: u32,
         by: Requester,
     ) -> Answer<Attributes> {
-        match making {
-            Making::Directory => {}
+        let link = match making {
+            Making::Directory => None,
+            Making::Symlink(target) => Some(target.clone()),
             Making::File => return self.make_file(site, name, mode, by),
             _ => {
                 return Answer::err(Error::Unsupported(Cause::new(
-                    "its source has only files and directories",
+                    "its source has neither pipes, nor sockets, nor devices",
                 )));
             }
-        }
+        };
         let begun = self.writable().and_then(|_| {
             let raw_name = Site::raw_name(name)?;
             let target = self.remote_target(site.source, site.path.join(&raw_name).as_bytes().to_vec())?;
+            if link.is_some() && !target.able.makes_links {
+                return Err(Error::Unsupported(Cause::new(
+                    "its source has no symbolic links, unless they are asked for with links=objects",
+                )));
+            }
             Ok((raw_name, target))
         });
         let (raw_name, target) = match begun {
@@ -150,20 +164,50 @@ impl Core {
             Err(error) => return Answer::err(error),
         };
         let (core, name, directory) = (Arc::clone(self), Box::<[u8]>::from(name), site.directory);
+        let mode = mode & !by.umask & 0o7777;
         Answer::Pending(Box::pin(async move {
             let guard = core.catalog.begin_change(&[directory]);
             let known = core.catalog.lookup(directory, &name).map_err(Error::from_catalog)?;
             if known.is_some() {
                 return Err(Error::Exists);
             }
-            let answer = core.ask(&target, target.backend.create_directory(&target.path)).await;
-            let metadata = answer.inspect_err(|_| core.look_into(directory))?;
+            let answer = match &link {
+                Some(to) => core.ask(&target, target.backend.make_link(&target.path, to)).await,
+                None => core.ask(&target, target.backend.create_directory(&target.path)).await,
+            };
+            let mut metadata = answer.inspect_err(|_| core.look_into(directory))?;
+            // A link has no permissions of its own.
+            let keeps = link.is_none() && core.keeps_attributes(target.source);
+            if keeps && target.able.keeps_mode && metadata.mode.is_some_and(|there| there & 0o7777 != mode) {
+                let wanted = manifold_backends::Attributes {
+                    mode: Some(mode),
+                    ..Default::default()
+                };
+                let set = core
+                    .ask(&target, target.backend.set_attributes(&target.path, &wanted))
+                    .await;
+                if let Presence::Found(now) = set.inspect_err(|_| core.look_into(directory))? {
+                    metadata = now;
+                }
+            }
             let (core, at) = (Arc::clone(&core), core.writable()?.now_ns());
             let runtime = Arc::clone(&core);
             runtime
                 .blocking(move || {
-                    let child = new_child(&name, raw_name, &metadata);
+                    let mut child = new_child(&name, raw_name, &metadata);
+                    let is_kept = keeps && u32::from(child.seen.mode) != mode;
+                    if is_kept {
+                        child.seen.mode = mode as u16;
+                    }
                     let id = core.follow(|catalog| catalog.follow_created(directory, child, Some(at)))?;
+                    if is_kept {
+                        let keep = Keep {
+                            mode: Some(mode as u16),
+                            ..Keep::default()
+                        };
+                        core.keep_here(id, keep, None)?;
+                        core.catalog.sync().map_err(Error::from_catalog)?;
+                    }
                     drop(guard);
                     Ok(Attributes::of(&core.entry_of(id)?))
                 })

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use manifold_backends::local::RenameMode;
 use manifold_backends::{Presence, Renames, Version};
-use manifold_catalog::{ChangeGuard, Entry, Kind};
+use manifold_catalog::{ChangeGuard, Entry, Keep, Kind};
 use manifold_index::seen_attributes;
 
 use super::Target;
@@ -312,11 +312,25 @@ impl Core {
         let from = (renaming.from.parent, &*renaming.from.name);
         let to = (renaming.to_directory, &*renaming.to_name);
         let (seen, now_ns) = (metadata.map(seen_attributes), self.writable()?.now_ns());
+        // A rename is no change of the bytes, though the source may have made it by a copy.
+        let before_ns = renaming.from.modified_ns;
+        let is_kept = renaming.from.kind == Kind::File
+            && self.keeps_attributes(renaming.source.source)
+            && seen.as_ref().is_some_and(|seen| seen.modified_ns != before_ns);
         if renaming.is_aside {
             let moved = self.catalog.follow_moved(from, to, raw_name, seen, now_ns);
-            return moved.map(drop).map_err(Error::from_catalog);
+            moved.map_err(Error::from_catalog)?;
+        } else {
+            self.follow(|catalog| Ok(((), catalog.follow_moved(from, to, raw_name, seen, now_ns)?)))?;
         }
-        self.follow(|catalog| Ok(((), catalog.follow_moved(from, to, raw_name, seen, now_ns)?)))
+        if is_kept {
+            let keep = Keep {
+                modified_ns: Some(before_ns),
+                ..Keep::default()
+            };
+            self.keep_here(renaming.from.id, keep, None)?;
+        }
+        Ok(())
     }
 
     fn guard(&self, renaming: &Renaming) -> ChangeGuard {
