@@ -22,6 +22,7 @@ mod follow;
 mod format;
 mod listing;
 mod load;
+mod moves;
 mod pins;
 mod read;
 mod source;
@@ -43,6 +44,7 @@ pub use format::STAGED_ROW_MAX;
 #[doc(hidden)]
 pub use format::decode_any;
 pub use load::{BulkLoader, LoadedDirectory};
+pub use moves::{Copied, Move, Moved};
 /// The longest version, in bytes.
 pub const VERSION_MAX: usize = 4096;
 

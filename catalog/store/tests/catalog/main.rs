@@ -11,6 +11,7 @@ mod full_disk;
 mod listings;
 mod loads;
 mod model;
+mod moves;
 mod overtaken;
 mod pins;
 mod properties;
