@@ -7,6 +7,8 @@
 mod crash;
 #[path = "uploaded/limits.rs"]
 mod limits;
+#[path = "uploaded/moving.rs"]
+mod moving;
 
 use std::fs;
 use std::path::{Path, PathBuf};
