@@ -29,11 +29,12 @@ fn tree_of(files: u64) -> Tree {
         .collect()
 }
 
-/// Puts a tree into the bucket as another would.
+/// Puts a tree into the bucket as another would, and has it seen.
 fn put(site: &Site, directory: &str, tree: &Tree) {
     for (name, bytes) in tree {
         site.server.put(format!("{directory}/{name}").as_bytes(), bytes);
     }
+    expect_success(site.library.command().args(["scan", "/s"]));
 }
 
 /// Reads all files beneath a folder.
