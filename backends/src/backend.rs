@@ -133,6 +133,14 @@ pub trait Backend: Debug + Send + Sync + 'static {
         Err(unsupported(self.name(), Operation::Rename, from))
     }
 
+    /// Copies an object at the source, for sources that have no directories to rename: what is at `from` stays. `Conflict` if
+    /// that is not `version`, `Exists` if anything stands at `to`; nothing is copied then, and what was copied of another
+    /// version is taken away again. `Absent` if nothing is at `from`.
+    async fn copy(&self, from: &ObjectPath, version: &Version, to: &ObjectPath) -> Result<Presence<Metadata>> {
+        let _unused = (version, to);
+        Err(unsupported(self.name(), Operation::Rename, from))
+    }
+
     /// Changes attributes without the bytes, those that the source keeps ([`WriteAbilities`]); the others are left alone.
     /// `Unsupported` if it keeps none of those that are given.
     async fn set_attributes(&self, path: &ObjectPath, attributes: &Attributes) -> Result<Presence<Metadata>> {

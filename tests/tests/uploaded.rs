@@ -11,6 +11,8 @@ mod crash;
 mod limits;
 #[path = "uploaded/links.rs"]
 mod links;
+#[path = "uploaded/moving.rs"]
+mod moving;
 #[path = "uploaded/trash.rs"]
 mod trash;
 

@@ -21,6 +21,7 @@ mod fetch;
 mod handle;
 mod hash;
 mod look;
+mod moves;
 mod open;
 mod pins;
 mod prefetch;
@@ -48,6 +49,7 @@ pub use manifold_backends::local::{
 };
 pub use manifold_catalog::{EntryId, Kind, PolicyId, SourceId};
 pub use manifold_index::{ByWord, Histogram, HistogramPicture};
+pub use moves::{MoveReport, MoveState};
 pub use pins::{PinPolicy, PinProblem, PinReport, PinRule, PinTotals, RuleReport};
 pub use recent::KEPT_FRESH;
 pub use settings::Settings;

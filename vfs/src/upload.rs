@@ -133,16 +133,27 @@ pub enum UploadEvent {
         /// What to do.
         remedy: String,
     },
+    /// The objects of a renamed directory cannot follow it.
+    MoveRefused {
+        /// The source.
+        source: SourceId,
+        /// Where the directory stands in the tree.
+        path: Vec<u8>,
+        /// Why.
+        error: String,
+        /// What to do.
+        remedy: String,
+    },
 }
 
-/// Tells of what becomes of uploads.
+/// Tells of what becomes of uploads, and of objects that are to follow their directories.
 pub type UploadListener = Arc<dyn Fn(UploadEvent) + Send + Sync>;
 
 /// The queue.
 pub(crate) struct Uploads {
     pub(crate) staging: Arc<Staging>,
     pub(crate) fetcher: Arc<Fetcher>,
-    files: Arc<OpenFiles>,
+    pub(crate) files: Arc<OpenFiles>,
     publisher: Arc<Publisher>,
     clock: Arc<dyn Clock>,
     host: String,
@@ -495,7 +506,7 @@ impl Uploads {
         self.done.load(Ordering::Relaxed)
     }
 
-    fn note_conflict(&self, conflict: Conflict) {
+    pub(crate) fn note_conflict(&self, conflict: Conflict) {
         let mut conflicts = self.conflicts.lock();
         if conflicts.len() == CONFLICTS_MAX {
             conflicts.pop_front();
@@ -503,6 +514,16 @@ impl Uploads {
         conflicts.push_back(conflict.clone());
         drop(conflicts);
         (self.listener)(UploadEvent::Conflict(conflict));
+    }
+
+    /// Tells that the objects of a renamed directory cannot follow it.
+    pub(crate) fn tell_move_refused(&self, source: SourceId, path: Vec<u8>, error: String, remedy: String) {
+        (self.listener)(UploadEvent::MoveRefused {
+            source,
+            path,
+            error,
+            remedy,
+        });
     }
 
     pub(crate) fn policy(&self, source: SourceId) -> WritePolicy {

@@ -27,6 +27,7 @@ use crate::events::{Event, EventStream, Publisher, events_of};
 use crate::fetch::{Fetcher, Waiting};
 use crate::handle::{Access, Handle, OpenFile, OpenFiles, Opened};
 use crate::hash::Hasher;
+use crate::moves::Moves;
 use crate::pins::{PinReport, Pins};
 use crate::recent::Recent;
 use crate::upload::Uploads;
@@ -93,6 +94,8 @@ pub(crate) struct Core {
     pub(crate) publisher: Arc<Publisher>,
     /// Unset: nothing of a remote source can be written.
     pub(crate) uploads: OnceLock<Arc<Uploads>>,
+    /// Set with the uploads.
+    pub(crate) moves: OnceLock<Arc<Moves>>,
 }
 
 impl Vfs {
@@ -172,6 +175,7 @@ impl Vfs {
             changes,
             publisher: Arc::default(),
             uploads: OnceLock::new(),
+            moves: OnceLock::new(),
         });
         let stop = Arc::new(AtomicBool::new(false));
         let thread = std::thread::Builder::new().name("manifold-events".to_owned());

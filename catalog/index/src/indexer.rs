@@ -1,5 +1,6 @@
 //! The door of the crate: listings on demand, single looks, and the sources that they go to ([`sources`]).
 
+mod moving;
 mod sources;
 
 use std::collections::HashMap;
@@ -17,6 +18,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::moving::Purpose;
 use crate::expected::Expected;
 use crate::flight::{Flights, Outcome, Waiter};
 use crate::health::{EVENTS_MAX, Event, Monitor, RequestKind};
@@ -264,13 +266,17 @@ impl Indexer {
 
     /// Lists a directory of its source and gives the catalog what it holds. The caller has a turn.
     pub(crate) async fn list(self: &Arc<Self>, target: &Target) -> Result<Presence<()>, IndexError> {
+        self.list_as(target, Purpose::Show).await
+    }
+
+    async fn list_as(self: &Arc<Self>, target: &Target, purpose: Purpose) -> Result<Presence<()>, IndexError> {
         target.may_be_listed()?;
         self.cover(target).await;
         let mut tries = Tries::begin();
         let mut moved = None;
         loop {
             let target = moved.as_ref().unwrap_or(target);
-            let result = self.list_once(target).await;
+            let result = self.list_once(target, purpose).await;
             if !matches!(result, Err(IndexError::Overtaken(_))) {
                 return result;
             }
@@ -283,14 +289,26 @@ impl Indexer {
         }
     }
 
-    async fn list_once(self: &Arc<Self>, target: &Target) -> Result<Presence<()>, IndexError> {
-        let ticket = self.catalog.ticket().by_path(target.path.as_bytes());
+    async fn list_once(self: &Arc<Self>, target: &Target, purpose: Purpose) -> Result<Presence<()>, IndexError> {
+        let mut ticket = self.catalog.ticket().by_path(target.path.as_bytes());
         let listed_ns = self.clock.now_ns();
         let scan = target.source.generation();
+        let directory = target.directory;
+        match purpose {
+            Purpose::Move => ticket = ticket.of_move(),
+            Purpose::Show if self.catalog.move_above(directory)?.is_some() => {
+                let pass_over = move |catalog: &Catalog| Ok(catalog.pass_over_moving(directory, listed_ns, scan)?);
+                if self.blocking(pass_over).await? {
+                    return Ok(Presence::Found(()));
+                }
+            }
+            Purpose::Show => {}
+        }
         let idle = self.settings.listing_idle_timeout;
         let children = match listing::read(&target.source, &target.path, idle).await? {
             Presence::Found(children) => children,
             // It stays for the sake of what is to be uploaded to it, and holds nothing else.
+            Presence::Absent if purpose == Purpose::Move => Vec::new(),
             Presence::Absent if !target.path.is_root() && self.catalog.leads_to_staged(target.directory)? => Vec::new(),
             Presence::Absent => return Ok(Presence::Absent),
         };

@@ -7,11 +7,12 @@ use std::path::Path;
 
 use redb::{ReadableTable, ReadableTableMetadata};
 
+use crate::edit::moves::topmost;
 use crate::error::{Error, OpenError, Result};
 use crate::format::{
-    ChildKey, FORMAT, HotRow, KeptRow, META_ID_LIMIT, META_NEXT_POLICY, META_NEXT_SOURCE, NOWHERE, PinRow, ScanRow,
-    SourceRow, TotalsRow, child_name, child_parent, content_id, content_key, decode_staged, decode_state, identity_id,
-    identity_key, name_fault, owned_id,
+    ChildKey, FORMAT, HotRow, KeptRow, META_ID_LIMIT, META_NEXT_POLICY, META_NEXT_SOURCE, MoveRow, MovedRow, NOWHERE,
+    PinRow, ScanRow, SourceRow, TotalsRow, child_name, child_parent, content_id, content_key, decode_staged,
+    decode_state, identity_id, identity_key, name_fault, owned_id,
 };
 use crate::store::{Snapshot, open_file, refuse_file, upgrade_file};
 use crate::tree::{self, Top};
@@ -52,6 +53,7 @@ pub(crate) fn examine(snapshot: &Snapshot) -> Result<CheckReport> {
     examination.pins()?;
     examination.staged()?;
     examination.kept()?;
+    examination.moves()?;
     examination.departed()?;
     examination.attach_points()?;
     examination.totals()?;
@@ -330,6 +332,38 @@ impl Examination<'_> {
         }
         agree(self.snapshot.kept.len()? == self.seen.kept, || {
             "what is kept of an entry is missing".into()
+        })
+    }
+
+    /// What is on the move stands in the tree of a source: directories, and files beneath them.
+    fn moves(&mut self) -> Result<()> {
+        let snapshot = self.snapshot;
+        for row in snapshot.moves.iter()? {
+            let (id, row) = row?;
+            let id = id.value();
+            MoveRow::decode(row.value())?;
+            self.is_on_the_move(id, true)?;
+        }
+        for row in snapshot.moved.iter()? {
+            let (id, row) = row?;
+            let id = id.value();
+            MovedRow::decode(row.value())?;
+            self.is_on_the_move(id, false)?;
+            agree(topmost(&snapshot.entries, &snapshot.moves, id)?.is_some(), || {
+                format!("entry {id} has moved, but no directory above it")
+            })?;
+        }
+        Ok(())
+    }
+
+    fn is_on_the_move(&mut self, id: u64, is_directory: bool) -> Result<()> {
+        let node = tree::node(&self.snapshot.children, &self.snapshot.entries, id)?;
+        let own = node.filter(|(_, hot)| {
+            hot.source() != SourceId::LIBRARY.0 && !hot.is_attach_point() && hot.is_directory() == is_directory
+        });
+        let parent = own.map_or(NOWHERE, |(cold, _)| cold.parent);
+        agree(parent != NOWHERE && self.place_of(parent)?.0 == Top::Root, || {
+            format!("entry {id} is on the move, but does not stand in the tree of a source")
         })
     }
 

@@ -7,6 +7,7 @@ pub(crate) mod depart;
 pub(crate) mod follow;
 mod insert;
 pub(crate) mod keep;
+pub(crate) mod moves;
 mod pins;
 mod queue;
 pub(crate) mod staged;
@@ -23,8 +24,8 @@ use crate::error::{Error, Result};
 use crate::format::{
     self, CHILDREN, CONTENTS, ChildKey, Cold, ContentKey, DEPARTED, DIRECTORIES, ENTRIES, FORMAT, FORMAT_OF_PINS,
     HOT_BYTES, HotRow, IDENTITIES, IdentityKey, KEPT, META, META_FORMAT, META_ID_LIMIT, META_NEXT_POLICY,
-    META_NEXT_SOURCE, NOWHERE, OwnedKey, PIN_POLICIES, PINS, QUEUE, SOURCES, STAGED, ScanRow, SourceRow, TOTALS_BYTES,
-    TotalsRow, child_name, decode_state, encode_state, identity_key, subtree_range,
+    META_NEXT_SOURCE, MOVED, MOVES, NOWHERE, OwnedKey, PIN_POLICIES, PINS, QUEUE, SOURCES, STAGED, ScanRow, SourceRow,
+    TOTALS_BYTES, TotalsRow, child_name, decode_state, encode_state, identity_key, subtree_range,
 };
 use crate::ticket::Tickets;
 use crate::tree::{self, Top};
@@ -45,6 +46,8 @@ pub(crate) struct Edit<'t> {
     pin_policies: Table<'t, u64, &'static [u8]>,
     staged: Table<'t, u64, &'static [u8]>,
     kept: Table<'t, u64, &'static [u8]>,
+    moves: Table<'t, u64, &'static [u8]>,
+    moved: Table<'t, u64, &'static [u8]>,
     pub(crate) departed: Table<'t, OwnedKey, i64>,
     pub(crate) sources: Table<'t, u32, &'static [u8]>,
     totals: Table<'t, u32, &'static [u8; TOTALS_BYTES]>,
@@ -56,7 +59,7 @@ pub(crate) struct Edit<'t> {
     scans_now: BTreeMap<u32, ScanRow>,
     /// The directories that lead to an attach point, once somebody has asked.
     holding: OnceCell<HashSet<u64>>,
-    /// The directories that lead to something staged, once somebody has asked.
+    /// The directories that lead to something staged, or to one whose objects are still to follow it, once somebody has asked.
     leading: OnceCell<HashSet<u64>>,
     pub(crate) changes: Vec<Change>,
 }
@@ -108,6 +111,8 @@ impl<'t> Edit<'t> {
             pin_policies: transaction.open_table(PIN_POLICIES)?,
             staged: transaction.open_table(STAGED)?,
             kept: transaction.open_table(KEPT)?,
+            moves: transaction.open_table(MOVES)?,
+            moved: transaction.open_table(MOVED)?,
             departed: transaction.open_table(DEPARTED)?,
             sources: transaction.open_table(SOURCES)?,
             totals: transaction.open_table(format::TOTALS)?,
@@ -142,7 +147,7 @@ impl<'t> Edit<'t> {
             return Ok(false);
         }
         // What is not in the tree has no place that it could be elsewhere than.
-        let path = tree::object_path(&self.entries, id)?;
+        let path = self.object_path(id)?;
         Ok(path.is_some_and(|path| ticket.is_elsewhere(&path)))
     }
 

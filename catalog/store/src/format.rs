@@ -7,6 +7,7 @@ mod cold;
 mod hot;
 mod kept;
 mod keys;
+mod moves;
 mod pins;
 mod records;
 mod staged;
@@ -21,6 +22,7 @@ pub(crate) use keys::{
     ChildKey, child_name, child_parent, content_id, content_key, content_range, identity_id, identity_key,
     identity_range, name_fault, owned_id, owned_key, owned_range, subtree_range,
 };
+pub(crate) use moves::{MoveRow, MovedRow, PLACES_MAX};
 pub(crate) use pins::PinRow;
 pub(crate) use records::{ScanRow, SourceRow, TOTALS_BYTES, TotalsRow, decode_state, encode_state};
 pub use staged::STAGED_ROW_MAX;
@@ -63,6 +65,10 @@ pub(crate) const PIN_POLICIES: TableDefinition<'static, u64, &'static [u8]> = Ta
 pub(crate) const STAGED: TableDefinition<'static, u64, &'static [u8]> = TableDefinition::new("staged");
 /// Id of what the catalog keeps more of than a hot row holds, to that.
 pub(crate) const KEPT: TableDefinition<'static, u64, &'static [u8]> = TableDefinition::new("kept");
+/// Id of a directory whose objects are still to follow it, to the places where they lie.
+pub(crate) const MOVES: TableDefinition<'static, u64, &'static [u8]> = TableDefinition::new("moves");
+/// Id of a file that lies elsewhere than its directory does, to where.
+pub(crate) const MOVED: TableDefinition<'static, u64, &'static [u8]> = TableDefinition::new("moved");
 /// Source and id of what has left the tree, to the time when it did.
 pub(crate) const DEPARTED: TableDefinition<'static, OwnedKey, i64> = TableDefinition::new("departed");
 /// The sources.
@@ -113,6 +119,12 @@ pub fn decode_any(bytes: &[u8]) {
     }
     if let Ok(row) = KeptRow::decode(bytes) {
         assert_eq!(row.encode(), bytes);
+    }
+    if let Ok(row) = MoveRow::decode(bytes) {
+        assert_eq!(MoveRow::decode(&row.encode()), Ok(row));
+    }
+    if let Ok(row) = MovedRow::decode(bytes) {
+        assert_eq!(MovedRow::decode(&row.encode()), Ok(row));
     }
     if let Ok(row) = decode_staged(bytes) {
         assert_eq!(row, bytes);

@@ -23,6 +23,7 @@ mod format;
 mod keep;
 mod listing;
 mod load;
+mod moves;
 mod pins;
 mod read;
 mod source;
@@ -45,6 +46,7 @@ pub use format::decode_any;
 pub use format::{KEPT_ATTRIBUTES_MAX, STAGED_ROW_MAX};
 pub use keep::{AttributeMustBe, AttributeRefused, Keep};
 pub use load::{BulkLoader, LoadedDirectory};
+pub use moves::{Copied, Move, Moved};
 /// The longest version, in bytes.
 pub const VERSION_MAX: usize = 4096;
 

@@ -3,7 +3,7 @@
 //! First everything is only looked at, and each child gets its fate; then the tables are changed. What stands in the
 //! directory for another reason than the listing (attach points, and the library's directories that lead to them)
 //! stays whatever the listing says, and hides a listed child of the same name. So does what is staged, and what leads to
-//! it.
+//! it. What was renamed ahead of the objects in it, and all beneath that, is not changed, and its old places are not shown.
 
 mod adopt;
 
@@ -64,8 +64,11 @@ pub(crate) fn apply(
     edit.tickets.check_listing(listing.ticket, directory.0)?;
     let source = edit.source_directory(directory)?.source();
     let first = edit.state(directory.0)?.listed_ns.is_none();
+    if !listing.ticket.is_of_move() && pass_over_moving(edit, directory, listing.listed_ns, listing.scan)? {
+        return Ok(());
+    }
     let before = edit.changes.len();
-    let plan = Plan::make(edit, directory.0, source, &listing.children)?;
+    let plan = Plan::make(edit, directory.0, source, listing)?;
     plan.carry_out(edit, listing, replaces)?;
     edit.mark_listed(source, directory.0, listing.listed_ns, listing.scan)?;
     edit.tickets.note_listing(listing.ticket, directory.0);
@@ -92,6 +95,16 @@ pub(crate) fn apply(
         edit.names_changed(directory, listing.listed_ns, false)?;
     }
     Ok(())
+}
+
+/// Passes over a directory that is on the move and was listed before, as if it had been listed again.
+pub(crate) fn pass_over_moving(edit: &mut Edit<'_>, directory: EntryId, listed_ns: i64, scan: u64) -> Result<bool> {
+    if edit.topmost_move(directory.0)?.is_none() || edit.state(directory.0)?.listed_ns.is_none() {
+        return Ok(false);
+    }
+    let source = edit.source_directory(directory)?.source();
+    edit.mark_listed(source, directory.0, listed_ns, scan)?;
+    Ok(true)
 }
 
 /// Tells whether the catalog has an entry just as it was seen.
@@ -152,7 +165,7 @@ pub(crate) fn apply_one(
         child: &child,
         keeping: Keeping::OfVersion,
     };
-    if edit.is_staged(id.0)? {
+    if edit.is_staged(id.0)? || edit.topmost_move(id.0)?.is_some() {
         return Ok(());
     }
     if hot.kind() == child.seen.kind {
@@ -195,6 +208,8 @@ struct Plan<'a> {
     directory: u64,
     source: u32,
     children: &'a [NewChild],
+    /// Whether it is taken to move what is listed: directories stay then, whose files may lie where they stand already.
+    of_move: bool,
     /// Known children that are seen differently now.
     updates: Vec<(usize, HotRow)>,
     /// The library's directories that the source has too.
@@ -211,11 +226,13 @@ struct Plan<'a> {
 }
 
 impl<'a> Plan<'a> {
-    fn make(edit: &Edit<'_>, directory: u64, source: u32, children: &'a [NewChild]) -> Result<Self> {
+    fn make(edit: &Edit<'_>, directory: u64, source: u32, listing: &'a CompleteListing) -> Result<Self> {
+        let children = &*listing.children;
         let mut plan = Self {
             directory,
             source,
             children,
+            of_move: listing.ticket.is_of_move(),
             updates: Vec::new(),
             takeovers: Vec::new(),
             fresh: Vec::new(),
@@ -228,6 +245,7 @@ impl<'a> Plan<'a> {
         // an adoption or a change is known only when the claim was looked at.
         let mut claims = HashMap::new();
         let mut next = 0;
+        let moved_away = edit.names_moved_away(directory, source)?;
         let range = subtree_range(directory);
         for row in edit.children.range(range.start.as_slice()..range.end.as_slice())? {
             let (key, row) = row?;
@@ -244,14 +262,28 @@ impl<'a> Plan<'a> {
             }
         }
         plan.fresh.extend(next..children.len());
+        plan.hide(&moved_away);
         plan.weigh_adoptions(edit)?;
         plan.settle_claims(claims);
         Ok(plan)
     }
 
+    /// Leaves out new directories that are the old places of others.
+    fn hide(&mut self, moved_away: &HashSet<Vec<u8>>) {
+        if moved_away.is_empty() {
+            return;
+        }
+        let children = self.children;
+        self.fresh.retain(|index| {
+            let child = &children[*index];
+            let raw: &[u8] = child.raw_name.as_deref().unwrap_or(&child.name);
+            child.seen.kind != Kind::Directory || !moved_away.contains(raw)
+        });
+    }
+
     /// Decides on a known child whose name is not listed.
     fn miss(&mut self, edit: &Edit<'_>, name: &[u8], hot: HotRow) -> Result<()> {
-        if edit.is_kept(&hot)? {
+        if edit.is_kept(&hot)? || (self.of_move && hot.is_directory()) {
             return self.stays(edit, &hot);
         }
         let standing = Standing {
@@ -276,6 +308,10 @@ impl<'a> Plan<'a> {
             }
             return Ok(());
         }
+        if edit.has_move(hot.id())? {
+            self.known_directories.extend(hot.is_directory().then(|| hot.id()));
+            return Ok(());
+        }
         if hot.is_directory() && edit.holds_attach_point(hot.id())? {
             if is_directory {
                 self.update(edit, index, hot)?;
@@ -285,7 +321,7 @@ impl<'a> Plan<'a> {
             return Ok(());
         }
         if hot.kind() != child.seen.kind {
-            if edit.is_kept(&hot)? {
+            if edit.is_kept(&hot)? || (self.of_move && hot.is_directory()) {
                 return self.stays(edit, &hot);
             }
             self.loosen(index, hot);

@@ -77,13 +77,18 @@ impl Catalog {
         Ok(count)
     }
 
-    /// Tells whether a directory leads to an entry that has a row, so that it stays although its source may not have it.
+    /// Tells whether a directory leads to an entry that has a row, or to another directory whose objects are still to follow
+    /// it, so that it stays although its source may not have it.
     pub fn leads_to_staged(&self, directory: EntryId) -> Result<bool> {
         self.store().read(|snapshot| {
-            if snapshot.staged.is_empty()? {
+            if snapshot.staged.is_empty()? && snapshot.moves.is_empty()? {
                 return Ok(false);
             }
-            for row in snapshot.staged.range::<u64>(..)? {
+            for row in snapshot
+                .staged
+                .range::<u64>(..)?
+                .chain(snapshot.moves.range::<u64>(..)?)
+            {
                 let staged = row?.0.value();
                 let top = tree::climb(&snapshot.entries, staged, |above, _| {
                     if above == directory.0 && above != staged {

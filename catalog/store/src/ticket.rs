@@ -31,6 +31,8 @@ pub struct Ticket {
     changes: u64,
     /// A hash of the path beneath its source's root at which was looked.
     place: Option<u64>,
+    /// Whether whoever moves a directory has looked.
+    of_move: bool,
 }
 
 impl Ticket {
@@ -42,6 +44,17 @@ impl Ticket {
             place: Some(hash_of(path)),
             ..self
         }
+    }
+
+    /// Says that whoever moves the objects of a renamed directory looks at what it holds: that is taken in though the directory
+    /// is on the move.
+    #[must_use]
+    pub fn of_move(self) -> Self {
+        Self { of_move: true, ..self }
+    }
+
+    pub(crate) fn is_of_move(&self) -> bool {
+        self.of_move
     }
 
     /// Tells whether it was looked by another path.
@@ -103,6 +116,7 @@ impl Tickets {
             taken: state.taken,
             changes: state.now,
             place: None,
+            of_move: false,
         }
     }
 
@@ -135,6 +149,14 @@ impl Tickets {
     /// Notes a change of directories that begins and ends now.
     pub(crate) fn touch(&self, directories: &[u64]) {
         self.0.lock().note(directories);
+    }
+
+    /// Notes a change that may concern any directory.
+    pub(crate) fn touch_all(&self) {
+        let mut state = self.0.lock();
+        state.now += 1;
+        state.ended.clear();
+        state.forgotten = state.now;
     }
 
     /// Tells whether what was seen in a directory since the ticket may be older than a change there.
@@ -239,6 +261,19 @@ mod tests {
         for directory in 0..4 * APPLIED_MAX as u64 {
             tickets.note_listing(second, 100 + directory);
             assert!(tickets.0.lock().applied.len() <= APPLIED_MAX);
+        }
+    }
+
+    #[test]
+    fn a_change_of_everything_makes_all_older_tickets_overtaken_and_no_younger_ones() {
+        let tickets = Tickets::default();
+        let old = tickets.take();
+        tickets.touch(&[A.0]);
+        tickets.touch_all();
+        let young = tickets.take();
+        for directory in [A.0, B.0] {
+            assert!(tickets.is_overtaken(old, directory));
+            assert!(!tickets.is_overtaken(young, directory));
         }
     }
 

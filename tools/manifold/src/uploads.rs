@@ -6,11 +6,12 @@ use std::time::Duration;
 use manifold_backends::{SourceSpec, Writes};
 use manifold_catalog::SourceId;
 use manifold_vfs::{
-    AttributePolicy, Conflict, UploadEvent, UploadListener, UploadReport, UploadState, WritePolicy, WriteSettings,
+    AttributePolicy, Conflict, MoveReport, MoveState, UploadEvent, UploadListener, UploadReport, UploadState,
+    WritePolicy, WriteSettings,
 };
 
 use crate::control::text::Text;
-use crate::control::uploads::{ConflictFacts, UploadCounts, UploadFacts, UploadsFacts};
+use crate::control::uploads::{ConflictFacts, MoveFacts, UploadCounts, UploadFacts, UploadsFacts};
 use crate::control::{PAGE_MAX, Reply};
 use crate::events::{Hub, What};
 use crate::failure::{Failure, Result};
@@ -50,6 +51,13 @@ fn listener(hub: Hub) -> UploadListener {
                 error,
                 remedy,
             },
+            UploadEvent::MoveRefused {
+                path, error, remedy, ..
+            } => What::MoveRefused {
+                path: Text(path),
+                error,
+                remedy,
+            },
         });
     })
 }
@@ -78,12 +86,15 @@ impl OpenLibrary {
         let Some(usage) = self.vfs.staging_usage() else {
             // Without a daemon, nobody works on them.
             let waiting = self.catalog.staged_all()?.len() as u64;
+            let moves = self.catalog.moves()?.len() as u64;
             return Ok(UploadCounts {
                 waiting,
+                moves,
                 ..UploadCounts::default()
             });
         };
-        let reports = self.vfs.uploads();
+        let (reports, moves) = (self.vfs.uploads(), self.vfs.moves());
+        let is_refused = |it: &&MoveReport| matches!(it.state, MoveState::Refused { .. });
         let of = |is: fn(&UploadState) -> bool| reports.iter().filter(|it| is(&it.state)).count() as u64;
         Ok(UploadCounts {
             waiting: usage.files,
@@ -94,6 +105,10 @@ impl OpenLibrary {
             limit_bytes: usage.limit,
             done: self.vfs.uploaded(),
             conflicts: self.vfs.conflicts().len() as u64,
+            moves: moves.len() as u64,
+            moves_refused: moves.iter().filter(is_refused).count() as u64,
+            to_move: moves.iter().map(|it| it.left).sum(),
+            moved: self.vfs.moved(),
         })
     }
 
@@ -122,10 +137,14 @@ impl OpenLibrary {
             path: Text(conflict.path),
             kept_as: Text(conflict.kept_as),
         });
+        let moves = self.vfs.moves().into_iter();
         Ok(Reply::Uploads(Box::new(UploadsFacts {
             uploads,
             more: rest.next().is_some(),
             conflicts: conflicts.collect(),
+            moves: moves
+                .map(|report| move_facts(uri(Some(report.source)), report))
+                .collect(),
         })))
     }
 
@@ -148,6 +167,26 @@ impl OpenLibrary {
                 "{files} not uploaded yet; safe here, and uploaded after the next start"
             ));
         }
+    }
+}
+
+fn move_facts(source: String, report: MoveReport) -> MoveFacts {
+    let (state, error, remedy) = match report.state {
+        MoveState::Waiting => ("waiting", None, None),
+        MoveState::UnderWay => ("under-way", None, None),
+        MoveState::Delayed { error } => ("delayed", Some(error), None),
+        MoveState::Refused { error, remedy } => ("refused", Some(error), Some(remedy)),
+    };
+    MoveFacts {
+        id: report.id.0,
+        path: Text(report.path),
+        source,
+        from: Text(report.from),
+        moved: report.moved,
+        left: report.left,
+        state: state.to_owned(),
+        error,
+        remedy,
     }
 }
 

@@ -6,6 +6,7 @@
 //!   here alone;
 //! - what a source cannot do is refused; attributes that it cannot store are kept in the catalog, where its settings say so.
 
+mod ahead;
 mod attributes;
 mod bytes;
 mod journal;
@@ -27,6 +28,7 @@ use self::journal::Journal;
 use crate::Error;
 use crate::error::Cause;
 use crate::fetch::object::not_connected;
+use crate::moves::{MoveReport, Moves, NameLock, Place};
 use crate::staging::{Recovered, Staging, StagingUsage};
 use crate::upload::{AttributePolicy, Conflict, UploadListener, UploadReport, Uploads, WritePolicy};
 use crate::vfs::{Core, Vfs};
@@ -63,6 +65,18 @@ pub(crate) struct Target {
     pub(crate) path: ObjectPath,
     pub(crate) backend: Arc<dyn Backend>,
     pub(crate) able: WriteAbilities,
+}
+
+impl Target {
+    /// Says where that is, for those who look for what lies there.
+    pub(crate) fn place_in(&self, directory: EntryId) -> Place<'_> {
+        Place {
+            source: self.source,
+            directory,
+            path: self.path.as_bytes(),
+            renamed: None,
+        }
+    }
 }
 
 impl Vfs {
@@ -122,9 +136,20 @@ impl Vfs {
         self.core.uploads.get().map_or(0, |uploads| uploads.done())
     }
 
-    /// Tries again what failed or was refused, and says how many files that were.
+    /// Tries again what failed or was refused, and says how many files, and renamed directories, that were.
     pub fn retry_uploads(&self) -> u64 {
-        self.core.uploads.get().map_or(0, |uploads| uploads.retry(None))
+        let uploads = self.core.uploads.get().map_or(0, |uploads| uploads.retry(None));
+        uploads + self.core.moves.get().map_or(0, |moves| moves.retry())
+    }
+
+    /// Lists the renamed directories whose objects are still to follow them, in the order of ids.
+    pub fn moves(&self) -> Vec<MoveReport> {
+        self.core.moves.get().map_or_else(Vec::new, |moves| moves.report())
+    }
+
+    /// Counts the objects that have followed a renamed directory since the start.
+    pub fn moved(&self) -> u64 {
+        self.core.moves.get().map_or(0, |moves| moves.done())
     }
 
     /// Waits until all is uploaded that can be now, but no longer than `patience`; `progress` is told how many are left. Gives
@@ -136,8 +161,11 @@ impl Vfs {
         }
     }
 
-    /// Ends all uploads. What waits is safe, and goes on when the library is opened the next time.
+    /// Ends all uploads and moves. What waits is safe, and goes on when the library is opened the next time.
     pub async fn stop_uploads(&self) {
+        if let Some(moves) = self.core.moves.get() {
+            moves.stop().await;
+        }
         if let Some(uploads) = self.core.uploads.get() {
             uploads.stop().await;
         }
@@ -185,8 +213,10 @@ impl Core {
         for id in staged {
             uploads.queue(id, false);
         }
+        let moves = Moves::new(&uploads);
         let once = self.uploads.set(uploads);
-        once.map_err(|_| Error::Io(Cause::new("the staging area is open already")))
+        once.map_err(|_| Error::Io(Cause::new("the staging area is open already")))?;
+        self.moves.get_or_init(|| moves).start_all()
     }
 
     /// Tells whether files of a remote source may be written to.
@@ -205,6 +235,23 @@ impl Core {
     /// Gives the queue, where writes are accepted.
     pub(crate) fn writable(&self) -> Result<&Arc<Uploads>, Error> {
         self.uploads.get().ok_or(Error::ReadOnly)
+    }
+
+    /// Gives the moves, where writes are accepted.
+    pub(crate) fn moves(&self) -> Result<&Arc<Moves>, Error> {
+        self.moves.get().ok_or(Error::ReadOnly)
+    }
+
+    /// Keeps a file's name from being changed by anybody else, and the file from being brought elsewhere.
+    async fn lock_name(&self, id: EntryId) -> Result<NameLock, Error> {
+        let locked = tokio::time::timeout(self.settings.data_deadline, self.moves()?.lock_name(id));
+        locked.await.map_err(|_| Error::Busy)
+    }
+
+    /// Waits until nothing of a directory on the move lies where something is to be made.
+    async fn until_free(&self, directory: EntryId, target: &Target) -> Result<(), Error> {
+        let (place, patience) = (target.place_in(directory), self.settings.data_deadline);
+        self.moves()?.until_free(place, patience).await
     }
 
     /// Finds what is to be changed, and makes sure that it may be.

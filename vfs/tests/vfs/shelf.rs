@@ -37,6 +37,7 @@ pub(crate) struct Shelf {
     state: Mutex<State>,
     cue: watch::Sender<Cue>,
     puts: watch::Sender<u64>,
+    copies: watch::Sender<u64>,
     changed: watch::Sender<u64>,
 }
 
@@ -77,14 +78,23 @@ impl Object {
 
 impl Shelf {
     pub(crate) fn new() -> Arc<Self> {
+        Self::with_directories(true)
+    }
+
+    /// As an object store: directories are only what names have in common, and cannot be renamed.
+    pub(crate) fn store() -> Arc<Self> {
+        Self::with_directories(false)
+    }
+
+    fn with_directories(real_directories: bool) -> Arc<Self> {
         let writes = WriteAbilities {
             condition: Condition::Source,
             memory_max: u64::from(BLOCK),
             size_max: u64::MAX,
             replaces_at_once: true,
-            real_directories: true,
+            real_directories,
             renames_files: Renames::Whole,
-            renames_directories: Renames::Whole,
+            renames_directories: if real_directories { Renames::Whole } else { Renames::No },
             keeps_modified: false,
             keeps_mode: false,
             makes_links: false,
@@ -102,16 +112,28 @@ impl Shelf {
             state: Mutex::default(),
             cue: watch::Sender::new(Cue::Does),
             puts: watch::Sender::new(0),
+            copies: watch::Sender::new(0),
             changed: watch::Sender::new(0),
         })
     }
 
     /// Puts a file there, as somebody else would.
     pub(crate) fn place(&self, path: &str, bytes: &[u8]) {
-        for (at, _) in path.match_indices('/') {
-            self.insert(&path.as_bytes()[..at], None);
-        }
+        let path = ObjectPath::from_bytes(path);
+        self.insert_above(&path);
         self.insert(path.as_bytes(), Some(bytes.to_vec()));
+    }
+
+    /// Makes the directories that lead to a path.
+    fn insert_above(&self, path: &ObjectPath) {
+        let path = path.as_bytes();
+        for (at, _) in path.iter().enumerate().filter(|(_, byte)| **byte == b'/') {
+            self.insert(&path[..at], None);
+        }
+    }
+
+    fn real_directories(&self) -> bool {
+        self.able.writes.is_some_and(|able| able.real_directories)
     }
 
     /// Gives the bytes of a file.
@@ -135,6 +157,15 @@ impl Shelf {
     /// Waits until so many puts have begun since the start.
     pub(crate) async fn until_puts(&self, count: u64) {
         self.puts.subscribe().wait_for(|puts| *puts >= count).await.unwrap();
+    }
+
+    /// Waits until so many copies have begun since the start.
+    pub(crate) async fn until_copies(&self, count: u64) {
+        self.copies
+            .subscribe()
+            .wait_for(|copies| *copies >= count)
+            .await
+            .unwrap();
     }
 
     /// Waits until something is so of the files.
@@ -262,6 +293,9 @@ impl Backend for Shelf {
         if !expected.holds(&self.found(path.as_bytes())) {
             return Err(self.error(ErrorKind::Conflict, Operation::Put, path));
         }
+        if !self.real_directories() {
+            self.insert_above(path);
+        }
         let metadata = self.insert(path.as_bytes(), Some(bytes));
         self.answer(Operation::Put, path, metadata)
     }
@@ -296,7 +330,32 @@ impl Backend for Shelf {
             return Err(self.error(ErrorKind::NotEmpty, Operation::RemoveDirectory, path));
         }
         let removed = state.objects.remove(path.as_bytes());
+        drop(state);
+        self.changed.send_modify(|count| *count += 1);
         Ok(removed.map_or(Presence::Absent, |_| Presence::Found(())))
+    }
+
+    async fn copy(&self, from: &ObjectPath, version: &Version, to: &ObjectPath) -> Result<Presence<Metadata>> {
+        self.copies.send_modify(|count| *count += 1);
+        let cue = *self.cue.subscribe().wait_for(|cue| *cue != Cue::Holds).await.unwrap();
+        if let Cue::Fails(kind) = cue {
+            return Err(self.error(kind, Operation::Rename, from));
+        }
+        let Some(object) = self.state.lock().objects.get(from.as_bytes()).cloned() else {
+            return Ok(Presence::Absent);
+        };
+        if object.metadata().version != *version {
+            return Err(self.error(ErrorKind::Conflict, Operation::Rename, from));
+        }
+        if self.found(to.as_bytes()) != Presence::Absent {
+            return Err(self.error(ErrorKind::Exists, Operation::Rename, to));
+        }
+        let bytes = object.bytes.unwrap_or_default();
+        self.place(&String::from_utf8_lossy(to.as_bytes()), &bytes);
+        let Presence::Found(copy) = self.found(to.as_bytes()) else {
+            return Ok(Presence::Absent);
+        };
+        self.answer(Operation::Rename, from, Presence::Found(copy))
     }
 
     async fn rename(&self, from: &ObjectPath, to: &ObjectPath, replace: bool) -> Result<Presence<Metadata>> {

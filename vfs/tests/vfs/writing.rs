@@ -3,6 +3,7 @@
 
 mod attributes;
 mod model;
+mod moving;
 mod trash;
 
 use std::collections::HashMap;

@@ -116,13 +116,15 @@ impl Edit<'_> {
         self.names_changed(place.0, at_ns, true)
     }
 
-    /// Moves an entry with all beneath it; what stood in its new place is gone.
+    /// Moves an entry with all beneath it; what stood in its new place is gone. Its object lies where it stands then, or at
+    /// `lies_at`.
     pub(crate) fn follow_moved(
         &mut self,
         from: Place<'_>,
         to: Place<'_>,
         raw_name: Option<Box<[u8]>>,
         seen: Option<SeenAttributes>,
+        lies_at: Option<Vec<u8>>,
         at_ns: i64,
     ) -> Result<()> {
         let source = self.same_source(from, to)?;
@@ -169,6 +171,13 @@ impl Edit<'_> {
         let moving = Moving { id, cold, attached };
         self.lift(&moving, source)?;
         self.settle(&moving, &hot, &seen)?;
+        // Of a directory, its rename ahead of what it holds says where it lies.
+        self.drop_move(id)?;
+        if let Some(lies_at) = lies_at
+            && self.topmost_move(id)?.is_some()
+        {
+            self.put_moved(id, lies_at, None)?;
+        }
         self.tell_directories(from, to);
         self.names_changed(from.0, at_ns, true)?;
         self.names_changed(to.0, at_ns, true)

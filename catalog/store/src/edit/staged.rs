@@ -83,16 +83,17 @@ impl Edit<'_> {
         Ok(!self.staged.is_empty()? && self.staged.get(id)?.is_some())
     }
 
-    /// Tells whether a directory leads to an entry that has a row.
+    /// Tells whether a directory leads to an entry that has a row, or to another directory whose objects are still to follow
+    /// it.
     pub(crate) fn leads_to_staged(&self, id: u64) -> Result<bool> {
-        if self.staged.is_empty()? {
+        if self.staged.is_empty()? && self.moves.is_empty()? {
             return Ok(false);
         }
         if let Some(leading) = self.leading.get() {
             return Ok(leading.contains(&id));
         }
         let mut leading = HashSet::new();
-        for row in self.staged.iter()? {
+        for row in self.staged.iter()?.chain(self.moves.iter()?) {
             let staged = row?.0.value();
             tree::climb(&self.entries, staged, |above, _| {
                 // What is above a directory that is known already is known too.
@@ -108,6 +109,7 @@ impl Edit<'_> {
 
     /// Tells whether a listing must leave a child where it is.
     pub(crate) fn is_kept(&self, hot: &HotRow) -> Result<bool> {
-        Ok(self.is_staged(hot.id())? || (hot.is_directory() && self.leads_to_staged(hot.id())?))
+        let id = hot.id();
+        Ok(self.is_staged(id)? || self.has_move(id)? || (hot.is_directory() && self.leads_to_staged(id)?))
     }
 }

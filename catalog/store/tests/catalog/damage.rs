@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use manifold_catalog::{AttributeMustBe, Catalog, EntryId, Keep, OpenError, Options, Pin, PolicyId, SourceId};
+use manifold_catalog::{AttributeMustBe, Catalog, Keep, OpenError, Options, Pin, PolicyId, SourceId};
 use redb::TableHandle;
 
 use crate::support::{Scratch, With, add_source, file, folder, hashed, id, list, listing, names, pin};
@@ -157,6 +157,54 @@ fn a_newer_format_is_refused_and_left_alone() {
 }
 
 #[test]
+fn rows_of_moves_that_belong_to_nothing_on_the_move_are_found() {
+    let scratch = Scratch::new();
+    let catalog = scratch.open();
+    let root = add_source(&catalog, "/s").root;
+    list(&catalog, root, vec![folder("d"), file("f")]);
+    list(&catalog, id(&catalog, "/s/d"), vec![file("g")]);
+    let [root, d, f, g] = ["/s", "/s/d", "/s/f", "/s/d/g"].map(|path| id(&catalog, path).0);
+    scratch.check(catalog);
+    let whole = fs::read(scratch.file()).unwrap();
+    let (place, file_place) = (&b"\x01\x01\0\0\0x"[..], &b"\0\x01\0\0\0x"[..]);
+    for (rows, what) in [
+        (vec![("moves", d, place)], ""),
+        (vec![("moves", d, place), ("moved", g, file_place)], ""),
+        (vec![("moves", d, &b"\0"[..])], "malformed"),
+        (vec![("moves", f, place)], "is on the move"),
+        (vec![("moves", root, place)], "is on the move"),
+        (vec![("moves", 4711, place)], "is on the move"),
+        (
+            vec![("moves", d, place), ("moved", f, file_place)],
+            "no directory above it",
+        ),
+        (vec![("moves", d, place), ("moved", d, file_place)], "is on the move"),
+        (vec![("moves", d, place), ("moved", g, place)], "malformed"),
+    ] {
+        fs::write(scratch.file(), &whole).unwrap();
+        let database = redb::Database::open(scratch.file()).unwrap();
+        let mut transaction = database.begin_write().unwrap();
+        transaction.set_quick_repair(true);
+        for (table, id, row) in &rows {
+            transaction
+                .open_table(redb::TableDefinition::<u64, &[u8]>::new(table))
+                .unwrap()
+                .insert(id, row)
+                .unwrap();
+        }
+        transaction.commit().unwrap();
+        drop(database);
+        match Catalog::check(&scratch.file()) {
+            Ok(_) => assert_eq!(what, "", "{rows:?}"),
+            Err(OpenError::Damaged { why, .. }) => {
+                assert!(!what.is_empty() && why.contains(what), "{rows:?}: {why}");
+            }
+            Err(other) => panic!("{rows:?}: {other:?}"),
+        }
+    }
+}
+
+#[test]
 fn rows_of_the_journal_that_belong_to_nothing_in_the_tree_are_found() {
     let scratch = Scratch::new();
     let catalog = scratch.open();
@@ -294,17 +342,22 @@ fn a_catalog_of_format_3_is_brought_up_to_date() {
     let scratch = Scratch::new();
     let catalog = open_kept(&scratch, 3);
     finds_what_is_staged(&catalog);
+    let escaped = id(&catalog, "/outer/escaped");
     let file = id(&catalog, "/outer/file");
     assert_eq!(catalog.kept_attributes(file).unwrap(), []);
+    assert_eq!(catalog.moves().unwrap(), []);
     let catalog = scratch.checked(catalog);
     work_with(&scratch, catalog);
+    let catalog = scratch.open();
+    assert_eq!(id(&catalog, "/outer/escaped"), escaped, "a listing took it away");
 }
 
 #[test]
 fn a_catalog_of_format_4_opens_as_it_was_written() {
     let scratch = Scratch::new();
     let catalog = open_kept(&scratch, 4);
-    let escaped = finds_what_is_staged(&catalog);
+    finds_what_is_staged(&catalog);
+    let escaped = id(&catalog, "/outer/escaped");
     let (link, sub) = (id(&catalog, "/outer/link"), id(&catalog, "/outer/sub"));
     let entry = catalog.entry(sub).unwrap().unwrap();
     assert_eq!(
@@ -315,17 +368,22 @@ fn a_catalog_of_format_4_opens_as_it_was_written() {
     assert_eq!(catalog.kept_attributes(sub).unwrap(), []);
     let value = catalog.kept_attribute(link, b"user.kept").unwrap();
     assert_eq!(value.as_deref(), Some(&b"value"[..]));
+    let moves = catalog.moves().unwrap();
+    assert_eq!((moves.len(), moves[0].id, moves[0].source), (1, sub, SourceId(1)));
+    assert_eq!(moves[0].places, [b"was".to_vec(), b"was once".to_vec()]);
+    let (_, lies_at) = catalog.object_path(sub).unwrap().unwrap();
+    assert_eq!(lies_at, b"was");
     work_with(&scratch, catalog);
     let catalog = scratch.open();
     assert_eq!(id(&catalog, "/outer/escaped"), escaped, "a listing took it away");
+    assert_eq!(id(&catalog, "/outer/sub"), sub, "a listing took it away");
 }
 
-/// What the kept files hold from the third format on. Gives the entry that is staged.
-fn finds_what_is_staged(catalog: &Catalog) -> EntryId {
+/// What the kept files hold from the third format on.
+fn finds_what_is_staged(catalog: &Catalog) {
     finds_pins_and_contents(catalog);
     let escaped = id(catalog, "/outer/escaped");
     assert_eq!(catalog.staged_all().unwrap(), [(escaped, b"\x01staged".to_vec())]);
-    escaped
 }
 
 /// What the kept files hold from the second format on.
@@ -411,7 +469,7 @@ fn the_fixture_is_written_where_it_is_asked_for() {
     escaped.seen.owner = None;
     let mut link = file("link").size(0);
     link.seen.kind = manifold_catalog::Kind::Symlink;
-    let children = vec![escaped, link, file("file").size(1234), folder("sub")];
+    let children = vec![escaped, link, file("file").size(1234), folder("was")];
     let mut before = children.clone();
     before.push(file("departed").identity(8).size(1234));
     list(&catalog, outer.root, before);
@@ -421,6 +479,10 @@ fn the_fixture_is_written_where_it_is_asked_for() {
     catalog
         .apply_listing(outer.root, listing(&catalog, children), &|_| false)
         .unwrap();
+    let root = outer.root;
+    for (from, to) in [(&b"was"[..], &b"was once"[..]), (b"was once", b"sub")] {
+        catalog.follow_moved_ahead((root, from), (root, to), None, 43).unwrap();
+    }
     catalog
         .note_failure(id(&catalog, "/outer/sub"), "no answer", 42)
         .unwrap();

@@ -12,6 +12,7 @@ mod kept;
 mod listings;
 mod loads;
 mod model;
+mod moves;
 mod overtaken;
 mod pins;
 mod properties;

@@ -206,11 +206,19 @@ impl Core {
             size: entry.size,
             shows: entry.size,
         };
+        let version = details.version.clone();
         let row = |number| fresh_row(number, entry.size, entry.modified_ns, Some(base), Some(details.version));
         let staged = self.writable()?.staging.stage(id, row, |draft| {
             let staged = self.catalog.stage(id, &draft.encode(), None, false);
             staged.map(drop).map_err(Error::from_catalog)
         })?;
+        // It may have followed its directory to another place in the meantime. From now on it stays where it is.
+        if self.catalog.move_above(id).map_err(Error::from_catalog)?.is_some() && !staged.is_recorded() {
+            let (_, now) = rows(&self.catalog, id)?;
+            if now.version != version && staged.expected().as_deref() == Some(&*version) {
+                staged.rebase(Some(&now.version), Some(&now.version));
+            }
+        }
         Ok(staged)
     }
 

@@ -31,6 +31,13 @@ impl Core {
     ) -> Answer<Created> {
         match self.create_staged(site, name, creation, by) {
             Ok(Made::New(created)) => Answer::ok(created),
+            Ok(Made::Later(target)) => {
+                let (core, site, name) = (Arc::clone(self), site.clone(), Box::<[u8]>::from(name));
+                Answer::Pending(Box::pin(async move {
+                    core.until_free(site.directory, &target).await?;
+                    core.remote_create(&site, &name, creation, by).wait().await
+                }))
+            }
             Ok(Made::Known(entry)) if creation.exclusive => {
                 drop(entry);
                 Answer::err(Error::Exists)
@@ -56,8 +63,15 @@ impl Core {
         if let Some(entry) = self.catalog.lookup(site.directory, name).map_err(Error::from_catalog)? {
             return Ok(Made::Known(entry));
         }
+        let place = Target {
+            path: target.path.join(&raw_name),
+            ..target
+        };
+        if self.moves()?.is_in_the_way(&place.place_in(site.directory))? {
+            return Ok(Made::Later(place));
+        }
         let mode = (creation.mode & !by.umask & 0o7777) as u16;
-        let keeps = uploads.keeps_attributes(site.source) && !target.able.keeps_mode;
+        let keeps = uploads.keeps_attributes(site.source) && !place.able.keeps_mode;
         let child = NewChild {
             name: name.into(),
             raw_name: (raw_name != name).then(|| raw_name.as_slice().into()),
@@ -67,7 +81,7 @@ impl Core {
                 modified_ns: now_ns,
                 changed_ns: now_ns,
                 created_ns: None,
-                mode: if target.able.keeps_mode || keeps { mode } else { MODE },
+                mode: if place.able.keeps_mode || keeps { mode } else { MODE },
                 owner: None,
                 links: 1,
                 device: 0,
@@ -166,7 +180,14 @@ impl Core {
         let (core, name, directory) = (Arc::clone(self), Box::<[u8]>::from(name), site.directory);
         let mode = mode & !by.umask & 0o7777;
         Answer::Pending(Box::pin(async move {
+            core.until_free(directory, &target).await?;
+            let _places = core.moves()?.keep_places().await;
             let guard = core.catalog.begin_change(&[directory]);
+            let above = core.remote_target_of(directory)?;
+            let target = Target {
+                path: above.path.join(&raw_name),
+                ..above
+            };
             let known = core.catalog.lookup(directory, &name).map_err(Error::from_catalog)?;
             if known.is_some() {
                 return Err(Error::Exists);
@@ -264,7 +285,7 @@ impl Core {
             } else if core.goes_to_trash(&target, &entry)? {
                 core.move_to_trash(target, entry).await
             } else {
-                core.remove_remote_file(target, entry).await
+                core.remove_remote_file(entry).await
             }
         }))
     }
@@ -274,8 +295,23 @@ impl Core {
         if self.catalog.leads_to_staged(entry.id).map_err(Error::from_catalog)? {
             return Err(Error::NotEmpty);
         }
+        // What has left the directory may lie in it still.
+        self.until_free(entry.id, &target).await?;
+        let _name = self.lock_name(entry.id).await?;
+        let _places = self.moves()?.keep_places().await;
         let guard = self.catalog.begin_change(&[entry.parent, entry.id]);
-        let removed = self.ask(&target, target.backend.remove_directory(&target.path)).await;
+        let target = self.remote_target_of(entry.id)?;
+        let is_moving = self
+            .catalog
+            .move_above(entry.id)
+            .map_err(Error::from_catalog)?
+            .is_some();
+        let removed = if is_moving {
+            let removed = self.remove_moving_directory(&target, &entry).await;
+            removed.map(|()| Presence::Found(()))
+        } else {
+            self.ask(&target, target.backend.remove_directory(&target.path)).await
+        };
         match removed {
             Ok(Presence::Found(()) | Presence::Absent) => {}
             Err(error) => {
@@ -292,8 +328,12 @@ impl Core {
         .await
     }
 
-    async fn remove_remote_file(self: &Arc<Self>, target: Target, entry: Entry) -> Result<(), Error> {
+    async fn remove_remote_file(self: &Arc<Self>, entry: Entry) -> Result<(), Error> {
         let uploads = Arc::clone(self.writable()?);
+        let _name = self.lock_name(entry.id).await?;
+        let _places = self.moves()?.keep_places().await;
+        let target = self.remote_target_of(entry.id)?;
+        self.clear_left(&target, entry.id).await?;
         let guard = self.catalog.begin_change(&[entry.parent]);
         let came = tokio::time::timeout(self.settings.data_deadline, uploads.hold(entry.id)).await;
         let hold = came.map_err(|_| Error::TimedOut(Cause::new("its upload did not end in time")))?;
@@ -354,6 +394,8 @@ impl Core {
 enum Made {
     New(Created),
     Known(Entry),
+    /// When nothing of a directory on the move is in its place any more.
+    Later(Target),
 }
 
 pub(super) fn new_child(name: &[u8], raw_name: Vec<u8>, metadata: &Metadata) -> NewChild {

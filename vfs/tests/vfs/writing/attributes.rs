@@ -48,7 +48,7 @@ impl World {
         self.library.vfs.attribute(id, NOTE).wait().await
     }
 
-    async fn names(&self, path: &str) -> Vec<u8> {
+    async fn attribute_names(&self, path: &str) -> Vec<u8> {
         let id = self.library.find(path).await.unwrap();
         self.library.vfs.attribute_names(id, ME).wait().await.unwrap()
     }
@@ -77,7 +77,7 @@ impl World {
         );
         assert!(shown.changed_ns >= 1_700_000_000_000_000_000, "{path}");
         assert_eq!(self.note(path).await.unwrap(), b"kept", "{path}");
-        assert_eq!(self.names(path).await, b"user.note\0", "{path}");
+        assert_eq!(self.attribute_names(path).await, b"user.note\0", "{path}");
     }
 }
 
