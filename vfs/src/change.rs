@@ -507,6 +507,15 @@ impl Core {
         read: impl FnOnce(&Arc<Self>, SourceId, Half) -> Answer<T> + Send + 'static,
     ) -> Answer<T> {
         match self.source_of(id) {
+            // What is not a folder of this machine, or is away, has no more to say than is known here.
+            Ok(source)
+                if self
+                    .indexer
+                    .backend(source)
+                    .is_none_or(|backend| backend.as_local().is_none()) =>
+            {
+                read(self, source, Half::Remote)
+            }
             Ok(source) => self.when_connected(source, move |core| match core.readable_half(source) {
                 Ok(Half::Local(local)) => {
                     let half = Half::Local(local.clone());

@@ -147,7 +147,14 @@ impl OpenObject {
 
     /// Takes note of what could not be read in time.
     pub(crate) fn note_late(&self, range: Range<u64>) {
-        *self.late.lock() = Some((range, Instant::now()));
+        let (mut late, now) = (self.late.lock(), Instant::now());
+        *late = match late.take() {
+            // A kernel reads ahead with several requests, all of which are late at once.
+            Some((known, since)) if since.elapsed() < LATE_FOR => {
+                Some((known.start.min(range.start)..known.end.max(range.end), now))
+            }
+            _ => Some((range, now)),
+        };
     }
 
     /// Tells whether some of a range could not be read in time a moment ago. A kernel whose reading ahead has failed asks once

@@ -290,20 +290,20 @@ impl Indexer {
     }
 
     async fn list_once(self: &Arc<Self>, target: &Target, purpose: Purpose) -> Result<Presence<()>, IndexError> {
-        let mut ticket = self.catalog.ticket().by_path(target.path.as_bytes());
-        let listed_ns = self.clock.now_ns();
         let scan = target.source.generation();
         let directory = target.directory;
-        match purpose {
-            Purpose::Move => ticket = ticket.of_move(),
-            Purpose::Show if self.catalog.move_above(directory)?.is_some() => {
-                let pass_over = move |catalog: &Catalog| Ok(catalog.pass_over_moving(directory, listed_ns, scan)?);
-                if self.blocking(pass_over).await? {
-                    return Ok(Presence::Found(()));
-                }
+        if purpose == Purpose::Show && self.catalog.move_above(directory)?.is_some() {
+            let listed_ns = self.clock.now_ns();
+            let pass_over = move |catalog: &Catalog| Ok(catalog.pass_over_moving(directory, listed_ns, scan)?);
+            if self.blocking(pass_over).await? {
+                return Ok(Presence::Found(()));
             }
-            Purpose::Show => {}
         }
+        let mut ticket = self.catalog.ticket().by_path(target.path.as_bytes());
+        if purpose == Purpose::Move {
+            ticket = ticket.of_move();
+        }
+        let listed_ns = self.clock.now_ns();
         let idle = self.settings.listing_idle_timeout;
         let children = match listing::read(&target.source, &target.path, idle).await? {
             Presence::Found(children) => children,

@@ -134,6 +134,7 @@ pub(crate) fn apply_one(
     }
     edit.tickets.check(ticket, cold.parent)?;
     edit.check_ticket(ticket, id.0)?;
+    edit.tickets.note_look(ticket, id.0);
     let refuse = |why| Error::Refused {
         directory: id,
         what: "attributes of",
@@ -208,6 +209,7 @@ struct Plan<'a> {
     directory: u64,
     source: u32,
     children: &'a [NewChild],
+    ticket: Ticket,
     /// Whether it is taken to move what is listed: directories stay then, whose files may lie where they stand already.
     of_move: bool,
     /// Known children that are seen differently now.
@@ -232,6 +234,7 @@ impl<'a> Plan<'a> {
             directory,
             source,
             children,
+            ticket: listing.ticket,
             of_move: listing.ticket.is_of_move(),
             updates: Vec::new(),
             takeovers: Vec::new(),
@@ -286,6 +289,7 @@ impl<'a> Plan<'a> {
         if edit.is_kept(&hot)? || (self.of_move && hot.is_directory()) {
             return self.stays(edit, &hot);
         }
+        edit.tickets.check_look(self.ticket, self.directory, hot.id())?;
         let standing = Standing {
             parent: self.directory,
             name: name.into(),
@@ -350,6 +354,7 @@ impl<'a> Plan<'a> {
             self.known_directories.extend(is_directory.then(|| hot.id()));
             return Ok(());
         }
+        edit.tickets.check_look(self.ticket, self.directory, hot.id())?;
         self.update(edit, index, hot)
     }
 

@@ -1,6 +1,6 @@
 //! Which directories are being changed through the mount, which were a moment ago, and which listings were applied: so
 //! that a listing or a look that may be older than such a change, or a listing that is older than the one that was
-//! applied, is not taken for what holds after it.
+//! applied, or than a look at a single entry, is not taken for what holds after it.
 //!
 //! Always true:
 //! - a ticket that was taken before a change ended is overtaken in the directories of that change, for good;
@@ -21,6 +21,8 @@ use crate::error::{Error, Result};
 const ENDED_MAX: usize = 16_384;
 /// How many directories are remembered of which a listing was applied.
 const APPLIED_MAX: usize = 16_384;
+/// How many entries are remembered that were looked at.
+const LOOKED_MAX: usize = 16_384;
 
 /// When something was looked at at a source, set against the changes made through the mount and against other looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -106,6 +108,8 @@ struct State {
     taken: u64,
     /// The ticket of the last listing of a directory that was applied.
     applied: HashMap<u64, u64>,
+    /// The ticket of the last look at an entry, for its own sake, that found it.
+    looked: HashMap<u64, u64>,
 }
 
 impl Tickets {
@@ -185,6 +189,22 @@ impl Tickets {
         forget_older_half(&mut state.applied, APPLIED_MAX);
     }
 
+    /// Notes that an entry was looked at by itself, and is there.
+    pub(crate) fn note_look(&self, ticket: Ticket, id: u64) {
+        let mut state = self.0.lock();
+        let last = state.looked.entry(id).or_default();
+        *last = ticket.taken.max(*last);
+        forget_older_half(&mut state.looked, LOOKED_MAX);
+    }
+
+    /// Refuses a listing that would change an entry, and is older than a look at it.
+    pub(crate) fn check_look(&self, ticket: Ticket, directory: u64, id: u64) -> Result<()> {
+        match self.0.lock().looked.get(&id) {
+            Some(last) if *last > ticket.taken => Err(Error::Overtaken(EntryId(directory))),
+            _ => Ok(()),
+        }
+    }
+
     /// Refuses what may be older than a change.
     pub(crate) fn check(&self, ticket: Ticket, directory: u64) -> Result<()> {
         if self.is_overtaken(ticket, directory) {
@@ -262,6 +282,17 @@ mod tests {
             tickets.note_listing(second, 100 + directory);
             assert!(tickets.0.lock().applied.len() <= APPLIED_MAX);
         }
+    }
+
+    #[test]
+    fn a_listing_changes_nothing_that_was_looked_at_after_it_began() {
+        let tickets = Tickets::default();
+        let (old, look, young) = (tickets.take(), tickets.take(), tickets.take());
+        tickets.note_look(look, 5);
+        tickets.note_look(old, 5);
+        assert!(tickets.check_look(old, A.0, 5).is_err());
+        assert!(tickets.check_look(old, A.0, 6).is_ok());
+        assert!(tickets.check_look(young, A.0, 5).is_ok());
     }
 
     #[test]

@@ -18,7 +18,7 @@ Examples:
 
 Sources are kept in a library, so each is named once. `manifold source add --help` tells which
 kinds there are. Folders of this machine can be changed through the mount; other sources can where
-their setting `write` allows it: manifold source set NAME --set write=back";
+their setting `write` allows it: manifold source set NAME write=back";
 
 const UP_EXAMPLES: &str = "\
 Examples:

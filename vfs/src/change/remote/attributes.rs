@@ -19,6 +19,7 @@ use crate::attributes::Attributes;
 use crate::change::Site;
 use crate::error::Cause;
 use crate::fetch::Object;
+use crate::fetch::object::not_connected;
 use crate::fetch::object::rows;
 use crate::handle::{Handle, OpenFile, OpenObject};
 use crate::staging::StagedFile;
@@ -324,6 +325,10 @@ impl Core {
     /// Says that an extended attribute is not there, or cannot be.
     pub(in crate::change) fn no_attribute(&self, source: SourceId, name: &[u8]) -> Error {
         let could_be = name.starts_with(KEPT_PREFIX) && source != SourceId::LIBRARY;
+        if could_be && self.indexer.backend(source).is_none() {
+            // It may be a folder of this machine, whose disk knows.
+            return not_connected(&self.indexer, source);
+        }
         if could_be && self.keeps_attributes(source) {
             Error::NoData
         } else {
