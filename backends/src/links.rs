@@ -206,7 +206,19 @@ impl Backend for LinkObjects {
             let why = "names that end so are those of links";
             return Err(self.error(ErrorKind::BadPath, Operation::Put, path, why));
         }
-        self.inner.put(path, body, expected).await
+        match (self.inner.put(path, body, expected).await, expected) {
+            (Err(conflict), Expected::Version(version)) if conflict.kind() == ErrorKind::Conflict => {
+                // What is to be replaced may be a link, which goes when the file has its name.
+                match self.stat_link(path).await? {
+                    Presence::Found(link) if link.version == *version => {}
+                    Presence::Found(_) | Presence::Absent => return Err(conflict),
+                }
+                let put = self.inner.put(path, body, &Expected::Absent).await?;
+                self.inner.remove_file(&object_of(path), expected).await?;
+                Ok(put)
+            }
+            (put, _) => put,
+        }
     }
 
     async fn create_directory(&self, path: &ObjectPath) -> Result<Metadata> {

@@ -579,12 +579,7 @@ impl Core {
         Ok((source, self.half_of_source(source)?))
     }
 
-    /// As [`half_of`](Self::half_of), for what changes nothing.
-    fn readable_half_of(&self, id: EntryId) -> Result<(SourceId, Half), Error> {
-        let source = self.source_of(id)?;
-        Ok((source, self.readable_half(source)?))
-    }
-
+    /// As [`half_of_source`](Self::half_of_source), for what changes nothing.
     fn readable_half(&self, source: SourceId) -> Result<Half, Error> {
         if source == SourceId::LIBRARY {
             return Ok(Half::Remote);

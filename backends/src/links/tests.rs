@@ -237,6 +237,12 @@ async fn whatever_a_name_is_given_to_is_alone_under_it() {
     store.objects.lock().insert(b"g".to_vec(), Bytes::from_static(b"file"));
     assert_eq!(rename("g", "f").await, Kind::File);
     assert_eq!(raw(&store), ["f"]);
+    let link = links.make_link(&path("k"), b"f").await.expect("a link");
+    let (body, seen) = (Bytes::from_static(b"file"), Expected::Version(link.version));
+    links.put(&path("k"), &body, &seen).await.expect("it replaces the link");
+    assert_eq!(raw(&store), ["f", "k"]);
+    let conflict = links.put(&path("new"), &body, &seen).await;
+    assert_eq!(conflict.expect_err("nothing is there").kind(), ErrorKind::Conflict);
     let gone = links.rename(&path("l"), &path("x"), true).await.expect("an answer");
     assert_eq!(gone, Presence::Absent);
 }

@@ -227,13 +227,13 @@ fn what_cannot_be_stored_is_refused_where_nothing_is_to_be_kept() {
         0o644
     );
     // And it can be changed while the library is mounted.
-    let keep = ["source", "set", "/s", "--set", "attributes=keep"];
+    let keep = ["source", "set", "/s", "attributes=keep"];
     expect_success(site.library.command().args(keep));
     fs::set_permissions(&file, fs::Permissions::from_mode(0o700)).expect("chmod");
     let wrong = site
         .library
         .command()
-        .args(["source", "set", "/s", "--set", "attributes=drop"])
+        .args(["source", "set", "/s", "attributes=drop"])
         .output();
     let said = String::from_utf8_lossy(&wrong.expect("run manifold").stderr).into_owned();
     assert!(said.contains("keep, refuse"), "{said}");

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use manifold_backends::local::Making;
 use manifold_backends::{Expected, Kind as ObjectKind, Metadata, Presence, Version};
-use manifold_catalog::{Entry, Keep, Kind, NewChild, SeenAttributes};
+use manifold_catalog::{Entry, EntryId, Keep, Kind, NewChild, SeenAttributes};
 use manifold_index::seen_attributes;
 
 use super::Target;
@@ -91,6 +91,7 @@ impl Core {
             adopt: None,
         };
         let id = self.follow(|catalog| catalog.follow_created(site.directory, child, None))?;
+        self.names_changed(site.directory, now_ns)?;
         if keeps && mode != MODE {
             let keep = Keep {
                 mode: Some(mode),
@@ -229,6 +230,10 @@ impl Core {
                         core.keep_here(id, keep, None)?;
                         core.catalog.sync().map_err(Error::from_catalog)?;
                     }
+                    if link.is_none() {
+                        core.names_changed(id, at)?;
+                    }
+                    core.names_changed(directory, at)?;
                     drop(guard);
                     Ok(Attributes::of(&core.entry_of(id)?))
                 })
@@ -378,7 +383,23 @@ impl Core {
         self.follow(|catalog| {
             let changes = catalog.follow_removed(entry.parent, &entry.name, now_ns)?;
             Ok(((), changes))
-        })
+        })?;
+        self.names_changed(entry.parent, now_ns)
+    }
+
+    /// Begins to keep the time of a directory in which a name was changed: at its source it changes when an upload arrives. From
+    /// then on the catalog sees to it with each change.
+    pub(super) fn names_changed(&self, directory: EntryId, now_ns: i64) -> Result<(), Error> {
+        let known = self.catalog.entry(directory).map_err(Error::from_catalog)?;
+        let Some(entry) = known.filter(|entry| !entry.keeps_time && self.keeps_attributes(entry.source)) else {
+            return Ok(());
+        };
+        let keep = Keep {
+            modified_ns: Some(now_ns),
+            changed_ns: Some(now_ns),
+            ..Keep::default()
+        };
+        self.keep_here(entry.id, keep, None)
     }
 
     /// Tells whether a name at the source is still in the version that is known here.

@@ -410,7 +410,8 @@ impl Core {
             };
             self.keep_here(renaming.from.id, keep, None)?;
         }
-        Ok(())
+        self.names_changed(renaming.from.parent, now_ns)?;
+        self.names_changed(renaming.to_directory, now_ns)
     }
 
     pub(super) fn guard(&self, renaming: &Renaming) -> ChangeGuard {
