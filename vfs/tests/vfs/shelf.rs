@@ -28,6 +28,8 @@ pub(crate) enum Cue {
     Fails(ErrorKind),
     /// Done, but the answer is lost.
     LosesAnswers,
+    /// Done, but for removals.
+    RemovesNothing,
 }
 
 /// A source of the test's own.
@@ -206,6 +208,9 @@ impl Shelf {
     fn refuse(&self, operation: Operation, path: &ObjectPath) -> Result<()> {
         match *self.cue.borrow() {
             Cue::Fails(kind) => Err(self.error(kind, operation, path)),
+            Cue::RemovesNothing if matches!(operation, Operation::RemoveFile | Operation::RemoveDirectory) => {
+                Err(self.error(ErrorKind::TimedOut, operation, path))
+            }
             _ => Ok(()),
         }
     }

@@ -53,10 +53,7 @@ impl Edit<'_> {
             return Err(refuse("it was renamed too often while its objects have not followed"));
         }
         self.follow_moved(from, to, raw_name, None, None, at_ns)?;
-        self.put_move(id, &MoveRow { places })?;
-        // Whoever has listed the old place finds the directory there still.
-        self.tickets.touch_all();
-        Ok(())
+        self.put_move(id, &MoveRow { places })
     }
 
     /// Takes in where files lie now, and how they look there.
