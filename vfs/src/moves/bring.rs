@@ -160,17 +160,16 @@ impl Moves {
             seen: seen.as_ref().map(seen_attributes),
         };
         let catalog = Arc::clone(&self.uploads.fetcher.catalog);
-        let noted = self
-            .uploads
-            .blocking(move || {
-                let noted = catalog.note_copied(&copied).map_err(Error::from_catalog)?;
-                if noted {
-                    catalog.sync().map_err(Error::from_catalog)?;
-                }
-                Ok(noted)
-            })
-            .await
-            .map_err(fault)?;
+        let note = move || catalog.note_copied(&copied).map_err(Error::from_catalog);
+        let noted = self.uploads.blocking(note).await.map_err(fault)?;
+        if noted {
+            let catalog = Arc::clone(&self.uploads.fetcher.catalog);
+            let sync = async || {
+                let sync = move || catalog.sync().map_err(Error::from_catalog);
+                self.uploads.blocking(sync).await
+            };
+            self.together.durable(sync).await.map_err(fault)?;
+        }
         let fetcher = &self.uploads.fetcher;
         if !noted {
             let is_gone = fetcher.catalog.entry(id).map_err(fault)?.is_none();
