@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::format::{HotRow, MoveRow, MovedRow, PLACES_MAX, child_name, subtree_range};
 use crate::moves::Copied;
 use crate::tree;
-use crate::{EntryId, SourceId};
+use crate::{Change, EntryId, SourceId};
 
 impl Edit<'_> {
     /// Moves a directory with all beneath it; what it holds lies where it lay. What stood in its new place is gone.
@@ -145,6 +145,8 @@ impl Edit<'_> {
         for directory in done {
             self.moves.remove(directory)?;
             crate::sources::list_again(self, directory)?;
+            // Whoever keeps what it holds finds it elsewhere now.
+            self.changes.push(Change::Directory { id: EntryId(directory) });
         }
         self.leading.take();
         // A listing that shows what lay in the old place must not be applied any more: nothing hides that from now on.
