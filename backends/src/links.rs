@@ -278,6 +278,20 @@ impl Backend for LinkObjects {
         Ok(Presence::Found(as_link(renamed)))
     }
 
+    async fn copy(&self, from: &ObjectPath, version: &Version, to: &ObjectPath) -> Result<Presence<Metadata>> {
+        if self.stat(to).await? != Presence::Absent {
+            return Err(self.error(ErrorKind::Exists, Operation::Rename, to, "something has that name"));
+        }
+        if let Presence::Found(copied) = self.inner.copy(from, version, to).await? {
+            return Ok(Presence::Found(copied));
+        }
+        let copied = self.inner.copy(&object_of(from), version, &object_of(to)).await?;
+        Ok(match copied {
+            Presence::Found(metadata) => Presence::Found(as_link(metadata)),
+            Presence::Absent => Presence::Absent,
+        })
+    }
+
     async fn set_attributes(&self, path: &ObjectPath, attributes: &Attributes) -> Result<Presence<Metadata>> {
         match self.inner.set_attributes(path, attributes).await? {
             Presence::Absent if !path.is_root() => {

@@ -13,6 +13,7 @@ mod directories;
 mod job;
 mod names;
 mod places;
+mod together;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,6 +29,7 @@ use tokio::time::timeout;
 pub(crate) use self::names::NameLock;
 use self::names::NameLocks;
 pub(crate) use self::places::Place;
+use self::together::Together;
 use crate::Error;
 use crate::upload::Uploads;
 
@@ -82,6 +84,7 @@ pub(crate) struct Moves {
     /// Shared by those who change names at a place that they have found in the catalog; alone by a move that ends, after
     /// which the place is another.
     steady: RwLock<()>,
+    together: Together,
     turns: Semaphore,
     /// Counts what happens, for those who wait for something of it.
     happened: watch::Sender<u64>,
@@ -124,6 +127,7 @@ impl Moves {
             jobs: Mutex::default(),
             names: Arc::default(),
             steady: RwLock::default(),
+            together: Together::default(),
             turns: Semaphore::new(JOBS_MAX),
             happened: watch::Sender::new(0),
             stopped: watch::Sender::new(false),

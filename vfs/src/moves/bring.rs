@@ -80,7 +80,7 @@ impl Moves {
         }
         let request = ground.backend.copy(&load.from, &load.version, &load.to);
         match self.ask(ground, request).await {
-            Ok(Presence::Found(copy)) => self.copied(ground, load, copy).await,
+            Ok(Presence::Found(copy)) => self.copied(ground, load, copy, true).await,
             Ok(Presence::Absent) => self.nothing_there(ground, load).await,
             Err(error) => match error.kind() {
                 Some(ErrorKind::Exists) => self.place_is_taken(ground, load).await,
@@ -124,11 +124,15 @@ impl Moves {
         self.uploads.fetcher.indexer.upload(ground.source, request).await
     }
 
-    /// Takes note that a file is in its new place too, and takes it away from the old one.
-    async fn copied(&self, ground: &Ground, load: Load, copy: Metadata) -> Result<Brought, Fault> {
+    /// Takes note that a file is in its new place too, and takes it away from the old one. `is_ours`: we have put it there a
+    /// moment ago.
+    async fn copied(&self, ground: &Ground, load: Load, copy: Metadata, is_ours: bool) -> Result<Brought, Fault> {
         let id = load.entry.id;
         let left = Some((load.from.as_bytes().to_vec(), load.details.version.to_vec()));
         let brought = self.take_in(id, &load.to, left, Some(copy.clone())).await?;
+        if brought != Brought::Moved && !is_ours {
+            return Ok(brought);
+        }
         if brought != Brought::Moved {
             // Somebody has begun to write to it, or it is gone.
             let expected = Expected::Version(copy.version);
@@ -156,17 +160,16 @@ impl Moves {
             seen: seen.as_ref().map(seen_attributes),
         };
         let catalog = Arc::clone(&self.uploads.fetcher.catalog);
-        let noted = self
-            .uploads
-            .blocking(move || {
-                let noted = catalog.note_copied(&copied).map_err(Error::from_catalog)?;
-                if noted {
-                    catalog.sync().map_err(Error::from_catalog)?;
-                }
-                Ok(noted)
-            })
-            .await
-            .map_err(fault)?;
+        let note = move || catalog.note_copied(&copied).map_err(Error::from_catalog);
+        let noted = self.uploads.blocking(note).await.map_err(fault)?;
+        if noted {
+            let catalog = Arc::clone(&self.uploads.fetcher.catalog);
+            let sync = async || {
+                let sync = move || catalog.sync().map_err(Error::from_catalog);
+                self.uploads.blocking(sync).await
+            };
+            self.together.durable(sync).await.map_err(fault)?;
+        }
         let fetcher = &self.uploads.fetcher;
         if !noted {
             let is_gone = fetcher.catalog.entry(id).map_err(fault)?.is_none();
@@ -233,7 +236,7 @@ impl Moves {
                     && there.size == load.entry.size
                     && self.holds_the_same(ground, &load, &there).await.map_err(of_index)? =>
             {
-                self.copied(ground, load, there).await
+                self.copied(ground, load, there, false).await
             }
             Presence::Found(_) => self.make_way(load).await,
         }

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::{FutureExt, StreamExt};
@@ -167,6 +168,8 @@ impl Moves {
         if !self.finish(id).await? {
             return Ok(Round::Waits);
         }
+        // Whoever has waited for it goes on now.
+        self.note();
         self.look_at_old_places(&ground, &own.places).await;
         Ok(Round::Ended)
     }
@@ -248,7 +251,7 @@ impl Moves {
     async fn bring_all(&self, ground: &Ground, holdings: &[Holding]) -> Result<bool, Fault> {
         let catalog = &self.uploads.fetcher.catalog;
         let at_once = (ground.backend.capabilities().concurrency as usize / 2).clamp(1, FILES_MAX);
-        let (mut waits, mut failed) = (false, None);
+        let (mut waits, mut failed, mut in_a_row) = (false, None, 0);
         for holding in holdings {
             let mut after: Option<Box<[u8]>> = None;
             loop {
@@ -257,10 +260,11 @@ impl Moves {
                 let tasks: Vec<_> = files.map(|child| self.bring(ground, child.id).boxed()).collect();
                 let mut brought = futures::stream::iter(tasks).buffer_unordered(at_once);
                 while let Some(outcome) = brought.next().await {
+                    in_a_row = if outcome.is_ok() { 0 } else { in_a_row + 1 };
                     match outcome {
                         Ok(Brought::There) => {}
                         Ok(Brought::Moved) => {
-                            self.done.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                            self.done.fetch_add(1, Ordering::Relaxed);
                             self.on_job(ground.top, |job| {
                                 job.moved += 1;
                                 job.left = job.left.saturating_sub(1);
@@ -268,8 +272,8 @@ impl Moves {
                         }
                         Ok(Brought::Gone) => self.on_job(ground.top, |job| job.left = job.left.saturating_sub(1)),
                         Ok(Brought::Waits) => waits = true,
-                        // What stands still for all is not tried with each.
-                        Err(fault @ Fault::Delayed(_)) => return Err(fault),
+                        // What fails for all is not tried with each.
+                        Err(fault) if in_a_row > at_once => return Err(fault),
                         Err(fault) => failed = Some(fault),
                     }
                 }

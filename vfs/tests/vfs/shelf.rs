@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -17,6 +18,9 @@ use tokio::sync::watch;
 /// The length of its blocks, in bytes.
 pub(crate) const BLOCK: u32 = 64 << 10;
 
+/// How long a copy takes that takes its time.
+const DAWDLING: Duration = Duration::from_millis(20);
+
 /// How changes are treated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cue {
@@ -28,6 +32,10 @@ pub(crate) enum Cue {
     Fails(ErrorKind),
     /// Done, but the answer is lost.
     LosesAnswers,
+    /// Done, but for removals.
+    RemovesNothing,
+    /// Copies take their time.
+    Dawdles,
 }
 
 /// A source of the test's own.
@@ -207,6 +215,9 @@ impl Shelf {
     fn refuse(&self, operation: Operation, path: &ObjectPath) -> Result<()> {
         match *self.cue.borrow() {
             Cue::Fails(kind) => Err(self.error(kind, operation, path)),
+            Cue::RemovesNothing if matches!(operation, Operation::RemoveFile | Operation::RemoveDirectory) => {
+                Err(self.error(ErrorKind::TimedOut, operation, path))
+            }
             _ => Ok(()),
         }
     }
@@ -337,6 +348,9 @@ impl Backend for Shelf {
 
     async fn copy(&self, from: &ObjectPath, version: &Version, to: &ObjectPath) -> Result<Presence<Metadata>> {
         self.copies.send_modify(|count| *count += 1);
+        if *self.cue.borrow() == Cue::Dawdles {
+            tokio::time::sleep(DAWDLING).await;
+        }
         let cue = *self.cue.subscribe().wait_for(|cue| *cue != Cue::Holds).await.unwrap();
         if let Cue::Fails(kind) = cue {
             return Err(self.error(kind, Operation::Rename, from));

@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::format::{HotRow, MoveRow, MovedRow, PLACES_MAX, child_name, subtree_range};
 use crate::moves::Copied;
 use crate::tree;
-use crate::{EntryId, SourceId};
+use crate::{Change, EntryId, SourceId};
 
 impl Edit<'_> {
     /// Moves a directory with all beneath it; what it holds lies where it lay. What stood in its new place is gone.
@@ -54,10 +54,7 @@ impl Edit<'_> {
             return Err(refuse("it was renamed too often while its objects have not followed"));
         }
         self.follow_moved(from, to, raw_name, None, None, at_ns)?;
-        self.put_move(id, &MoveRow { places })?;
-        // Whoever has listed the old place finds the directory there still.
-        self.tickets.touch_all();
-        Ok(())
+        self.put_move(id, &MoveRow { places })
     }
 
     /// Takes in where files lie now, and how they look there.
@@ -149,6 +146,8 @@ impl Edit<'_> {
         for directory in done {
             self.moves.remove(directory)?;
             crate::sources::list_again(self, directory)?;
+            // Whoever keeps what it holds finds it elsewhere now.
+            self.changes.push(Change::Directory { id: EntryId(directory) });
         }
         self.leading.take();
         // A listing that shows what lay in the old place must not be applied any more: nothing hides that from now on.

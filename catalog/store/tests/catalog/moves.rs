@@ -1,6 +1,6 @@
 //! Directories renamed ahead of what they hold: where things lie, what listings may change, and when it is over.
 
-use manifold_catalog::{Catalog, Copied, EntryId, Error, WhenStaged};
+use manifold_catalog::{Catalog, Change, Copied, EntryId, Error, WhenStaged};
 
 use crate::support::*;
 
@@ -91,7 +91,11 @@ fn what_a_renamed_directory_holds_lies_where_it_lay_until_it_is_brought() {
     assert!(world.copied("/s/b/sub/h", false));
     assert!(!world.catalog.finish_move(b).unwrap(), "something is left of a file");
     world.catalog.note_left_removed(f).unwrap();
+    let changes = world.catalog.subscribe();
     assert!(world.catalog.finish_move(b).unwrap());
+    let told: Vec<_> = std::iter::from_fn(|| changes.try_recv()).collect();
+    assert!(told.contains(&Change::Directory { id: b }), "{told:?}");
+    drop(changes);
     assert_eq!(world.catalog.moves().unwrap(), []);
     assert_eq!(world.catalog.moved(f).unwrap(), None);
     assert_eq!(

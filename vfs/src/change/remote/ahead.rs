@@ -18,13 +18,12 @@ impl Core {
     pub(super) async fn rename_ahead(self: &Arc<Self>, mut renaming: Renaming) -> Result<(), Error> {
         let moves = Arc::clone(self.moves()?);
         let id = renaming.from.id;
-        if renaming.over.is_none() {
-            let place = Place {
-                renamed: Some(id),
-                ..renaming.target.place_in(renaming.to_directory)
-            };
-            moves.until_free(place, self.settings.data_deadline).await?;
-        }
+        let directory = renaming.over.as_ref().map_or(renaming.to_directory, |over| over.id);
+        let place = Place {
+            renamed: Some(id),
+            ..renaming.target.place_in(directory)
+        };
+        moves.until_free(place, self.settings.data_deadline).await?;
         let _places = moves.keep_places().await;
         let guard = self.guard(&renaming);
         self.look_at_places(&mut renaming)?;

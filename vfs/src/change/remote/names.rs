@@ -347,10 +347,13 @@ impl Core {
             .as_ref()
             .is_none_or(|file| file.expected().is_some() || file.was_sent());
         if is_at_source {
-            let removing = target.backend.remove_file(&target.path, &Expected::Anything);
+            let expected = self.to_be_removed(&entry, staged.as_deref())?;
+            let removing = target.backend.remove_file(&target.path, &expected);
             let removed = self.ask(&target, removing).await;
             match removed {
                 Ok(Presence::Found(()) | Presence::Absent) => {}
+                // It is on the move, and what others have made of it in its old place is theirs.
+                Err(Error::Stale) if expected != Expected::Anything => {}
                 Err(error) => {
                     self.look_into(entry.parent);
                     return Err(error);
@@ -372,6 +375,28 @@ impl Core {
             Ok(())
         })
         .await
+    }
+
+    /// Says what is to be removed with the name of a file: whatever has it, but while the file is not where it stands, only what
+    /// is known.
+    fn to_be_removed(&self, entry: &Entry, staged: Option<&StagedFile>) -> Result<Expected, Error> {
+        let is_moving = self
+            .catalog
+            .move_above(entry.id)
+            .map_err(Error::from_catalog)?
+            .is_some();
+        if !is_moving || staged.is_some_and(StagedFile::was_sent) {
+            return Ok(Expected::Anything);
+        }
+        let known = if let Some(file) = staged {
+            file.expected()
+        } else {
+            let details = self.catalog.details(entry.id).map_err(Error::from_catalog)?;
+            details.map(|details| details.version)
+        };
+        Ok(known.map_or(Expected::Anything, |version| {
+            Expected::Version(Version::from_stored(&version))
+        }))
     }
 
     fn follow_gone(&self, entry: &Entry) -> Result<(), Error> {

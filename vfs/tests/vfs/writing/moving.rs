@@ -1,6 +1,8 @@
 //! Directories renamed at a source that has none to rename: the tree shows the new name at once, the objects follow, and what
 //! others and applications do meanwhile is neither lost nor mixed up.
 
+mod model;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -200,11 +202,46 @@ async fn a_copy_whose_answer_was_lost_is_known_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_old_place_is_cleared_after_the_daemon_has_died_unless_it_is_another_s_by_then() {
+    let world = world();
+    world.names("s/a").await;
+    world.library.find("s/a/sub/deep").await.unwrap();
+    world.shelf.set_cue(Cue::RemovesNothing);
+    world.move_to("s/a", "s/b").await.unwrap();
+    world.shelf.until(|shelf| shelf.bytes("b/00").is_some()).await;
+    while world
+        .library
+        .catalog
+        .moved(world.library.find("s/b/00").await.unwrap())
+        .unwrap()
+        .is_none()
+    {
+        tokio::task::yield_now().await;
+    }
+    let world = world.die_and_come_back().await;
+    assert!(world.shelf.bytes("a/00").is_some(), "it lies in both places");
+    world.is_whole_at("s/b").await;
+    world.relist_all().await;
+    assert_eq!(world.names("s").await, ["b", "beside"]);
+    world.shelf.place("a/00", b"of another");
+    world.shelf.set_cue(Cue::Does);
+    world.until_settled().await;
+    world.is_whole_at("s/b").await;
+    world.library.relist("s").await;
+    assert_eq!(world.names("s").await, ["a", "b", "beside"]);
+    assert_eq!(world.read_path("s/a/00").await, b"of another");
+    world.library.relist("s/a").await;
+    assert_eq!(world.names("s/a").await, ["00"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_others_put_or_change_in_the_old_place_meanwhile_shows_there_in_the_end() {
     let world = world();
     world.rename_and_hold().await;
     world.shelf.place("a/new", b"new");
     world.shelf.place("a/11", b"changed by another");
+    world.shelf.place("a/10", b"changed, too");
+    world.remove("s/b/10").await.unwrap();
     world.relist_all().await;
     assert_eq!(world.names("s").await, ["b", "beside"]);
     world.shelf.set_cue(Cue::Does);
@@ -213,11 +250,16 @@ async fn what_others_put_or_change_in_the_old_place_meanwhile_shows_there_in_the
     world.library.relist("s").await;
     assert_eq!(world.names("s").await, ["a", "b", "beside"]);
     world.library.relist("s/a").await;
-    assert_eq!(world.names("s/a").await, ["11", "new"]);
+    assert_eq!(world.names("s/a").await, ["10", "11", "new"]);
+    assert_eq!(
+        world.read_path("s/a/10").await,
+        b"changed, too",
+        "only ours was removed"
+    );
     assert_eq!(world.read_path("s/a/11").await, b"changed by another");
     assert_eq!(world.read_path("s/a/new").await, b"new");
-    assert_eq!(world.names("s/b").await.len(), FILES as usize);
-    assert_eq!(world.read_path("s/b/10").await, content(10));
+    assert_eq!(world.names("s/b").await.len(), FILES as usize - 1);
+    assert_eq!(world.read_path("s/b/09").await, content(9));
 }
 
 #[tokio::test(flavor = "multi_thread")]
