@@ -51,6 +51,7 @@ impl ObjectPath {
     }
 
     /// Gives the directory that this path lies in; the root's is the root.
+    #[must_use]
     pub fn parent(&self) -> Self {
         let end = self.0.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
         Self(self.0[..end].to_vec())

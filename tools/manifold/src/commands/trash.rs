@@ -123,7 +123,7 @@ fn sorted(folder: &Path) -> Result<Vec<PathBuf>> {
     };
     let paths: io::Result<Vec<PathBuf>> = entries.map(|entry| Ok(entry?.path())).collect();
     let mut paths = paths.map_err(failed(folder))?;
-    paths.sort_by(|one, other| natural(one).cmp(&natural(other)));
+    paths.sort_by_cached_key(|path| natural(path));
     Ok(paths)
 }
 

@@ -4,7 +4,7 @@ use super::*;
 
 const DAY: &str = ".manifold-trash/2023-11-14";
 
-async fn world_with_trash() -> World {
+fn world_with_trash() -> World {
     let world = World::new();
     let source = world.library.catalog.sources().unwrap()[0].id;
     world.library.vfs.set_trash(source, true);
@@ -24,7 +24,7 @@ impl World {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_removed_lies_in_the_trash_under_its_own_path_and_can_be_put_back() {
-    let world = world_with_trash().await;
+    let world = world_with_trash();
     world.shelf.place("albums/summer/one", b"the only copy");
     let id = world.library.find("s/albums/summer/one").await.unwrap();
     let reader = world.open("s/albums/summer/one", Access::Read).await;
@@ -58,7 +58,7 @@ async fn what_is_removed_lies_in_the_trash_under_its_own_path_and_can_be_put_bac
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_in_the_trash_is_replaced() {
-    let world = world_with_trash().await;
+    let world = world_with_trash();
     // What another library has removed, of which nothing is known here.
     world.shelf.place(&format!("{DAY}/note"), b"of another machine");
     // A file has the name that a folder would need.
@@ -81,7 +81,7 @@ async fn nothing_in_the_trash_is_replaced() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_removed_from_the_trash_is_gone_and_so_is_what_the_source_never_had() {
-    let world = world_with_trash().await;
+    let world = world_with_trash();
     world.shelf.place("old", b"old");
     world.unlink("old").await.unwrap();
     world.unlink_at(&format!("s/{DAY}"), "old").await.unwrap();
@@ -95,7 +95,7 @@ async fn what_is_removed_from_the_trash_is_gone_and_so_is_what_the_source_never_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_written_and_is_not_uploaded_yet_goes_with_the_file() {
-    let world = world_with_trash().await;
+    let world = world_with_trash();
     world.shelf.place("report", b"as it was");
     world.shelf.set_cue(Cue::Holds);
     let handle = world.open("s/report", Access::ReadWrite).await;
