@@ -69,7 +69,9 @@ pub(crate) async fn readers_see_the_old_or_the_new(subject: &Subject) {
     const TIMES: u64 = 12;
     workplace(subject, "read").await;
     let name = "read/file";
-    let contents = Arc::new([Content::new(SIZE, 20), Content::new(SIZE + 1, 21)]);
+    // Each of a size of its own: where a version is a size and a time that is told in seconds or minutes, what comes back to
+    // a size that it had within that time cannot be told from what it was.
+    let contents: Arc<Vec<Content>> = Arc::new((0..=TIMES).map(|time| Content::new(SIZE + time, 20 + time)).collect());
     put(subject, name, &contents[0], &Expected::Absent).await;
     let (over, seen) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let at_once = abilities(subject).replaces_at_once;
@@ -77,7 +79,7 @@ pub(crate) async fn readers_see_the_old_or_the_new(subject: &Subject) {
     let disk = subject.server.root().map(|_| subject.server.file(name.as_bytes()));
     let on_disk = disk.map(|file| {
         let (over, seen, contents) = (Arc::clone(&over), Arc::clone(&seen), Arc::clone(&contents));
-        let whole = contents.each_ref().map(Content::all);
+        let whole: Vec<_> = contents.iter().map(Content::all).collect();
         std::thread::spawn(move || {
             while !over.load(Ordering::SeqCst) {
                 match std::fs::read(&file) {
@@ -95,7 +97,7 @@ pub(crate) async fn readers_see_the_old_or_the_new(subject: &Subject) {
         Arc::clone(&contents),
     );
     let reader = tokio::spawn(async move {
-        let whole = known.each_ref().map(Content::all);
+        let whole: Vec<_> = known.iter().map(Content::all).collect();
         let object = path("read/file");
         while !flag.load(Ordering::SeqCst) {
             let metadata = match within(backend.stat(&object)).await {
@@ -119,7 +121,7 @@ pub(crate) async fn readers_see_the_old_or_the_new(subject: &Subject) {
         }
     });
     for time in 1..=TIMES {
-        let content = &contents[(time % 2) as usize];
+        let content = &contents[time as usize];
         let metadata = put(subject, name, content, &Expected::Anything).await;
         assert_eq!(metadata.size, content.size());
         // So that there is something to be seen of each.
