@@ -7,6 +7,8 @@
 mod crash;
 #[path = "uploaded/limits.rs"]
 mod limits;
+#[path = "uploaded/own.rs"]
+mod own;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -27,7 +27,7 @@ use parking_lot::{Mutex, RwLock};
 
 pub use self::extents::Extents;
 use self::file::Area;
-pub(crate) use self::file::{InUse, Look, Parts, Place, Reading, Refused, Rest, Sending, Sent, StagedFile};
+pub(crate) use self::file::{InUse, Look, Place, Reading, Refused, Rest, Sending, Sent, StagedFile, Tally};
 use self::room::Room;
 use self::row::{Base, Row, RowError};
 use crate::Error;
@@ -185,6 +185,12 @@ impl Staging {
         file.sync(&*self.durability, &self.folder_file)
     }
 
+    /// Makes it last what uploads of a file have sent, so that they are recognised at the source after a crash too. Blocks the
+    /// thread.
+    pub(crate) fn record(&self, file: &StagedFile) -> Result<(), Error> {
+        file.record(&*self.durability, &self.folder_file)
+    }
+
     /// Takes note that the source has what an upload began with; see [`StagedFile::sent`]. Blocks the thread.
     pub(crate) fn sent(
         &self,
@@ -275,6 +281,7 @@ pub(crate) fn fresh_row(
         base,
         expected,
         draft: false,
+        unconfirmed: Vec::new(),
         extents: Extents::default(),
     }
 }

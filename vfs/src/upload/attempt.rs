@@ -137,7 +137,7 @@ impl Uploads {
         let Some(in_use) = in_use else {
             return Ok(None);
         };
-        let Some((sending, expected, parts)) = upload.file.begin_sending() else {
+        let Some((sending, expected, tally)) = upload.file.begin_sending() else {
             return Ok(None);
         };
         *began.lock() = Some(sending);
@@ -147,7 +147,7 @@ impl Uploads {
             fetcher: Arc::clone(&self.fetcher),
             file: in_use,
             sending,
-            parts,
+            tally,
             mode: entry.map(|entry| u32::from(entry.mode)),
             read: sent,
             base_is_gone: Arc::clone(base_is_gone),

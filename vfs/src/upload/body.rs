@@ -13,7 +13,7 @@ use manifold_backends::{Attributes, Body, Timestamp};
 
 use crate::Error;
 use crate::fetch::{Fetcher, base};
-use crate::staging::{InUse, Parts, Reading, Sending};
+use crate::staging::{InUse, Reading, Sending, Tally};
 
 /// A staged file at the moment when its upload began.
 pub(crate) struct StagedBody {
@@ -21,7 +21,7 @@ pub(crate) struct StagedBody {
     pub(crate) file: InUse,
     pub(crate) sending: Sending,
     /// Where it is noted what is sent.
-    pub(crate) parts: Arc<Parts>,
+    pub(crate) tally: Arc<Tally>,
     pub(crate) mode: Option<u32>,
     /// How far it was read.
     pub(crate) read: Arc<AtomicU64>,
@@ -65,8 +65,9 @@ impl Body for StagedBody {
     async fn read(&self, range: Range<u64>) -> io::Result<Bytes> {
         let Range { start, end } = range;
         let bytes = self.bytes(range).await.map_err(io::Error::other)?;
+        let (file, tally) = (self.file.file(), &self.tally);
+        let bytes = bytes.filter(|bytes| file.note_sending(self.sending, tally, start, bytes));
         let bytes = bytes.ok_or_else(|| io::Error::other("the file was written to while it was uploaded"))?;
-        self.parts.note(start, &bytes);
         self.read.fetch_max(end, Ordering::Relaxed);
         Ok(bytes)
     }

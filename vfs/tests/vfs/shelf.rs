@@ -28,6 +28,8 @@ pub(crate) enum Cue {
     Fails(ErrorKind),
     /// Done, but the answer is lost.
     LosesAnswers,
+    /// Nothing is answered, nor done.
+    IsAway,
 }
 
 /// A source of the test's own.
@@ -175,6 +177,13 @@ impl Shelf {
     fn refuse(&self, operation: Operation, path: &ObjectPath) -> Result<()> {
         match *self.cue.borrow() {
             Cue::Fails(kind) => Err(self.error(kind, operation, path)),
+            _ => self.reach(operation, path),
+        }
+    }
+
+    fn reach(&self, operation: Operation, path: &ObjectPath) -> Result<()> {
+        match *self.cue.borrow() {
+            Cue::IsAway => Err(self.error(ErrorKind::Unreachable, operation, path)),
             _ => Ok(()),
         }
     }
@@ -198,14 +207,16 @@ impl Backend for Shelf {
     }
 
     async fn check(&self) -> Result<()> {
-        Ok(())
+        self.reach(Operation::Connect, &ObjectPath::root())
     }
 
     async fn stat(&self, path: &ObjectPath) -> Result<Presence<Metadata>> {
+        self.reach(Operation::Stat, path)?;
         Ok(self.found(path.as_bytes()))
     }
 
     async fn list(&self, directory: &ObjectPath) -> Result<Presence<Listing>> {
+        self.reach(Operation::List, directory)?;
         let state = self.state.lock();
         if !directory.is_root() && !state.objects.contains_key(directory.as_bytes()) {
             return Ok(Presence::Absent);
@@ -226,6 +237,7 @@ impl Backend for Shelf {
     }
 
     async fn read(&self, path: &ObjectPath, version: &Version, range: Range<u64>) -> Result<Presence<Bytes>> {
+        self.reach(Operation::Read, path)?;
         let object = self.state.lock().objects.get(path.as_bytes()).cloned();
         let Some(object) = object else {
             return Ok(Presence::Absent);

@@ -2,6 +2,7 @@
 //! both when the source fails, when others write, and when the daemon dies.
 
 mod model;
+mod own;
 
 use std::collections::HashMap;
 use std::sync::Arc;
