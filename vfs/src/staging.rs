@@ -59,8 +59,8 @@ pub(crate) struct Staging {
 pub(crate) struct Recovered {
     /// What is staged.
     pub(crate) staged: Vec<EntryId>,
-    /// Rows of files of which nothing had been acknowledged.
-    pub(crate) drafts: Vec<EntryId>,
+    /// Rows of files of which nothing had been acknowledged, and whether the source has such a file.
+    pub(crate) drafts: Vec<(EntryId, bool)>,
 }
 
 /// How much is staged.
@@ -106,7 +106,7 @@ impl Staging {
         for (id, bytes) in rows {
             let staged = match Row::parse(bytes) {
                 Ok(row) if row.draft => {
-                    recovered.drafts.push(*id);
+                    recovered.drafts.push((*id, row.expected.is_some()));
                     continue;
                 }
                 Ok(row) => {

@@ -356,7 +356,7 @@ fn what_was_never_acknowledged_is_as_if_it_had_not_been_touched() {
     file.truncate(0, 1).unwrap();
     drop((file, staging));
     let (staging, recovered) = open(&folder, &rows);
-    assert_eq!((recovered.drafts, recovered.staged), (vec![ID], vec![]));
+    assert_eq!((recovered.drafts, recovered.staged), (vec![(ID, false)], vec![]));
     assert!(staging.get(ID).is_none());
     assert_eq!(
         std::fs::read_dir(folder.path()).unwrap().count(),

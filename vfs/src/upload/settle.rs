@@ -56,11 +56,7 @@ impl Uploads {
             Ok(Presence::Found(metadata)) => metadata,
         };
         match self.find_ours(upload, Some(sending), &metadata).await {
-            Ok(Some(ours)) => match self.conclude(upload, ours, metadata).await {
-                // There is more now, which is based on that.
-                Outcome::Overtaken => Outcome::Again,
-                outcome => outcome,
-            },
+            Ok(Some(ours)) => self.conclude_ours(upload, ours, metadata).await,
             Ok(None) if !upload.file.is_still(sending) => Outcome::Overtaken,
             Ok(None) => self.keep_both(upload, &metadata).await,
             Err(error) => delayed(&error),
@@ -187,6 +183,7 @@ impl Uploads {
     fn body(&self, file: InUse, sending: Sending) -> StagedBody {
         StagedBody {
             fetcher: Arc::clone(&self.fetcher),
+            staging: Arc::clone(&self.staging),
             file,
             sending,
             tally: Arc::default(),
@@ -223,11 +220,37 @@ impl Uploads {
         Ok(Some(upload.file.is_still(sending)).filter(|is_still| *is_still))
     }
 
-    /// Says that a file can neither be uploaded nor read whole, unless what is missing is in the cache after all.
+    /// Says that a file can neither be uploaded nor read whole, unless an upload of our own has replaced what is missing, or that
+    /// is in the cache after all.
     pub(super) async fn base_is_gone(self: &Arc<Self>, upload: &Upload) -> Outcome {
+        if !upload.file.unconfirmed().is_empty() {
+            let request = upload.backend.stat(&upload.path);
+            let (indexer, deadline) = (&self.fetcher.indexer, self.fetcher.deadline);
+            let metadata = match indexer.ask(upload.source, &upload.path, deadline, request).await {
+                Ok(Presence::Found(metadata)) => Some(metadata),
+                Ok(Presence::Absent) => None,
+                Err(error) => return delayed(&error),
+            };
+            if let Some(metadata) = metadata {
+                match self.find_ours(upload, None, &metadata).await {
+                    Ok(Some(ours)) => return self.conclude_ours(upload, ours, metadata).await,
+                    Ok(None) => {}
+                    Err(error) => return delayed(&error),
+                }
+            }
+        }
         match self.complete(upload).await {
             Ok(()) => Outcome::Again,
             Err(outcome) => outcome,
+        }
+    }
+
+    /// Takes note that the source has what was sent, though that was not confirmed.
+    async fn conclude_ours(self: &Arc<Self>, upload: &Upload, ours: Sending, metadata: Metadata) -> Outcome {
+        match self.conclude(upload, ours, metadata).await {
+            // There is more now, which is based on that.
+            Outcome::Overtaken => Outcome::Again,
+            outcome => outcome,
         }
     }
 

@@ -2,7 +2,15 @@
 
 use std::os::unix::fs::FileExt;
 
-use super::{Base, Refused, Rest, StagedFile, failed};
+use super::{Base, Refused, Rest, StagedFile, State, failed};
+
+impl State {
+    /// Tells whether something shows through.
+    pub(super) fn has_holes(&self) -> bool {
+        let shows = self.base.as_ref().map_or(0, |base| base.shows);
+        self.extents.missing(&(0..shows)) > 0
+    }
+}
 
 impl StagedFile {
     /// Takes bytes of the base over, where nothing was written meanwhile and it still shows.

@@ -184,6 +184,13 @@ impl StagedFile {
         true
     }
 
+    /// Tells whether all of a file was noted that is still what the upload began with, and that could not be told at the source
+    /// after a crash by what is here: another version shows through.
+    pub(crate) fn is_to_be_recorded_when_sent(&self, sending: Sending) -> bool {
+        let state = self.state.lock();
+        state.generation == sending.generation && state.has_holes() && state.is_to_be_recorded()
+    }
+
     /// Makes it last what was sent. Blocks the thread.
     pub(crate) fn record(&self, durability: &dyn Durability, folder: &File) -> Result<(), Error> {
         let _one_at_a_time = self.syncing.lock();
@@ -219,6 +226,13 @@ impl StagedFile {
     pub(crate) fn was_sent(&self) -> bool {
         let state = self.state.lock();
         state.was_sent || !state.attempts.is_empty()
+    }
+
+    /// Tells whether an upload was sent to its end, so that it may arrive whatever becomes of who sent it.
+    pub(crate) fn was_sent_whole(&self, sending: Sending) -> bool {
+        let state = self.state.lock();
+        let mut attempts = state.attempts.iter();
+        attempts.any(|attempt| attempt.sending == sending && attempt.hash().is_some())
     }
 
     /// Lists what was sent to its end and not confirmed, each with its BLAKE3, the last first.

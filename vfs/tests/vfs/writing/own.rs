@@ -115,3 +115,25 @@ async fn another_version_is_still_kept_beside_it() {
     world.until_quiet().await;
     assert_eq!(world.read_path("s/f").await, b"of another!");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_is_known_again_though_a_version_shows_through_that_it_has_replaced() {
+    let world = World::new();
+    // Too long for all of it to be taken over.
+    let mut bytes = pattern(20 * MIB, 1);
+    world.shelf.place("f", &bytes);
+    let handle = world.open("s/f", Access::Write).await;
+    world.write(handle, WriteAt::Offset(MIB), b"changed").await.unwrap();
+    bytes[MIB as usize..MIB as usize + 7].copy_from_slice(b"changed");
+    world.shelf.set_cue(Cue::LosesAnswers);
+    world.close(handle).await.unwrap();
+    world.uploaded("f", &bytes).await;
+    let world = world.die_and_come_back().await;
+    world.shelf.set_cue(Cue::Does);
+    world.until_quiet().await;
+    assert_eq!(world.shelf.files(), ["f"]);
+    assert!(world.events.lock().is_empty(), "{:?}", world.events.lock());
+    let end = world.open("s/f", Access::Read).await;
+    let read = world.library.vfs.read(end, MIB - 1, 9).wait().await.unwrap();
+    assert_eq!(*read, bytes[MIB as usize - 1..MIB as usize + 8]);
+}
