@@ -105,6 +105,13 @@ pub trait Backend: Debug + Send + Sync + 'static {
         Err(unsupported(self.name(), Operation::CreateDirectory, path))
     }
 
+    /// Makes a symbolic link that points to `target`, where the source can ([`WriteAbilities::makes_links`]); else `Unsupported`.
+    /// `Exists` if anything is there already.
+    async fn make_link(&self, path: &ObjectPath, target: &[u8]) -> Result<Metadata> {
+        let _unused = target;
+        Err(unsupported(self.name(), Operation::Create, path))
+    }
+
     /// Removes a file or a link: `IsADirectory` if it is a directory, `Conflict` if it is not what was expected. `Absent` if
     /// nothing was there, also where [`Expected::Absent`] was asked for, which removes nothing.
     async fn remove_file(&self, path: &ObjectPath, expected: &Expected) -> Result<Presence<()>> {
@@ -123,6 +130,14 @@ pub trait Backend: Debug + Send + Sync + 'static {
     /// where the source can), and is `Exists` otherwise. `Absent` if nothing is at `from`.
     async fn rename(&self, from: &ObjectPath, to: &ObjectPath, replace: bool) -> Result<Presence<Metadata>> {
         let _unused = (to, replace);
+        Err(unsupported(self.name(), Operation::Rename, from))
+    }
+
+    /// Copies an object at the source, for sources that have no directories to rename: what is at `from` stays. `Conflict` if
+    /// that is not `version`, `Exists` if anything stands at `to`; nothing is copied then, and what was copied of another
+    /// version is taken away again. `Absent` if nothing is at `from`.
+    async fn copy(&self, from: &ObjectPath, version: &Version, to: &ObjectPath) -> Result<Presence<Metadata>> {
+        let _unused = (version, to);
         Err(unsupported(self.name(), Operation::Rename, from))
     }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::links::LinkObjects;
 use crate::local::LocalBackend;
 use crate::{
     Backend, Error, ErrorKind, ObjectPath, Operation, Result, Scheme, Secrets, SourceSpec, opendal, sftp, smb,
@@ -61,10 +62,11 @@ pub async fn connect(spec: &SourceSpec, secrets: &Secrets, limits: &Limits) -> R
     }
     check_files(spec)?;
     let limits = limits.for_source(spec);
-    match spec.scheme() {
-        Scheme::Local => Ok(Arc::new(LocalBackend::connect(spec, &limits)?)),
-        Scheme::Smb => smb::connect(spec, secrets, &limits).await,
-        Scheme::Sftp => sftp::connect(spec, &limits).await,
+    let backend = match spec.scheme() {
+        // It has links of its own.
+        Scheme::Local => return Ok(Arc::new(LocalBackend::connect(spec, &limits)?)),
+        Scheme::Smb => smb::connect(spec, secrets, &limits).await?,
+        Scheme::Sftp => sftp::connect(spec, &limits).await?,
         Scheme::S3
         | Scheme::Webdav
         | Scheme::Ftp
@@ -72,8 +74,13 @@ pub async fn connect(spec: &SourceSpec, secrets: &Secrets, limits: &Limits) -> R
         | Scheme::Gcs
         | Scheme::Dropbox
         | Scheme::Gdrive
-        | Scheme::Onedrive => opendal::connect(spec, secrets, &limits).await,
-    }
+        | Scheme::Onedrive => opendal::connect(spec, secrets, &limits).await?,
+    };
+    Ok(if spec.has_link_objects() {
+        Arc::new(LinkObjects::over(backend))
+    } else {
+        backend
+    })
 }
 
 /// The settings that name a file without which there is no connection. What `ca_file` holds is looked at where it is used.

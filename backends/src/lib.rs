@@ -15,6 +15,7 @@ mod blocks;
 mod connect;
 mod diagnose;
 mod error;
+mod links;
 pub mod local;
 mod object;
 mod opendal;

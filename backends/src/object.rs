@@ -51,13 +51,14 @@ impl ObjectPath {
     }
 
     /// Gives the directory that this path lies in; the root's is the root.
-    pub(crate) fn parent(&self) -> Self {
+    #[must_use]
+    pub fn parent(&self) -> Self {
         let end = self.0.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
         Self(self.0[..end].to_vec())
     }
 
     /// Gives the last part.
-    pub(crate) fn name(&self) -> &[u8] {
+    pub fn name(&self) -> &[u8] {
         let start = self
             .0
             .iter()

@@ -12,6 +12,7 @@
 //!   else by a look at the object after the read ([`confirm`]).
 
 mod confirm;
+mod copies;
 mod dav;
 mod fault;
 mod ftp;
@@ -256,6 +257,10 @@ impl Backend for OpendalBackend {
 
     async fn rename(&self, from: &ObjectPath, to: &ObjectPath, replace: bool) -> Result<Presence<Metadata>> {
         self.0.rename(from, to, replace).await
+    }
+
+    async fn copy(&self, from: &ObjectPath, version: &Version, to: &ObjectPath) -> Result<Presence<Metadata>> {
+        self.0.copy_object(from, version, to).await
     }
 }
 

@@ -16,6 +16,7 @@
 //! a file that another program is writing as they were when it was opened, and may put off the new time of a written file
 //! until that is closed.
 
+mod absence;
 mod facts;
 mod failure;
 mod files;

@@ -207,6 +207,21 @@ impl SourceSpec {
         }
     }
 
+    /// Tells whether what is removed from a source that is not a folder of this machine goes to a trash.
+    pub fn has_trash(&self) -> bool {
+        self.flag("trash")
+    }
+
+    /// Tells whether the catalog is to keep attributes that the source cannot store; else they are refused.
+    pub fn keeps_attributes(&self) -> bool {
+        self.setting("attributes") != Some("refuse")
+    }
+
+    /// Tells whether symbolic links are small objects in the source.
+    pub fn has_link_objects(&self) -> bool {
+        self.setting("links") == Some("objects")
+    }
+
     /// Gives the block size that was chosen for this source, in bytes.
     pub fn block_size(&self) -> Option<u32> {
         self.setting("block_size").and_then(values::block_size)

@@ -157,6 +157,8 @@ pub struct WriteAbilities {
     pub keeps_modified: bool,
     /// Whether [`Attributes::mode`] is kept.
     pub keeps_mode: bool,
+    /// Whether symbolic links can be made.
+    pub makes_links: bool,
 }
 
 #[cfg(test)]

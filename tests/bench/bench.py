@@ -5,7 +5,7 @@ Run by hand, as root, on an idle machine:
 
     cargo build --release -p manifold && cargo build --release -p manifold-tests --examples
     tests/bench/bench.py                 # everything; about half an hour
-    tests/bench/bench.py local smb       # some of it
+    tests/bench/bench.py local write-smb # some of it
     tests/bench/bench.py --markdown >> docs/benchmarks.md
 
 Each round measures every candidate once, one after the other, so that a slow minute of the machine hits all of them;
@@ -29,6 +29,7 @@ from pathlib import Path
 
 import peers
 import sources
+import writing
 from measure import (fio_random, fio_sequential, listing_seconds, run, seconds)
 
 ROWS = []
@@ -203,7 +204,27 @@ def bench_memory(work, _rounds):
     shutil.rmtree(data)
 
 
-BENCHES = {"local": bench_local, "s3": partial(bench_server, "s3"), "smb": partial(bench_server, "smb"), "latency": bench_latency, "listing": bench_listing, "index": bench_index, "memory": bench_memory}
+def writing_to(kind, work, rounds):
+    """Writes to a server."""
+    writing.bench_large(kind, work, rounds, report, make_file)
+    writing.bench_small(kind, work, rounds, report, make_file)
+
+
+READING = {
+    "local": bench_local,
+    "s3": partial(bench_server, "s3"),
+    "smb": partial(bench_server, "smb"),
+    "latency": bench_latency,
+    "listing": bench_listing,
+    "index": bench_index,
+    "memory": bench_memory,
+}
+WRITING = {
+    "write-local": lambda work, rounds: writing.bench_local(work, rounds, report, make_file),
+    "write-s3": partial(writing_to, "s3"),
+    "write-smb": partial(writing_to, "smb"),
+}
+BENCHES = {**READING, **WRITING}
 
 
 def main():

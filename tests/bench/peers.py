@@ -4,6 +4,7 @@ import datetime
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -132,11 +133,32 @@ def manifold_over(work, sources_, fresh, settings=(), environment=None, set_=())
         log.close()
 
 
+def wait_for_uploads(work):
+    """Waits until nothing that was written is missing at its source; an upload that was refused ends the benchmark."""
+    def done():
+        uploads = status(work)["uploads"]
+        if uploads["refused"]:
+            sys.exit("bench: an upload was refused")
+        return uploads["waiting"] == 0
+    _await(done, "the end of the uploads", seconds=1800, every=0.2)
+
+
+def wait_for_rclone(work):
+    """Waits until rclone's mount has uploaded all that was written to it."""
+    address = (work / "rclone.address").read_text()
+    def done():
+        said = run(["rclone", "rc", "--url", f"http://{address}/", "vfs/stats"], capture_output=True, text=True,
+                   env=ENVIRONMENT).stdout
+        cache = json.loads(said)["diskCache"]
+        return cache["uploadsInProgress"] == 0 and cache["uploadsQueued"] == 0
+    _await(done, "the end of rclone's uploads", seconds=1800, every=0.2)
+
+
 @contextmanager
-def manifold(work, server, fresh, settings=()):
+def manifold(work, server, fresh, settings=(), set_=()):
     """Runs `manifold up` over one server; gives the folder of its source in the mount."""
     environment = {f"BENCH_{key.upper()}": value for key, value in server.secrets.items()}
-    set_ = [f"{key}={value}" for key, value in server.settings.items()]
+    set_ = [*set_, *(f"{key}={value}" for key, value in server.settings.items())]
     set_ += [f"{key}=env:BENCH_{key.upper()}" for key in server.secrets]
     with manifold_over(work, [server.uri], fresh, settings, environment, set_) as at:
         (source,) = at.iterdir()
@@ -144,8 +166,9 @@ def manifold(work, server, fresh, settings=()):
 
 
 @contextmanager
-def rclone(work, server_or_folder, cache):
-    """Mounts with `rclone mount`, cache "off" or "full"; gives the mount point."""
+def rclone(work, server_or_folder, cache, writes=False):
+    """Mounts with `rclone mount`, cache "off" or "full"; gives the mount point. With `writes` it takes them, uploads at once,
+    and tells on loopback of what is under way."""
     at = work / f"rclone-{cache}"
     at.mkdir(exist_ok=True)
     cache_folder = work / "rclone-cache"
@@ -154,8 +177,14 @@ def rclone(work, server_or_folder, cache):
         remote, environment = str(server_or_folder), {}
     else:
         remote, environment = server_or_folder.rclone_remote()
+    how = ["--read-only"]
+    if writes:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            address = f"127.0.0.1:{free.getsockname()[1]}"
+        (work / "rclone.address").write_text(address)
+        how = ["--vfs-write-back", "0s", "--s3-no-check-bucket", "--rc", "--rc-no-auth", "--rc-addr", address]
     process = subprocess.Popen(["rclone", "mount", remote, str(at), "--vfs-cache-mode", cache, "--cache-dir", str(cache_folder),
-                                "--read-only"], env={**ENVIRONMENT, **environment}, stdin=subprocess.DEVNULL)
+                                *how], env={**ENVIRONMENT, **environment}, stdin=subprocess.DEVNULL)
     try:
         _await(lambda: os.path.ismount(at), "the mount of rclone")
         yield at

@@ -61,17 +61,30 @@ class Server:
     def bare_download(self, name):
         """Downloads a file with a bare client and drops the bytes: `smbclient get`, or eight parallel ranged GETs."""
         if self.kind == "smb":
-            host, share = self.uri.removeprefix("smb://").split("/", 1)
-            user, host = host.split("@") if "@" in host else (self.settings.get("user", ""), host)
-            host, port = host.split(":")
-            with open("/dev/null", "w") as null:
-                subprocess.run(["smbclient", f"//{host}/{share}", "-p", port, "-U", user, "-c", f"get {name} /dev/null"],
-                               check=True, env={**ENVIRONMENT, "PASSWD": self.secrets["password"]}, stdout=null, stderr=null)
+            self._smbclient(f"get {name} /dev/null")
             return
         remote, environment = self.rclone_remote()
         url = subprocess.run(["rclone", "link", f"{remote}/{name}"], check=True, capture_output=True, text=True,
                              env={**ENVIRONMENT, **environment}).stdout.strip()
         parallel_ranges(url, part=4 << 20, threads=8)
+
+
+    def bare_upload(self, path, name):
+        """Uploads a file with a bare client: `smbclient put`, or `rclone copyto`, multipart, four parts at a time."""
+        if self.kind == "smb":
+            self._smbclient(f"put {path} {name}")
+            return
+        remote, environment = self.rclone_remote()
+        subprocess.run(["rclone", "copyto", str(path), f"{remote}/{name}", "--s3-no-check-bucket", "--s3-upload-concurrency", "4",
+                        "--s3-disable-checksum"], check=True, env={**ENVIRONMENT, **environment})
+
+    def _smbclient(self, command):
+        host, share = self.uri.removeprefix("smb://").split("/", 1)
+        user, host = host.split("@") if "@" in host else (self.settings.get("user", ""), host)
+        host, port = host.split(":")
+        with open("/dev/null", "w") as null:
+            subprocess.run(["smbclient", f"//{host}/{share}", "-p", port, "-U", user, "-c", command],
+                           check=True, env={**ENVIRONMENT, "PASSWD": self.secrets["password"]}, stdout=null, stderr=null)
 
 
 def parallel_ranges(url, part, threads):

@@ -3,12 +3,20 @@
 //!
 //! Needs /dev/fuse, the servers of `tests/servers/install`, and root for the servers.
 
+#[path = "uploaded/attributes.rs"]
+mod attributes;
 #[path = "uploaded/crash.rs"]
 mod crash;
 #[path = "uploaded/limits.rs"]
 mod limits;
+#[path = "uploaded/links.rs"]
+mod links;
+#[path = "uploaded/moving.rs"]
+mod moving;
 #[path = "uploaded/own.rs"]
 mod own;
+#[path = "uploaded/trash.rs"]
+mod trash;
 
 use std::fs;
 use std::path::{Path, PathBuf};

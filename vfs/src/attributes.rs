@@ -24,6 +24,8 @@ pub struct Attributes {
     pub modified_ns: i64,
     /// Last change of the attributes, in the same unit.
     pub changed_ns: i64,
+    /// Last read, as it was set, where that is known, in the same unit.
+    pub accessed_ns: Option<i64>,
     /// Birth time, where it is known, in the same unit.
     pub created_ns: Option<i64>,
     /// Permission bits (`0o7777`).
@@ -39,7 +41,7 @@ pub struct Attributes {
 }
 
 impl Attributes {
-    /// Makes them of the catalog's hot row alone: all but birth time and device number.
+    /// Makes them of the catalog's hot row alone: all but birth time, device number and the time of the last read.
     pub(crate) fn of(entry: &Entry) -> Self {
         Self {
             id: entry.id,
@@ -48,6 +50,7 @@ impl Attributes {
             blocks: entry.size.div_ceil(STAT_BLOCK),
             modified_ns: entry.modified_ns,
             changed_ns: entry.changed_ns,
+            accessed_ns: None,
             created_ns: None,
             mode: entry.mode,
             owner: entry.owner,
@@ -67,6 +70,7 @@ impl Attributes {
             blocks: blocks.unwrap_or_else(|| seen.size.div_ceil(STAT_BLOCK)),
             modified_ns: seen.modified.map_or(0, |it| it.0),
             changed_ns: seen.changed.map_or(0, |it| it.0),
+            accessed_ns: None,
             created_ns: seen.created.map(|it| it.0),
             mode: seen.mode.map_or(0, |it| (it & 0o7777) as u16),
             owner: seen.owner,

@@ -220,7 +220,7 @@ impl Vfs {
     ) -> Answer<Attributes> {
         self.core.at_entry(id, move |core, source, half| match half {
             Half::Local(local) => core.local_set_attributes(&local, id, source, handle, change, by),
-            Half::Remote => core.remote_set_attributes(id, handle, change, by),
+            Half::Remote => core.remote_set_attributes(id, handle, change),
         })
     }
 
@@ -254,7 +254,8 @@ impl Vfs {
         match self.core.half_of(id) {
             Ok((source, Half::Local(local))) => self.core.local_sync_directory(&local, source, id),
             // What is staged there was made durable with each change.
-            Ok((_, Half::Remote)) | Err(Error::ReadOnly) => Answer::ok(()),
+            Ok((_, Half::Remote)) => self.core.sync_catalog(),
+            Err(Error::ReadOnly) => Answer::ok(()),
             Err(error) => Answer::err(error),
         }
     }
@@ -312,27 +313,32 @@ impl Vfs {
         }
     }
 
-    /// Gives the value of an extended attribute.
+    /// Gives the value of an extended attribute. What is kept here needs no source.
     pub fn attribute(&self, id: EntryId, name: &[u8]) -> Answer<Vec<u8>> {
-        let name = Box::from(name);
-        match self.core.readable_half_of(id) {
-            Ok((source, Half::Local(local))) => self.core.with_paths(source, &local, Paths::Stay, || {
-                self.core.local_attribute(&local, id, source, name)
-            }),
-            Ok((_, Half::Remote)) => self.core.remote_attribute(id, &name),
-            Err(error) => Answer::err(error),
+        match self.core.kept_attribute(id, name) {
+            Ok(Some(value)) => return Answer::ok(value),
+            Ok(None) => {}
+            Err(error) => return Answer::err(error),
         }
+        let name = Box::<[u8]>::from(name);
+        self.core.at_readable(id, move |core, source, half| match half {
+            Half::Local(local) => core.local_attribute(&local, id, source, name),
+            Half::Remote => Answer::Ready(Err(core.no_attribute(source, &name))),
+        })
     }
 
-    /// Gives the names of all extended attributes that may be shown to whoever asks, each with a NUL after it.
+    /// Gives the names of all extended attributes that may be shown to whoever asks, each with a NUL after it. Those that are
+    /// kept here need no source.
     pub fn attribute_names(&self, id: EntryId, by: Requester) -> Answer<Vec<u8>> {
-        match self.core.readable_half_of(id) {
-            Ok((source, Half::Local(local))) => self.core.with_paths(source, &local, Paths::Stay, || {
-                self.core.local_attribute_names(&local, id, source, by)
-            }),
-            Ok((_, Half::Remote)) => self.core.remote_attribute_names(id),
-            Err(error) => Answer::err(error),
+        match self.core.kept_attribute_names(id) {
+            Ok(names) if !names.is_empty() => return Answer::ok(names),
+            Ok(_) => {}
+            Err(error) => return Answer::err(error),
         }
+        self.core.at_readable(id, move |core, source, half| match half {
+            Half::Local(local) => core.local_attribute_names(&local, id, source, by),
+            Half::Remote => Answer::ok(Vec::new()),
+        })
     }
 
     /// Sets an extended attribute.
@@ -494,6 +500,34 @@ impl Core {
         }
     }
 
+    /// As [`at_entry`](Self::at_entry), for what changes nothing.
+    fn at_readable<T: Send + 'static>(
+        self: &Arc<Self>,
+        id: EntryId,
+        read: impl FnOnce(&Arc<Self>, SourceId, Half) -> Answer<T> + Send + 'static,
+    ) -> Answer<T> {
+        match self.source_of(id) {
+            // What is not a folder of this machine, or is away, has no more to say than is known here.
+            Ok(source)
+                if self
+                    .indexer
+                    .backend(source)
+                    .is_none_or(|backend| backend.as_local().is_none()) =>
+            {
+                read(self, source, Half::Remote)
+            }
+            Ok(source) => self.when_connected(source, move |core| match core.readable_half(source) {
+                Ok(Half::Local(local)) => {
+                    let half = Half::Local(local.clone());
+                    core.with_paths(source, &local, Paths::Stay, || read(core, source, half))
+                }
+                Ok(Half::Remote) => read(core, source, Half::Remote),
+                Err(error) => Answer::err(error),
+            }),
+            Err(error) => Answer::err(error),
+        }
+    }
+
     /// Does something when a source is connected, within the deadline.
     fn when_connected<T: Send + 'static>(
         self: &Arc<Self>,
@@ -545,13 +579,12 @@ impl Core {
         Ok((source, self.half_of_source(source)?))
     }
 
-    /// As [`half_of`](Self::half_of), for what changes nothing.
-    fn readable_half_of(&self, id: EntryId) -> Result<(SourceId, Half), Error> {
-        let source = self.source_of(id)?;
+    /// As [`half_of_source`](Self::half_of_source), for what changes nothing.
+    fn readable_half(&self, source: SourceId) -> Result<Half, Error> {
         if source == SourceId::LIBRARY {
-            return Ok((source, Half::Remote));
+            return Ok(Half::Remote);
         }
-        Ok((source, self.half(source)?))
+        self.half(source)
     }
 
     fn half_of_source(&self, source: SourceId) -> Result<Half, Error> {

@@ -215,19 +215,25 @@ impl Core {
     }
 }
 
-/// Makes attributes of a row; a device's number stands in the other one. What is open for writing has those of the disk.
+/// Makes attributes of a row; a device's number, and a time of the last read that was set, stand in other ones. What is open for writing has those of the disk.
 pub(crate) fn attributes_of(catalog: &Catalog, files: &OpenFiles, entry: &Entry) -> Result<Attributes, Error> {
     let id = first_name(catalog, entry)?;
     if let Some(attributes) = written(files, id) {
         return Ok(attributes);
     }
-    if let Some(staged) = files.staged(entry.id) {
-        return Ok(as_staged(Attributes::of(entry), staged.look()));
-    }
+    let accessed_ns = if entry.keeps_more {
+        catalog.kept_accessed(entry.id).map_err(Error::from_catalog)?
+    } else {
+        None
+    };
     let attributes = Attributes {
         id,
+        accessed_ns,
         ..Attributes::of(entry)
     };
+    if let Some(staged) = files.staged(entry.id) {
+        return Ok(as_staged(attributes, staged.look()));
+    }
     if !matches!(entry.kind, Kind::CharDevice | Kind::BlockDevice) {
         return Ok(attributes);
     }
@@ -248,7 +254,8 @@ pub(crate) fn first_name(catalog: &Catalog, entry: &Entry) -> Result<EntryId, Er
 fn as_staged(known: Attributes, look: Look) -> Attributes {
     Attributes {
         modified_ns: look.modified_ns,
-        changed_ns: look.modified_ns,
+        // Attributes may have changed since; and the time of the last change of the bytes may have been set to the past.
+        changed_ns: known.changed_ns.max(look.modified_ns),
         volatile: true,
         ..known.with_size(look.size)
     }

@@ -46,9 +46,12 @@ impl Core {
             add(&self.tally.bytes_read, bytes.len() as u64);
             open.readahead.lock().stream.answered(run);
             Answer::ok(bytes)
+        } else if open.was_late(&range) {
+            open.readahead.lock().stream.answered(run);
+            Answer::err(silence(&object.path, self.settings.data_deadline))
         } else {
             add(&self.tally.reads_waited, 1);
-            self.read_later(&file, open, &object, range, run)
+            self.read_later(handle, &file, &object, range, run)
         };
         // After the reader's own blocks, so that they stand before these in the queue.
         if let Some((blocks, abandoned)) = ahead {
@@ -169,8 +172,8 @@ impl Core {
 
     fn read_later(
         self: &Arc<Self>,
+        handle: Handle,
         file: &Arc<OpenFile>,
-        open: &OpenObject,
         object: &Arc<Object>,
         range: Range<u64>,
         run: RunId,
@@ -178,7 +181,9 @@ impl Core {
         let shape = object.shape;
         let wanted = self.fetcher.want(object, blocks_of(shape, &range));
         for (index, it) in &wanted {
-            if matches!(it, Wanted::Coming { first: true, .. }) {
+            if matches!(it, Wanted::Coming { first: true, .. })
+                && let OpenFile::Object(open) = &**file
+            {
                 open.readahead
                     .lock()
                     .stream
@@ -223,6 +228,14 @@ impl Core {
             drop(leaving);
             if let OpenFile::Object(open) = &*file {
                 open.readahead.lock().stream.answered(run);
+                if matches!(result, Err(Error::TimedOut(_))) {
+                    open.note_late(range.clone());
+                }
+                // It was given another place at its source on the way, and its old one taken away; its bytes are the same.
+                if matches!(result, Err(Error::Stale)) && !Arc::ptr_eq(&open.object(), &object) {
+                    let length = (range.end - range.start) as u32;
+                    return core.read(handle, range.start, length).wait().await;
+                }
             }
             result
         }))

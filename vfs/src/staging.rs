@@ -191,6 +191,11 @@ impl Staging {
         file.record(&*self.durability, &self.folder_file)
     }
 
+    /// Brings what was written to a file so far to the disk. Blocks the thread.
+    pub(crate) fn sync_ahead(&self, file: &StagedFile) {
+        file.sync_ahead(&*self.durability);
+    }
+
     /// Takes note that the source has what an upload began with; see [`StagedFile::sent`]. Blocks the thread.
     pub(crate) fn sent(
         &self,

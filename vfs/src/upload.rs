@@ -12,7 +12,7 @@ pub(crate) mod conflict;
 mod job;
 pub(crate) mod settle;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -49,6 +49,16 @@ pub enum WritePolicy {
     Through,
     /// There are none.
     Off,
+}
+
+/// What becomes of attributes that a source cannot store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AttributePolicy {
+    /// The catalog keeps them.
+    #[default]
+    Keep,
+    /// They are refused.
+    Refuse,
 }
 
 /// How far a staged file has come.
@@ -123,16 +133,27 @@ pub enum UploadEvent {
         /// What to do.
         remedy: String,
     },
+    /// The objects of a renamed directory cannot follow it.
+    MoveRefused {
+        /// The source.
+        source: SourceId,
+        /// Where the directory stands in the tree.
+        path: Vec<u8>,
+        /// Why.
+        error: String,
+        /// What to do.
+        remedy: String,
+    },
 }
 
-/// Tells of what becomes of uploads.
+/// Tells of what becomes of uploads, and of objects that are to follow their directories.
 pub type UploadListener = Arc<dyn Fn(UploadEvent) + Send + Sync>;
 
 /// The queue.
 pub(crate) struct Uploads {
     pub(crate) staging: Arc<Staging>,
     pub(crate) fetcher: Arc<Fetcher>,
-    files: Arc<OpenFiles>,
+    pub(crate) files: Arc<OpenFiles>,
     publisher: Arc<Publisher>,
     clock: Arc<dyn Clock>,
     host: String,
@@ -143,6 +164,10 @@ pub(crate) struct Uploads {
     stopped: watch::Sender<bool>,
     conflicts: Mutex<VecDeque<Conflict>>,
     policies: RwLock<HashMap<SourceId, WritePolicy>>,
+    /// The sources from which what is removed goes to a trash.
+    with_trash: RwLock<HashSet<SourceId>>,
+    /// Sources of which nothing is kept that they cannot store.
+    refusing: RwLock<HashSet<SourceId>>,
     /// How many files were uploaded since the start.
     done: AtomicU64,
     /// Whether data files are about to be removed.
@@ -237,6 +262,8 @@ impl Uploads {
             stopped: watch::Sender::new(false),
             conflicts: Mutex::default(),
             policies: RwLock::new(policies),
+            with_trash: RwLock::default(),
+            refusing: RwLock::default(),
             done: AtomicU64::new(0),
             sweeping: AtomicBool::new(false),
             seed: std::hash::RandomState::new().build_hasher().finish(),
@@ -479,7 +506,7 @@ impl Uploads {
         self.done.load(Ordering::Relaxed)
     }
 
-    fn note_conflict(&self, conflict: Conflict) {
+    pub(crate) fn note_conflict(&self, conflict: Conflict) {
         let mut conflicts = self.conflicts.lock();
         if conflicts.len() == CONFLICTS_MAX {
             conflicts.pop_front();
@@ -489,12 +516,48 @@ impl Uploads {
         (self.listener)(UploadEvent::Conflict(conflict));
     }
 
+    /// Tells that the objects of a renamed directory cannot follow it.
+    pub(crate) fn tell_move_refused(&self, source: SourceId, path: Vec<u8>, error: String, remedy: String) {
+        (self.listener)(UploadEvent::MoveRefused {
+            source,
+            path,
+            error,
+            remedy,
+        });
+    }
+
     pub(crate) fn policy(&self, source: SourceId) -> WritePolicy {
         self.policies.read().get(&source).copied().unwrap_or_default()
     }
 
     pub(crate) fn set_policy(&self, source: SourceId, policy: WritePolicy) {
         self.policies.write().insert(source, policy);
+    }
+
+    pub(crate) fn has_trash(&self, source: SourceId) -> bool {
+        self.with_trash.read().contains(&source)
+    }
+
+    pub(crate) fn set_trash(&self, source: SourceId, has_trash: bool) {
+        let mut with_trash = self.with_trash.write();
+        if has_trash {
+            with_trash.insert(source);
+        } else {
+            with_trash.remove(&source);
+        }
+    }
+
+    /// Tells whether the catalog keeps what a source cannot store.
+    pub(crate) fn keeps_attributes(&self, source: SourceId) -> bool {
+        !self.refusing.read().contains(&source)
+    }
+
+    pub(crate) fn set_attribute_policy(&self, source: SourceId, policy: AttributePolicy) {
+        let mut refusing = self.refusing.write();
+        match policy {
+            AttributePolicy::Keep => drop(refusing.remove(&source)),
+            AttributePolicy::Refuse => drop(refusing.insert(source)),
+        }
     }
 
     pub(crate) fn now_ns(&self) -> i64 {

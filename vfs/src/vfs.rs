@@ -27,6 +27,7 @@ use crate::events::{Event, EventStream, Publisher, events_of};
 use crate::fetch::{Fetcher, Waiting};
 use crate::handle::{Access, Handle, OpenFile, OpenFiles, Opened};
 use crate::hash::Hasher;
+use crate::moves::Moves;
 use crate::pins::{PinReport, Pins};
 use crate::recent::Recent;
 use crate::upload::Uploads;
@@ -82,6 +83,8 @@ pub(crate) struct Core {
     pub(crate) paths: Mutex<HashMap<SourceId, Arc<RwLock<()>>>>,
     /// What entries were like that have lost their names through the mount.
     pub(crate) gone: Cache<EntryId, Attributes>,
+    /// Who owns what has no owner, as it is shown: user and group.
+    pub(crate) owner: RwLock<(u32, u32)>,
     /// Changes of the catalog of which the kernel is not told.
     pub(crate) own: OwnChanges,
     pub(crate) checked: Mutex<Option<(EntryId, Instant)>>,
@@ -91,6 +94,8 @@ pub(crate) struct Core {
     pub(crate) publisher: Arc<Publisher>,
     /// Unset: nothing of a remote source can be written.
     pub(crate) uploads: OnceLock<Arc<Uploads>>,
+    /// Set with the uploads.
+    pub(crate) moves: OnceLock<Arc<Moves>>,
 }
 
 impl Vfs {
@@ -162,6 +167,7 @@ impl Vfs {
             read_only: RwLock::default(),
             paths: Mutex::default(),
             gone: Cache::new(GONE_MAX),
+            owner: RwLock::default(),
             own: OwnChanges::default(),
             checked: Mutex::new(None),
             pins,
@@ -169,6 +175,7 @@ impl Vfs {
             changes,
             publisher: Arc::default(),
             uploads: OnceLock::new(),
+            moves: OnceLock::new(),
         });
         let stop = Arc::new(AtomicBool::new(false));
         let thread = std::thread::Builder::new().name("manifold-events".to_owned());
@@ -346,6 +353,11 @@ impl Vfs {
     /// Ends keeping. What was fetched stays.
     pub fn stop_keeping_pins(&self) {
         self.core.pins.stop();
+    }
+
+    /// Says who is shown to own what has no owner: user and group.
+    pub fn set_owner(&self, owner: (u32, u32)) {
+        *self.core.owner.write() = owner;
     }
 
     /// Sets after how long listings of one source count as stale.

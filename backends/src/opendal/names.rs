@@ -6,8 +6,8 @@
 
 use std::sync::Arc;
 
-use ::opendal::options::{CopyOptions, WriteOptions};
-use ::opendal::raw::{OpCopy, OpCreateDir, OpDelete, OpRename, Service as _};
+use ::opendal::options::WriteOptions;
+use ::opendal::raw::{OpCreateDir, OpDelete, OpRename};
 use futures::StreamExt;
 
 use super::list;
@@ -100,7 +100,7 @@ impl Source {
         Ok(false)
     }
 
-    async fn delete(&self, operation: Operation, path: &ObjectPath, raw: &str) -> Result<Presence<()>> {
+    pub(super) async fn delete(&self, operation: Operation, path: &ObjectPath, raw: &str) -> Result<Presence<()>> {
         match &self.own {
             Own::Dav(dav) => dav.delete(self, operation, path, raw).await,
             Own::Ftp(ftp) => ftp.delete(self, operation, path, raw).await,
@@ -182,32 +182,6 @@ impl Source {
                 let why = "the server renamed it, and does not have it under its new name";
                 Err(self.error(ErrorKind::Nonsense, operation, to, why))
             }
-        }
-    }
-
-    /// Copies an object at the source.
-    async fn copy(&self, to: &ObjectPath, raw: (&str, &str), replace: bool) -> Result<()> {
-        let operation = Operation::Rename;
-        let capability = self.bare.capability();
-        let options = CopyOptions {
-            if_not_exists: !replace && capability.copy_with_if_not_exists,
-            ..CopyOptions::default()
-        };
-        let step = async {
-            let args = OpCopy::from_options(&capability, options)?;
-            let mut copier = self.bare.copy_dyn(&self.context, raw.0, raw.1, args)?;
-            while copier.next_dyn().await?.is_some() {}
-            copier.close_dyn().await
-        };
-        let _slot = self.slot().await;
-        match self.step_within(self.put_patience(), operation, to, step).await {
-            Ok(Presence::Found(_)) => Ok(()),
-            Ok(Presence::Absent) => {
-                let why = "what was to be renamed is gone";
-                Err(self.error(ErrorKind::Conflict, operation, to, why))
-            }
-            Err(error) if error.kind() == ErrorKind::VersionChanged => Err(self.exists(operation, to)),
-            Err(error) => Err(error),
         }
     }
 }

@@ -50,6 +50,7 @@ impl Writes {
             renames_directories: Renames::No,
             keeps_modified: false,
             keeps_mode: false,
+            makes_links: false,
         };
         let server = WriteAbilities {
             size_max: i64::MAX as u64,

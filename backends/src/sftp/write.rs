@@ -36,6 +36,7 @@ pub(super) const ABILITIES: WriteAbilities = WriteAbilities {
     renames_directories: Renames::Whole,
     keeps_modified: true,
     keeps_mode: true,
+    makes_links: false,
 };
 
 /// A file that a put is still writing. It is removed unless it got its name.

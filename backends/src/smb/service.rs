@@ -506,8 +506,13 @@ impl SmbLister {
                 if open.contains(&path) {
                     match self.share.stat_wire(path).await {
                         Ok(now) => facts = now,
-                        // Removed since; the listing is right about when it was made.
-                        Err(Failure::Absent) => {}
+                        // Removed since, or about to be; the listing is right about when it was made.
+                        Err(
+                            Failure::Absent
+                            | Failure::Failed {
+                                kind: ErrorKind::Busy, ..
+                            },
+                        ) => {}
                         Err(failure) => return Err(failure),
                     }
                 }

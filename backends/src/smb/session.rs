@@ -30,6 +30,7 @@ use tokio::time::Instant;
 use super::facts::Facts;
 use super::failure::{Failure, Left};
 use super::handshake;
+use super::listing::Page;
 use super::settings::{Protection, Settings};
 use super::wire::{self, LinkTarget, Open};
 use crate::{ErrorKind, Secret};
@@ -130,6 +131,10 @@ impl Session {
     /// They come with the answer to the closing. While a file is open, Samba tells everyone else who asks, in a listing
     /// too, the times that it had when it was opened, whatever a program on the server did to it since.
     pub(super) async fn stat(&self, name: &[u16]) -> Result<Facts, Failure> {
+        self.surely(name, || self.stat_once(name)).await
+    }
+
+    async fn stat_once(&self, name: &[u16]) -> Result<Facts, Failure> {
         let name = self.full_name(name);
         let open = Open {
             name: &name,
@@ -179,6 +184,10 @@ impl Session {
 
     /// Opens the file at `name` for reading, and says what it is.
     pub(super) async fn open(&self, name: &[u16]) -> Result<(FileId, Facts), Failure> {
+        self.surely(name, || self.open_once(name)).await
+    }
+
+    async fn open_once(&self, name: &[u16]) -> Result<(FileId, Facts), Failure> {
         let name = self.full_name(name);
         let open = Open {
             name: &name,
@@ -252,14 +261,19 @@ impl Session {
         options: u32,
         disposition: u32,
     ) -> Result<FileId, Failure> {
-        let name = self.full_name(name);
+        let full = self.full_name(name);
         let open = Open {
-            name: &name,
+            name: &full,
             access,
             options,
             disposition,
         };
-        file_id(&self.single(Command::Create, &open, 1).await?)
+        let ask = || async { file_id(&self.single(Command::Create, &open, 1).await?) };
+        if disposition == wire::FILE_OPEN {
+            self.surely(name, ask).await
+        } else {
+            ask().await
+        }
     }
 
     /// Gives the longest write that the server takes, of those up to `wish`.
@@ -338,22 +352,17 @@ impl Session {
 
     /// Opens the directory at `name` for listing.
     pub(super) async fn open_directory(&self, name: &[u16]) -> Result<FileId, Failure> {
-        let name = self.full_name(name);
-        let open = Open {
-            name: &name,
-            access: wire::LIST_DIRECTORY,
-            options: wire::DIRECTORY_FILE,
-            disposition: wire::FILE_OPEN,
-        };
-        file_id(&self.single(Command::Create, &open, 1).await?)
+        self.open_as(name, wire::LIST_DIRECTORY, wire::DIRECTORY_FILE, wire::FILE_OPEN)
+            .await
     }
 
     /// Gives the next page of an open directory; `None` at its end.
-    pub(super) async fn next_page(
-        &self,
-        handle: FileId,
-        first: bool,
-    ) -> Result<Option<Vec<(Vec<u16>, Facts)>>, Failure> {
+    pub(super) async fn next_page(&self, handle: FileId, first: bool) -> Result<Option<Page>, Failure> {
+        self.page(handle, "*", first).await
+    }
+
+    /// Gives a page of what matches the pattern.
+    pub(super) async fn page(&self, handle: FileId, pattern: &str, first: bool) -> Result<Option<Page>, Failure> {
         loop {
             let with_index = !self.without_index.load(Ordering::Relaxed);
             let length = self.affordable(self.page_max);
@@ -367,7 +376,7 @@ impl Session {
                 file_index: 0,
                 file_id: handle,
                 output_buffer_length: length,
-                file_name: "*".to_owned(),
+                file_name: pattern.to_owned(),
             };
             let charge = CreditCharge(length.div_ceil(CREDIT_BYTES).max(1) as u16);
             let frame = self
@@ -380,7 +389,7 @@ impl Session {
                     with_index,
                 )?)),
                 NtStatus::NO_MORE_FILES => Ok(None),
-                // The answer of some servers for a directory without even dots.
+                // Nothing matches; the answer of some servers for a directory without even dots.
                 NtStatus::NO_SUCH_FILE if first => Ok(None),
                 NtStatus::INVALID_INFO_CLASS | NtStatus::NOT_SUPPORTED if first && with_index => {
                     self.without_index.store(true, Ordering::Relaxed);
@@ -406,14 +415,8 @@ impl Session {
 
     /// Reads where the link at `name` points. `Unsupported` if it is no link.
     pub(super) async fn read_link(&self, name: &[u16]) -> Result<LinkTarget, Failure> {
-        let name = self.full_name(name);
-        let open = Open {
-            name: &name,
-            access: wire::READ_ATTRIBUTES,
-            options: wire::OPEN_REPARSE_POINT,
-            disposition: wire::FILE_OPEN,
-        };
-        let handle = file_id(&self.single(Command::Create, &open, 1).await?)?;
+        let (access, options) = (wire::READ_ATTRIBUTES, wire::OPEN_REPARSE_POINT);
+        let handle = self.open_as(name, access, options, wire::FILE_OPEN).await?;
         let request = IoctlRequest {
             ctl_code: wire::FSCTL_GET_REPARSE_POINT,
             file_id: handle,
@@ -443,7 +446,7 @@ impl Session {
         }
     }
 
-    fn full_name(&self, name: &[u16]) -> Vec<u16> {
+    pub(super) fn full_name(&self, name: &[u16]) -> Vec<u16> {
         let mut full = self.prefix.clone();
         full.extend_from_slice(name);
         if name.is_empty() {
@@ -452,7 +455,7 @@ impl Session {
         full
     }
 
-    async fn single(&self, command: Command, body: &dyn Pack, charge: u16) -> Result<Frame, Failure> {
+    pub(super) async fn single(&self, command: Command, body: &dyn Pack, charge: u16) -> Result<Frame, Failure> {
         let frame = self
             .connection
             .execute_with_credits(command, body, Some(self.tree.tree_id), CreditCharge(charge))
@@ -528,7 +531,7 @@ fn accept(frame: Frame, command: Command) -> Result<Frame, Failure> {
     }
 }
 
-fn file_id(created: &Frame) -> Result<FileId, Failure> {
+pub(super) fn file_id(created: &Frame) -> Result<FileId, Failure> {
     let response = smb2::msg::create::CreateResponse::unpack(&mut ReadCursor::new(&created.body))?;
     Ok(response.file_id)
 }

@@ -45,6 +45,7 @@ pub(super) const ABILITIES: WriteAbilities = WriteAbilities {
     renames_directories: Renames::Whole,
     keeps_modified: true,
     keeps_mode: false,
+    makes_links: false,
 };
 
 /// Where a path lies on the wire, and what stands there.

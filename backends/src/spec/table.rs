@@ -155,6 +155,24 @@ pub(super) const COMMON: &[KeyInfo] = &[
         "whether the source is written to, and if so, whether closing a file returns when it is safe on this machine (back) or when it is uploaded (through); a folder of this machine is always written to at once",
     )
     .default("off"),
+    key(
+        "trash",
+        ValueKind::Flag,
+        "move what is removed through the mount to the folder `.manifold-trash` of the source, in place of deleting it; not for folders of this machine",
+    )
+    .default("false"),
+    key(
+        "attributes",
+        ValueKind::Choice(&["keep", "refuse"]),
+        "whether the catalog keeps what the source cannot store of a file that is changed through the mount: permissions, owner, times, extended attributes; a folder of this machine stores them itself",
+    )
+    .default("keep"),
+    key(
+        "links",
+        ValueKind::Choice(&["refuse", "objects"]),
+        "whether symbolic links are kept in the source as small objects, `name.rclonelink` for the link `name` as rclone does with `--links`; a folder of this machine has links of its own",
+    )
+    .default("refuse"),
 ];
 
 const USER: KeyInfo = key(

@@ -1,5 +1,7 @@
 //! The door of the crate: listings on demand, single looks, and the sources that they go to ([`sources`]).
 
+mod looking;
+mod moving;
 mod sources;
 
 use std::collections::HashMap;
@@ -13,10 +15,10 @@ use manifold_catalog::{Catalog, ChangedFile, EntryId, Kind, SourceId};
 use parking_lot::{Mutex, RwLock};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, broadcast, watch};
-use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::moving::Purpose;
 use crate::expected::Expected;
 use crate::flight::{Flights, Outcome, Waiter};
 use crate::health::{EVENTS_MAX, Event, Monitor, RequestKind};
@@ -264,13 +266,17 @@ impl Indexer {
 
     /// Lists a directory of its source and gives the catalog what it holds. The caller has a turn.
     pub(crate) async fn list(self: &Arc<Self>, target: &Target) -> Result<Presence<()>, IndexError> {
+        self.list_as(target, Purpose::Show).await
+    }
+
+    async fn list_as(self: &Arc<Self>, target: &Target, purpose: Purpose) -> Result<Presence<()>, IndexError> {
         target.may_be_listed()?;
         self.cover(target).await;
         let mut tries = Tries::begin();
         let mut moved = None;
         loop {
             let target = moved.as_ref().unwrap_or(target);
-            let result = self.list_once(target).await;
+            let result = self.list_once(target, purpose).await;
             if !matches!(result, Err(IndexError::Overtaken(_))) {
                 return result;
             }
@@ -283,14 +289,26 @@ impl Indexer {
         }
     }
 
-    async fn list_once(self: &Arc<Self>, target: &Target) -> Result<Presence<()>, IndexError> {
-        let ticket = self.catalog.ticket().by_path(target.path.as_bytes());
-        let listed_ns = self.clock.now_ns();
+    async fn list_once(self: &Arc<Self>, target: &Target, purpose: Purpose) -> Result<Presence<()>, IndexError> {
         let scan = target.source.generation();
+        let directory = target.directory;
+        if purpose == Purpose::Show && self.catalog.move_above(directory)?.is_some() {
+            let listed_ns = self.clock.now_ns();
+            let pass_over = move |catalog: &Catalog| Ok(catalog.pass_over_moving(directory, listed_ns, scan)?);
+            if self.blocking(pass_over).await? {
+                return Ok(Presence::Found(()));
+            }
+        }
+        let mut ticket = self.catalog.ticket().by_path(target.path.as_bytes());
+        if purpose == Purpose::Move {
+            ticket = ticket.of_move();
+        }
+        let listed_ns = self.clock.now_ns();
         let idle = self.settings.listing_idle_timeout;
         let children = match listing::read(&target.source, &target.path, idle).await? {
             Presence::Found(children) => children,
             // It stays for the sake of what is to be uploaded to it, and holds nothing else.
+            Presence::Absent if purpose == Purpose::Move => Vec::new(),
             Presence::Absent if !target.path.is_root() && self.catalog.leads_to_staged(target.directory)? => Vec::new(),
             Presence::Absent => return Ok(Presence::Absent),
         };
@@ -360,79 +378,6 @@ impl Indexer {
                 return Ok(Presence::Absent);
             }
         }
-        Ok(Presence::Found(()))
-    }
-
-    /// Takes in the attributes of a local source's root, which no listing holds. Elsewhere a root has none of its own.
-    pub(crate) async fn look_at_root(&self, source: &Source, root: EntryId) {
-        if root == EntryId::ROOT || source.backend.as_local().is_none() {
-            return;
-        }
-        let looked = async {
-            let (path, ticket) = (ObjectPath::root(), self.catalog.ticket());
-            let asked = timeout(self.settings.stat_timeout, source.backend.stat(&path));
-            let Ok(answer) = asked.await else { return Ok(()) };
-            let Presence::Found(metadata) = answer? else {
-                return Ok(());
-            };
-            let ((seen, _), open) = (listing::seen(&metadata), self.open_probe());
-            self.blocking(move |catalog| Ok(catalog.update_attributes(root, seen, ticket, &*open).map(drop)?))
-                .await
-        };
-        // The listing is good all the same, and the next one looks again.
-        if let Err(error) = looked.await {
-            tracing::debug!(source = source.backend.name(), %error, "the root's attributes stay as they were");
-        }
-    }
-
-    async fn look(&self, target: &Target) -> Result<Presence<()>, IndexError> {
-        let mut tries = Tries::begin();
-        let mut moved = None;
-        loop {
-            let target = moved.as_ref().unwrap_or(target);
-            let result = self.look_once(target).await;
-            if !matches!(result, Err(IndexError::Overtaken(_))) || !tries.again().await {
-                return result;
-            }
-            moved = self.target(target.directory)?;
-        }
-    }
-
-    async fn look_once(&self, target: &Target) -> Result<Presence<()>, IndexError> {
-        let ticket = self.catalog.ticket().by_path(target.path.as_bytes());
-        let cancelled = target.source.cancel.clone();
-        let limit = self.settings.stat_timeout;
-        let asked = async {
-            let _turn = target.source.foreground_turn().await?;
-            let (since, under_way) = (Instant::now(), target.source.monitor.asks(RequestKind::Look));
-            let answer = match timeout(limit, target.source.backend.stat(&target.path)).await {
-                Ok(answer) => answer.map_err(IndexError::from),
-                Err(_) => Err(IndexError::TimedOut {
-                    source_name: target.source.backend.name().to_owned(),
-                    path: target.path.to_string(),
-                    after: limit,
-                }),
-            };
-            under_way.end(&answer);
-            let answer = answer?;
-            target.source.answered_in(RequestKind::Look, since);
-            Ok(answer)
-        };
-        let answer: Result<_, IndexError> = tokio::select! {
-            biased;
-            () = cancelled.cancelled() => Err(IndexError::Stopped),
-            answer = asked => answer,
-        };
-        let Presence::Found(metadata) = answer? else {
-            return Ok(Presence::Absent);
-        };
-        // Another kind is another entry; that is for a listing of the parent to settle.
-        if listing::kind(metadata.kind) != target.kind {
-            return Ok(Presence::Absent);
-        }
-        let (id, (seen, _), open) = (target.directory, listing::seen(&metadata), self.open_probe());
-        self.blocking(move |catalog| Ok(catalog.update_attributes(id, seen, ticket, &*open).map(drop)?))
-            .await?;
         Ok(Presence::Found(()))
     }
 

@@ -256,7 +256,13 @@ fn is_same_object(entry: &Entry, details: &Details, child: &NewChild, births_las
     if entry.kind != child.seen.kind {
         return false;
     }
-    let looks_same = entry.size == child.seen.size && entry.modified_ns == child.seen.modified_ns;
+    let is_as_old = if entry.keeps_time {
+        // What the source has told is hidden by what was kept for that version.
+        details.version == child.seen.version
+    } else {
+        entry.modified_ns == child.seen.modified_ns
+    };
+    let looks_same = entry.size == child.seen.size && is_as_old;
     match (details.created_ns, child.seen.created_ns) {
         (Some(before), Some(now)) if before == now => true,
         (Some(_), Some(_)) if births_last => false,

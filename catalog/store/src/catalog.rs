@@ -216,6 +216,7 @@ impl Catalog {
         replaces: Replaces<'_>,
     ) -> Result<Vec<Change>> {
         if self.store.read(|snapshot| listing::is_as_seen(snapshot, id, &seen))? {
+            self.store.tickets().note_look(ticket, id.0);
             return Ok(Vec::new());
         }
         let ((), changes) = self

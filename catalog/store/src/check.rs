@@ -7,11 +7,12 @@ use std::path::Path;
 
 use redb::{ReadableTable, ReadableTableMetadata};
 
+use crate::edit::moves::topmost;
 use crate::error::{Error, OpenError, Result};
 use crate::format::{
-    ChildKey, FORMAT, HotRow, META_ID_LIMIT, META_NEXT_POLICY, META_NEXT_SOURCE, NOWHERE, PinRow, ScanRow, SourceRow,
-    TotalsRow, child_name, child_parent, content_id, content_key, decode_staged, decode_state, identity_id,
-    identity_key, name_fault, owned_id,
+    ChildKey, FORMAT, HotRow, KeptRow, META_ID_LIMIT, META_NEXT_POLICY, META_NEXT_SOURCE, MoveRow, MovedRow, NOWHERE,
+    PinRow, ScanRow, SourceRow, TotalsRow, child_name, child_parent, content_id, content_key, decode_staged,
+    decode_state, identity_id, identity_key, name_fault, owned_id,
 };
 use crate::store::{Snapshot, open_file, refuse_file, upgrade_file};
 use crate::tree::{self, Top};
@@ -51,6 +52,8 @@ pub(crate) fn examine(snapshot: &Snapshot) -> Result<CheckReport> {
     examination.contents()?;
     examination.pins()?;
     examination.staged()?;
+    examination.kept()?;
+    examination.moves()?;
     examination.departed()?;
     examination.attach_points()?;
     examination.totals()?;
@@ -87,6 +90,7 @@ struct Seen {
     rows: u64,
     identities: u64,
     contents: u64,
+    kept: u64,
     departed: u64,
     attach_points: usize,
 }
@@ -127,6 +131,10 @@ impl Examination<'_> {
         agree(!hot.is_directory() || hot.size() == 0, || {
             format!("directory {id} has a size")
         })?;
+        agree(source != SourceId::LIBRARY.0 || !hot.keeps_anything(), || {
+            format!("something is kept of entry {id}, which is the library's own")
+        })?;
+        self.seen.kept += u64::from(hot.keeps_more());
         self.seen.identities += u64::from(cold.identity.is_some());
         if let Some(identity) = &cold.identity {
             let indexed = self
@@ -309,6 +317,54 @@ impl Examination<'_> {
             })?;
         }
         Ok(())
+    }
+
+    /// What is kept in rows of their own belongs to the entries that say so.
+    fn kept(&self) -> Result<()> {
+        for row in self.snapshot.kept.iter()? {
+            let (id, row) = row?;
+            let id = id.value();
+            KeptRow::decode(row.value())?;
+            let node = tree::node(&self.snapshot.children, &self.snapshot.entries, id)?;
+            agree(node.is_some_and(|(_, hot)| hot.keeps_more()), || {
+                format!("something is kept of entry {id}, which does not say so")
+            })?;
+        }
+        agree(self.snapshot.kept.len()? == self.seen.kept, || {
+            "what is kept of an entry is missing".into()
+        })
+    }
+
+    /// What is on the move stands in the tree of a source: directories, and files beneath them.
+    fn moves(&mut self) -> Result<()> {
+        let snapshot = self.snapshot;
+        for row in snapshot.moves.iter()? {
+            let (id, row) = row?;
+            let id = id.value();
+            MoveRow::decode(row.value())?;
+            self.is_on_the_move(id, true)?;
+        }
+        for row in snapshot.moved.iter()? {
+            let (id, row) = row?;
+            let id = id.value();
+            MovedRow::decode(row.value())?;
+            self.is_on_the_move(id, false)?;
+            agree(topmost(&snapshot.entries, &snapshot.moves, id)?.is_some(), || {
+                format!("entry {id} has moved, but no directory above it")
+            })?;
+        }
+        Ok(())
+    }
+
+    fn is_on_the_move(&mut self, id: u64, is_directory: bool) -> Result<()> {
+        let node = tree::node(&self.snapshot.children, &self.snapshot.entries, id)?;
+        let own = node.filter(|(_, hot)| {
+            hot.source() != SourceId::LIBRARY.0 && !hot.is_attach_point() && hot.is_directory() == is_directory
+        });
+        let parent = own.map_or(NOWHERE, |(cold, _)| cold.parent);
+        agree(parent != NOWHERE && self.place_of(parent)?.0 == Top::Root, || {
+            format!("entry {id} is on the move, but does not stand in the tree of a source")
+        })
     }
 
     fn departed(&self) -> Result<()> {

@@ -6,6 +6,8 @@ mod contents;
 pub(crate) mod depart;
 pub(crate) mod follow;
 mod insert;
+pub(crate) mod keep;
+pub(crate) mod moves;
 mod pins;
 mod queue;
 pub(crate) mod staged;
@@ -21,9 +23,9 @@ use redb::{ReadableTable, Table, WriteTransaction};
 use crate::error::{Error, Result};
 use crate::format::{
     self, CHILDREN, CONTENTS, ChildKey, Cold, ContentKey, DEPARTED, DIRECTORIES, ENTRIES, FORMAT, FORMAT_OF_PINS,
-    HOT_BYTES, HotRow, IDENTITIES, IdentityKey, META, META_FORMAT, META_ID_LIMIT, META_NEXT_POLICY, META_NEXT_SOURCE,
-    NOWHERE, OwnedKey, PIN_POLICIES, PINS, QUEUE, SOURCES, STAGED, ScanRow, SourceRow, TOTALS_BYTES, TotalsRow,
-    child_name, decode_state, encode_state, identity_key, subtree_range,
+    HOT_BYTES, HotRow, IDENTITIES, IdentityKey, KEPT, META, META_FORMAT, META_ID_LIMIT, META_NEXT_POLICY,
+    META_NEXT_SOURCE, MOVED, MOVES, NOWHERE, OwnedKey, PIN_POLICIES, PINS, QUEUE, SOURCES, STAGED, ScanRow, SourceRow,
+    TOTALS_BYTES, TotalsRow, child_name, decode_state, encode_state, identity_key, subtree_range,
 };
 use crate::ticket::Tickets;
 use crate::tree::{self, Top};
@@ -43,6 +45,9 @@ pub(crate) struct Edit<'t> {
     pins: Table<'t, u64, &'static [u8]>,
     pin_policies: Table<'t, u64, &'static [u8]>,
     staged: Table<'t, u64, &'static [u8]>,
+    kept: Table<'t, u64, &'static [u8]>,
+    moves: Table<'t, u64, &'static [u8]>,
+    moved: Table<'t, u64, &'static [u8]>,
     pub(crate) departed: Table<'t, OwnedKey, i64>,
     pub(crate) sources: Table<'t, u32, &'static [u8]>,
     totals: Table<'t, u32, &'static [u8; TOTALS_BYTES]>,
@@ -54,7 +59,7 @@ pub(crate) struct Edit<'t> {
     scans_now: BTreeMap<u32, ScanRow>,
     /// The directories that lead to an attach point, once somebody has asked.
     holding: OnceCell<HashSet<u64>>,
-    /// The directories that lead to something staged, once somebody has asked.
+    /// The directories that lead to something staged, or to one whose objects are still to follow it, once somebody has asked.
     leading: OnceCell<HashSet<u64>>,
     pub(crate) changes: Vec<Change>,
 }
@@ -105,6 +110,9 @@ impl<'t> Edit<'t> {
             pins: transaction.open_table(PINS)?,
             pin_policies: transaction.open_table(PIN_POLICIES)?,
             staged: transaction.open_table(STAGED)?,
+            kept: transaction.open_table(KEPT)?,
+            moves: transaction.open_table(MOVES)?,
+            moved: transaction.open_table(MOVED)?,
             departed: transaction.open_table(DEPARTED)?,
             sources: transaction.open_table(SOURCES)?,
             totals: transaction.open_table(format::TOTALS)?,
@@ -139,7 +147,7 @@ impl<'t> Edit<'t> {
             return Ok(false);
         }
         // What is not in the tree has no place that it could be elsewhere than.
-        let path = tree::object_path(&self.entries, id)?;
+        let path = self.object_path(id)?;
         Ok(path.is_some_and(|path| ticket.is_elsewhere(&path)))
     }
 
@@ -287,6 +295,7 @@ impl<'t> Edit<'t> {
         attach_point: bool,
     ) -> Result<()> {
         let key = tree::hot_key(id, parent, name)?;
+        self.drop_kept(id)?;
         self.put_hot(&key, &HotRow::directory(id, source, attach_point))?;
         self.put_cold(id, &Cold::directory(parent, name, attach_point))?;
         self.add_totals(source, TotalsRow::of(0))

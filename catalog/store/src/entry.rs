@@ -78,6 +78,10 @@ pub struct Entry {
     pub source: SourceId,
     /// Whether a source is attached here: it is the root of `source`.
     pub attach_point: bool,
+    /// Whether `modified_ns` is what the mount was told, rather than what the source tells.
+    pub keeps_time: bool,
+    /// Whether the catalog keeps more of it: a time of the last read, or extended attributes.
+    pub keeps_more: bool,
 }
 
 /// What is kept of an entry beyond its attributes.

@@ -68,9 +68,9 @@ impl Catalog {
         seen: Option<SeenAttributes>,
         at_ns: i64,
     ) -> Result<Vec<Change>> {
-        let ((), changes) = self
-            .store()
-            .write(When::Soon, |edit| edit.follow_moved(from, to, raw_name, seen, at_ns))?;
+        let ((), changes) = self.store().write(When::Soon, |edit| {
+            edit.follow_moved(from, to, raw_name, seen, None, at_ns)
+        })?;
         Ok(changes)
     }
 

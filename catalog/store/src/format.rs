@@ -5,7 +5,9 @@
 
 mod cold;
 mod hot;
+mod kept;
 mod keys;
+mod moves;
 mod pins;
 mod records;
 mod staged;
@@ -14,17 +16,20 @@ use redb::TableDefinition;
 
 pub(crate) use cold::{Cold, ColdView};
 pub(crate) use hot::{HOT_BYTES, HotRow};
+pub use kept::KEPT_ATTRIBUTES_MAX;
+pub(crate) use kept::KeptRow;
 pub(crate) use keys::{
     ChildKey, child_name, child_parent, content_id, content_key, content_range, identity_id, identity_key,
     identity_range, name_fault, owned_id, owned_key, owned_range, subtree_range,
 };
+pub(crate) use moves::{MoveRow, MovedRow, PLACES_MAX};
 pub(crate) use pins::PinRow;
 pub(crate) use records::{ScanRow, SourceRow, TOTALS_BYTES, TotalsRow, decode_state, encode_state};
 pub use staged::STAGED_ROW_MAX;
 pub(crate) use staged::decode_staged;
 
 /// The format that this program writes.
-pub(crate) const FORMAT: u64 = 3;
+pub(crate) const FORMAT: u64 = 4;
 /// The format that brought contents and pins.
 pub(crate) const FORMAT_OF_PINS: u64 = 2;
 /// The oldest format that this program brings up to date.
@@ -58,6 +63,12 @@ pub(crate) const PINS: TableDefinition<'static, u64, &'static [u8]> = TableDefin
 pub(crate) const PIN_POLICIES: TableDefinition<'static, u64, &'static [u8]> = TableDefinition::new("pin_policies");
 /// Id of what has changes that its source does not have yet, to what their maker wrote of them.
 pub(crate) const STAGED: TableDefinition<'static, u64, &'static [u8]> = TableDefinition::new("staged");
+/// Id of what the catalog keeps more of than a hot row holds, to that.
+pub(crate) const KEPT: TableDefinition<'static, u64, &'static [u8]> = TableDefinition::new("kept");
+/// Id of a directory whose objects are still to follow it, to the places where they lie.
+pub(crate) const MOVES: TableDefinition<'static, u64, &'static [u8]> = TableDefinition::new("moves");
+/// Id of a file that lies elsewhere than its directory does, to where.
+pub(crate) const MOVED: TableDefinition<'static, u64, &'static [u8]> = TableDefinition::new("moved");
 /// Source and id of what has left the tree, to the time when it did.
 pub(crate) const DEPARTED: TableDefinition<'static, OwnedKey, i64> = TableDefinition::new("departed");
 /// The sources.
@@ -105,6 +116,15 @@ pub fn decode_any(bytes: &[u8]) {
     }
     if let Ok(row) = PinRow::decode(bytes) {
         assert_eq!(PinRow::decode(&row.encode()), Ok(row));
+    }
+    if let Ok(row) = KeptRow::decode(bytes) {
+        assert_eq!(row.encode(), bytes);
+    }
+    if let Ok(row) = MoveRow::decode(bytes) {
+        assert_eq!(MoveRow::decode(&row.encode()), Ok(row));
+    }
+    if let Ok(row) = MovedRow::decode(bytes) {
+        assert_eq!(MovedRow::decode(&row.encode()), Ok(row));
     }
     if let Ok(row) = decode_staged(bytes) {
         assert_eq!(row, bytes);

@@ -20,8 +20,10 @@ mod error;
 mod fold;
 mod follow;
 mod format;
+mod keep;
 mod listing;
 mod load;
+mod moves;
 mod pins;
 mod read;
 mod source;
@@ -39,10 +41,12 @@ pub use entry::{
     Replaces, SeenAttributes, SourceId,
 };
 pub use error::{Error, OpenError, Result, SourceError};
-pub use format::STAGED_ROW_MAX;
 #[doc(hidden)]
 pub use format::decode_any;
+pub use format::{KEPT_ATTRIBUTES_MAX, STAGED_ROW_MAX};
+pub use keep::{AttributeMustBe, AttributeRefused, Keep};
 pub use load::{BulkLoader, LoadedDirectory};
+pub use moves::{Copied, Move, Moved};
 /// The longest version, in bytes.
 pub const VERSION_MAX: usize = 4096;
 

@@ -3,7 +3,7 @@
 //! First everything is only looked at, and each child gets its fate; then the tables are changed. What stands in the
 //! directory for another reason than the listing (attach points, and the library's directories that lead to them)
 //! stays whatever the listing says, and hides a listed child of the same name. So does what is staged, and what leads to
-//! it.
+//! it. What was renamed ahead of the objects in it, and all beneath that, is not changed, and its old places are not shown.
 
 mod adopt;
 
@@ -13,6 +13,7 @@ use std::ops::ControlFlow;
 use redb::ReadableTable;
 
 use crate::edit::depart::Standing;
+use crate::edit::keep::Keeping;
 use crate::edit::update::{Seen, is_unchanged};
 use crate::edit::{Edit, Fresh};
 use crate::error::{Error, Result};
@@ -63,8 +64,11 @@ pub(crate) fn apply(
     edit.tickets.check_listing(listing.ticket, directory.0)?;
     let source = edit.source_directory(directory)?.source();
     let first = edit.state(directory.0)?.listed_ns.is_none();
+    if !listing.ticket.is_of_move() && pass_over_moving(edit, directory, listing.listed_ns, listing.scan)? {
+        return Ok(());
+    }
     let before = edit.changes.len();
-    let plan = Plan::make(edit, directory.0, source, &listing.children)?;
+    let plan = Plan::make(edit, directory.0, source, listing)?;
     plan.carry_out(edit, listing, replaces)?;
     edit.mark_listed(source, directory.0, listing.listed_ns, listing.scan)?;
     edit.tickets.note_listing(listing.ticket, directory.0);
@@ -81,7 +85,26 @@ pub(crate) fn apply(
     if first || edit.changes[before..].iter().any(shape) {
         edit.changes.push(Change::Directory { id: directory });
     }
+    let named = |change: &Change| {
+        matches!(
+            change,
+            Change::Added { .. } | Change::Removed { .. } | Change::Moved { .. }
+        )
+    };
+    if !first && edit.changes[before..].iter().any(named) {
+        edit.names_changed(directory, listing.listed_ns, false)?;
+    }
     Ok(())
+}
+
+/// Passes over a directory that is on the move and was listed before, as if it had been listed again.
+pub(crate) fn pass_over_moving(edit: &mut Edit<'_>, directory: EntryId, listed_ns: i64, scan: u64) -> Result<bool> {
+    if edit.topmost_move(directory.0)?.is_none() || edit.state(directory.0)?.listed_ns.is_none() {
+        return Ok(false);
+    }
+    let source = edit.source_directory(directory)?.source();
+    edit.mark_listed(source, directory.0, listed_ns, scan)?;
+    Ok(true)
 }
 
 /// Tells whether the catalog has an entry just as it was seen.
@@ -90,7 +113,7 @@ pub(crate) fn is_as_seen(snapshot: &Snapshot, id: EntryId, seen: &SeenAttributes
     let Some((cold, hot)) = node.filter(|(_, hot)| hot.kind() == seen.kind && !hot.is_attach_point()) else {
         return Ok(false);
     };
-    let same = HotRow::of(id.0, hot.source(), seen) == hot
+    let same = HotRow::of(id.0, hot.source(), seen).keeping(&hot, true) == hot
         && (&cold.version, cold.created_ns) == (&seen.version, seen.created_ns)
         && (cold.device, cold.identity) == (seen.device, seen.identity);
     let top = tree::climb(&snapshot.entries, id.0, |_, _| ControlFlow::Continue(()))?;
@@ -111,6 +134,7 @@ pub(crate) fn apply_one(
     }
     edit.tickets.check(ticket, cold.parent)?;
     edit.check_ticket(ticket, id.0)?;
+    edit.tickets.note_look(ticket, id.0);
     let refuse = |why| Error::Refused {
         directory: id,
         what: "attributes of",
@@ -130,7 +154,7 @@ pub(crate) fn apply_one(
         if child.seen.kind != Kind::Directory {
             return Err(refuse("the root of a source is a directory"));
         }
-        return edit.update_attach_point(&hot, &cold, &child);
+        return edit.update_attach_point(&hot, &cold, &child, Keeping::OfVersion);
     }
     if hot.source() == SourceId::LIBRARY.0 {
         return Err(refuse("it belongs to no source"));
@@ -140,8 +164,9 @@ pub(crate) fn apply_one(
         directory,
         source,
         child: &child,
+        keeping: Keeping::OfVersion,
     };
-    if edit.is_staged(id.0)? {
+    if edit.is_staged(id.0)? || edit.topmost_move(id.0)?.is_some() {
         return Ok(());
     }
     if hot.kind() == child.seen.kind {
@@ -184,6 +209,9 @@ struct Plan<'a> {
     directory: u64,
     source: u32,
     children: &'a [NewChild],
+    ticket: Ticket,
+    /// Whether it is taken to move what is listed: directories stay then, whose files may lie where they stand already.
+    of_move: bool,
     /// Known children that are seen differently now.
     updates: Vec<(usize, HotRow)>,
     /// The library's directories that the source has too.
@@ -200,11 +228,14 @@ struct Plan<'a> {
 }
 
 impl<'a> Plan<'a> {
-    fn make(edit: &Edit<'_>, directory: u64, source: u32, children: &'a [NewChild]) -> Result<Self> {
+    fn make(edit: &Edit<'_>, directory: u64, source: u32, listing: &'a CompleteListing) -> Result<Self> {
+        let children = &*listing.children;
         let mut plan = Self {
             directory,
             source,
             children,
+            ticket: listing.ticket,
+            of_move: listing.ticket.is_of_move(),
             updates: Vec::new(),
             takeovers: Vec::new(),
             fresh: Vec::new(),
@@ -217,6 +248,7 @@ impl<'a> Plan<'a> {
         // an adoption or a change is known only when the claim was looked at.
         let mut claims = HashMap::new();
         let mut next = 0;
+        let moved_away = edit.names_moved_away(directory, source)?;
         let range = subtree_range(directory);
         for row in edit.children.range(range.start.as_slice()..range.end.as_slice())? {
             let (key, row) = row?;
@@ -233,16 +265,31 @@ impl<'a> Plan<'a> {
             }
         }
         plan.fresh.extend(next..children.len());
+        plan.hide(&moved_away);
         plan.weigh_adoptions(edit)?;
         plan.settle_claims(claims);
         Ok(plan)
     }
 
+    /// Leaves out new directories that are the old places of others.
+    fn hide(&mut self, moved_away: &HashSet<Vec<u8>>) {
+        if moved_away.is_empty() {
+            return;
+        }
+        let children = self.children;
+        self.fresh.retain(|index| {
+            let child = &children[*index];
+            let raw: &[u8] = child.raw_name.as_deref().unwrap_or(&child.name);
+            child.seen.kind != Kind::Directory || !moved_away.contains(raw)
+        });
+    }
+
     /// Decides on a known child whose name is not listed.
     fn miss(&mut self, edit: &Edit<'_>, name: &[u8], hot: HotRow) -> Result<()> {
-        if edit.is_kept(&hot)? {
+        if edit.is_kept(&hot)? || (self.of_move && hot.is_directory()) {
             return self.stays(edit, &hot);
         }
+        edit.tickets.check_look(self.ticket, self.directory, hot.id())?;
         let standing = Standing {
             parent: self.directory,
             name: name.into(),
@@ -265,6 +312,10 @@ impl<'a> Plan<'a> {
             }
             return Ok(());
         }
+        if edit.has_move(hot.id())? {
+            self.known_directories.extend(hot.is_directory().then(|| hot.id()));
+            return Ok(());
+        }
         if hot.is_directory() && edit.holds_attach_point(hot.id())? {
             if is_directory {
                 self.update(edit, index, hot)?;
@@ -274,7 +325,7 @@ impl<'a> Plan<'a> {
             return Ok(());
         }
         if hot.kind() != child.seen.kind {
-            if edit.is_kept(&hot)? {
+            if edit.is_kept(&hot)? || (self.of_move && hot.is_directory()) {
                 return self.stays(edit, &hot);
             }
             self.loosen(index, hot);
@@ -285,6 +336,7 @@ impl<'a> Plan<'a> {
             directory: self.directory,
             source: self.source,
             child,
+            keeping: Keeping::OfVersion,
         };
         let (unchanged, identity) = tree::with_cold(&edit.entries, hot.id(), |cold| {
             Ok((is_unchanged(&seen, &hot, &cold), cold.identity))
@@ -302,6 +354,7 @@ impl<'a> Plan<'a> {
             self.known_directories.extend(is_directory.then(|| hot.id()));
             return Ok(());
         }
+        edit.tickets.check_look(self.ticket, self.directory, hot.id())?;
         self.update(edit, index, hot)
     }
 
@@ -357,6 +410,7 @@ impl<'a> Plan<'a> {
             directory,
             source,
             child: &self.children[index],
+            keeping: Keeping::OfVersion,
         };
         for adoption in self.adoptions.values() {
             edit.lift(&adoption.moving, source)?;

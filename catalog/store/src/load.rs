@@ -7,6 +7,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use crate::edit::keep::Keeping;
 use crate::edit::update::Seen;
 use crate::edit::{Edit, Fresh};
 use crate::error::{Error, Result};
@@ -328,6 +329,7 @@ impl Batch {
                                 directory: part.directory,
                                 source: self.source,
                                 child,
+                                keeping: Keeping::OfVersion,
                             },
                         )?;
                     }

@@ -136,7 +136,8 @@ impl Catalog {
         })
     }
 
-    /// Gives the source and the path beneath its root, raw names joined by `/`; empty for the attach point itself.
+    /// Gives the source and the path beneath its root, raw names joined by `/`; empty for the attach point itself. That is
+    /// where the object lies: while the objects of a renamed directory are still to follow it, not where it stands.
     ///
     /// `None` for what is not in the tree, and for the library's own directories.
     pub fn object_path(&self, id: EntryId) -> Result<Option<(SourceId, Vec<u8>)>> {
@@ -147,7 +148,7 @@ impl Catalog {
             if source == SourceId::LIBRARY {
                 return Ok(None);
             }
-            Ok(tree::object_path(&snapshot.entries, id.0)?.map(|path| (source, path)))
+            Ok(snapshot.object_path(id.0)?.map(|path| (source, path)))
         })
     }
 

@@ -97,12 +97,14 @@ pub(crate) fn update(edit: &mut Edit<'_>, id: SourceId, spec: String, options: S
 pub(crate) fn remove(edit: &mut Edit<'_>, id: SourceId, when_staged: WhenStaged) -> Result<()> {
     let row = get(edit, id)?;
     let staged = edit.staged_of(id)?;
-    if when_staged == WhenStaged::Refuse && !staged.is_empty() {
+    let waiting = (staged.len() + edit.moves_of(id)?.len()) as u64;
+    if when_staged == WhenStaged::Refuse && waiting > 0 {
         return Err(Error::SourceWaiting {
             source_id: id,
-            entries: staged.len() as u64,
+            entries: waiting,
         });
     }
+    edit.drop_moves_of(id)?;
     for entry in staged {
         edit.drop_staged(entry)?;
     }

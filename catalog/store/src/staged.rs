@@ -77,13 +77,18 @@ impl Catalog {
         Ok(count)
     }
 
-    /// Tells whether a directory leads to an entry that has a row, so that it stays although its source may not have it.
+    /// Tells whether a directory leads to an entry that has a row, or to another directory whose objects are still to follow
+    /// it, so that it stays although its source may not have it.
     pub fn leads_to_staged(&self, directory: EntryId) -> Result<bool> {
         self.store().read(|snapshot| {
-            if snapshot.staged.is_empty()? {
+            if snapshot.staged.is_empty()? && snapshot.moves.is_empty()? {
                 return Ok(false);
             }
-            for row in snapshot.staged.range::<u64>(..)? {
+            for row in snapshot
+                .staged
+                .range::<u64>(..)?
+                .chain(snapshot.moves.range::<u64>(..)?)
+            {
                 let staged = row?.0.value();
                 let top = tree::climb(&snapshot.entries, staged, |above, _| {
                     if above == directory.0 && above != staged {
@@ -101,10 +106,11 @@ impl Catalog {
     }
 
     /// Takes the row of an entry away: its source has the bytes now and the entry looks like `seen`, or they were given
-    /// up, and it looks as it did. Listings that began before are overtaken. Durable soon: a crash may bring the row
+    /// up, and it looks as it did. `kept_ns` is kept as the time of its last change over that of `seen`, where there is one
+    /// (in nanoseconds since 1970 UTC). Listings that began before are overtaken. Durable soon: a crash may bring the row
     /// back, so keep what it speaks of until [`sync`](Self::sync) or the next durable change has returned.
-    pub fn unstage(&self, id: EntryId, seen: Option<SeenAttributes>) -> Result<Vec<Change>> {
-        let ((), changes) = self.store().write(When::Soon, |edit| edit.unstage(id, seen))?;
+    pub fn unstage(&self, id: EntryId, seen: Option<SeenAttributes>, kept_ns: Option<i64>) -> Result<Vec<Change>> {
+        let ((), changes) = self.store().write(When::Soon, |edit| edit.unstage(id, seen, kept_ns))?;
         Ok(changes)
     }
 }

@@ -1,6 +1,6 @@
 //! Which directories are being changed through the mount, which were a moment ago, and which listings were applied: so
 //! that a listing or a look that may be older than such a change, or a listing that is older than the one that was
-//! applied, is not taken for what holds after it.
+//! applied, or than a look at a single entry, is not taken for what holds after it.
 //!
 //! Always true:
 //! - a ticket that was taken before a change ended is overtaken in the directories of that change, for good;
@@ -21,6 +21,8 @@ use crate::error::{Error, Result};
 const ENDED_MAX: usize = 16_384;
 /// How many directories are remembered of which a listing was applied.
 const APPLIED_MAX: usize = 16_384;
+/// How many entries are remembered that were looked at.
+const LOOKED_MAX: usize = 16_384;
 
 /// When something was looked at at a source, set against the changes made through the mount and against other looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,6 +33,8 @@ pub struct Ticket {
     changes: u64,
     /// A hash of the path beneath its source's root at which was looked.
     place: Option<u64>,
+    /// Whether whoever moves a directory has looked.
+    of_move: bool,
 }
 
 impl Ticket {
@@ -42,6 +46,17 @@ impl Ticket {
             place: Some(hash_of(path)),
             ..self
         }
+    }
+
+    /// Says that whoever moves the objects of a renamed directory looks at what it holds: that is taken in though the directory
+    /// is on the move.
+    #[must_use]
+    pub fn of_move(self) -> Self {
+        Self { of_move: true, ..self }
+    }
+
+    pub(crate) fn is_of_move(&self) -> bool {
+        self.of_move
     }
 
     /// Tells whether it was looked by another path.
@@ -93,6 +108,8 @@ struct State {
     taken: u64,
     /// The ticket of the last listing of a directory that was applied.
     applied: HashMap<u64, u64>,
+    /// The ticket of the last look at an entry, for its own sake, that found it.
+    looked: HashMap<u64, u64>,
 }
 
 impl Tickets {
@@ -103,6 +120,7 @@ impl Tickets {
             taken: state.taken,
             changes: state.now,
             place: None,
+            of_move: false,
         }
     }
 
@@ -137,6 +155,14 @@ impl Tickets {
         self.0.lock().note(directories);
     }
 
+    /// Notes a change that may concern any directory.
+    pub(crate) fn touch_all(&self) {
+        let mut state = self.0.lock();
+        state.now += 1;
+        state.ended.clear();
+        state.forgotten = state.now;
+    }
+
     /// Tells whether what was seen in a directory since the ticket may be older than a change there.
     pub(crate) fn is_overtaken(&self, ticket: Ticket, directory: u64) -> bool {
         let state = self.0.lock();
@@ -161,6 +187,22 @@ impl Tickets {
         let last = state.applied.entry(directory).or_default();
         *last = ticket.taken.max(*last);
         forget_older_half(&mut state.applied, APPLIED_MAX);
+    }
+
+    /// Notes that an entry was looked at by itself, and is there.
+    pub(crate) fn note_look(&self, ticket: Ticket, id: u64) {
+        let mut state = self.0.lock();
+        let last = state.looked.entry(id).or_default();
+        *last = ticket.taken.max(*last);
+        forget_older_half(&mut state.looked, LOOKED_MAX);
+    }
+
+    /// Refuses a listing that would change an entry, and is older than a look at it.
+    pub(crate) fn check_look(&self, ticket: Ticket, directory: u64, id: u64) -> Result<()> {
+        match self.0.lock().looked.get(&id) {
+            Some(last) if *last > ticket.taken => Err(Error::Overtaken(EntryId(directory))),
+            _ => Ok(()),
+        }
     }
 
     /// Refuses what may be older than a change.
@@ -239,6 +281,30 @@ mod tests {
         for directory in 0..4 * APPLIED_MAX as u64 {
             tickets.note_listing(second, 100 + directory);
             assert!(tickets.0.lock().applied.len() <= APPLIED_MAX);
+        }
+    }
+
+    #[test]
+    fn a_listing_changes_nothing_that_was_looked_at_after_it_began() {
+        let tickets = Tickets::default();
+        let (old, look, young) = (tickets.take(), tickets.take(), tickets.take());
+        tickets.note_look(look, 5);
+        tickets.note_look(old, 5);
+        assert!(tickets.check_look(old, A.0, 5).is_err());
+        assert!(tickets.check_look(old, A.0, 6).is_ok());
+        assert!(tickets.check_look(young, A.0, 5).is_ok());
+    }
+
+    #[test]
+    fn a_change_of_everything_makes_all_older_tickets_overtaken_and_no_younger_ones() {
+        let tickets = Tickets::default();
+        let old = tickets.take();
+        tickets.touch(&[A.0]);
+        tickets.touch_all();
+        let young = tickets.take();
+        for directory in [A.0, B.0] {
+            assert!(tickets.is_overtaken(old, directory));
+            assert!(!tickets.is_overtaken(young, directory));
         }
     }
 

@@ -6,7 +6,7 @@ use redb::ReadableTable;
 
 use crate::EntryId;
 use crate::error::{Error, Result};
-use crate::format::{ChildKey, Cold, ColdView, HOT_BYTES, HotRow, NOWHERE};
+use crate::format::{ChildKey, Cold, ColdView, HOT_BYTES, HotRow, MoveRow, MovedRow, NOWHERE};
 
 /// Deeper than any tree that can be; a longer way up is a circle.
 const DEPTH_MAX: usize = 1 << 20;
@@ -75,9 +75,9 @@ pub(crate) fn node(
     }
 }
 
-/// Gives the path of an entry beneath its source's root, raw names joined by `/`; `None` for what is not in the tree and what
-/// belongs to no source.
-pub(crate) fn object_path(entries: &impl ReadableTable<u64, &'static [u8]>, id: u64) -> Result<Option<Vec<u8>>> {
+/// Gives the path of an entry beneath its source's root, raw names joined by `/`, by where it stands in the tree; `None` for
+/// what is not in the tree and what belongs to no source.
+pub(crate) fn standing_path(entries: &impl ReadableTable<u64, &'static [u8]>, id: u64) -> Result<Option<Vec<u8>>> {
     let mut names = Vec::new();
     let mut below_root = false;
     let top = climb(entries, id, |_, cold| {
@@ -87,6 +87,55 @@ pub(crate) fn object_path(entries: &impl ReadableTable<u64, &'static [u8]>, id: 
         }
         ControlFlow::Continue(())
     })?;
+    names.reverse();
+    Ok((top == Top::Root && below_root).then(|| names.join(&b'/')))
+}
+
+/// The same by where it lies at its source, which differs while the objects of a renamed directory are still to follow it.
+pub(crate) fn object_path(
+    entries: &impl ReadableTable<u64, &'static [u8]>,
+    directories: &impl ReadableTable<u64, &'static [u8]>,
+    files: &impl ReadableTable<u64, &'static [u8]>,
+    id: u64,
+) -> Result<Option<Vec<u8>>> {
+    if directories.is_empty()? {
+        return standing_path(entries, id);
+    }
+    let lies_at = |at: u64| -> Result<Option<Vec<u8>>> {
+        if at == id
+            && let Some(row) = files.get(at)?
+        {
+            return Ok(Some(MovedRow::decode(row.value())?.lies_at));
+        }
+        let row = directories.get(at)?;
+        Ok(row
+            .map(|row| MoveRow::decode(row.value()))
+            .transpose()?
+            .map(|row| row.lies_at().to_vec()))
+    };
+    let mut names = Vec::new();
+    let (mut below_root, mut found, mut failed) = (false, false, None);
+    let top = climb(entries, id, |at, cold| {
+        below_root |= cold.attach_point;
+        if below_root || found {
+            return ControlFlow::Continue(());
+        }
+        match lies_at(at) {
+            Ok(None) => names.push(cold.raw().to_vec()),
+            Ok(Some(place)) => {
+                names.push(place);
+                found = true;
+            }
+            Err(error) => {
+                failed = Some(error);
+                return ControlFlow::Break(());
+            }
+        }
+        ControlFlow::Continue(())
+    })?;
+    if let Some(error) = failed {
+        return Err(error);
+    }
     names.reverse();
     Ok((top == Top::Root && below_root).then(|| names.join(&b'/')))
 }

@@ -21,7 +21,7 @@ pub(crate) fn file_attr(attributes: &Attributes, owner: (u32, u32)) -> FileAttr 
         size: attributes.size.min(SIZE_MAX),
         blocks: attributes.blocks.min(SIZE_MAX),
         // Nobody records when a remote object was read; the kernel's `relatime` would answer the same.
-        atime: modified,
+        atime: attributes.accessed_ns.map_or(modified, time),
         mtime: modified,
         ctime: time(attributes.changed_ns),
         crtime: attributes.created_ns.map_or(UNIX_EPOCH, time),
@@ -117,6 +117,7 @@ mod tests {
             blocks: 1,
             modified_ns: 1,
             changed_ns: 2,
+            accessed_ns: None,
             created_ns: None,
             mode: 0o644,
             owner: None,

@@ -105,13 +105,15 @@ pub fn mount(
     let events = vfs.subscribe();
     let told = Arc::downgrade(&vfs);
     let in_flight = InFlight::new(options.threads);
+    let owner = options
+        .owner
+        .unwrap_or_else(|| (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw()));
+    vfs.set_owner(owner);
     let adaptor = Adaptor {
         vfs,
         crossing: Crossing::new(runtime, Arc::clone(&in_flight), meter),
         shared: Arc::clone(&shared),
-        owner: options
-            .owner
-            .unwrap_or_else(|| (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw())),
+        owner,
     };
     let mut config = Config::default();
     config.n_threads = Some(options.threads.max(1));

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use futures::future::join_all;
 use manifold_backends::{
     Attributes, Body, Condition, Error, ErrorKind, Expected, Kind, Metadata, ObjectPath, Presence, Renames, Result,
-    Timestamp, WriteAbilities, is_temporary_name,
+    Timestamp, Version, WriteAbilities, is_temporary_name,
 };
 
 use crate::content::Content;
@@ -357,6 +357,43 @@ pub(crate) async fn names_are_changed(subject: &Subject) {
             stands(subject, "names/folder/file", &kept, &two).await;
         }
     }
+    if !able.real_directories {
+        objects_are_copied(subject, &kept, &two).await;
+    }
+}
+
+/// What has no directories to rename copies `names/folder/file`, object by object.
+async fn objects_are_copied(subject: &Subject, kept: &Metadata, content: &Content) {
+    let copy = async |version: &Version, to: &str| {
+        within(subject.backend.copy(&path("names/folder/file"), version, &path(to))).await
+    };
+    let copied = found(copy(&kept.version, "names/copies/file").await, "copy");
+    stands(subject, "names/copies/file", &copied, content).await;
+    stands(subject, "names/folder/file", kept, content).await;
+    for taken in ["names/copies/file", "names/copies"] {
+        refused(copy(&kept.version, taken).await, ErrorKind::Exists, taken);
+    }
+    stands(subject, "names/copies/file", &copied, content).await;
+    let other = put(
+        subject,
+        "names/folder/file",
+        &Content::new(21, 30),
+        &Expected::Version(kept.version.clone()),
+    )
+    .await;
+    refused(
+        copy(&kept.version, "names/copies/changed").await,
+        ErrorKind::Conflict,
+        "to copy another version",
+    );
+    assert!(is_absent(subject, "names/copies/changed").await);
+    let nothing = within(
+        subject
+            .backend
+            .copy(&path("names/nothing"), &other.version, &path("names/x")),
+    )
+    .await;
+    assert_eq!(nothing.ok(), Some(Presence::Absent));
 }
 
 pub(crate) async fn attributes_are_kept_where_they_can_be(subject: &Subject) {

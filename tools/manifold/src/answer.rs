@@ -16,7 +16,7 @@ use crate::control::{
 };
 use crate::failure::{Failure, Result};
 use crate::open::OpenLibrary;
-use crate::print::visible;
+use crate::print::{count, visible};
 use crate::time::{rfc3339, told};
 
 /// How many replicas of a file are named at most.
@@ -175,6 +175,15 @@ impl OpenLibrary {
                 record.name
             ))
             .hint("wait until they are: manifold status shows what is left"));
+        }
+        let moves = self.catalog.moves()?.iter().filter(|one| one.source == id).count() as u64;
+        if moves > 0 {
+            return Err(Failure::new(format!(
+                "what {} of {} hold is not all moved yet",
+                count(moves, "renamed directory"),
+                record.name
+            ))
+            .hint("wait until it is: manifold uploads shows what is left"));
         }
         // First, since it can fail for a reason of its own, such as a locked keyring: nothing has changed then.
         self.connections.forget_secrets(&record.name).await?;

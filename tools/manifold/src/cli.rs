@@ -17,8 +17,8 @@ Examples:
   manifold status                         Is everything all right?
 
 Sources are kept in a library, so each is named once. `manifold source add --help` tells which
-kinds there are. Folders of this machine can be changed through the mount; nothing is changed at
-other sources so far.";
+kinds there are. Folders of this machine can be changed through the mount; other sources can where
+their setting `write` allows it: manifold source set NAME write=back";
 
 const UP_EXAMPLES: &str = "\
 Examples:
@@ -152,6 +152,12 @@ pub(crate) enum Command {
         /// Instead of listing
         #[command(subcommand)]
         action: Option<Uploads>,
+    },
+    /// List what was removed from sources that keep it (their setting `trash`), put it back, or delete it for good
+    Trash {
+        /// Instead of listing
+        #[command(subcommand)]
+        action: Option<Trash>,
     },
     /// Read files in full, and print the BLAKE3 of their bytes
     ///
@@ -370,6 +376,29 @@ fn owner(text: &str) -> Result<(u32, u32), String> {
 pub(crate) enum Uploads {
     /// Try again now what failed or was refused
     Retry,
+}
+
+/// What is done with what was removed.
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum Trash {
+    /// Put back what was removed last of a file or folder; nothing is replaced by it
+    Restore {
+        /// Where it stood in the library
+        #[arg(required = true, value_name = "PATH")]
+        paths: Vec<OsString>,
+        /// Not the last, but what was removed on this day, as it is listed
+        #[arg(long, value_name = "DAY")]
+        day: Option<String>,
+    },
+    /// Delete for good what was removed
+    Empty {
+        /// Only what was removed at least so long ago
+        #[arg(long, value_name = "AGE", value_parser = age)]
+        older_than: Option<Duration>,
+        /// Do it; without this it is only said what would be deleted
+        #[arg(long)]
+        yes: bool,
+    },
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ mod pin;
 mod scan;
 mod source;
 mod status;
+mod trash;
 mod up;
 mod uploads;
 
@@ -77,6 +78,7 @@ async fn dispatch(command: Command, context: &Context, out: &mut Output) -> Resu
         Command::Unpin { paths, policy, gone } => pin::unpin(&paths, &policy, gone, context).await,
         Command::Pins => pin::pins(context, out).await,
         Command::Uploads { action } => uploads::run(action, context, out).await,
+        Command::Trash { action } => trash::run(action, context, out).await,
         Command::Hash { paths } => hash::hash(&paths, context, out).await,
         Command::Scan { path, background } => scan::scan(&path, background, context, out).await,
         Command::Cache(cache) => cache::run(cache, context, out).await,

@@ -289,6 +289,8 @@ impl Connections {
         let policy = uploads::policy(spec);
         let is_local = backend.as_local().is_some();
         self.vfs.set_write_policy(id, policy);
+        self.vfs.set_trash(id, spec.has_trash());
+        self.vfs.set_attribute_policy(id, uploads::attribute_policy(spec));
         self.vfs
             .set_read_only(id, spec.read_only() || (!is_local && policy == WritePolicy::Off));
         let options = SourceOptions {

@@ -89,6 +89,15 @@ pub(crate) enum What {
         /// What to do.
         remedy: String,
     },
+    /// The objects of a renamed directory cannot follow it; it stays as it is.
+    MoveRefused {
+        /// Where it stands in the tree.
+        path: Text,
+        /// Why.
+        error: String,
+        /// What to do.
+        remedy: String,
+    },
     /// The follower was too slow to hear of everything.
     Missed {
         /// How many events it has missed.

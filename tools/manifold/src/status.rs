@@ -226,6 +226,13 @@ fn judge(sources: &[SourceStatus], uploads: &UploadCounts, mount: Option<&MountF
             format!("mounted at {point}, but {refused} refused; `manifold uploads` tells why"),
         );
     }
+    if uploads.moves_refused > 0 {
+        let refused = count(uploads.moves_refused, "renamed directory");
+        return (
+            Verdict::Attention,
+            format!("mounted at {point}, but the objects of {refused} cannot follow; `manifold uploads` tells why"),
+        );
+    }
     let failed: u64 = sources
         .iter()
         .filter_map(|it| it.scan.as_ref())
@@ -342,6 +349,13 @@ mod tests {
         let (verdict, words) = judge(std::slice::from_ref(&scanning), &uploads, Some(&mount));
         assert_eq!(verdict, Verdict::Attention);
         assert!(words.contains("but 2 uploads refused"), "{words}");
+        let moves = UploadCounts {
+            moves_refused: 1,
+            ..UploadCounts::default()
+        };
+        let (verdict, words) = judge(std::slice::from_ref(&scanning), &moves, Some(&mount));
+        assert_eq!(verdict, Verdict::Attention);
+        assert!(words.contains("of 1 renamed directory cannot follow"), "{words}");
         let (verdict, words) = judge(&[scanning], &none, None);
         assert_eq!(
             (verdict, words.as_str()),

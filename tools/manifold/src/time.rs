@@ -3,6 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use jiff::Timestamp;
+use jiff::civil::Date;
 use jiff::tz::TimeZone;
 
 /// Gives the nanoseconds since 1970-01-01 UTC.
@@ -37,6 +38,14 @@ pub(crate) fn clock(rfc3339: &str) -> String {
         |_| rfc3339.to_owned(),
         |time| time.to_zoned(TimeZone::system()).strftime("%H:%M:%S").to_string(),
     )
+}
+
+/// Gives the beginning of a day written as `YYYY-MM-DD`, in UTC.
+pub(crate) fn day_ns(day: &str) -> Option<i64> {
+    let is_written_so = day.len() == 10 && day.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
+    let date: Date = day.parse().ok().filter(|_| is_written_so)?;
+    let begins = date.to_zoned(TimeZone::UTC).ok()?.timestamp();
+    i64::try_from(begins.as_nanosecond()).ok()
 }
 
 #[cfg(test)]

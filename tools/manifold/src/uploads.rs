@@ -5,10 +5,13 @@ use std::time::Duration;
 
 use manifold_backends::{SourceSpec, Writes};
 use manifold_catalog::SourceId;
-use manifold_vfs::{Conflict, UploadEvent, UploadListener, UploadReport, UploadState, WritePolicy, WriteSettings};
+use manifold_vfs::{
+    AttributePolicy, Conflict, MoveReport, MoveState, UploadEvent, UploadListener, UploadReport, UploadState,
+    WritePolicy, WriteSettings,
+};
 
 use crate::control::text::Text;
-use crate::control::uploads::{ConflictFacts, UploadCounts, UploadFacts, UploadsFacts};
+use crate::control::uploads::{ConflictFacts, MoveFacts, UploadCounts, UploadFacts, UploadsFacts};
 use crate::control::{PAGE_MAX, Reply};
 use crate::events::{Hub, What};
 use crate::failure::{Failure, Result};
@@ -48,6 +51,13 @@ fn listener(hub: Hub) -> UploadListener {
                 error,
                 remedy,
             },
+            UploadEvent::MoveRefused {
+                path, error, remedy, ..
+            } => What::MoveRefused {
+                path: Text(path),
+                error,
+                remedy,
+            },
         });
     })
 }
@@ -61,18 +71,30 @@ pub(crate) fn policy(spec: &SourceSpec) -> WritePolicy {
     }
 }
 
+/// Says what becomes of attributes that a source cannot store.
+pub(crate) fn attribute_policy(spec: &SourceSpec) -> AttributePolicy {
+    if spec.keeps_attributes() {
+        AttributePolicy::Keep
+    } else {
+        AttributePolicy::Refuse
+    }
+}
+
 impl OpenLibrary {
     /// Counts what is staged.
     pub(crate) fn upload_counts(&self) -> Result<UploadCounts> {
         let Some(usage) = self.vfs.staging_usage() else {
             // Without a daemon, nobody works on them.
             let waiting = self.catalog.staged_all()?.len() as u64;
+            let moves = self.catalog.moves()?.len() as u64;
             return Ok(UploadCounts {
                 waiting,
+                moves,
                 ..UploadCounts::default()
             });
         };
-        let reports = self.vfs.uploads();
+        let (reports, moves) = (self.vfs.uploads(), self.vfs.moves());
+        let is_refused = |it: &&MoveReport| matches!(it.state, MoveState::Refused { .. });
         let of = |is: fn(&UploadState) -> bool| reports.iter().filter(|it| is(&it.state)).count() as u64;
         Ok(UploadCounts {
             waiting: usage.files,
@@ -83,6 +105,10 @@ impl OpenLibrary {
             limit_bytes: usage.limit,
             done: self.vfs.uploaded(),
             conflicts: self.vfs.conflicts().len() as u64,
+            moves: moves.len() as u64,
+            moves_refused: moves.iter().filter(is_refused).count() as u64,
+            to_move: moves.iter().map(|it| it.left).sum(),
+            moved: self.vfs.moved(),
         })
     }
 
@@ -111,10 +137,14 @@ impl OpenLibrary {
             path: Text(conflict.path),
             kept_as: Text(conflict.kept_as),
         });
+        let moves = self.vfs.moves().into_iter();
         Ok(Reply::Uploads(Box::new(UploadsFacts {
             uploads,
             more: rest.next().is_some(),
             conflicts: conflicts.collect(),
+            moves: moves
+                .map(|report| move_facts(uri(Some(report.source)), report))
+                .collect(),
         })))
     }
 
@@ -137,6 +167,26 @@ impl OpenLibrary {
                 "{files} not uploaded yet; safe here, and uploaded after the next start"
             ));
         }
+    }
+}
+
+fn move_facts(source: String, report: MoveReport) -> MoveFacts {
+    let (state, error, remedy) = match report.state {
+        MoveState::Waiting => ("waiting", None, None),
+        MoveState::UnderWay => ("under-way", None, None),
+        MoveState::Delayed { error } => ("delayed", Some(error), None),
+        MoveState::Refused { error, remedy } => ("refused", Some(error), Some(remedy)),
+    };
+    MoveFacts {
+        id: report.id.0,
+        path: Text(report.path),
+        source,
+        from: Text(report.from),
+        moved: report.moved,
+        left: report.left,
+        state: state.to_owned(),
+        error,
+        remedy,
     }
 }
 

@@ -102,8 +102,8 @@ impl Core {
 
     /// Opens a file anew for reading that the kernel has open by itself.
     pub(super) fn reopened(&self, id: EntryId) -> Result<Arc<LocalFile>, Error> {
-        let (source, half) = self.readable_half_of(id)?;
-        let super::Half::Local(local) = half else {
+        let source = self.source_of(id)?;
+        let super::Half::Local(local) = self.readable_half(source)? else {
             return Err(Error::BadHandle);
         };
         let path = self.last_path_of(id)?;

@@ -4,13 +4,16 @@
 //! - what `close` or `fsync` has acknowledged is on this machine's disk, and a journal row owns it;
 //! - a name changes here when the source has changed it, within the deadline, or not at all; what only stands here changes
 //!   here alone;
-//! - what a source cannot do is refused.
+//! - what a source cannot do is refused; attributes that it cannot store are kept in the catalog, where its settings say so.
 
+mod ahead;
+mod attributes;
 mod bytes;
 mod journal;
 mod names;
 mod open;
 mod rename;
+mod trash;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -25,8 +28,9 @@ use self::journal::Journal;
 use crate::Error;
 use crate::error::Cause;
 use crate::fetch::object::not_connected;
+use crate::moves::{MoveReport, Moves, NameLock, Place};
 use crate::staging::{Recovered, Staging, StagingUsage};
-use crate::upload::{Conflict, UploadListener, UploadReport, Uploads, WritePolicy};
+use crate::upload::{AttributePolicy, Conflict, UploadListener, UploadReport, Uploads, WritePolicy};
 use crate::vfs::{Core, Vfs};
 
 /// What writing to remote sources needs to know.
@@ -63,6 +67,18 @@ pub(crate) struct Target {
     pub(crate) able: WriteAbilities,
 }
 
+impl Target {
+    /// Says where that is, for those who look for what lies there.
+    pub(crate) fn place_in(&self, directory: EntryId) -> Place<'_> {
+        Place {
+            source: self.source,
+            directory,
+            path: self.path.as_bytes(),
+            renamed: None,
+        }
+    }
+}
+
 impl Vfs {
     /// Accepts writes to remote sources from now on, and goes on with what waits to be uploaded. To be called once, before
     /// anybody can ask for anything.
@@ -77,6 +93,20 @@ impl Vfs {
     pub fn set_write_policy(&self, source: SourceId, policy: WritePolicy) {
         if let Some(uploads) = self.core.uploads.get() {
             uploads.set_policy(source, policy);
+        }
+    }
+
+    /// Says whether what is removed from a source goes to its trash.
+    pub fn set_trash(&self, source: SourceId, has_trash: bool) {
+        if let Some(uploads) = self.core.uploads.get() {
+            uploads.set_trash(source, has_trash);
+        }
+    }
+
+    /// Says what becomes of attributes that a source cannot store; they are kept for all of which nothing is said.
+    pub fn set_attribute_policy(&self, source: SourceId, policy: AttributePolicy) {
+        if let Some(uploads) = self.core.uploads.get() {
+            uploads.set_attribute_policy(source, policy);
         }
     }
 
@@ -106,9 +136,20 @@ impl Vfs {
         self.core.uploads.get().map_or(0, |uploads| uploads.done())
     }
 
-    /// Tries again what failed or was refused, and says how many files that were.
+    /// Tries again what failed or was refused, and says how many files, and renamed directories, that were.
     pub fn retry_uploads(&self) -> u64 {
-        self.core.uploads.get().map_or(0, |uploads| uploads.retry(None))
+        let uploads = self.core.uploads.get().map_or(0, |uploads| uploads.retry(None));
+        uploads + self.core.moves.get().map_or(0, |moves| moves.retry())
+    }
+
+    /// Lists the renamed directories whose objects are still to follow them, in the order of ids.
+    pub fn moves(&self) -> Vec<MoveReport> {
+        self.core.moves.get().map_or_else(Vec::new, |moves| moves.report())
+    }
+
+    /// Counts the objects that have followed a renamed directory since the start.
+    pub fn moved(&self) -> u64 {
+        self.core.moves.get().map_or(0, |moves| moves.done())
     }
 
     /// Waits until all is uploaded that can be now, but no longer than `patience`; `progress` is told how many are left. Gives
@@ -120,8 +161,11 @@ impl Vfs {
         }
     }
 
-    /// Ends all uploads. What waits is safe, and goes on when the library is opened the next time.
+    /// Ends all uploads and moves. What waits is safe, and goes on when the library is opened the next time.
     pub async fn stop_uploads(&self) {
+        if let Some(moves) = self.core.moves.get() {
+            moves.stop().await;
+        }
         if let Some(uploads) = self.core.uploads.get() {
             uploads.stop().await;
         }
@@ -156,14 +200,16 @@ impl Core {
         for id in staged {
             uploads.queue(id, false);
         }
+        let moves = Moves::new(&uploads);
         let once = self.uploads.set(uploads);
-        once.map_err(|_| Error::Io(Cause::new("the staging area is open already")))
+        once.map_err(|_| Error::Io(Cause::new("the staging area is open already")))?;
+        self.moves.get_or_init(|| moves).start_all()
     }
 
     /// Forgets a file that was being written when the daemon died and of which nothing was acknowledged. What was new is gone,
     /// as nothing has it; what the source has is as it is there, which is looked at.
     fn drop_draft(&self, id: EntryId, is_at_source: bool, now_ns: i64) -> Result<(), Error> {
-        self.catalog.unstage(id, None).map_err(Error::from_catalog)?;
+        self.catalog.unstage(id, None, None).map_err(Error::from_catalog)?;
         let Some(entry) = self.catalog.entry(id).map_err(Error::from_catalog)? else {
             return Ok(());
         };
@@ -192,6 +238,23 @@ impl Core {
     /// Gives the queue, where writes are accepted.
     pub(crate) fn writable(&self) -> Result<&Arc<Uploads>, Error> {
         self.uploads.get().ok_or(Error::ReadOnly)
+    }
+
+    /// Gives the moves, where writes are accepted.
+    pub(crate) fn moves(&self) -> Result<&Arc<Moves>, Error> {
+        self.moves.get().ok_or(Error::ReadOnly)
+    }
+
+    /// Keeps a file's name from being changed by anybody else, and the file from being brought elsewhere.
+    async fn lock_name(&self, id: EntryId) -> Result<NameLock, Error> {
+        let locked = tokio::time::timeout(self.settings.data_deadline, self.moves()?.lock_name(id));
+        locked.await.map_err(|_| Error::Busy)
+    }
+
+    /// Waits until nothing of a directory on the move lies where something is to be made.
+    async fn until_free(&self, directory: EntryId, target: &Target) -> Result<(), Error> {
+        let (place, patience) = (target.place_in(directory), self.settings.data_deadline);
+        self.moves()?.until_free(place, patience).await
     }
 
     /// Finds what is to be changed, and makes sure that it may be.

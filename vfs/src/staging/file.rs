@@ -7,6 +7,7 @@
 //!   the row says so;
 //! - what an upload reads is the file as it was when the upload began, or an error.
 
+mod ahead;
 mod base;
 mod sending;
 mod tally;
@@ -129,6 +130,10 @@ struct State {
     /// The generation of the bytes that it tells of.
     synced: Option<u64>,
     folder_synced: bool,
+    /// How many bytes were written since they were last brought to the disk.
+    loose: u64,
+    /// Whether that is about to be done, ahead of whoever will ask for it.
+    is_synced_ahead: bool,
     /// Uploads that were begun and neither confirmed nor certainly without effect.
     attempts: Vec<Attempt>,
     /// Whether an upload may have been begun before the start, of which nothing is known.
@@ -240,6 +245,8 @@ impl StagedFile {
                 durable: None,
                 synced: None,
                 folder_synced: false,
+                loose: 0,
+                is_synced_ahead: false,
                 attempts,
                 was_sent: false,
                 was_completed: false,
@@ -299,6 +306,7 @@ impl StagedFile {
             return Err(Refused::Failed(failed(&error)));
         }
         state.extents.insert(range.clone());
+        state.loose += bytes.len() as u64;
         state.size = state.size.max(range.end);
         state.modified_ns = now_ns;
         state.stamp += 1;
@@ -396,6 +404,7 @@ impl StagedFile {
                 return state.check();
             }
             let data = self.data(&mut state)?;
+            state.loose = 0;
             (
                 row(&state),
                 state.told(),
@@ -407,9 +416,7 @@ impl StagedFile {
             )
         };
         if let Err(error) = durability.data(row.number, &data) {
-            // The kernel may have dropped what it could not write, and would say yes the next time.
-            let why = format!("what was written could not be brought to the disk: {error}");
-            self.state.lock().broken = Some(why);
+            self.is_lost(&error);
             return Err(failed(&error));
         }
         if !folder_synced {
@@ -433,6 +440,12 @@ impl StagedFile {
             tracing::debug!(id = self.id.0, %error, "what was cut off a staged file keeps its place on the disk");
         }
         Ok(())
+    }
+
+    /// Takes note that bytes did not reach the disk: the kernel may have dropped them, and would say yes the next time.
+    fn is_lost(&self, error: &io::Error) {
+        let why = format!("what was written could not be brought to the disk: {error}");
+        self.state.lock().broken = Some(why);
     }
 
     /// Unlinks the file: it lives until the last who uses it has let go of it.

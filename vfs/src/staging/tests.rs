@@ -1,6 +1,7 @@
 //! The staging area against a plain vector of bytes: what is read, what survives its being opened again, and what a power cut
 //! leaves of it.
 
+mod ahead;
 mod power_cut;
 
 use std::collections::HashMap;
@@ -134,10 +135,12 @@ fn change(
         send(file);
     }
     match change(file) {
-        Err(Refused::Unrecorded) => staging.record(file)?,
-        changed => return Ok(changed.unwrap()),
+        Err(Refused::Unrecorded) => {
+            staging.record(file)?;
+            change(file).unwrap();
+        }
+        changed => changed.unwrap(),
     }
-    change(file).unwrap();
     Ok(())
 }
 

@@ -175,12 +175,17 @@ impl Uploads {
     /// Takes note that the source has what was sent.
     pub(super) async fn conclude(self: &Arc<Self>, upload: &Upload, sending: Sending, metadata: Metadata) -> Outcome {
         let (uploads, file) = (Arc::clone(self), Arc::clone(&upload.file));
+        let keeps = self.keeps_attributes(upload.source);
         let concluded = self.blocking(move || {
             let version = metadata.version.as_bytes();
             let seen = seen_attributes(&metadata);
             uploads.staging.sent(&file, sending, version, || {
                 let catalog = &uploads.fetcher.catalog;
-                catalog.unstage(file.id, Some(seen)).map_err(Error::from_catalog)?;
+                // What was written at one time was not changed when it arrived.
+                let kept_ns = keeps.then(|| file.look().modified_ns);
+                catalog
+                    .unstage(file.id, Some(seen), kept_ns)
+                    .map_err(Error::from_catalog)?;
                 uploads.hand_over(&file);
                 Ok(())
             })
@@ -316,7 +321,7 @@ impl Uploads {
     }
 
     /// Runs what blocks its thread.
-    pub(super) async fn blocking<T: Send + 'static>(
+    pub(crate) async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {

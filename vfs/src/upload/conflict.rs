@@ -10,7 +10,7 @@ const DAY: Duration = Duration::from_hours(24);
 
 /// Gives `name (conflict YYYY-MM-DD host).ext`, with a number behind the host from the second try on.
 pub(crate) fn name(name: &[u8], now_ns: i64, host: &str, attempt: u32) -> Vec<u8> {
-    let (year, month, day) = date(now_ns.div_euclid(DAY.as_nanos() as i64));
+    let day = day(now_ns);
     let host: String = host.chars().filter(|it| !it.is_control() && *it != '/').collect();
     let host = cut(host.as_bytes(), HOST_MAX);
     let number = if attempt > 1 {
@@ -18,13 +18,7 @@ pub(crate) fn name(name: &[u8], now_ns: i64, host: &str, attempt: u32) -> Vec<u8
     } else {
         String::new()
     };
-    let mark = [
-        format!(" (conflict {year:04}-{month:02}-{day:02} ").as_bytes(),
-        host,
-        number.as_bytes(),
-        b")",
-    ]
-    .concat();
+    let mark = [format!(" (conflict {day} ").as_bytes(), host, number.as_bytes(), b")"].concat();
     // A dot at the front begins no extension.
     let dot = name.iter().skip(1).rposition(|byte| *byte == b'.').map(|at| at + 1);
     let (stem, extension) = name.split_at(dot.unwrap_or(name.len()));
@@ -35,6 +29,12 @@ pub(crate) fn name(name: &[u8], now_ns: i64, host: &str, attempt: u32) -> Vec<u8
     };
     let stem = cut(stem, NAME_MAX - mark.len() - extension.len());
     [stem, &mark, extension].concat()
+}
+
+/// Gives the day of a time, in UTC, as `YYYY-MM-DD`.
+pub(crate) fn day(now_ns: i64) -> String {
+    let (year, month, day) = date(now_ns.div_euclid(DAY.as_nanos() as i64));
+    format!("{year:04}-{month:02}-{day:02}")
 }
 
 /// Shortens text, not in the middle of a character.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use manifold_backends::{Body as _, ErrorKind, Kind, Metadata, Presence};
-use manifold_catalog::{EntryId, NewChild};
+use manifold_catalog::{Copied, EntryId, NewChild};
 use manifold_index::{names, seen_attributes};
 
 use super::attempt::{Outcome, Upload, delayed};
@@ -333,6 +333,7 @@ impl Uploads {
             .unwrap_or_default();
         let parent = entry.parent;
         let guard = catalog.begin_change(&[parent]);
+        let moved = catalog.moved(file.id).map_err(Error::from_catalog)?;
         let kept_as = self.free_name(parent, &details.raw_name, now_ns)?;
         let shown = names::escape(&kept_as, names::Side::Plain);
         let raw_name = (*shown != *kept_as).then(|| kept_as.as_slice().into());
@@ -348,9 +349,19 @@ impl Uploads {
             seen: seen_attributes(theirs),
             adopt: None,
         };
-        catalog
+        let (theirs_id, _) = catalog
             .follow_created(parent, child, None)
             .map_err(Error::from_catalog)?;
+        if let Some(moved) = moved {
+            // Its directory is on the move, and has not come that far.
+            let copied = Copied {
+                id: theirs_id,
+                lies_at: moved.lies_at,
+                left: None,
+                seen: None,
+            };
+            catalog.note_copied(&copied).map_err(Error::from_catalog)?;
+        }
         drop(guard);
         Ok(Conflict {
             at_ns: now_ns,
@@ -360,7 +371,8 @@ impl Uploads {
         })
     }
 
-    fn free_name(&self, parent: EntryId, raw_name: &[u8], now_ns: i64) -> Result<Vec<u8>, Error> {
+    /// Finds a name that is free for a version that has to make way.
+    pub(crate) fn free_name(&self, parent: EntryId, raw_name: &[u8], now_ns: i64) -> Result<Vec<u8>, Error> {
         for attempt in 1..=NAMES_MAX {
             let name = conflict::name(raw_name, now_ns, &self.host, attempt);
             let shown = names::escape(&name, names::Side::Plain);

@@ -312,10 +312,17 @@ async fn a_source_that_never_answers_is_given_up_at_the_deadline() {
     let file = library.open("s/f").await;
     source.set_mood(Mood::Holds);
     let begun = tokio::time::Instant::now();
-    let error = library.read(&file, 0, 4096).await.unwrap_err();
-    assert!(matches!(error, Error::TimedOut(_)), "{error}");
+    let (first, second) = tokio::join!(library.read(&file, 0, 4096), library.read(&file, 500_000, 4096));
+    for error in [first.unwrap_err(), second.unwrap_err()] {
+        assert!(matches!(error, Error::TimedOut(_)), "{error}");
+    }
     assert_eq!(begun.elapsed().as_secs(), 10);
+    // A kernel asks once more for the page that it needs, after its reading ahead has failed.
+    let error = library.read(&file, 0, 10).await.unwrap_err();
+    assert!(matches!(error, Error::TimedOut(_)), "{error}");
+    assert_eq!(begun.elapsed().as_secs(), 10, "whoever reads has waited long enough");
     source.set_mood(Mood::Answers);
+    tokio::time::advance(Duration::from_secs(1)).await;
     assert_eq!(
         library.read(&file, 0, 10).await.unwrap(),
         truth(1, 0..10),

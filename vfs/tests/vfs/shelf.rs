@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -17,6 +18,9 @@ use tokio::sync::watch;
 /// The length of its blocks, in bytes.
 pub(crate) const BLOCK: u32 = 64 << 10;
 
+/// How long a copy takes that takes its time.
+const DAWDLING: Duration = Duration::from_millis(20);
+
 /// How changes are treated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cue {
@@ -28,6 +32,10 @@ pub(crate) enum Cue {
     Fails(ErrorKind),
     /// Done, but the answer is lost.
     LosesAnswers,
+    /// Done, but for removals.
+    RemovesNothing,
+    /// Copies take their time.
+    Dawdles,
     /// Nothing is answered, nor done.
     IsAway,
 }
@@ -39,6 +47,7 @@ pub(crate) struct Shelf {
     state: Mutex<State>,
     cue: watch::Sender<Cue>,
     puts: watch::Sender<u64>,
+    copies: watch::Sender<u64>,
     changed: watch::Sender<u64>,
 }
 
@@ -79,16 +88,26 @@ impl Object {
 
 impl Shelf {
     pub(crate) fn new() -> Arc<Self> {
+        Self::with_directories(true)
+    }
+
+    /// As an object store: directories are only what names have in common, and cannot be renamed.
+    pub(crate) fn store() -> Arc<Self> {
+        Self::with_directories(false)
+    }
+
+    fn with_directories(real_directories: bool) -> Arc<Self> {
         let writes = WriteAbilities {
             condition: Condition::Source,
             memory_max: u64::from(BLOCK),
             size_max: u64::MAX,
             replaces_at_once: true,
-            real_directories: true,
+            real_directories,
             renames_files: Renames::Whole,
-            renames_directories: Renames::Whole,
+            renames_directories: if real_directories { Renames::Whole } else { Renames::No },
             keeps_modified: false,
             keeps_mode: false,
+            makes_links: false,
         };
         Arc::new(Self {
             able: Capabilities {
@@ -103,16 +122,28 @@ impl Shelf {
             state: Mutex::default(),
             cue: watch::Sender::new(Cue::Does),
             puts: watch::Sender::new(0),
+            copies: watch::Sender::new(0),
             changed: watch::Sender::new(0),
         })
     }
 
     /// Puts a file there, as somebody else would.
     pub(crate) fn place(&self, path: &str, bytes: &[u8]) {
-        for (at, _) in path.match_indices('/') {
-            self.insert(&path.as_bytes()[..at], None);
-        }
+        let path = ObjectPath::from_bytes(path);
+        self.insert_above(&path);
         self.insert(path.as_bytes(), Some(bytes.to_vec()));
+    }
+
+    /// Makes the directories that lead to a path.
+    fn insert_above(&self, path: &ObjectPath) {
+        let path = path.as_bytes();
+        for (at, _) in path.iter().enumerate().filter(|(_, byte)| **byte == b'/') {
+            self.insert(&path[..at], None);
+        }
+    }
+
+    fn real_directories(&self) -> bool {
+        self.able.writes.is_some_and(|able| able.real_directories)
     }
 
     /// Gives the bytes of a file.
@@ -136,6 +167,15 @@ impl Shelf {
     /// Waits until so many puts have begun since the start.
     pub(crate) async fn until_puts(&self, count: u64) {
         self.puts.subscribe().wait_for(|puts| *puts >= count).await.unwrap();
+    }
+
+    /// Waits until so many copies have begun since the start.
+    pub(crate) async fn until_copies(&self, count: u64) {
+        self.copies
+            .subscribe()
+            .wait_for(|copies| *copies >= count)
+            .await
+            .unwrap();
     }
 
     /// Waits until something is so of the files.
@@ -177,6 +217,9 @@ impl Shelf {
     fn refuse(&self, operation: Operation, path: &ObjectPath) -> Result<()> {
         match *self.cue.borrow() {
             Cue::Fails(kind) => Err(self.error(kind, operation, path)),
+            Cue::RemovesNothing if matches!(operation, Operation::RemoveFile | Operation::RemoveDirectory) => {
+                Err(self.error(ErrorKind::TimedOut, operation, path))
+            }
             _ => self.reach(operation, path),
         }
     }
@@ -273,6 +316,9 @@ impl Backend for Shelf {
         if !expected.holds(&self.found(path.as_bytes())) {
             return Err(self.error(ErrorKind::Conflict, Operation::Put, path));
         }
+        if !self.real_directories() {
+            self.insert_above(path);
+        }
         let metadata = self.insert(path.as_bytes(), Some(bytes));
         self.answer(Operation::Put, path, metadata)
     }
@@ -307,7 +353,35 @@ impl Backend for Shelf {
             return Err(self.error(ErrorKind::NotEmpty, Operation::RemoveDirectory, path));
         }
         let removed = state.objects.remove(path.as_bytes());
+        drop(state);
+        self.changed.send_modify(|count| *count += 1);
         Ok(removed.map_or(Presence::Absent, |_| Presence::Found(())))
+    }
+
+    async fn copy(&self, from: &ObjectPath, version: &Version, to: &ObjectPath) -> Result<Presence<Metadata>> {
+        self.copies.send_modify(|count| *count += 1);
+        if *self.cue.borrow() == Cue::Dawdles {
+            tokio::time::sleep(DAWDLING).await;
+        }
+        let cue = *self.cue.subscribe().wait_for(|cue| *cue != Cue::Holds).await.unwrap();
+        if let Cue::Fails(kind) = cue {
+            return Err(self.error(kind, Operation::Rename, from));
+        }
+        let Some(object) = self.state.lock().objects.get(from.as_bytes()).cloned() else {
+            return Ok(Presence::Absent);
+        };
+        if object.metadata().version != *version {
+            return Err(self.error(ErrorKind::Conflict, Operation::Rename, from));
+        }
+        if self.found(to.as_bytes()) != Presence::Absent {
+            return Err(self.error(ErrorKind::Exists, Operation::Rename, to));
+        }
+        let bytes = object.bytes.unwrap_or_default();
+        self.place(&String::from_utf8_lossy(to.as_bytes()), &bytes);
+        let Presence::Found(copy) = self.found(to.as_bytes()) else {
+            return Ok(Presence::Absent);
+        };
+        self.answer(Operation::Rename, from, Presence::Found(copy))
     }
 
     async fn rename(&self, from: &ObjectPath, to: &ObjectPath, replace: bool) -> Result<Presence<Metadata>> {

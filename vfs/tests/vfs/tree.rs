@@ -485,3 +485,19 @@ async fn a_file_of_a_source_that_is_being_connected_opens_once_it_is() {
     let opened = opening.wait().await.unwrap();
     assert_eq!(library.read(&opened, 0, 10).await.unwrap(), truth(1, 0..10));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listing_that_asks_for_labels_needs_no_source() {
+    let source = source();
+    source.put("file", 10, 1);
+    let library = library(&source);
+    let id = library.find("s/file").await.unwrap();
+    library.indexer.detach(library.source());
+    let label = library.vfs.attribute(id, b"security.selinux");
+    assert!(label.is_ready(), "nobody is waited for");
+    let none = label.wait().await.unwrap_err();
+    assert!(matches!(none, Error::Unsupported(_)), "{none:?}");
+    // It may be a folder of this machine, whose disk would know.
+    let unknown = library.vfs.attribute(id, b"user.note").wait().await.unwrap_err();
+    assert!(matches!(unknown, Error::Unreachable(_)), "{unknown:?}");
+}

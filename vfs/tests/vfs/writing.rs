@@ -1,8 +1,11 @@
 //! Writing to a remote source through the whole of the file system: what is read at once, what arrives there, and what becomes of
 //! both when the source fails, when others write, and when the daemon dies.
 
+mod attributes;
 mod model;
+mod moving;
 mod own;
+mod trash;
 
 use std::collections::HashMap;
 use std::sync::Arc;

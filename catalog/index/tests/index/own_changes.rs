@@ -126,7 +126,7 @@ async fn a_directory_that_its_source_lost_holds_only_what_is_to_be_uploaded_to_i
     let state = library.catalog.directory_state(library.id("/s/d")).unwrap().unwrap();
     assert_eq!(state.failure, None);
     assert_eq!(library.indexer.health(record.id).unwrap().state, HealthState::Online);
-    library.catalog.unstage(staged, None).unwrap();
+    library.catalog.unstage(staged, None, None).unwrap();
     library.list("/s").await;
     assert_eq!(library.names("/s"), [""; 0]);
 }

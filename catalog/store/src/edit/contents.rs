@@ -40,6 +40,17 @@ impl Edit<'_> {
         Ok(())
     }
 
+    /// Lets an entry keep what it was found to hold, though its version is another: somebody has seen that its bytes are the
+    /// same.
+    pub(crate) fn keep_content(&mut self, id: u64, content: Option<[u8; 32]>) -> Result<()> {
+        let cold = self.existing_cold(id)?;
+        if content.is_none() || cold.content.is_some() || cold.version.is_empty() {
+            return Ok(());
+        }
+        self.put_cold(id, &Cold { content, ..cold })?;
+        self.change_content(id, None, content)
+    }
+
     /// Makes the index anew, for a file that had none.
     pub(crate) fn index_contents(&mut self) -> Result<()> {
         let mut keys = Vec::new();
@@ -61,6 +72,8 @@ impl Edit<'_> {
         self.entries.remove(id)?;
         self.pins.remove(id)?;
         self.drop_staged(id)?;
+        self.drop_kept(id)?;
+        self.drop_move(id)?;
         self.change_content(id, cold.content, None)
     }
 }

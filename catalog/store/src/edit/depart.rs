@@ -55,6 +55,7 @@ impl Edit<'_> {
         if is_directory && self.any_child(id, |_| true)? {
             // The source had nothing in it, so this has moved elsewhere or is gone: that is for a listing to find out.
             self.drop_staged(id)?;
+            self.drop_move(id)?;
             let cold = self.existing_cold(id)?;
             self.change_identity(source, id, cold.identity, None)?;
             self.put_cold(id, &Cold { identity: None, ..cold })?;

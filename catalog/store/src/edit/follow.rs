@@ -8,6 +8,7 @@ use std::collections::HashSet;
 use std::ops::ControlFlow;
 
 use super::depart::Standing;
+use super::keep::Keeping;
 use super::update::{Moving, Seen};
 use super::{Edit, Fresh};
 use crate::error::{Error, Result};
@@ -67,6 +68,7 @@ impl Edit<'_> {
                     directory: directory.0,
                     source,
                     child,
+                    keeping: Keeping::All,
                 };
                 self.update_child(&seen, &hot, &|_| false)?;
                 let is_new = self.state(hot.id())?.listed_ns.is_none() && !self.any_child(hot.id(), |_| true)?;
@@ -95,6 +97,8 @@ impl Edit<'_> {
             id,
         });
         self.changes.push(Change::Directory { id: directory });
+        let at_ns = listed_ns.unwrap_or(child.seen.changed_ns);
+        self.names_changed(directory, at_ns, true)?;
         Ok(id)
     }
 
@@ -109,16 +113,18 @@ impl Edit<'_> {
         self.may_be_changed(&standing)?;
         self.remove_for_good(&standing, at_ns)?;
         self.changes.push(Change::Directory { id: place.0 });
-        Ok(())
+        self.names_changed(place.0, at_ns, true)
     }
 
-    /// Moves an entry with all beneath it; what stood in its new place is gone.
+    /// Moves an entry with all beneath it; what stood in its new place is gone. Its object lies where it stands then, or at
+    /// `lies_at`.
     pub(crate) fn follow_moved(
         &mut self,
         from: Place<'_>,
         to: Place<'_>,
         raw_name: Option<Box<[u8]>>,
         seen: Option<SeenAttributes>,
+        lies_at: Option<Vec<u8>>,
         at_ns: i64,
     ) -> Result<()> {
         let source = self.same_source(from, to)?;
@@ -156,6 +162,7 @@ impl Edit<'_> {
             directory: to.0.0,
             source,
             child: &child,
+            keeping: Keeping::All,
         };
         if in_place {
             return self.update_child(&seen, &hot, &|_| false);
@@ -164,8 +171,16 @@ impl Edit<'_> {
         let moving = Moving { id, cold, attached };
         self.lift(&moving, source)?;
         self.settle(&moving, &hot, &seen)?;
+        // Of a directory, its rename ahead of what it holds says where it lies.
+        self.drop_move(id)?;
+        if let Some(lies_at) = lies_at
+            && self.topmost_move(id)?.is_some()
+        {
+            self.put_moved(id, lies_at, None)?;
+        }
         self.tell_directories(from, to);
-        Ok(())
+        self.names_changed(from.0, at_ns, true)?;
+        self.names_changed(to.0, at_ns, true)
     }
 
     /// Lets two entries change places.
@@ -197,6 +212,7 @@ impl Edit<'_> {
                 directory: to.0.0,
                 source,
                 child: &child,
+                keeping: Keeping::All,
             };
             self.settle(moving, hot, &seen)?;
         }
@@ -208,11 +224,11 @@ impl Edit<'_> {
     pub(crate) fn follow_attributes(&mut self, id: EntryId, seen: SeenAttributes) -> Result<()> {
         let known = self.known(id)?;
         self.tickets.touch(&[known.cold.parent]);
-        self.take_own_change(&known, seen)
+        self.take_own_change(&known, seen, Keeping::All)
     }
 
     /// The same for an entry whose rows are read already. Refused before anything is changed.
-    pub(crate) fn take_own_change(&mut self, known: &Known, seen: SeenAttributes) -> Result<()> {
+    pub(crate) fn take_own_change(&mut self, known: &Known, seen: SeenAttributes, keeping: Keeping) -> Result<()> {
         if seen.version.len() > VERSION_MAX {
             return Err(known.refuse("the version is longer than 4096 bytes"));
         }
@@ -221,12 +237,13 @@ impl Edit<'_> {
         }
         let child = new_child(&known.cold.name, known.cold.raw_name.clone(), seen);
         if known.hot.is_attach_point() {
-            return self.update_attach_point(&known.hot, &known.cold, &child);
+            return self.update_attach_point(&known.hot, &known.cold, &child, keeping);
         }
         let seen = Seen {
             directory: known.cold.parent,
             source: known.hot.source(),
             child: &child,
+            keeping,
         };
         self.update_child(&seen, &known.hot, &|_| false)
     }

@@ -6,10 +6,11 @@ use std::ops::ControlFlow;
 use redb::{ReadableTable, ReadableTableMetadata};
 
 use super::Edit;
+use super::keep::Keeping;
 use crate::error::{Error, Result};
 use crate::format::HotRow;
 use crate::tree;
-use crate::{EntryId, SeenAttributes, SourceId};
+use crate::{EntryId, Keep, SeenAttributes, SourceId};
 
 /// A row that is to be put, and what its entry looks like with it.
 #[derive(Debug)]
@@ -27,19 +28,29 @@ impl Edit<'_> {
             return Err(known.refuse("the root of a source holds no bytes"));
         }
         if let Some(seen) = &staging.seen {
-            self.take_own_change(&known, seen.clone())?;
+            self.take_own_change(&known, seen.clone(), Keeping::ButTime)?;
         }
         self.staged.insert(staging.id.0, staging.row.as_slice())?;
         self.leading.take();
         Ok(())
     }
 
-    /// Takes a row away. What its entry looks like without it is known, or stays as it is.
-    pub(crate) fn unstage(&mut self, id: EntryId, seen: Option<SeenAttributes>) -> Result<()> {
+    /// Takes a row away. What its entry looks like without it is known, or stays as it is; `kept_ns` is kept as the time of its
+    /// last change.
+    pub(crate) fn unstage(&mut self, id: EntryId, seen: Option<SeenAttributes>, kept_ns: Option<i64>) -> Result<()> {
         let known = self.known(id)?;
         self.tickets.touch(&[known.cold.parent]);
         if let Some(seen) = seen {
-            self.take_own_change(&known, seen)?;
+            let told_ns = seen.modified_ns;
+            self.take_own_change(&known, seen, Keeping::ButTime)?;
+            if kept_ns.is_some_and(|kept_ns| kept_ns != told_ns) {
+                let keep = Keep {
+                    modified_ns: kept_ns,
+                    changed_ns: Some(known.hot.changed_ns()),
+                    ..Keep::default()
+                };
+                self.keep(id, &keep, None)?;
+            }
         }
         self.drop_staged(id.0)
     }
@@ -72,16 +83,17 @@ impl Edit<'_> {
         Ok(!self.staged.is_empty()? && self.staged.get(id)?.is_some())
     }
 
-    /// Tells whether a directory leads to an entry that has a row.
+    /// Tells whether a directory leads to an entry that has a row, or to another directory whose objects are still to follow
+    /// it.
     pub(crate) fn leads_to_staged(&self, id: u64) -> Result<bool> {
-        if self.staged.is_empty()? {
+        if self.staged.is_empty()? && self.moves.is_empty()? {
             return Ok(false);
         }
         if let Some(leading) = self.leading.get() {
             return Ok(leading.contains(&id));
         }
         let mut leading = HashSet::new();
-        for row in self.staged.iter()? {
+        for row in self.staged.iter()?.chain(self.moves.iter()?) {
             let staged = row?.0.value();
             tree::climb(&self.entries, staged, |above, _| {
                 // What is above a directory that is known already is known too.
@@ -97,6 +109,7 @@ impl Edit<'_> {
 
     /// Tells whether a listing must leave a child where it is.
     pub(crate) fn is_kept(&self, hot: &HotRow) -> Result<bool> {
-        Ok(self.is_staged(hot.id())? || (hot.is_directory() && self.leads_to_staged(hot.id())?))
+        let id = hot.id();
+        Ok(self.is_staged(id)? || self.has_move(id)? || (hot.is_directory() && self.leads_to_staged(id)?))
     }
 }

@@ -2,8 +2,9 @@
 
 use redb::ReadableTable;
 
+use super::keep::Keeping;
 use super::{Edit, Fresh};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::format::{ChildKey, Cold, HotRow, NOWHERE, TotalsRow, child_name, owned_key, subtree_range};
 use crate::tree;
 use crate::{Change, ChangedFile, EntryId, Kind, NewChild, Replaces, SourceId};
@@ -21,6 +22,7 @@ pub(crate) struct Seen<'a> {
     pub(crate) directory: u64,
     pub(crate) source: u32,
     pub(crate) child: &'a NewChild,
+    pub(crate) keeping: Keeping,
 }
 
 impl Edit<'_> {
@@ -30,6 +32,7 @@ impl Edit<'_> {
             directory,
             source,
             child,
+            ..
         } = *seen;
         let id = old.id();
         let cold = self.existing_cold(id)?;
@@ -42,7 +45,7 @@ impl Edit<'_> {
         if child.seen.kind == Kind::File && bytes_changed && replaces(changed) {
             return self.replace_file(seen, old, &cold);
         }
-        let hot = HotRow::of(id, source, &child.seen);
+        let hot = self.hot_over(seen, old, bytes_changed)?;
         let now = Cold {
             content: cold.content.filter(|_| !bytes_changed),
             ..cold_row(directory, child)
@@ -73,11 +76,13 @@ impl Edit<'_> {
             directory,
             source,
             child,
+            ..
         } = *seen;
         let new = self.allocate_id();
         let key = tree::hot_key(old.id(), directory, &child.name)?;
         self.children.remove(key.as_slice())?;
         self.move_pin(old.id(), new)?;
+        let hot = self.bequeath_kept(old, HotRow::of(new, source, &child.seen))?;
         self.remove_cold(old.id(), cold)?;
         self.change_identity(source, old.id(), cold.identity, None)?;
         self.subtract_totals(source, TotalsRow::of(old.size()))?;
@@ -90,6 +95,9 @@ impl Edit<'_> {
             }],
             |_| false,
         )?;
+        if hot.keeps_anything() {
+            self.put_hot(&key, &hot)?;
+        }
         let (parent, old, new) = (EntryId(directory), EntryId(old.id()), EntryId(new));
         self.changes.push(Change::Replaced {
             parent,
@@ -116,9 +124,10 @@ impl Edit<'_> {
             directory,
             source,
             child,
+            ..
         } = *seen;
-        let hot = HotRow::of(moving.id, source, &child.seen);
-        let bytes_changed = moving.cold.version != child.seen.version || old.size() != hot.size();
+        let bytes_changed = moving.cold.version != child.seen.version || old.size() != hot_size(child);
+        let hot = self.hot_over(seen, old, bytes_changed)?;
         let now = Cold {
             content: moving.cold.content.filter(|_| !bytes_changed),
             ..cold_row(directory, child)
@@ -179,8 +188,9 @@ impl Edit<'_> {
         // Its bytes are those of the old version still.
         self.changes
             .retain(|change| *change != Change::Content { id: changed.id });
-        let cold = self.existing_cold(moving.id)?;
-        let hot = HotRow::of(moving.id, seen.source, &child.seen);
+        let (cold, hot) = self
+            .node(moving.id)?
+            .ok_or_else(|| Error::damaged(format!("entry {} was lost as it moved", moving.id)))?;
         self.replace_file(seen, &hot, &cold)
     }
 
@@ -214,6 +224,7 @@ impl Edit<'_> {
             directory,
             source,
             child,
+            ..
         } = *seen;
         let id = old.id();
         let key = tree::hot_key(id, directory, &child.name)?;
@@ -229,9 +240,16 @@ impl Edit<'_> {
     }
 
     /// Takes in what was seen of the root of a source.
-    pub(crate) fn update_attach_point(&mut self, old: &HotRow, cold: &Cold, child: &NewChild) -> Result<()> {
+    pub(crate) fn update_attach_point(
+        &mut self,
+        old: &HotRow,
+        cold: &Cold,
+        child: &NewChild,
+        keeping: Keeping,
+    ) -> Result<()> {
         let id = old.id();
         let hot = HotRow::of(id, old.source(), &child.seen).with_attach_point(true);
+        let hot = hot.keeping(old, keeping != Keeping::ButTime);
         // A root is found by its place, never by an identity.
         let now = Cold {
             version: child.seen.version.clone(),
@@ -254,7 +272,8 @@ impl Edit<'_> {
 /// Tells whether a child is seen exactly as the catalog has it.
 pub(crate) fn is_unchanged(seen: &Seen<'_>, old: &HotRow, cold: &crate::format::ColdView<'_>) -> bool {
     let child = seen.child;
-    *old == HotRow::of(old.id(), seen.source, &child.seen)
+    // Of the same version, so that kept times are its own.
+    *old == HotRow::of(old.id(), seen.source, &child.seen).keeping(old, true)
         && cold.version == &*child.seen.version
         && cold.raw() == child.raw_name.as_deref().unwrap_or(&child.name)
         && cold.created_ns == child.seen.created_ns

@@ -12,6 +12,12 @@ pub(crate) const HOT_BYTES: usize = size_of::<HotRow>();
 
 const OWNER_KNOWN: u8 = 1;
 const ATTACH_POINT: u8 = 2;
+const MODE_KEPT: u8 = 4;
+const TIME_KEPT: u8 = 8;
+const OWNER_KEPT: u8 = 16;
+const MORE_KEPT: u8 = 32;
+/// Flags of what is the catalog's own, whatever a source says.
+const KEPT: u8 = MODE_KEPT | TIME_KEPT | OWNER_KEPT | MORE_KEPT;
 const KIND_SHIFT: u16 = 12;
 const MODE_MASK: u16 = 0o7777;
 
@@ -67,7 +73,9 @@ impl HotRow {
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
         let row = Self::read_from_bytes(bytes).map_err(|_| Malformed("attributes"))?;
-        if row.flags & !(OWNER_KNOWN | ATTACH_POINT) != 0 || kind_of(row.kind_and_mode.get() >> KIND_SHIFT).is_none() {
+        let is_known = row.flags & !(OWNER_KNOWN | ATTACH_POINT | KEPT) == 0;
+        let has_owner = row.flags & (OWNER_KNOWN | OWNER_KEPT) != OWNER_KEPT;
+        if !is_known || !has_owner || kind_of(row.kind_and_mode.get() >> KIND_SHIFT).is_none() {
             return Err(Malformed("attributes"));
         }
         Ok(row)
@@ -108,7 +116,96 @@ impl HotRow {
         self
     }
 
-    /// Gives what the source said of the entry, as far as the two rows keep it: all of it.
+    /// Tells whether anything of the entry is kept over what its source says.
+    pub(crate) fn keeps_anything(&self) -> bool {
+        self.flags & KEPT != 0
+    }
+
+    /// Tells whether the time of the last change is kept.
+    pub(crate) fn keeps_time(&self) -> bool {
+        self.flags & TIME_KEPT != 0
+    }
+
+    /// Tells whether more is kept, in a row of its own.
+    pub(crate) fn keeps_more(&self) -> bool {
+        self.flags & MORE_KEPT != 0
+    }
+
+    pub(crate) fn modified_ns(&self) -> i64 {
+        self.modified_ns.get()
+    }
+
+    /// Gives the row of what a source says with all that `before` keeps; the times only if `with_times`.
+    pub(crate) fn keeping(mut self, before: &Self, with_times: bool) -> Self {
+        if !before.keeps_anything() {
+            return self;
+        }
+        let mut flags = before.flags & (MODE_KEPT | OWNER_KEPT | MORE_KEPT);
+        if flags & MODE_KEPT != 0 {
+            let kind = self.kind_and_mode.get() & !MODE_MASK;
+            self.kind_and_mode = (kind | before.kind_and_mode.get() & MODE_MASK).into();
+        }
+        if flags & OWNER_KEPT != 0 {
+            (self.uid, self.gid) = (before.uid, before.gid);
+            flags |= OWNER_KNOWN;
+        }
+        if with_times {
+            // The time of the last change of the attributes is that of what is kept, too.
+            self.changed_ns = before.changed_ns;
+            if before.keeps_time() {
+                self.modified_ns = before.modified_ns;
+                flags |= TIME_KEPT;
+            }
+        }
+        self.flags |= flags;
+        self
+    }
+
+    pub(crate) fn changed_ns(&self) -> i64 {
+        self.changed_ns.get()
+    }
+
+    /// Keeps permission bits.
+    pub(crate) fn with_mode(mut self, mode: u16) -> Self {
+        self.kind_and_mode = (self.kind_and_mode.get() & !MODE_MASK | mode & MODE_MASK).into();
+        self.flags |= MODE_KEPT;
+        self
+    }
+
+    /// Keeps an owner and a group.
+    pub(crate) fn with_owner(mut self, (uid, gid): (u32, u32)) -> Self {
+        (self.uid, self.gid) = (uid.into(), gid.into());
+        self.flags |= OWNER_KNOWN | OWNER_KEPT;
+        self
+    }
+
+    /// Keeps the time of the last change.
+    pub(crate) fn with_time(mut self, modified_ns: i64) -> Self {
+        self.modified_ns = modified_ns.into();
+        self.flags |= TIME_KEPT;
+        self
+    }
+
+    /// Sets the time of the last change, which is not kept any more.
+    pub(crate) fn without_time(mut self, modified_ns: i64) -> Self {
+        self.modified_ns = modified_ns.into();
+        self.flags &= !TIME_KEPT;
+        self
+    }
+
+    /// Sets the time of the last change of the attributes.
+    pub(crate) fn with_changed(mut self, changed_ns: i64) -> Self {
+        self.changed_ns = changed_ns.into();
+        self
+    }
+
+    /// Says whether more is kept, in a row of its own.
+    pub(crate) fn with_more(mut self, more: bool) -> Self {
+        self.flags = self.flags & !MORE_KEPT | if more { MORE_KEPT } else { 0 };
+        self
+    }
+
+    /// Gives what the source said of the entry, as far as the two rows keep it: all of it, but for what is kept instead.
     pub(crate) fn seen(&self, cold: &Cold) -> SeenAttributes {
         let has_owner = self.flags & OWNER_KNOWN != 0;
         SeenAttributes {
@@ -142,6 +239,8 @@ impl HotRow {
             links: self.links.get(),
             source: SourceId(self.source()),
             attach_point: self.is_attach_point(),
+            keeps_time: self.keeps_time(),
+            keeps_more: self.keeps_more(),
         }
     }
 }
@@ -210,7 +309,9 @@ mod tests {
         kind[37] = 0x30;
         let mut flags = good;
         flags[38] = 0x80;
-        for bad in [&kind[..], &flags, &good[1..], &[]] {
+        let mut nobody = good;
+        nobody[38] = OWNER_KEPT;
+        for bad in [&kind[..], &flags, &nobody, &good[1..], &[]] {
             assert!(HotRow::decode(bad).is_err());
         }
     }

@@ -51,6 +51,9 @@ impl Plan<'_> {
         if hot.source() != self.source || hot.is_attach_point() || hot.kind() != kind || edit.is_staged(id)? {
             return Ok(None);
         }
+        if edit.topmost_move(id)?.is_some() {
+            return Ok(None);
+        }
         if cold.parent == self.directory && !self.loose.contains_key(&id) && !self.staying.contains(&id) {
             // It still stands under a name of its own: this is a second link, not a rename.
             return Ok(None);

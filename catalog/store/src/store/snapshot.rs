@@ -6,6 +6,7 @@ use redb::{Database, ReadOnlyTable, ReadableDatabase};
 
 use crate::error::Result;
 use crate::format::{self, ContentKey, HOT_BYTES, IdentityKey, OwnedKey, TOTALS_BYTES};
+use crate::tree;
 
 /// All tables of one commit.
 pub(crate) struct Snapshot {
@@ -19,6 +20,9 @@ pub(crate) struct Snapshot {
     pub(crate) pins: ReadOnlyTable<u64, &'static [u8]>,
     pub(crate) pin_policies: ReadOnlyTable<u64, &'static [u8]>,
     pub(crate) staged: ReadOnlyTable<u64, &'static [u8]>,
+    pub(crate) kept: ReadOnlyTable<u64, &'static [u8]>,
+    pub(crate) moves: ReadOnlyTable<u64, &'static [u8]>,
+    pub(crate) moved: ReadOnlyTable<u64, &'static [u8]>,
     pub(crate) departed: ReadOnlyTable<OwnedKey, i64>,
     pub(crate) sources: ReadOnlyTable<u32, &'static [u8]>,
     pub(crate) totals: ReadOnlyTable<u32, &'static [u8; TOTALS_BYTES]>,
@@ -39,11 +43,19 @@ impl Snapshot {
             pins: transaction.open_table(format::PINS)?,
             pin_policies: transaction.open_table(format::PIN_POLICIES)?,
             staged: transaction.open_table(format::STAGED)?,
+            kept: transaction.open_table(format::KEPT)?,
+            moves: transaction.open_table(format::MOVES)?,
+            moved: transaction.open_table(format::MOVED)?,
             departed: transaction.open_table(format::DEPARTED)?,
             sources: transaction.open_table(format::SOURCES)?,
             totals: transaction.open_table(format::TOTALS)?,
             scans: transaction.open_table(format::SCANS)?,
         })
+    }
+
+    /// Gives the path at which the object of an entry lies.
+    pub(crate) fn object_path(&self, id: u64) -> Result<Option<Vec<u8>>> {
+        tree::object_path(&self.entries, &self.moves, &self.moved, id)
     }
 }
 

@@ -100,7 +100,7 @@ fn child_that_works_until_it_is_killed() {
                 let staged = catalog.staged_all().unwrap();
                 if let Some((entry, _)) = staged.first() {
                     writeln!(say, "loose {entry}").unwrap();
-                    catalog.unstage(*entry, None).unwrap();
+                    catalog.unstage(*entry, None, None).unwrap();
                 }
             }
             _ => catalog.note_failure(directory, "seeded", 1).unwrap(),

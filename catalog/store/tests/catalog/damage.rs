@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use manifold_catalog::{Catalog, OpenError, Options, Pin, PolicyId, SourceId};
+use manifold_catalog::{AttributeMustBe, Catalog, Keep, OpenError, Options, Pin, PolicyId, SourceId};
 use redb::TableHandle;
 
 use crate::support::{Scratch, With, add_source, file, folder, hashed, id, list, listing, names, pin};
@@ -30,6 +30,8 @@ fn sample(scratch: &Scratch) -> Vec<u8> {
     assert_eq!(catalog.pin(&pins).unwrap(), 100);
     for one in &hashed[..20] {
         catalog.stage(one.id, &[7; 300], None, false).unwrap();
+        let set = catalog.keep_attribute(one.id, b"user.a", &[8; 300], AttributeMustBe::Absent, 9);
+        set.unwrap().unwrap();
     }
     scratch.check(catalog);
     fs::read(scratch.file()).unwrap()
@@ -133,7 +135,7 @@ fn other_files_are_left_alone() {
 fn a_newer_format_is_refused_and_left_alone() {
     let scratch = Scratch::new();
     drop(scratch.open());
-    set_format(&scratch, 4);
+    set_format(&scratch, 5);
     let before = fs::read(scratch.file()).unwrap();
     for result in [
         Catalog::open(&scratch.file(), Options::default()).map(drop),
@@ -141,7 +143,7 @@ fn a_newer_format_is_refused_and_left_alone() {
     ] {
         let error = result.unwrap_err();
         assert!(
-            matches!(error, OpenError::NewerVersion { found: 4, known: 3, .. }),
+            matches!(error, OpenError::NewerVersion { found: 5, known: 4, .. }),
             "{error:?}"
         );
         assert!(error.to_string().contains("newer version"));
@@ -152,6 +154,54 @@ fn a_newer_format_is_refused_and_left_alone() {
         Catalog::open(&scratch.file(), Options::default()),
         Err(OpenError::Damaged { .. })
     ));
+}
+
+#[test]
+fn rows_of_moves_that_belong_to_nothing_on_the_move_are_found() {
+    let scratch = Scratch::new();
+    let catalog = scratch.open();
+    let root = add_source(&catalog, "/s").root;
+    list(&catalog, root, vec![folder("d"), file("f")]);
+    list(&catalog, id(&catalog, "/s/d"), vec![file("g")]);
+    let [root, d, f, g] = ["/s", "/s/d", "/s/f", "/s/d/g"].map(|path| id(&catalog, path).0);
+    scratch.check(catalog);
+    let whole = fs::read(scratch.file()).unwrap();
+    let (place, file_place) = (&b"\x01\x01\0\0\0x"[..], &b"\0\x01\0\0\0x"[..]);
+    for (rows, what) in [
+        (vec![("moves", d, place)], ""),
+        (vec![("moves", d, place), ("moved", g, file_place)], ""),
+        (vec![("moves", d, &b"\0"[..])], "malformed"),
+        (vec![("moves", f, place)], "is on the move"),
+        (vec![("moves", root, place)], "is on the move"),
+        (vec![("moves", 4711, place)], "is on the move"),
+        (
+            vec![("moves", d, place), ("moved", f, file_place)],
+            "no directory above it",
+        ),
+        (vec![("moves", d, place), ("moved", d, file_place)], "is on the move"),
+        (vec![("moves", d, place), ("moved", g, place)], "malformed"),
+    ] {
+        fs::write(scratch.file(), &whole).unwrap();
+        let database = redb::Database::open(scratch.file()).unwrap();
+        let mut transaction = database.begin_write().unwrap();
+        transaction.set_quick_repair(true);
+        for (table, id, row) in &rows {
+            transaction
+                .open_table(redb::TableDefinition::<u64, &[u8]>::new(table))
+                .unwrap()
+                .insert(id, row)
+                .unwrap();
+        }
+        transaction.commit().unwrap();
+        drop(database);
+        match Catalog::check(&scratch.file()) {
+            Ok(_) => assert_eq!(what, "", "{rows:?}"),
+            Err(OpenError::Damaged { why, .. }) => {
+                assert!(!what.is_empty() && why.contains(what), "{rows:?}: {why}");
+            }
+            Err(other) => panic!("{rows:?}: {other:?}"),
+        }
+    }
 }
 
 #[test]
@@ -264,7 +314,7 @@ fn work_with(scratch: &Scratch, catalog: Catalog) {
     assert_eq!(catalog.pin(&[pin(root, None)]).unwrap(), 1);
     list(&catalog, root, vec![file("file").size(1)]);
     let report = scratch.check(catalog);
-    assert_eq!(report.format, 3);
+    assert_eq!(report.format, 4);
 }
 
 #[test]
@@ -288,15 +338,52 @@ fn a_catalog_of_format_2_is_brought_up_to_date() {
 }
 
 #[test]
-fn a_catalog_of_format_3_opens_as_it_was_written() {
+fn a_catalog_of_format_3_is_brought_up_to_date() {
     let scratch = Scratch::new();
     let catalog = open_kept(&scratch, 3);
-    finds_pins_and_contents(&catalog);
+    finds_what_is_staged(&catalog);
     let escaped = id(&catalog, "/outer/escaped");
-    assert_eq!(catalog.staged_all().unwrap(), [(escaped, b"\x01staged".to_vec())]);
+    let file = id(&catalog, "/outer/file");
+    assert_eq!(catalog.kept_attributes(file).unwrap(), []);
+    assert_eq!(catalog.moves().unwrap(), []);
+    let catalog = scratch.checked(catalog);
     work_with(&scratch, catalog);
     let catalog = scratch.open();
     assert_eq!(id(&catalog, "/outer/escaped"), escaped, "a listing took it away");
+}
+
+#[test]
+fn a_catalog_of_format_4_opens_as_it_was_written() {
+    let scratch = Scratch::new();
+    let catalog = open_kept(&scratch, 4);
+    finds_what_is_staged(&catalog);
+    let escaped = id(&catalog, "/outer/escaped");
+    let (link, sub) = (id(&catalog, "/outer/link"), id(&catalog, "/outer/sub"));
+    let entry = catalog.entry(sub).unwrap().unwrap();
+    assert_eq!(
+        (entry.mode, entry.owner, entry.modified_ns, entry.changed_ns),
+        (0o2750, Some((3, 4)), 5, 7)
+    );
+    assert_eq!(catalog.kept_accessed(sub).unwrap(), Some(-6));
+    assert_eq!(catalog.kept_attributes(sub).unwrap(), []);
+    let value = catalog.kept_attribute(link, b"user.kept").unwrap();
+    assert_eq!(value.as_deref(), Some(&b"value"[..]));
+    let moves = catalog.moves().unwrap();
+    assert_eq!((moves.len(), moves[0].id, moves[0].source), (1, sub, SourceId(1)));
+    assert_eq!(moves[0].places, [b"was".to_vec(), b"was once".to_vec()]);
+    let (_, lies_at) = catalog.object_path(sub).unwrap().unwrap();
+    assert_eq!(lies_at, b"was");
+    work_with(&scratch, catalog);
+    let catalog = scratch.open();
+    assert_eq!(id(&catalog, "/outer/escaped"), escaped, "a listing took it away");
+    assert_eq!(id(&catalog, "/outer/sub"), sub, "a listing took it away");
+}
+
+/// What the kept files hold from the third format on.
+fn finds_what_is_staged(catalog: &Catalog) {
+    finds_pins_and_contents(catalog);
+    let escaped = id(catalog, "/outer/escaped");
+    assert_eq!(catalog.staged_all().unwrap(), [(escaped, b"\x01staged".to_vec())]);
 }
 
 /// What the kept files hold from the second format on.
@@ -338,7 +425,7 @@ fn an_upgrade_indexes_the_contents_that_are_known() {
     let database = redb::Database::open(scratch.file()).unwrap();
     let mut transaction = database.begin_write().unwrap();
     transaction.set_quick_repair(true);
-    for table in ["contents", "pins", "pin_policies", "staged"] {
+    for table in ["contents", "pins", "pin_policies", "staged", "kept"] {
         let handle = transaction
             .list_tables()
             .unwrap()
@@ -358,7 +445,7 @@ fn an_upgrade_indexes_the_contents_that_are_known() {
     let catalog = scratch.open();
     assert_eq!(catalog.hashed().unwrap(), 50);
     assert_eq!(catalog.replicas(known[0].id, 99).unwrap().len(), 4);
-    assert_eq!(scratch.check(catalog).format, 3);
+    assert_eq!(scratch.check(catalog).format, 4);
 }
 
 /// Writes the fixture anew, when a format is made: run it alone, with the path in this variable.
@@ -382,7 +469,7 @@ fn the_fixture_is_written_where_it_is_asked_for() {
     escaped.seen.owner = None;
     let mut link = file("link").size(0);
     link.seen.kind = manifold_catalog::Kind::Symlink;
-    let children = vec![escaped, link, file("file").size(1234), folder("sub")];
+    let children = vec![escaped, link, file("file").size(1234), folder("was")];
     let mut before = children.clone();
     before.push(file("departed").identity(8).size(1234));
     list(&catalog, outer.root, before);
@@ -392,6 +479,10 @@ fn the_fixture_is_written_where_it_is_asked_for() {
     catalog
         .apply_listing(outer.root, listing(&catalog, children), &|_| false)
         .unwrap();
+    let root = outer.root;
+    for (from, to) in [(&b"was"[..], &b"was once"[..]), (b"was once", b"sub")] {
+        catalog.follow_moved_ahead((root, from), (root, to), None, 43).unwrap();
+    }
     catalog
         .note_failure(id(&catalog, "/outer/sub"), "no answer", 42)
         .unwrap();
@@ -409,6 +500,17 @@ fn the_fixture_is_written_where_it_is_asked_for() {
         ])
         .unwrap();
     let escaped = id(&catalog, "/outer/escaped");
+    let keep = Keep {
+        mode: Some(0o2750),
+        owner: Some((3, 4)),
+        modified_ns: Some(5),
+        accessed_ns: Some(-6),
+        changed_ns: Some(7),
+    };
+    catalog.keep(sub, &keep, None).unwrap();
+    let link = id(&catalog, "/outer/link");
+    let set = catalog.keep_attribute(link, b"user.kept", b"value", AttributeMustBe::Absent, 8);
+    set.unwrap().unwrap();
     catalog.stage(escaped, b"\x01staged", None, true).unwrap();
     scratch.check(catalog);
     fs::copy(scratch.file(), target).unwrap();

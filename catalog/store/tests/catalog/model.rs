@@ -1,10 +1,13 @@
 //! What the catalog must do, written down as simply as possible: all entries in one map, every rule by its words.
 
+pub mod kept;
 pub mod own;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use manifold_catalog::{EntryId, Kind};
+
+use self::kept::Kept;
 
 /// An entry of the model.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +24,8 @@ pub struct Node {
     pub size: u64,
     /// What its bytes were found to be.
     pub content: Option<u8>,
+    /// What is kept of it, whatever is told.
+    pub kept: Kept,
     /// Of a new entry: it takes the place of one that was pinned.
     pub takes_pin: bool,
 }
@@ -80,6 +85,7 @@ impl Told {
             version,
             size,
             content: None,
+            kept: Kept::default(),
             takes_pin: false,
         }
     }
@@ -92,6 +98,11 @@ impl Node {
         Self {
             listed: old.listed,
             content: old.content.filter(|_| same_bytes),
+            kept: if same_bytes || self.kind == Kind::Directory {
+                old.kept.clone()
+            } else {
+                old.kept.of_other_bytes()
+            },
             ..self
         }
     }
@@ -204,7 +215,8 @@ impl Model {
         if new.kind == Kind::File && replaced && (old.version, old.size) != (new.version, new.size) {
             self.nodes.remove(&id);
             let takes_pin = self.pins.contains_key(&id);
-            self.unnamed.push(Node { takes_pin, ..new });
+            let kept = old.kept.of_other_bytes();
+            self.unnamed.push(Node { kept, takes_pin, ..new });
         } else {
             self.nodes.insert(id, new.after(&old));
         }

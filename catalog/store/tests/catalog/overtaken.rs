@@ -90,7 +90,7 @@ fn what_the_catalog_was_told_overtakes_listings_also_without_a_guard() {
     catalog.stage(f, b"row", None, false).unwrap();
     let before = catalog.ticket();
     apply(&catalog, root, vec![folder("d")], before).unwrap();
-    catalog.unstage(f, None).unwrap();
+    catalog.unstage(f, None, None).unwrap();
     let after = apply(&catalog, root, vec![folder("d")], before);
     assert!(matches!(after, Err(Error::Overtaken(_))), "it may be uploaded since");
     scratch.check(catalog);

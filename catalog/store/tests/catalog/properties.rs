@@ -1,5 +1,6 @@
 //! Any sequence of changes, side by side with the model: the same entries with the same ids, and every row in order.
 
+mod kept;
 mod own;
 
 use std::collections::BTreeSet;
@@ -11,6 +12,7 @@ use manifold_catalog::{
 use proptest::prelude::*;
 use proptest::sample::Index;
 
+use self::kept::{Keeping, keeping};
 use self::own::{Own, own};
 use crate::model::{Listing, Model, Open, Told};
 use crate::support::{Scratch, seen};
@@ -37,6 +39,7 @@ enum Step {
     Pin(Index, bool),
     Unpin(Index),
     Own(Own),
+    Keep(Keeping),
     Reopen,
 }
 
@@ -88,6 +91,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (any::<Index>(), any::<bool>()).prop_map(|(entry, recursive)| Step::Pin(entry, recursive)),
         1 => any::<Index>().prop_map(Step::Unpin),
         16 => own().prop_map(Step::Own),
+        6 => keeping().prop_map(Step::Keep),
         1 => Just(Step::Reopen),
     ]
 }
@@ -193,6 +197,7 @@ impl Pair {
             Step::Pin(entry, recursive) => self.pin(self.any(entry), recursive),
             Step::Unpin(entry) => self.unpin(self.any(entry)),
             Step::Own(own) => self.own(own),
+            Step::Keep(keeping) => self.keeping(&keeping),
             Step::Reopen => {
                 self.scratch.check(self.catalog.take().unwrap());
                 self.catalog = Some(self.scratch.open());
@@ -332,6 +337,7 @@ impl Pair {
                 let is = (entry.kind, entry.size, entry.source.0, entry.attach_point);
                 assert_eq!(is, (node.kind, node.size, node.source, node.attach), "{entry:?}");
                 assert_eq!(self.catalog().entry(entry.id).unwrap().as_ref(), Some(entry));
+                self.compare_kept(entry);
                 let details = self.catalog().details(entry.id).unwrap().unwrap();
                 assert_eq!(
                     details.identity,
@@ -362,6 +368,7 @@ impl Pair {
             entries += shown.len() as u64;
         }
         assert!(self.model.unnamed.is_empty(), "{:?} is missing", self.model.unnamed);
+        self.compare_gone();
         assert_eq!((report.entries, report.bytes), (entries + 1, bytes));
         let departed = self.model.nodes.values().filter(|node| node.parent == 0).count() as u64;
         assert_eq!(report.departed, departed);

@@ -29,9 +29,13 @@ fn a_row_is_put_with_attributes_changed_and_taken_away() {
     assert_eq!(catalog.entry(f).unwrap().unwrap().size, 77);
     assert_eq!(catalog.staged(root).unwrap(), None);
     assert_eq!(catalog.staged_of(catalog.sources().unwrap()[0].id).unwrap(), 1);
-    let changes = catalog.unstage(f, seen(78)).unwrap();
+    let changes = catalog.unstage(f, seen(78), None).unwrap();
     assert_eq!(changes, [Change::Content { id: f }]);
-    assert_eq!(catalog.unstage(f, None).unwrap(), [], "there is none to take away");
+    assert_eq!(
+        catalog.unstage(f, None, None).unwrap(),
+        [],
+        "there is none to take away"
+    );
     assert_eq!(catalog.staged(f).unwrap(), None);
     assert_eq!(scratch.check(catalog).staged, 0);
 }
@@ -100,7 +104,7 @@ fn a_listing_neither_removes_nor_changes_what_is_staged_nor_what_leads_to_it() {
         []
     );
     let catalog = scratch.checked(catalog);
-    catalog.unstage(f, None).unwrap();
+    catalog.unstage(f, None, None).unwrap();
     list(&catalog, root, vec![]);
     assert_eq!(names(&catalog, root), [""; 0]);
     scratch.check(catalog);

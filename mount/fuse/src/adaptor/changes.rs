@@ -242,10 +242,12 @@ pub(super) fn new_time(time: TimeOrNow) -> NewTime {
             let (seconds, nanoseconds) = parts(after);
             NewTime::At(seconds, nanoseconds)
         }
-        Err(before) => match parts(before.duration()) {
-            (seconds, 0) => NewTime::At(-seconds, 0),
-            (seconds, nanoseconds) => NewTime::At(-seconds - 1, 1_000_000_000 - nanoseconds),
-        },
+        // fuser 0.18 takes the nanoseconds of a time before 1970, which count from its whole second on, for such as lie before
+        // that: what it gives is put together from the kernel's two numbers, and taken apart again here.
+        Err(before) => {
+            let (seconds, nanoseconds) = parts(before.duration());
+            NewTime::At(-seconds, nanoseconds)
+        }
     }
 }
 
@@ -310,11 +312,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_before_1970_are_whole_seconds_and_nanoseconds_after_them() {
+    fn times_before_1970_are_the_kernels_two_numbers_again() {
         let at = |time| new_time(TimeOrNow::SpecificTime(time));
         assert_eq!(at(UNIX_EPOCH + Duration::new(5, 7)), NewTime::At(5, 7));
         assert_eq!(at(UNIX_EPOCH - Duration::new(5, 0)), NewTime::At(-5, 0));
-        assert_eq!(at(UNIX_EPOCH - Duration::new(5, 1)), NewTime::At(-6, 999_999_999));
+        // Of -5 s and 1 ns after that, fuser makes this.
+        assert_eq!(at(UNIX_EPOCH - Duration::new(5, 1)), NewTime::At(-5, 1));
         assert_eq!(new_time(TimeOrNow::Now), NewTime::Now);
     }
 

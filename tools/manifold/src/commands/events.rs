@@ -68,6 +68,9 @@ fn in_words(event: &Event) -> String {
         What::UploadRefused { path, error, remedy } => {
             format!("{} cannot be uploaded: {error}; {remedy}", path.visible())
         }
+        What::MoveRefused { path, error, remedy } => {
+            format!("{} is not followed by what it holds: {error}; {remedy}", path.visible())
+        }
         What::Missed { events } => format!("{} came too quickly to be shown", count(*events, "event")),
     };
     format!("{}  {words}", clock(&event.at))

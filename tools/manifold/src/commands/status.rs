@@ -89,6 +89,16 @@ fn uploads(counts: &UploadCounts) -> String {
             parts.push(format!("{number} {what}"));
         }
     }
+    if counts.moves > 0 {
+        let (objects, directories) = (
+            count(counts.to_move, "object"),
+            count(counts.moves, "renamed directory"),
+        );
+        parts.push(format!("{objects} still to follow {directories}"));
+    }
+    if counts.moves_refused > 0 {
+        parts.push("which is refused (`manifold uploads` tells why)".to_owned());
+    }
     if counts.staged_bytes > 0 {
         let (used, limit) = (human_size(counts.staged_bytes), human_size(counts.limit_bytes));
         parts.push(format!("{used} of {limit} staged"));

@@ -55,6 +55,18 @@ fn show(facts: &UploadsFacts, out: &mut Output) -> Result<()> {
     if facts.uploads.is_empty() {
         out.line("everything is uploaded")?;
     }
+    for one in &facts.moves {
+        out.line(format_args!(
+            "{:<9}  {:>10}  {} (its objects are still to follow it from {})",
+            if one.state == "under-way" { "moving" } else { &one.state },
+            format!("{}/{}", one.moved, one.moved + one.left),
+            one.path.visible(),
+            one.from.visible()
+        ))?;
+        for line in [&one.error, &one.remedy].into_iter().flatten() {
+            out.line(format_args!("    {line}"))?;
+        }
+    }
     for upload in &facts.uploads {
         out.line(format_args!(
             "{:<9}  {:>10}  {}",

@@ -31,6 +31,18 @@ pub(crate) struct UploadCounts {
     /// Files that had to make way for another version since the daemon started.
     #[serde(default)]
     pub(crate) conflicts: u64,
+    /// Renamed directories whose objects are still to follow them.
+    #[serde(default)]
+    pub(crate) moves: u64,
+    /// Those of them that cannot be followed as things are.
+    #[serde(default)]
+    pub(crate) moves_refused: u64,
+    /// Objects that are still to follow a renamed directory, as far as is known.
+    #[serde(default)]
+    pub(crate) to_move: u64,
+    /// Objects that have followed a renamed directory since the daemon started.
+    #[serde(default)]
+    pub(crate) moved: u64,
 }
 
 /// What is staged.
@@ -42,6 +54,32 @@ pub(crate) struct UploadsFacts {
     pub(crate) more: bool,
     /// What had to make way since the daemon started, the last of it.
     pub(crate) conflicts: Vec<ConflictFacts>,
+    /// Renamed directories whose objects are still to follow them.
+    #[serde(default)]
+    pub(crate) moves: Vec<MoveFacts>,
+}
+
+/// A renamed directory whose objects are still to follow it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct MoveFacts {
+    /// Its inode number.
+    pub(crate) id: u64,
+    /// Its path in the tree.
+    pub(crate) path: Text,
+    /// Its source, by its URI.
+    pub(crate) source: String,
+    /// Where it lay at its source, from the source's root.
+    pub(crate) from: Text,
+    /// Objects that have followed it since the daemon started.
+    pub(crate) moved: u64,
+    /// Objects that are still to follow it, as far as is known.
+    pub(crate) left: u64,
+    /// `waiting`, `under-way`, `delayed` or `refused`.
+    pub(crate) state: String,
+    /// Why it failed.
+    pub(crate) error: Option<String>,
+    /// What to do.
+    pub(crate) remedy: Option<String>,
 }
 
 /// A file that is not at its source yet.

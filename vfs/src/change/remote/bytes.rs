@@ -183,10 +183,22 @@ impl Core {
             None => self.stage(id).map_err(Refused::Failed)?,
         };
         apply(&file, edit, now_ns)?;
-        if matches!(edit, Edit::Write(..)) && file.is_to_be_completed(COMPLETED_MAX) {
-            self.complete_behind(file);
+        if matches!(edit, Edit::Write(..)) {
+            if file.is_to_be_synced_ahead() {
+                self.sync_behind(&file);
+            }
+            if file.is_to_be_completed(COMPLETED_MAX) {
+                self.complete_behind(file);
+            }
         }
         Ok(())
+    }
+
+    /// Brings what was written so far to the disk, while more is written.
+    fn sync_behind(&self, file: &Arc<StagedFile>) {
+        let Some(uploads) = self.uploads.get() else { return };
+        let (staging, file) = (Arc::clone(&uploads.staging), Arc::clone(file));
+        self.runtime.spawn_blocking(move || staging.sync_ahead(&file));
     }
 
     /// Takes over what was not written of a file, so that it is whole here whatever becomes of the version at the source.
@@ -210,11 +222,19 @@ impl Core {
             size: entry.size,
             shows: entry.size,
         };
+        let version = details.version.clone();
         let row = |number| fresh_row(number, entry.size, entry.modified_ns, Some(base), Some(details.version));
         let staged = self.writable()?.staging.stage(id, row, |draft| {
             let staged = self.catalog.stage(id, &draft.encode(), None, false);
             staged.map(drop).map_err(Error::from_catalog)
         })?;
+        // It may have followed its directory to another place in the meantime. From now on it stays where it is.
+        if self.catalog.move_above(id).map_err(Error::from_catalog)?.is_some() && !staged.is_recorded() {
+            let (_, now) = rows(&self.catalog, id)?;
+            if now.version != version && staged.expected().as_deref() == Some(&*version) {
+                staged.rebase(Some(&now.version), Some(&now.version));
+            }
+        }
         Ok(staged)
     }
 

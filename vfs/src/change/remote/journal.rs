@@ -30,7 +30,7 @@ impl Durability for Journal {
             kind: Kind::File,
             size: row.size,
             modified_ns: row.modified_ns,
-            changed_ns: row.modified_ns,
+            changed_ns: entry.changed_ns.max(row.modified_ns),
             created_ns: details.created_ns,
             mode: entry.mode,
             owner: entry.owner,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use manifold_backends::local::Making;
 use manifold_backends::{Expected, Kind as ObjectKind, Metadata, Presence, Version};
-use manifold_catalog::{Entry, Kind, NewChild, SeenAttributes};
+use manifold_catalog::{Entry, EntryId, Keep, Kind, NewChild, SeenAttributes};
 use manifold_index::seen_attributes;
 
 use super::Target;
@@ -31,6 +31,13 @@ impl Core {
     ) -> Answer<Created> {
         match self.create_staged(site, name, creation, by) {
             Ok(Made::New(created)) => Answer::ok(created),
+            Ok(Made::Later(target)) => {
+                let (core, site, name) = (Arc::clone(self), site.clone(), Box::<[u8]>::from(name));
+                Answer::Pending(Box::pin(async move {
+                    core.until_free(site.directory, &target).await?;
+                    core.remote_create(&site, &name, creation, by).wait().await
+                }))
+            }
             Ok(Made::Known(entry)) if creation.exclusive => {
                 drop(entry);
                 Answer::err(Error::Exists)
@@ -56,7 +63,15 @@ impl Core {
         if let Some(entry) = self.catalog.lookup(site.directory, name).map_err(Error::from_catalog)? {
             return Ok(Made::Known(entry));
         }
-        let mode = creation.mode & !by.umask & 0o7777;
+        let place = Target {
+            path: target.path.join(&raw_name),
+            ..target
+        };
+        if self.moves()?.is_in_the_way(&place.place_in(site.directory))? {
+            return Ok(Made::Later(place));
+        }
+        let mode = (creation.mode & !by.umask & 0o7777) as u16;
+        let keeps = uploads.keeps_attributes(site.source) && !place.able.keeps_mode;
         let child = NewChild {
             name: name.into(),
             raw_name: (raw_name != name).then(|| raw_name.as_slice().into()),
@@ -66,7 +81,7 @@ impl Core {
                 modified_ns: now_ns,
                 changed_ns: now_ns,
                 created_ns: None,
-                mode: if target.able.keeps_mode { mode as u16 } else { MODE },
+                mode: if place.able.keeps_mode || keeps { mode } else { MODE },
                 owner: None,
                 links: 1,
                 device: 0,
@@ -76,6 +91,14 @@ impl Core {
             adopt: None,
         };
         let id = self.follow(|catalog| catalog.follow_created(site.directory, child, None))?;
+        self.names_changed(site.directory, now_ns)?;
+        if keeps && mode != MODE {
+            let keep = Keep {
+                mode: Some(mode),
+                ..Keep::default()
+            };
+            self.keep_here(id, keep, None)?;
+        }
         let row = |number| fresh_row(number, 0, now_ns, None, None);
         let staged = uploads.staging.stage(id, row, |draft| {
             self.follow(|catalog| {
@@ -122,7 +145,7 @@ impl Core {
         })
     }
 
-    /// Makes a directory at the source, or a file here.
+    /// Makes a directory or a link at the source, or a file here.
     pub(in crate::change) fn remote_make(
         self: &Arc<Self>,
         site: &Site,
@@ -131,18 +154,24 @@ impl Core {
         mode: u32,
         by: Requester,
     ) -> Answer<Attributes> {
-        match making {
-            Making::Directory => {}
+        let link = match making {
+            Making::Directory => None,
+            Making::Symlink(target) => Some(target.clone()),
             Making::File => return self.make_file(site, name, mode, by),
             _ => {
                 return Answer::err(Error::Unsupported(Cause::new(
-                    "its source has only files and directories",
+                    "its source has neither pipes, nor sockets, nor devices",
                 )));
             }
-        }
+        };
         let begun = self.writable().and_then(|_| {
             let raw_name = Site::raw_name(name)?;
             let target = self.remote_target(site.source, site.path.join(&raw_name).as_bytes().to_vec())?;
+            if link.is_some() && !target.able.makes_links {
+                return Err(Error::Unsupported(Cause::new(
+                    "its source has no symbolic links, unless they are asked for with links=objects",
+                )));
+            }
             Ok((raw_name, target))
         });
         let (raw_name, target) = match begun {
@@ -150,20 +179,61 @@ impl Core {
             Err(error) => return Answer::err(error),
         };
         let (core, name, directory) = (Arc::clone(self), Box::<[u8]>::from(name), site.directory);
+        let mode = mode & !by.umask & 0o7777;
         Answer::Pending(Box::pin(async move {
+            core.until_free(directory, &target).await?;
+            let _places = core.moves()?.keep_places().await;
             let guard = core.catalog.begin_change(&[directory]);
+            let above = core.remote_target_of(directory)?;
+            let target = Target {
+                path: above.path.join(&raw_name),
+                ..above
+            };
             let known = core.catalog.lookup(directory, &name).map_err(Error::from_catalog)?;
             if known.is_some() {
                 return Err(Error::Exists);
             }
-            let answer = core.ask(&target, target.backend.create_directory(&target.path)).await;
-            let metadata = answer.inspect_err(|_| core.look_into(directory))?;
+            let answer = match &link {
+                Some(to) => core.ask(&target, target.backend.make_link(&target.path, to)).await,
+                None => core.ask(&target, target.backend.create_directory(&target.path)).await,
+            };
+            let mut metadata = answer.inspect_err(|_| core.look_into(directory))?;
+            // A link has no permissions of its own.
+            let keeps = link.is_none() && core.keeps_attributes(target.source);
+            if keeps && target.able.keeps_mode && metadata.mode.is_some_and(|there| there & 0o7777 != mode) {
+                let wanted = manifold_backends::Attributes {
+                    mode: Some(mode),
+                    ..Default::default()
+                };
+                let set = core
+                    .ask(&target, target.backend.set_attributes(&target.path, &wanted))
+                    .await;
+                if let Presence::Found(now) = set.inspect_err(|_| core.look_into(directory))? {
+                    metadata = now;
+                }
+            }
             let (core, at) = (Arc::clone(&core), core.writable()?.now_ns());
             let runtime = Arc::clone(&core);
             runtime
                 .blocking(move || {
-                    let child = new_child(&name, raw_name, &metadata);
+                    let mut child = new_child(&name, raw_name, &metadata);
+                    let is_kept = keeps && u32::from(child.seen.mode) != mode;
+                    if is_kept {
+                        child.seen.mode = mode as u16;
+                    }
                     let id = core.follow(|catalog| catalog.follow_created(directory, child, Some(at)))?;
+                    if is_kept {
+                        let keep = Keep {
+                            mode: Some(mode as u16),
+                            ..Keep::default()
+                        };
+                        core.keep_here(id, keep, None)?;
+                        core.catalog.sync().map_err(Error::from_catalog)?;
+                    }
+                    if link.is_none() {
+                        core.names_changed(id, at)?;
+                    }
+                    core.names_changed(directory, at)?;
                     drop(guard);
                     Ok(Attributes::of(&core.entry_of(id)?))
                 })
@@ -217,8 +287,10 @@ impl Core {
         Answer::Pending(Box::pin(async move {
             if is_directory {
                 core.remove_remote_directory(target, entry).await
+            } else if core.goes_to_trash(&target, &entry)? {
+                core.move_to_trash(target, entry).await
             } else {
-                core.remove_remote_file(target, entry).await
+                core.remove_remote_file(entry).await
             }
         }))
     }
@@ -239,8 +311,23 @@ impl Core {
         if self.catalog.leads_to_staged(entry.id).map_err(Error::from_catalog)? {
             return Err(Error::NotEmpty);
         }
+        // What has left the directory may lie in it still.
+        self.until_free(entry.id, &target).await?;
+        let _name = self.lock_name(entry.id).await?;
+        let _places = self.moves()?.keep_places().await;
         let guard = self.catalog.begin_change(&[entry.parent, entry.id]);
-        let removed = self.ask(&target, target.backend.remove_directory(&target.path)).await;
+        let target = self.remote_target_of(entry.id)?;
+        let is_moving = self
+            .catalog
+            .move_above(entry.id)
+            .map_err(Error::from_catalog)?
+            .is_some();
+        let removed = if is_moving {
+            let removed = self.remove_moving_directory(&target, &entry).await;
+            removed.map(|()| Presence::Found(()))
+        } else {
+            self.ask(&target, target.backend.remove_directory(&target.path)).await
+        };
         match removed {
             Ok(Presence::Found(()) | Presence::Absent) => {}
             Err(error) => {
@@ -257,8 +344,12 @@ impl Core {
         .await
     }
 
-    async fn remove_remote_file(self: &Arc<Self>, target: Target, entry: Entry) -> Result<(), Error> {
+    async fn remove_remote_file(self: &Arc<Self>, entry: Entry) -> Result<(), Error> {
         let uploads = Arc::clone(self.writable()?);
+        let _name = self.lock_name(entry.id).await?;
+        let _places = self.moves()?.keep_places().await;
+        let target = self.remote_target_of(entry.id)?;
+        self.clear_left(&target, entry.id).await?;
         let guard = self.catalog.begin_change(&[entry.parent]);
         let came = tokio::time::timeout(self.settings.data_deadline, uploads.hold(entry.id)).await;
         let hold = came.map_err(|_| Error::TimedOut(Cause::new("its upload did not end in time")))?;
@@ -267,10 +358,13 @@ impl Core {
             .as_ref()
             .is_none_or(|file| file.expected().is_some() || file.was_sent());
         if is_at_source {
-            let removing = target.backend.remove_file(&target.path, &Expected::Anything);
+            let expected = self.to_be_removed(&entry, staged.as_deref())?;
+            let removing = target.backend.remove_file(&target.path, &expected);
             let removed = self.ask(&target, removing).await;
             match removed {
                 Ok(Presence::Found(()) | Presence::Absent) => {}
+                // It is on the move, and what others have made of it in its old place is theirs.
+                Err(Error::Stale) if expected != Expected::Anything => {}
                 Err(error) => {
                     self.look_into(entry.parent);
                     return Err(error);
@@ -294,6 +388,28 @@ impl Core {
         .await
     }
 
+    /// Says what is to be removed with the name of a file: whatever has it, but while the file is not where it stands, only what
+    /// is known.
+    fn to_be_removed(&self, entry: &Entry, staged: Option<&StagedFile>) -> Result<Expected, Error> {
+        let is_moving = self
+            .catalog
+            .move_above(entry.id)
+            .map_err(Error::from_catalog)?
+            .is_some();
+        if !is_moving || staged.is_some_and(StagedFile::was_sent) {
+            return Ok(Expected::Anything);
+        }
+        let known = if let Some(file) = staged {
+            file.expected()
+        } else {
+            let details = self.catalog.details(entry.id).map_err(Error::from_catalog)?;
+            details.map(|details| details.version)
+        };
+        Ok(known.map_or(Expected::Anything, |version| {
+            Expected::Version(Version::from_stored(&version))
+        }))
+    }
+
     fn follow_gone(&self, entry: &Entry) -> Result<(), Error> {
         let now_ns = self.writable()?.now_ns();
         if self.files.is_open(entry.id) {
@@ -303,7 +419,23 @@ impl Core {
         self.follow(|catalog| {
             let changes = catalog.follow_removed(entry.parent, &entry.name, now_ns)?;
             Ok(((), changes))
-        })
+        })?;
+        self.names_changed(entry.parent, now_ns)
+    }
+
+    /// Begins to keep the time of a directory in which a name was changed: at its source it changes when an upload arrives. From
+    /// then on the catalog sees to it with each change.
+    pub(super) fn names_changed(&self, directory: EntryId, now_ns: i64) -> Result<(), Error> {
+        let known = self.catalog.entry(directory).map_err(Error::from_catalog)?;
+        let Some(entry) = known.filter(|entry| !entry.keeps_time && self.keeps_attributes(entry.source)) else {
+            return Ok(());
+        };
+        let keep = Keep {
+            modified_ns: Some(now_ns),
+            changed_ns: Some(now_ns),
+            ..Keep::default()
+        };
+        self.keep_here(entry.id, keep, None)
     }
 
     /// Tells whether a name at the source is still in the version that is known here.
@@ -319,6 +451,8 @@ impl Core {
 enum Made {
     New(Created),
     Known(Entry),
+    /// When nothing of a directory on the move is in its place any more.
+    Later(Target),
 }
 
 pub(super) fn new_child(name: &[u8], raw_name: Vec<u8>, metadata: &Metadata) -> NewChild {

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use manifold_backends::local::RenameMode;
-use manifold_backends::{Presence, Renames, Version};
-use manifold_catalog::{ChangeGuard, Entry, Kind};
+use manifold_backends::{ObjectPath, Presence, Renames, Version};
+use manifold_catalog::{Catalog, ChangeGuard, Entry, EntryId, Keep, Kind};
 use manifold_index::seen_attributes;
 
 use super::Target;
@@ -12,6 +12,7 @@ use super::names::is_unable;
 use crate::change::Site;
 use crate::error::Cause;
 use crate::fetch::Object;
+use crate::moves::NameLock;
 use crate::staging::StagedFile;
 use crate::upload::settle::Confirmed;
 use crate::upload::{Hold, Uploads};
@@ -19,15 +20,31 @@ use crate::vfs::Core;
 use crate::{Answer, Error};
 
 /// A rename, as it was asked for and as the catalog has it.
-struct Renaming {
-    from: Entry,
-    to_directory: manifold_catalog::EntryId,
-    to_name: Box<[u8]>,
+pub(super) struct Renaming {
+    pub(super) from: Entry,
+    pub(super) to_directory: EntryId,
+    pub(super) to_name: Box<[u8]>,
     to_raw_name: Vec<u8>,
     /// What has the new name now.
-    over: Option<Entry>,
-    source: Target,
-    target: Target,
+    pub(super) over: Option<Entry>,
+    /// Whether nothing may have it.
+    pub(super) only_new: bool,
+    pub(super) source: Target,
+    pub(super) target: Target,
+    /// Whether nobody has asked for the new name: then nothing there is replaced, and the kernel is told of it.
+    pub(super) is_aside: bool,
+}
+
+impl Renaming {
+    /// Gives both names in the catalog: the directory, and the name in it.
+    pub(super) fn names(&self) -> [(EntryId, &[u8]); 2] {
+        [(self.from.parent, &self.from.name), (self.to_directory, &self.to_name)]
+    }
+
+    /// Gives what the source calls it, where that is not the name.
+    pub(super) fn raw_name(&self) -> Option<Box<[u8]>> {
+        (*self.to_raw_name != *self.to_name).then(|| self.to_raw_name.as_slice().into())
+    }
 }
 
 impl Core {
@@ -84,27 +101,72 @@ impl Core {
             }
         }
         let source = self.remote_target_of(entry.id)?;
-        let target = self.remote_target(to.source, to.path.join(&to_raw_name).as_bytes().to_vec())?;
+        let target = self.target_over(to.directory, over.as_ref(), &to_raw_name)?;
         Ok(Some(Renaming {
             from: entry,
             to_directory: to.directory,
             to_name: to_name.into(),
             to_raw_name,
             over,
+            only_new: mode == RenameMode::NoReplace,
             source,
             target,
+            is_aside: false,
         }))
+    }
+
+    /// Moves a file to a place that nobody has asked for, under its own name: `Exists` if something has that there.
+    pub(super) async fn move_aside(self: &Arc<Self>, entry: Entry, source: Target, to: &Site) -> Result<(), Error> {
+        let to_raw_name = source.path.name().to_vec();
+        let target = self.remote_target(to.source, to.path.join(&to_raw_name).as_bytes().to_vec())?;
+        let renaming = Renaming {
+            to_directory: to.directory,
+            to_name: entry.name.clone(),
+            to_raw_name,
+            over: None,
+            only_new: true,
+            source,
+            target,
+            is_aside: true,
+            from: entry,
+        };
+        self.rename_remote_file(renaming).await
+    }
+
+    /// Finds where a name in a directory is at its source: where what has the name lies, or is to lie.
+    fn target_over(&self, directory: EntryId, over: Option<&Entry>, raw_name: &[u8]) -> Result<Target, Error> {
+        if let Some(over) = over {
+            return self.remote_target_of(over.id);
+        }
+        let (source, path) = self
+            .catalog
+            .object_path(directory)
+            .map_err(Error::from_catalog)?
+            .ok_or(Error::Stale)?;
+        let path = ObjectPath::from_bytes(path).join(raw_name);
+        self.remote_target(source, path.as_bytes().to_vec())
+    }
+
+    /// Finds the places at the source anew: directories may have come further on their move.
+    pub(super) fn look_at_places(&self, renaming: &mut Renaming) -> Result<(), Error> {
+        renaming.source = self.remote_target_of(renaming.from.id)?;
+        let (over, raw_name) = (renaming.over.as_ref(), &renaming.to_raw_name);
+        renaming.target = self.target_over(renaming.to_directory, over, raw_name)?;
+        Ok(())
     }
 
     /// A directory goes with all that is in it, if the source can do that; else whoever asked copies it.
     async fn rename_remote_directory(self: &Arc<Self>, renaming: Renaming) -> Result<(), Error> {
-        if renaming.source.able.renames_directories != Renames::Whole {
-            return Err(Error::CrossSource);
-        }
         if let Some(over) = &renaming.over
             && self.catalog.leads_to_staged(over.id).map_err(Error::from_catalog)?
         {
             return Err(Error::NotEmpty);
+        }
+        let able = renaming.source.able;
+        match (able.renames_directories, able.real_directories) {
+            (Renames::Whole, _) => {}
+            (Renames::No | Renames::Copied, false) => return self.rename_ahead(renaming).await,
+            (Renames::No | Renames::Copied, true) => return Err(Error::CrossSource),
         }
         let uploads = Arc::clone(self.writable()?);
         let guard = self.guard(&renaming);
@@ -147,9 +209,19 @@ impl Core {
         Ok(beneath)
     }
 
-    async fn rename_remote_file(self: &Arc<Self>, renaming: Renaming) -> Result<(), Error> {
+    async fn rename_remote_file(self: &Arc<Self>, mut renaming: Renaming) -> Result<(), Error> {
         let uploads = Arc::clone(self.writable()?);
+        if renaming.over.is_none() {
+            self.until_free(renaming.to_directory, &renaming.target).await?;
+        }
+        let _names = self.lock_names(&renaming).await?;
+        let _places = self.moves()?.keep_places().await;
         let guard = self.guard(&renaming);
+        self.look_at_places(&mut renaming)?;
+        self.clear_left(&renaming.source, renaming.from.id).await?;
+        if let Some(over) = &renaming.over {
+            self.clear_left(&renaming.target, over.id).await?;
+        }
         let hold = self.hold_upload(&uploads, renaming.from.id).await?;
         let over_hold = match &renaming.over {
             Some(over) => Some(self.hold_upload(&uploads, over.id).await?),
@@ -253,9 +325,27 @@ impl Core {
         .await
     }
 
+    /// Holds the files whose names change, always in the same order.
+    async fn lock_names(&self, renaming: &Renaming) -> Result<Vec<NameLock>, Error> {
+        let mut ids = vec![renaming.from.id];
+        ids.extend(renaming.over.as_ref().map(|over| over.id));
+        ids.sort_unstable();
+        let mut locks = Vec::with_capacity(ids.len());
+        for id in ids {
+            locks.push(self.lock_name(id).await?);
+        }
+        Ok(locks)
+    }
+
     async fn rename_at_source(&self, renaming: &Renaming) -> Result<manifold_backends::Metadata, Error> {
         let (source, target) = (&renaming.source, &renaming.target);
-        let request = source.backend.rename(&source.path, &target.path, true);
+        // While a directory is on the move, what others put where it lay is not seen.
+        let above = self
+            .catalog
+            .move_above(renaming.to_directory)
+            .map_err(Error::from_catalog)?;
+        let replaces = !renaming.is_aside && (renaming.over.is_some() || above.is_none());
+        let request = source.backend.rename(&source.path, &target.path, replaces);
         match self.ask(source, request).await {
             Ok(Presence::Found(metadata)) => Ok(metadata),
             Ok(Presence::Absent) => {
@@ -264,6 +354,7 @@ impl Core {
             }
             // Then it can be copied.
             Err(error) if is_unable(&error) => Err(Error::CrossSource),
+            Err(Error::Exists) if renaming.is_aside => Err(Error::Exists),
             Err(error) => {
                 self.look_into(renaming.from.parent);
                 self.look_into(renaming.to_directory);
@@ -287,14 +378,43 @@ impl Core {
     }
 
     fn follow_renamed(&self, renaming: &Renaming, metadata: Option<&manifold_backends::Metadata>) -> Result<(), Error> {
-        let raw_name = (*renaming.to_raw_name != *renaming.to_name).then(|| renaming.to_raw_name.as_slice().into());
-        let from = (renaming.from.parent, &*renaming.from.name);
-        let to = (renaming.to_directory, &*renaming.to_name);
+        let ([from, to], raw_name) = (renaming.names(), renaming.raw_name());
         let (seen, now_ns) = (metadata.map(seen_attributes), self.writable()?.now_ns());
-        self.follow(|catalog| Ok(((), catalog.follow_moved(from, to, raw_name, seen, now_ns)?)))
+        // A rename is no change of the bytes, though the source may have made it by a copy.
+        let before_ns = renaming.from.modified_ns;
+        let (kind, lies_at) = (renaming.from.kind, renaming.target.path.as_bytes());
+        let is_kept = kind == Kind::File
+            && self.keeps_attributes(renaming.source.source)
+            && seen.as_ref().is_some_and(|seen| seen.modified_ns != before_ns);
+        let is_moving = self
+            .catalog
+            .move_above(renaming.to_directory)
+            .map_err(Error::from_catalog)?;
+        let follow = |catalog: &Catalog| {
+            let changes = if kind != Kind::Directory && is_moving.is_some() {
+                catalog.follow_moved_onto(from, to, raw_name, seen, lies_at.to_vec(), now_ns)?
+            } else {
+                catalog.follow_moved(from, to, raw_name, seen, now_ns)?
+            };
+            Ok(((), changes))
+        };
+        if renaming.is_aside {
+            follow(&self.catalog).map_err(Error::from_catalog)?;
+        } else {
+            self.follow(follow)?;
+        }
+        if is_kept {
+            let keep = Keep {
+                modified_ns: Some(before_ns),
+                ..Keep::default()
+            };
+            self.keep_here(renaming.from.id, keep, None)?;
+        }
+        self.names_changed(renaming.from.parent, now_ns)?;
+        self.names_changed(renaming.to_directory, now_ns)
     }
 
-    fn guard(&self, renaming: &Renaming) -> ChangeGuard {
+    pub(super) fn guard(&self, renaming: &Renaming) -> ChangeGuard {
         let mut directories = vec![renaming.from.parent, renaming.to_directory];
         if renaming.from.kind == Kind::Directory {
             directories.push(renaming.from.id);
@@ -302,7 +422,7 @@ impl Core {
         self.catalog.begin_change(&directories)
     }
 
-    async fn hold_upload(&self, uploads: &Arc<Uploads>, id: manifold_catalog::EntryId) -> Result<Hold, Error> {
+    async fn hold_upload(&self, uploads: &Arc<Uploads>, id: EntryId) -> Result<Hold, Error> {
         let held = tokio::time::timeout(self.settings.data_deadline, uploads.hold(id)).await;
         held.map_err(|_| Error::TimedOut(Cause::new("its upload did not end in time")))
     }

@@ -2,6 +2,7 @@
 
 use manifold_catalog::Kind;
 
+use super::kept::TOLD_NS;
 use super::{Model, Node, Told};
 
 /// A directory and a name in it.
@@ -109,7 +110,10 @@ impl Model {
             }
         }
         let new = match told {
-            Some(told) => told.node(to.0, to.1, source).after(&old),
+            Some(told) => Node {
+                kept: old.kept.clone(),
+                ..told.node(to.0, to.1, source).after(&old)
+            },
             None => Node {
                 parent: to.0,
                 name: to.1.to_owned(),
@@ -136,7 +140,7 @@ impl Model {
     }
 
     /// Whether it stands in the tree of a source.
-    fn stands(&self, id: u64) -> bool {
+    pub(super) fn stands(&self, id: u64) -> bool {
         self.nodes.get(&id).is_some_and(|node| node.source != 0) && self.attached(id)
     }
 
@@ -152,16 +156,25 @@ impl Model {
         if !self.stands(id) || self.nodes[&id].attach {
             return Err(Refused);
         }
-        told.map_or(Ok(()), |told| self.attributes(id, told))?;
+        if let Some(told) = told {
+            self.attributes(id, told)?;
+            self.time_is_told(id);
+        }
         self.staged.insert(id, row);
         Ok(())
     }
 
-    pub fn unstage(&mut self, id: u64, told: Option<&Told>) -> Result<(), Refused> {
+    pub fn unstage(&mut self, id: u64, told: Option<&Told>, kept: Option<i64>) -> Result<(), Refused> {
         if !self.stands(id) {
             return Err(Refused);
         }
-        told.map_or(Ok(()), |told| self.attributes(id, told))?;
+        if let Some(told) = told {
+            self.attributes(id, told)?;
+            self.time_is_told(id);
+            if let Some(node) = self.nodes.get_mut(&id) {
+                node.kept.modified = kept.filter(|kept| *kept != TOLD_NS).or(node.kept.modified);
+            }
+        }
         self.staged.remove(&id);
         Ok(())
     }
@@ -172,7 +185,7 @@ impl Model {
         // A root has neither a name nor an identity that its source tells.
         if !old.attach {
             let new = told.node(old.parent, &old.name, old.source).after(&old);
-            self.nodes.insert(id, new);
+            self.nodes.insert(id, Node { kept: old.kept, ..new });
         }
     }
 

@@ -19,7 +19,7 @@ pub enum Own {
     Exchanged(Place, Place),
     Attributes(Index, Wish),
     Stage(Index, u8, Option<Wish>, bool),
-    Unstage(Index, Option<Wish>),
+    Unstage(Index, Option<Wish>, Option<i64>),
     /// A listing that began before a change ended.
     Late(Index, Vec<(u8, Wish)>),
 }
@@ -35,14 +35,15 @@ pub fn own() -> impl Strategy<Value = Own> {
         2 => (any::<Index>(), wish()).prop_map(|(entry, wish)| Own::Attributes(entry, wish)),
         5 => (any::<Index>(), 1..9u8, maybe(), proptest::bool::weighted(0.1))
             .prop_map(|(entry, row, wish, durable)| Own::Stage(entry, row, wish, durable)),
-        2 => (any::<Index>(), maybe()).prop_map(|(entry, wish)| Own::Unstage(entry, wish)),
+        2 => (any::<Index>(), maybe(), proptest::option::of(0..3i64))
+            .prop_map(|(entry, wish, kept)| Own::Unstage(entry, wish, kept)),
         1 => (any::<Index>(), proptest::collection::vec((0..5u8, wish()), 0..4))
             .prop_map(|(directory, children)| Own::Late(directory, children)),
     ]
 }
 
 /// Both refuse, or both do.
-fn agree<T>(catalog: &Result<T, Error>, model: &Result<(), Refused>) {
+pub(super) fn agree<T>(catalog: &Result<T, Error>, model: &Result<(), Refused>) {
     let error = catalog.as_ref().err();
     let refusal = |error: &Error| matches!(error, Error::Refused { .. } | Error::Waiting(_) | Error::NoEntry(_));
     assert_eq!(error.is_none(), model.is_ok(), "{error:?}");
@@ -120,7 +121,7 @@ impl Pair {
                 let expected = self.checked(|model| model.stage(id, row, told.as_ref()));
                 agree(&result, &expected);
             }
-            Own::Unstage(entry, wish) => {
+            Own::Unstage(entry, wish, kept) => {
                 let staged: Vec<_> = self.model.staged.keys().copied().collect();
                 let id = if staged.is_empty() {
                     self.any(entry)
@@ -128,8 +129,9 @@ impl Pair {
                     *entry.get(&staged)
                 };
                 let told = wish.map(|wish| self.told_of(Some(id), &wish));
-                let result = self.catalog().unstage(EntryId(id), told.as_ref().map(seen_of));
-                let expected = self.checked(|model| model.unstage(id, told.as_ref()));
+                let kept = kept.filter(|_| self.model.is_file(id));
+                let result = self.catalog().unstage(EntryId(id), told.as_ref().map(seen_of), kept);
+                let expected = self.checked(|model| model.unstage(id, told.as_ref(), kept));
                 agree(&result, &expected);
             }
             Own::Late(directory, children) => self.late(directory, children),
@@ -158,7 +160,10 @@ impl Pair {
     }
 
     /// Does something to the model, unless it is refused.
-    fn checked(&mut self, change: impl FnOnce(&mut crate::model::Model) -> Result<(), Refused>) -> Result<(), Refused> {
+    pub(super) fn checked(
+        &mut self,
+        change: impl FnOnce(&mut crate::model::Model) -> Result<(), Refused>,
+    ) -> Result<(), Refused> {
         let mut changed = self.model.clone();
         change(&mut changed)?;
         self.model = changed;

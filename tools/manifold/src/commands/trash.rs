@@ -1,0 +1,322 @@
+//! `trash`: what was removed from sources that keep it, and how it comes back.
+//!
+//! All of it is done through the mount, as anybody could with `ls`, `mv` and `rm`: the trash is a folder of the source.
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use serde::Serialize;
+
+use crate::cli;
+use crate::control::text::Text;
+use crate::control::{Reply, Request};
+use crate::failure::{Failure, Result};
+use crate::print::{Output, count, human_size, say, visible};
+use crate::reach::{Context, mismatch};
+use crate::time::day_ns;
+
+/// The folder in the root of a source, as the file system makes it.
+const FOLDER: &str = ".manifold-trash";
+
+/// Lists, restores or deletes what was removed.
+pub(super) async fn run(command: Option<cli::Trash>, context: &Context, out: &mut Output) -> Result<()> {
+    context.library.require()?;
+    let mut reach = context.reach(false).await?;
+    let Reply::Status(status) = reach.ask(Request::Status).await? else {
+        return Err(mismatch());
+    };
+    reach.close().await?;
+    let Some(mount) = &status.mount else {
+        return Err(
+            Failure::new("the library is not mounted, and its trash is reached through the mount")
+                .hint("mount it: manifold mount"),
+        );
+    };
+    let at = PathBuf::from(OsString::from_vec(mount.point.0.clone()));
+    let attached = status.sources.iter().map(|source| source.attach.0.as_slice());
+    let trash = Trash::gather(&at, attached)?;
+    match command {
+        None => list(&trash, out),
+        Some(cli::Trash::Restore { paths, day }) => paths
+            .iter()
+            .try_for_each(|path| restore(&trash, &at, path, day.as_deref())),
+        Some(cli::Trash::Empty { older_than, yes }) => empty(&trash, older_than, yes),
+    }
+}
+
+/// A file that was removed.
+#[derive(Debug, Serialize)]
+struct Removed {
+    /// The folder that it lies in: the day on which it was removed, perhaps with a number.
+    day: String,
+    /// Where it stood in the library.
+    path: Text,
+    size: u64,
+    /// Where it lies, beneath the mount point.
+    lies_at: Text,
+    #[serde(skip)]
+    file: PathBuf,
+}
+
+#[derive(Debug)]
+struct Trash {
+    /// In the order of days, those of one source together.
+    removed: Vec<Removed>,
+    /// The folders of all days.
+    days: Vec<PathBuf>,
+}
+
+impl Trash {
+    fn gather<'a>(at: &Path, attached: impl Iterator<Item = &'a [u8]>) -> Result<Self> {
+        let mut trash = Self {
+            removed: Vec::new(),
+            days: Vec::new(),
+        };
+        for attach in attached {
+            let attach = Path::new(OsStr::from_bytes(attach));
+            let source = at.join(attach.strip_prefix("/").unwrap_or(attach));
+            let folder = source.join(FOLDER);
+            for day in sorted(&folder)? {
+                let Ok(name) = day.file_name().unwrap_or_default().to_os_string().into_string() else {
+                    continue;
+                };
+                if !day.is_dir() || day_of(&name).is_none() {
+                    continue;
+                }
+                let mut files = Vec::new();
+                walk(&day, &mut files)?;
+                for (file, size) in files {
+                    let within = file.strip_prefix(&day).unwrap_or(&file);
+                    let path = attach.join(within);
+                    let lies_at = file.strip_prefix(at).unwrap_or(&file);
+                    trash.removed.push(Removed {
+                        day: name.clone(),
+                        path: Text::new(path.as_os_str().as_bytes()),
+                        size,
+                        lies_at: Text::new(lies_at.as_os_str().as_bytes()),
+                        file,
+                    });
+                }
+                trash.days.push(day);
+            }
+        }
+        Ok(trash)
+    }
+}
+
+fn failed(what: &Path) -> impl FnOnce(io::Error) -> Failure {
+    let shown = visible(what.as_os_str().as_bytes());
+    move |error| Failure::new(format!("{shown}: {error}"))
+}
+
+/// Lists a directory in the order of names; one that is not there is empty.
+fn sorted(folder: &Path) -> Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(failed(folder)(error)),
+    };
+    let paths: io::Result<Vec<PathBuf>> = entries.map(|entry| Ok(entry?.path())).collect();
+    let mut paths = paths.map_err(failed(folder))?;
+    paths.sort_by_cached_key(|path| natural(path));
+    Ok(paths)
+}
+
+/// Orders `2025-05-03.10` behind `2025-05-03.9`.
+fn natural(path: &Path) -> (Vec<u8>, u32) {
+    let name = path.file_name().unwrap_or_default();
+    match name.to_str().and_then(|name| name.rsplit_once('.')) {
+        Some((stem, number)) if day_of(stem).is_some() => (stem.as_bytes().to_vec(), number.parse().unwrap_or(0)),
+        _ => (name.as_bytes().to_vec(), 0),
+    }
+}
+
+/// Gives the beginning of the day that a folder is named after, in seconds since 1970.
+fn day_of(name: &str) -> Option<u64> {
+    let (day, number) = match name.split_once('.') {
+        Some((day, number)) => (day, Some(number)),
+        None => (name, None),
+    };
+    if number.is_some_and(|number| number.parse::<u32>().is_err()) {
+        return None;
+    }
+    day_ns(day).and_then(|ns| u64::try_from(ns / 1_000_000_000).ok())
+}
+
+fn walk(folder: &Path, files: &mut Vec<(PathBuf, u64)>) -> Result<()> {
+    for path in sorted(folder)? {
+        let metadata = fs::symlink_metadata(&path).map_err(failed(&path))?;
+        if metadata.is_dir() {
+            walk(&path, files)?;
+        } else {
+            files.push((path, metadata.len()));
+        }
+    }
+    Ok(())
+}
+
+fn list(trash: &Trash, out: &mut Output) -> Result<()> {
+    if out.json() {
+        return out.value(&trash.removed);
+    }
+    if trash.removed.is_empty() {
+        return out.line("the trash is empty");
+    }
+    for it in &trash.removed {
+        let columns = format!("{:<12}  {:>10}  ", it.day, human_size(it.size));
+        out.raw_line(&columns, &it.path.0)?;
+    }
+    Ok(())
+}
+
+/// Puts back what was removed last of a path: a file, or all that was removed from a folder on that day.
+fn restore(trash: &Trash, at: &Path, path: &OsStr, day: Option<&str>) -> Result<()> {
+    let wanted = Path::new("/").join(Path::new(path));
+    let of_path = |it: &&Removed| Path::new(OsStr::from_bytes(&it.path.0)).starts_with(&wanted);
+    let mut matching: Vec<&Removed> = trash.removed.iter().filter(of_path).collect();
+    let last = match day {
+        Some(day) => day.to_owned(),
+        None => matching.last().map(|it| it.day.clone()).unwrap_or_default(),
+    };
+    matching.retain(|it| it.day == last);
+    if matching.is_empty() {
+        let shown = visible(path.as_bytes());
+        return Err(Failure::new(format!("{shown} is not in the trash")).hint("see what is: manifold trash"));
+    }
+    for it in matching {
+        let within = it.path.0.strip_prefix(b"/").unwrap_or(&it.path.0);
+        let home = at.join(OsStr::from_bytes(within));
+        if let Some(folder) = home.parent() {
+            fs::create_dir_all(folder).map_err(failed(folder))?;
+        }
+        match renameat_with(CWD, &it.file, CWD, &home, RenameFlags::NOREPLACE) {
+            Ok(()) => say(format_args!("{} is back", it.path.visible())),
+            Err(rustix::io::Errno::EXIST) => {
+                return Err(
+                    Failure::new(format!("{} is there again already, and stays", it.path.visible())).hint(format!(
+                        "move one of the two aside; the removed one lies at {}",
+                        visible(it.file.as_os_str().as_bytes())
+                    )),
+                );
+            }
+            Err(error) => return Err(failed(&home)(error.into())),
+        }
+    }
+    Ok(())
+}
+
+/// Deletes what was removed, or says what would be.
+fn empty(trash: &Trash, older_than: Option<Duration>, yes: bool) -> Result<()> {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs();
+    let limit = now.saturating_sub(older_than.unwrap_or_default().as_secs());
+    // A day is as old as its end.
+    let is_due = |day: &str| older_than.is_none() || day_of(day).is_some_and(|begins| begins + 86_400 <= limit);
+    let due: Vec<&Removed> = trash.removed.iter().filter(|it| is_due(&it.day)).collect();
+    let bytes = human_size(due.iter().map(|it| it.size).sum());
+    let files = count(due.len() as u64, "file");
+    if !yes && !due.is_empty() {
+        return Err(Failure::new(format!("{files} ({bytes}) would be deleted for good")).hint("to do it, add --yes"));
+    }
+    for it in &due {
+        fs::remove_file(&it.file).map_err(failed(&it.file))?;
+    }
+    for day in &trash.days {
+        if is_due(day.file_name().and_then(OsStr::to_str).unwrap_or_default()) {
+            remove_empty(day)?;
+        }
+    }
+    say(format_args!("{files} deleted ({bytes})"));
+    Ok(())
+}
+
+/// Removes a directory and those in it, as far as they are empty.
+fn remove_empty(folder: &Path) -> Result<()> {
+    for path in sorted(folder)? {
+        if fs::symlink_metadata(&path).map_err(failed(&path))?.is_dir() {
+            remove_empty(&path)?;
+        }
+    }
+    match fs::remove_dir(folder) {
+        Ok(()) => Ok(()),
+        // Something was removed meanwhile.
+        Err(error) if matches!(error.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotFound) => Ok(()),
+        Err(error) => Err(failed(folder)(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_days_are_days() {
+        assert_eq!(day_of("1970-01-02"), Some(86_400));
+        assert_eq!(day_of("2024-02-29.12"), day_of("2024-02-29"));
+        for name in ["2024-02-29.x", "2024-13-01", "2024-02", "notes", ".2", ""] {
+            assert_eq!(day_of(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn the_tenth_folder_of_a_day_comes_behind_the_ninth() {
+        let mut names: Vec<_> = ["2025-05-03.10", "2025-05-04", "2025-05-03.9", "2025-05-03"]
+            .map(Path::new)
+            .into();
+        names.sort_by_key(|path| natural(path));
+        assert_eq!(
+            names,
+            ["2025-05-03", "2025-05-03.9", "2025-05-03.10", "2025-05-04"].map(Path::new)
+        );
+    }
+
+    #[test]
+    fn what_is_removed_and_restored_is_where_it_was() {
+        let mount = tempfile::TempDir::new().unwrap();
+        let lies = |day: &str, path: &str, text: &str| {
+            let file = mount.path().join("nas").join(FOLDER).join(day).join(path);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, text).unwrap();
+        };
+        lies("2025-05-03", "a/b", "older");
+        lies("2025-05-03.2", "a/b", "newer");
+        lies("2025-05-03.2", "a/c", "another");
+        lies("2025-05-03.2", "x", "elsewhere");
+        let gather = || Trash::gather(mount.path(), [&b"/nas"[..], b"/other"].into_iter()).unwrap();
+        let trash = gather();
+        assert_eq!(trash.removed.len(), 4);
+        restore(&trash, mount.path(), OsStr::new("/nas/a"), None).unwrap();
+        let read = |path: &str| fs::read_to_string(mount.path().join("nas").join(path)).unwrap();
+        assert_eq!((read("a/b").as_str(), read("a/c").as_str()), ("newer", "another"));
+        let again = restore(&gather(), mount.path(), OsStr::new("nas/a/b"), Some("2025-05-03"));
+        assert!(again.unwrap_err().to_string().contains("there again already"));
+        assert_eq!(read("a/b"), "newer");
+        assert!(restore(&gather(), mount.path(), OsStr::new("/nas/none"), None).is_err());
+    }
+
+    #[test]
+    fn nothing_is_deleted_before_it_is_asked_for_twice() {
+        let mount = tempfile::TempDir::new().unwrap();
+        let folder = mount.path().join(FOLDER).join("2025-05-03/deep");
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("file"), "text").unwrap();
+        let gather = || Trash::gather(mount.path(), [&b"/"[..]].into_iter()).unwrap();
+        assert!(
+            empty(&gather(), None, false)
+                .unwrap_err()
+                .to_string()
+                .contains("1 file")
+        );
+        empty(&gather(), Some(Duration::from_hours(24 * 365 * 1000)), true).unwrap();
+        assert!(folder.join("file").exists());
+        empty(&gather(), Some(Duration::from_hours(24)), true).unwrap();
+        assert!(!mount.path().join(FOLDER).join("2025-05-03").exists());
+    }
+}

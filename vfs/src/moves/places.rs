@@ -1,0 +1,153 @@
+//! Places at a source: what lies in the way there, and what stands there in the tree.
+
+use manifold_catalog::{Catalog, EntryId, SourceId};
+use manifold_index::names::{self, Side};
+
+use super::Moves;
+use crate::Error;
+
+/// How far up a directory is looked for.
+const DEPTH_MAX: usize = 1 << 16;
+
+/// Where something is to be made at a source.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place<'a> {
+    pub(crate) source: SourceId,
+    /// The directory in which it is.
+    pub(crate) directory: EntryId,
+    /// The path beneath the source's root.
+    pub(crate) path: &'a [u8],
+    /// The directory that is renamed to there.
+    pub(crate) renamed: Option<EntryId>,
+}
+
+impl Moves {
+    /// Finds a directory on the move of which something lies, or may lie, at a place or beneath it or above it.
+    pub(super) fn in_the_way(&self, place: &Place<'_>) -> Result<Option<EntryId>, Error> {
+        let catalog = &self.uploads.fetcher.catalog;
+        for one in catalog.moves().map_err(Error::from_catalog)? {
+            let overlaps =
+                |there: &Vec<u8>| leads_to(there, place.path).is_some() || leads_to(place.path, there).is_some();
+            if one.source != place.source || !one.places.iter().any(overlaps) {
+                continue;
+            }
+            // What leads to the place is not in its way, and neither is what is renamed in its own.
+            let is_own = match place.renamed {
+                Some(renamed) => is_above(catalog, renamed, one.id)?,
+                None => false,
+            };
+            if !is_own && !is_above(catalog, one.id, place.directory)? {
+                return Ok(Some(one.id));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Finds a move, other than those of a directory and what stands beneath it, of which something may lie beneath one of
+    /// the directory's old places.
+    pub(super) fn lies_within(
+        &self,
+        source: SourceId,
+        top: EntryId,
+        places: &[Vec<u8>],
+    ) -> Result<Option<EntryId>, Error> {
+        let catalog = &self.uploads.fetcher.catalog;
+        for one in catalog.moves().map_err(Error::from_catalog)? {
+            let lies = |place: &Vec<u8>| places.iter().any(|ours| leads_to(ours, place).is_some());
+            if one.source == source && one.places.iter().any(lies) && !is_above(catalog, top, one.id)? {
+                return Ok(Some(one.id));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Tells whether another file of ours, which is still to be brought from there, lies at a path.
+    pub(super) fn is_occupied_by_ours(&self, source: SourceId, but: EntryId, path: &[u8]) -> Result<bool, Error> {
+        let catalog = &self.uploads.fetcher.catalog;
+        for one in catalog.moves().map_err(Error::from_catalog)? {
+            for place in one.places.iter().filter(|_| one.source == source) {
+                let Some(rest) = leads_to(place, path) else { continue };
+                let Some(id) = find_beneath(catalog, one.id, rest)? else {
+                    continue;
+                };
+                let lies_at = catalog.object_path(id).map_err(Error::from_catalog)?;
+                if id != but && lies_at.is_some_and(|(_, lies_at)| lies_at == path) {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    /// Finds what stands in the tree at a path beneath the root of a source.
+    pub(super) fn find_at(&self, source: SourceId, path: &[u8]) -> Result<Option<EntryId>, Error> {
+        let catalog = &self.uploads.fetcher.catalog;
+        let sources = catalog.sources().map_err(Error::from_catalog)?;
+        let Some(root) = sources.iter().find(|record| record.id == source) else {
+            return Ok(None);
+        };
+        find_beneath(catalog, root.root, path)
+    }
+}
+
+/// Finds what stands at a path, of raw names, beneath a directory.
+fn find_beneath(catalog: &Catalog, directory: EntryId, path: &[u8]) -> Result<Option<EntryId>, Error> {
+    let mut at = directory;
+    if path.is_empty() {
+        return Ok(Some(at));
+    }
+    for part in path.split(|byte| *byte == b'/') {
+        let shown = names::escape(part, Side::Plain);
+        let found = catalog.lookup(at, &shown).map_err(Error::from_catalog)?;
+        let Some(found) = found.filter(|found| !found.attach_point) else {
+            return Ok(None);
+        };
+        at = found.id;
+    }
+    Ok(Some(at))
+}
+
+/// Tells whether an entry is another, or stands above it.
+fn is_above(catalog: &Catalog, above: EntryId, id: EntryId) -> Result<bool, Error> {
+    let mut at = id;
+    for _ in 0..DEPTH_MAX {
+        if at == above {
+            return Ok(true);
+        }
+        match catalog.entry(at).map_err(Error::from_catalog)? {
+            Some(entry) if at != EntryId::ROOT => at = entry.parent,
+            _ => break,
+        }
+    }
+    Ok(false)
+}
+
+/// Gives what comes behind a place in a path that is the place, or lies beneath it.
+fn leads_to<'a>(place: &[u8], path: &'a [u8]) -> Option<&'a [u8]> {
+    let rest = path.strip_prefix(place)?;
+    if rest.is_empty() {
+        return Some(rest);
+    }
+    rest.strip_prefix(b"/")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_leads_to_itself_and_to_what_lies_beneath() {
+        for (place, path, rest) in [
+            ("a/b", "a/b", Some("")),
+            ("a/b", "a/b/c/d", Some("c/d")),
+            ("a/b", "a/bc", None),
+            ("a/b", "a", None),
+        ] {
+            assert_eq!(
+                leads_to(place.as_bytes(), path.as_bytes()),
+                rest.map(str::as_bytes),
+                "{place} {path}"
+            );
+        }
+    }
+}

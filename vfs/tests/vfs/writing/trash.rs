@@ -1,0 +1,117 @@
+//! What is removed, and can be put back.
+
+use super::*;
+
+const DAY: &str = ".manifold-trash/2023-11-14";
+
+fn world_with_trash() -> World {
+    let world = World::new();
+    let source = world.library.catalog.sources().unwrap()[0].id;
+    world.library.vfs.set_trash(source, true);
+    world
+}
+
+impl World {
+    async fn unlink_at(&self, directory: &str, name: &str) -> Result<(), Error> {
+        let directory = self.library.find(directory).await.unwrap();
+        self.library.vfs.remove_file(directory, name.as_bytes()).wait().await
+    }
+
+    async fn is_absent(&self, path: &str) -> bool {
+        matches!(self.library.find(path).await, Err(Error::NotFound))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_removed_lies_in_the_trash_under_its_own_path_and_can_be_put_back() {
+    let world = world_with_trash();
+    world.shelf.place("albums/summer/one", b"the only copy");
+    let id = world.library.find("s/albums/summer/one").await.unwrap();
+    let reader = world.open("s/albums/summer/one", Access::Read).await;
+    world.unlink_at("s/albums/summer", "one").await.unwrap();
+    assert!(world.is_absent("s/albums/summer/one").await);
+    let place = format!("{DAY}/albums/summer/one");
+    assert_eq!(world.shelf.bytes(&place).as_deref(), Some(&b"the only copy"[..]));
+    assert_eq!(world.shelf.bytes("albums/summer/one"), None);
+    assert_eq!(world.library.find(&format!("s/{place}")).await.unwrap(), id);
+    assert_eq!(
+        world.read(reader).await.unwrap(),
+        b"the only copy",
+        "whoever has it open reads on"
+    );
+
+    let (trash, home) = (
+        world.library.find(&format!("s/{DAY}/albums/summer")).await.unwrap(),
+        world.library.find("s/albums/summer").await.unwrap(),
+    );
+    let back = world
+        .library
+        .vfs
+        .rename((trash, b"one"), (home, b"one"), RenameMode::NoReplace);
+    back.wait().await.unwrap();
+    assert_eq!(world.read_path("s/albums/summer/one").await, b"the only copy");
+    assert_eq!(
+        world.shelf.bytes("albums/summer/one").as_deref(),
+        Some(&b"the only copy"[..])
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_in_the_trash_is_replaced() {
+    let world = world_with_trash();
+    // What another library has removed, of which nothing is known here.
+    world.shelf.place(&format!("{DAY}/note"), b"of another machine");
+    // A file has the name that a folder would need.
+    world.shelf.place("deep/note/page", b"a page");
+    world.shelf.place(&format!("{DAY}/deep"), b"not a folder");
+    for text in ["first", "second"] {
+        world.save("note", text.as_bytes()).await;
+        world.uploaded("note", text.as_bytes()).await;
+        world.until_quiet().await;
+        world.unlink("note").await.unwrap();
+    }
+    world.unlink_at("s/deep/note", "page").await.unwrap();
+    let text = |path: &str| world.shelf.bytes(path).map(|it| String::from_utf8(it).unwrap());
+    assert_eq!(text(&format!("{DAY}/note")).as_deref(), Some("of another machine"));
+    assert_eq!(text(&format!("{DAY}.2/note")).as_deref(), Some("first"));
+    assert_eq!(text(&format!("{DAY}.3/note")).as_deref(), Some("second"));
+    assert_eq!(text(&format!("{DAY}/deep")).as_deref(), Some("not a folder"));
+    assert_eq!(text(&format!("{DAY}.2/deep/note/page")).as_deref(), Some("a page"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_removed_from_the_trash_is_gone_and_so_is_what_the_source_never_had() {
+    let world = world_with_trash();
+    world.shelf.place("old", b"old");
+    world.unlink("old").await.unwrap();
+    world.unlink_at(&format!("s/{DAY}"), "old").await.unwrap();
+    world.shelf.set_cue(Cue::Fails(ErrorKind::Unreachable));
+    world.save("new", b"never uploaded").await;
+    world.unlink("new").await.unwrap();
+    world.shelf.set_cue(Cue::Does);
+    world.until_quiet().await;
+    assert!(world.shelf.files().is_empty(), "{:?}", world.shelf.files());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_written_and_is_not_uploaded_yet_goes_with_the_file() {
+    let world = world_with_trash();
+    world.shelf.place("report", b"as it was");
+    world.shelf.set_cue(Cue::Holds);
+    let handle = world.open("s/report", Access::ReadWrite).await;
+    world.write(handle, WriteAt::Offset(6), b"is.").await.unwrap();
+    world.close(handle).await.unwrap();
+    world.unlink("report").await.unwrap();
+    world.shelf.set_cue(Cue::Does);
+    world.uploaded(&format!("{DAY}/report"), b"as it is.").await;
+    world.until_quiet().await;
+    assert_eq!(world.shelf.files(), [format!("{DAY}/report")]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_trash_what_is_removed_is_gone() {
+    let world = World::new();
+    world.shelf.place("old", b"old");
+    world.unlink("old").await.unwrap();
+    assert!(world.shelf.files().is_empty());
+}
