@@ -20,9 +20,9 @@ use tokio::io::AsyncWriteExt;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use super::source::{Own, Source};
+use super::source::Source;
+use super::unfinished::Unfinished;
 use super::upload;
-use crate::write;
 use crate::{Body, Error, ErrorKind, Expected, Metadata, ObjectPath, Operation, Presence, Result, Secret};
 
 /// Bytes of a body that are read at once.
@@ -44,36 +44,6 @@ pub(super) struct Ftp {
     connect_patience: Duration,
     permits: Semaphore,
     idle: Mutex<Vec<Line>>,
-}
-
-/// A file that a put is still writing. It is removed unless it got its name.
-struct Unfinished {
-    source: Arc<Source>,
-    path: ObjectPath,
-    raw: String,
-    done: bool,
-}
-
-impl Drop for Unfinished {
-    fn drop(&mut self) {
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
-            return;
-        };
-        if self.done {
-            return;
-        }
-        let (source, path, raw) = (
-            Arc::clone(&self.source),
-            self.path.clone(),
-            std::mem::take(&mut self.raw),
-        );
-        runtime.spawn(async move {
-            let Own::Ftp(ftp) = &source.own else { return };
-            if let Err(error) = ftp.delete(&source, Operation::Put, &path, &raw).await {
-                tracing::debug!(%error, "an unfinished file could not be removed");
-            }
-        });
-    }
 }
 
 /// What is asked of the server in one exchange, of paths from its root.
@@ -133,19 +103,13 @@ impl Ftp {
         source.expect(operation, path, expected).await?;
         source.has_parent(operation, path).await?;
         let raw = source.raw(operation, path, false)?;
-        let temporary = write::temporary_beside(path);
-        let mut unfinished = Unfinished {
-            source: Arc::clone(source),
-            raw: source.raw(operation, &temporary, false)?,
-            path: temporary,
-            done: false,
-        };
-        self.store(source, path, &unfinished.raw, body).await?;
+        let unfinished = Unfinished::beside(source, path)?;
+        self.store(source, path, unfinished.raw(), body).await?;
         let there = source.expect(operation, path, expected).await?;
         let replaces = matches!(there, Presence::Found(_));
-        self.move_to(source, operation, path, (&unfinished.raw, &raw), replaces)
+        self.move_to(source, operation, path, (unfinished.raw(), &raw), replaces)
             .await?;
-        unfinished.done = true;
+        unfinished.finish();
         source.look_after(path, body.size(), ErrorKind::Conflict).await
     }
 

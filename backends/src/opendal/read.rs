@@ -46,24 +46,33 @@ impl Source {
             ReadGuard::Confirm => ReaderOptions::default(),
         };
         let (options, _): (OpRead, OpReader) = options.into();
-        let fetched = self.fetch(path, &raw, options, &range, block_size).await;
-        // What has changed shows in many ways: other bytes, fewer bytes, a refused range, a refused condition. Bytes that
-        // came under a condition need no second look.
-        let look = match &fetched {
-            Ok(Presence::Found(_)) => guard == ReadGuard::Confirm,
-            Ok(Presence::Absent) => false,
-            Err(error) => matches!(
-                error.kind(),
-                ErrorKind::Nonsense | ErrorKind::VersionChanged | ErrorKind::Other
-            ),
-        };
-        if look {
-            match self.confirm(path).await? {
-                Presence::Found(seen) if seen == *version => {}
-                Presence::Found(_) => return Err(self.changed(path)),
-                Presence::Absent => return self.missing(Operation::Read, path).await,
+        let mut again = guard == ReadGuard::Confirm;
+        let fetched = loop {
+            let fetched = self.fetch(path, &raw, options.clone(), &range, block_size).await;
+            // What has changed shows in many ways: other bytes, fewer bytes, a refused range, a refused condition. Bytes
+            // that came under a condition need no second look.
+            let look = match &fetched {
+                Ok(Presence::Found(_)) => guard == ReadGuard::Confirm,
+                Ok(Presence::Absent) => false,
+                Err(error) => matches!(
+                    error.kind(),
+                    ErrorKind::Nonsense | ErrorKind::VersionChanged | ErrorKind::Other
+                ),
+            };
+            if look {
+                match self.confirm(path).await? {
+                    Presence::Found(seen) if seen == *version => {}
+                    Presence::Found(_) => return Err(self.changed(path)),
+                    Presence::Absent => return self.missing(Operation::Read, path).await,
+                }
             }
-        }
+            // A version that is a size and a second can be there again after it was gone: the bytes between the two looks
+            // were another's. They are asked for once more.
+            let another = matches!(&fetched, Err(error) if error.kind() == ErrorKind::Nonsense);
+            if !(another && std::mem::take(&mut again)) {
+                break fetched;
+            }
+        };
         match fetched? {
             Presence::Found((blocks, served)) => {
                 if served.is_some_and(|served| guard.contradicts(&served)) {

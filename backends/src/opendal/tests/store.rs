@@ -219,6 +219,40 @@ async fn a_crowd_of_readers_shares_its_looks() {
     assert!((1..READERS).contains(&looks), "{looks} looks for {READERS} readers");
 }
 
+/// A `WebDAV` server whose only file is a size and a second, and that sends `short` answers of too few bytes first.
+async fn of_seconds(short: usize) -> (OpendalBackend, Version) {
+    let multistatus = br#"<D:multistatus xmlns:D="DAV:"><D:response><D:href>/a</D:href><D:propstat>
+        <D:status>HTTP/1.1 200 OK</D:status><D:prop><D:getcontentlength>5</D:getcontentlength>
+        <D:getlastmodified>Tue, 02 Jan 2024 03:04:05 GMT</D:getlastmodified>
+        <D:resourcetype/></D:prop></D:propstat></D:response></D:multistatus>"#;
+    let reads = AtomicUsize::new(0);
+    let address = serve(move |asked| {
+        if asked.method == "PROPFIND" {
+            return (207, vec![], multistatus.to_vec());
+        }
+        let another = reads.fetch_add(1, Ordering::SeqCst) < short;
+        (206, vec![], if another { b"byte".to_vec() } else { b"bytes".to_vec() })
+    });
+    let spec = SourceSpec::parse(&address.replace("http://", "webdav://"), &BTreeMap::new()).expect("a good source");
+    let backend = OpendalBackend::build(&spec, &Secrets::new(), &Limits::default(), None).expect("a backend");
+    let Presence::Found(seen) = backend.stat(&ObjectPath::from_bytes("a")).await.expect("a look") else {
+        panic!("absent")
+    };
+    (backend, seen.version)
+}
+
+#[tokio::test]
+async fn bytes_of_what_was_replaced_and_put_back_within_a_second_are_asked_for_again() {
+    let path = ObjectPath::from_bytes("a");
+    let (backend, version) = of_seconds(1).await;
+    let read = backend.read(&path, &version, 0..5).await.expect("a read");
+    assert_eq!(read, Presence::Found(Bytes::from_static(b"bytes")));
+    // A server that goes on is not believed.
+    let (backend, version) = of_seconds(usize::MAX).await;
+    let error = backend.read(&path, &version, 0..5).await.expect_err("too little");
+    assert_eq!(error.kind(), ErrorKind::Nonsense, "{error}");
+}
+
 /// A bucket that answers 429 the first time, and the times at which it was asked.
 fn busy_once(retry_after: &'static str) -> (OpendalBackend, Arc<parking_lot::Mutex<Vec<std::time::Instant>>>) {
     let asked_at = Arc::new(parking_lot::Mutex::new(Vec::new()));
