@@ -9,6 +9,8 @@ mod applications;
 mod changes;
 #[path = "e2e/copies.rs"]
 mod copies;
+#[path = "e2e/growing.rs"]
+mod growing;
 #[path = "e2e/hung.rs"]
 mod hung;
 #[path = "e2e/installed.rs"]

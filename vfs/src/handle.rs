@@ -4,7 +4,7 @@
 //! - an entry counts as open from before its row is read until its last handle is released, so that a file that changes
 //!   meanwhile gets an entry of its own;
 //! - an entry that leaves the catalog while it is open keeps its attributes until then;
-//! - a file of this machine that is open for writing has the attributes that the disk says, and none of the catalog's;
+//! - a file of this machine that is open here has the attributes that the disk says, and none of the catalog's;
 //! - a handle is never given out twice.
 
 use std::collections::HashMap;
@@ -187,8 +187,8 @@ pub(crate) struct OpenFiles {
     files: RwLock<HashMap<Handle, Arc<OpenFile>>>,
     entries: Mutex<HashMap<EntryId, OpenEntry>>,
     versions: Mutex<HashMap<EntryId, ObjectKey>>,
-    /// How many handles are open for writing.
-    writers: AtomicU64,
+    /// How many handles of files of this machine are open here.
+    locals: AtomicU64,
     staging: OnceLock<Arc<Staging>>,
 }
 
@@ -196,9 +196,8 @@ pub(crate) struct OpenFiles {
 struct OpenEntry {
     count: u64,
     attributes: Option<Attributes>,
-    writers: u64,
-    /// One of the handles that are open for writing.
-    writer: Option<Arc<LocalFile>>,
+    /// The handles of a file of this machine that are open here, and not left to the kernel.
+    locals: Vec<(Handle, Arc<LocalFile>)>,
     /// The object itself, once it has lost its name.
     held: Option<Held>,
 }
@@ -292,10 +291,18 @@ impl OpenFiles {
 
     /// Gives a file that is open for writing under an entry.
     pub(crate) fn writer(&self, id: EntryId) -> Option<Arc<LocalFile>> {
-        if self.writers.load(Ordering::Relaxed) == 0 {
+        self.open_here(id).filter(|file| file.writes())
+    }
+
+    /// Gives a file of this machine that is open here under an entry, for writing if any is.
+    pub(crate) fn open_here(&self, id: EntryId) -> Option<Arc<LocalFile>> {
+        if self.locals.load(Ordering::Relaxed) == 0 {
             return None;
         }
-        self.entries.lock().get(&id)?.writer.clone()
+        let entries = self.entries.lock();
+        let locals = &entries.get(&id)?.locals;
+        let (_, file) = locals.iter().find(|(_, file)| file.writes()).or(locals.first())?;
+        Some(Arc::clone(file))
     }
 
     /// Gives the source of an open entry.
@@ -335,25 +342,30 @@ impl OpenFiles {
     /// Closes the file of this machine behind a handle, and keeps the handle. What is open for writing stays: its attributes
     /// are asked for, and it is synced.
     pub(crate) fn leave_to_kernel(&self, handle: Handle) {
-        if let Some(file) = self.files.write().get_mut(&handle)
-            && let OpenFile::Local(id, source, local) = &**file
+        let mut files = self.files.write();
+        let Some(file) = files.get_mut(&handle) else { return };
+        if let OpenFile::Local(id, source, local) = &**file
             && !local.writes()
         {
-            *file = Arc::new(OpenFile::Kernels(*id, *source));
+            let id = *id;
+            *file = Arc::new(OpenFile::Kernels(id, *source));
+            drop(files);
+            self.forget_local(id, handle);
+        }
+    }
+
+    fn forget_local(&self, id: EntryId, handle: Handle) {
+        self.locals.fetch_sub(1, Ordering::Relaxed);
+        if let Some(entry) = self.entries.lock().get_mut(&id) {
+            entry.locals.retain(|(it, _)| *it != handle);
         }
     }
 
     /// Closes a handle.
     pub(crate) fn release(&self, handle: Handle) -> Option<Arc<OpenFile>> {
         let file = self.files.write().remove(&handle)?;
-        if file.writes() {
-            self.writers.fetch_sub(1, Ordering::Relaxed);
-            if let Some(entry) = self.entries.lock().get_mut(&file.id()) {
-                entry.writers -= 1;
-                if entry.writers == 0 {
-                    entry.writer = None;
-                }
-            }
+        if let OpenFile::Local(id, ..) = &*file {
+            self.forget_local(*id, handle);
         }
         self.end(file.id());
         Some(file)
@@ -392,19 +404,16 @@ impl Opening<'_> {
     /// Turns the opening into a handle.
     pub(crate) fn finish(self, file: OpenFile, attributes: Attributes) -> Handle {
         let handle = Handle(self.files.next.fetch_add(1, Ordering::Relaxed) + 1);
-        let writer = match &file {
-            OpenFile::Local(_, _, local) if local.writes() => Some(Arc::clone(local)),
-            _ => None,
+        let local = match &file {
+            OpenFile::Local(_, _, local) => Some((handle, Arc::clone(local))),
+            OpenFile::Kernels(..) | OpenFile::Object(_) => None,
         };
-        if writer.is_some() {
-            self.files.writers.fetch_add(1, Ordering::Relaxed);
+        if local.is_some() {
+            self.files.locals.fetch_add(1, Ordering::Relaxed);
         }
         if let Some(entry) = self.files.entries.lock().get_mut(&self.id) {
             entry.attributes = Some(attributes);
-            if writer.is_some() {
-                entry.writers += 1;
-                entry.writer = writer;
-            }
+            entry.locals.extend(local);
         }
         self.files.files.write().insert(handle, Arc::new(file));
         std::mem::forget(self);
@@ -432,9 +441,5 @@ impl OpenFile {
             Self::Local(_, source, _) | Self::Kernels(_, source) => *source,
             Self::Object(open) => open.object.read().source,
         }
-    }
-
-    fn writes(&self) -> bool {
-        matches!(self, Self::Local(_, _, file) if file.writes())
     }
 }

@@ -142,10 +142,14 @@ impl Core {
 
     /// Gives the attributes of an entry that the catalog has no more: it was replaced or removed, but somebody uses it.
     fn attributes_without_name(&self, id: EntryId) -> Result<Attributes, Error> {
-        let now = written(&self.files, id).or_else(|| {
+        let now = on_disk(&self.files, id).or_else(|| {
             let held = self.files.held(id).filter(|held| !held.may_hang())?;
             let (seen, blocks) = held.metadata_and_blocks().ok()?;
-            Some(Attributes::of_disk(id, &seen, Some(blocks)))
+            Some(Attributes {
+                // Whoever has it open beside the mount may write to it, and no notice tells of what has no name.
+                volatile: true,
+                ..Attributes::of_disk(id, &seen, Some(blocks))
+            })
         });
         if let Some(staged) = self.files.staged_without_name(id)
             && let Some(known) = self.files.attributes(id)
@@ -215,10 +219,11 @@ impl Core {
     }
 }
 
-/// Makes attributes of a row; a device's number, and a time of the last read that was set, stand in other ones. What is open for writing has those of the disk.
+/// Makes attributes of a row; a device's number, and a time of the last read that was set, stand in other ones. What is
+/// a file of this machine and open has those of the disk.
 pub(crate) fn attributes_of(catalog: &Catalog, files: &OpenFiles, entry: &Entry) -> Result<Attributes, Error> {
     let id = first_name(catalog, entry)?;
-    if let Some(attributes) = written(files, id) {
+    if let Some(attributes) = on_disk(files, id) {
         return Ok(attributes);
     }
     let accessed_ns = if entry.keeps_more {
@@ -261,15 +266,18 @@ fn as_staged(known: Attributes, look: Look) -> Attributes {
     }
 }
 
-/// Gives the attributes of a file of this machine that is open for writing: as the disk has them, or where that may hang as
-/// they were after the last write.
-fn written(files: &OpenFiles, id: EntryId) -> Option<Attributes> {
-    let writer = files.writer(id)?;
-    let attributes = if writer.may_hang() {
+/// Gives the attributes of a file of this machine that is open here, as the disk has them now: whoever has it open sees it grow.
+/// Where the disk may hang, those of a file that is open for writing are as they were after the last write, and those of another
+/// are the catalog's.
+fn on_disk(files: &OpenFiles, id: EntryId) -> Option<Attributes> {
+    let file = files.open_here(id)?;
+    let attributes = if !file.may_hang() {
+        let (seen, blocks) = file.held().metadata_and_blocks().ok()?;
+        Attributes::of_disk(id, &seen, Some(blocks))
+    } else if file.writes() {
         files.attributes(id)?
     } else {
-        let (seen, blocks) = writer.held().metadata_and_blocks().ok()?;
-        Attributes::of_disk(id, &seen, Some(blocks))
+        return None;
     };
     Some(Attributes {
         volatile: true,

@@ -144,7 +144,7 @@ impl Vfs {
                     let backend = indexer.upgrade().and_then(|indexer| indexer.backend(changed.source));
                     backend.is_some_and(|backend| backend.as_local().is_some())
                 };
-                files.is_open(changed.id) && !(changed.same_object && is_local() && files.writer(changed.id).is_some())
+                files.is_open(changed.id) && !(changed.same_object && is_local())
             })
         });
         let changes = catalog.subscribe();

@@ -16,8 +16,6 @@ pub(super) fn ask_for(config: &mut KernelConfig) {
         // with them than without.
         InitFlags::FUSE_DO_READDIRPLUS | InitFlags::FUSE_READDIRPLUS_AUTO,
         InitFlags::FUSE_CACHE_SYMLINKS,
-        // Pages go when we say so, and not because a modification time was seen to differ.
-        InitFlags::FUSE_EXPLICIT_INVAL_DATA,
         InitFlags::FUSE_ASYNC_DIO,
         // Tells an aborted connection from an unmounted one in the log.
         InitFlags::FUSE_ABORT_ERROR,

@@ -22,7 +22,7 @@ impl Adaptor {
         let (vfs, shared, runtime) = (Arc::clone(&self.vfs), Arc::clone(&self.shared), self.crossing.runtime());
         // What the kernel has been told, or will be told is no longer so.
         let known = match self.vfs.attributes(entry_id(ino), None) {
-            Answer::Ready(Ok(attributes)) => Some((attributes.size, attributes.volatile)),
+            Answer::Ready(Ok(attributes)) => Some(attributes.size),
             Answer::Ready(Err(_)) | Answer::Pending(_) => None,
         };
         self.crossing.answer(
@@ -30,10 +30,7 @@ impl Adaptor {
             reply,
             || self.vfs.open(entry_id(ino), access(flags)),
             move |reply, ticket, opened| match opened {
-                Ok(opened)
-                    if shared.is_settled()
-                        && known.is_none_or(|(size, volatile)| volatile || size == opened.size && !opened.writes) =>
-                {
+                Ok(opened) if shared.is_settled() && known.is_none_or(|size| size == opened.size && !opened.writes) => {
                     shared.opened(&vfs, ino, &opened, direct, reply);
                 }
                 // The file was found to be another than was known, or has become another and the news has not reached the

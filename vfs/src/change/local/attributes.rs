@@ -139,7 +139,7 @@ impl Core {
     /// Follows a change of an entry, which may have lost its name, and gives its attributes.
     pub(super) fn changed(&self, id: EntryId, source: SourceId, seen: &Metadata) -> Result<Attributes, Error> {
         let attributes = Attributes {
-            volatile: self.files.writer(id).is_some(),
+            volatile: self.files.open_here(id).is_some(),
             ..Attributes::of_disk(id, seen, None)
         };
         match self.follow_attributes(id, source, seen) {

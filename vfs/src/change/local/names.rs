@@ -95,7 +95,7 @@ impl Core {
             core.follow_other_names(Some(new), site.source, &made.object);
             let shown = core.shown(new, &made.object)?;
             Ok(Attributes {
-                volatile: core.files.writer(shown).is_some(),
+                volatile: core.files.open_here(shown).is_some(),
                 ..Attributes::of_disk(shown, &made.object, None)
             })
         })
