@@ -2,8 +2,9 @@
 
 use std::{
     fs,
+    os::unix::fs::FileExt,
     process::{Command, Stdio},
-    sync::Arc,
+    sync::{Arc, Barrier},
     thread,
     time::Duration,
 };
@@ -42,6 +43,34 @@ fn a_read_that_nobody_answers_ends_at_its_deadline() {
             .expect("what was listed is known")
             .len(),
         300_000
+    );
+}
+
+#[test]
+fn many_who_read_one_file_wait_for_one_deadline_together() {
+    const READERS: usize = 8;
+    let (script, library) = troubled();
+    let mounted = library.mount(&MountOptions::default());
+    let open: Vec<_> = (0..READERS)
+        .map(|_| fs::File::open(mounted.path("file")).expect("it opens"))
+        .collect();
+    script.cue(Cue::Silent);
+    let together = Barrier::new(READERS);
+    thread::scope(|scope| {
+        for (number, file) in open.iter().enumerate() {
+            let together = &together;
+            scope.spawn(move || {
+                together.wait();
+                // Each at a page of its own, and all of them within what the first of them makes the kernel read.
+                let read = file.read_at(&mut [0; 10_000], number as u64 * 4096);
+                assert_eq!(errno(read), Errno::TIMEDOUT);
+            });
+        }
+    });
+    let late = library.vfs.counters().reads_timed_out;
+    assert!(
+        late < READERS as u64 / 2,
+        "they have waited {late} times, one after the other"
     );
 }
 
