@@ -19,6 +19,8 @@ mod installed;
 mod originals;
 #[path = "e2e/replaced.rs"]
 mod replaced;
+#[path = "e2e/undead.rs"]
+mod undead;
 
 use std::path::Path;
 

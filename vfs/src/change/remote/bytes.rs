@@ -64,7 +64,8 @@ impl Core {
             return Answer::ok(buffer.into());
         };
         let (core, file) = (Arc::clone(self), Arc::clone(file));
-        Answer::Pending(Box::pin(async move {
+        let (reader, range) = ((handle, file.id), offset..offset.saturating_add(u64::from(length)));
+        self.wait_once(reader, range, async move {
             let deadline = core.settings.data_deadline;
             let read = async {
                 match base::fill(&core.fetcher, file.id, &rest, offset, &mut buffer).await {
@@ -80,7 +81,7 @@ impl Core {
                 Ok(read) => read,
                 Err(_) => Err(late(deadline)),
             }
-        }))
+        })
     }
 
     /// Waits until it is known what has become of uploads of a file, and tells whether it is read from another version now.
