@@ -11,6 +11,7 @@ use bytes::Bytes;
 use manifold_backends::ObjectPath;
 use manifold_backends::local::LocalFile;
 use manifold_catalog::SourceId;
+use tokio::time::Instant;
 
 use crate::cache::Shape;
 use crate::counters::{add, take};
@@ -20,6 +21,9 @@ use crate::handle::{OpenFile, OpenObject, Readahead};
 use crate::prefetch::{Bounds, RunId};
 use crate::vfs::Core;
 use crate::{Answer, Error, Handle};
+
+/// The part of its deadline after which a read that fails counts as late: whoever asks again for the same has waited long enough.
+const LATE_PARTS: (u32, u32) = (9, 10);
 
 impl Core {
     pub(crate) fn read(self: &Arc<Self>, handle: Handle, offset: u64, length: u32) -> Answer<Bytes> {
@@ -192,7 +196,7 @@ impl Core {
         }
         let (core, file, object) = (Arc::clone(self), Arc::clone(file), Arc::clone(object));
         Answer::Pending(Box::pin(async move {
-            let deadline = core.settings.data_deadline;
+            let (deadline, begun) = (core.settings.data_deadline, Instant::now());
             let fetcher = Arc::clone(&core.fetcher);
             let mut leaving = Leaving::begin(&core.fetcher, &object);
             let assemble = async {
@@ -228,7 +232,9 @@ impl Core {
             drop(leaving);
             if let OpenFile::Object(open) = &*file {
                 open.readahead.lock().stream.answered(run);
-                if matches!(result, Err(Error::TimedOut(_))) {
+                // Also where the source's own patience ended a moment before ours, in other words.
+                let is_late = begun.elapsed() >= deadline * LATE_PARTS.0 / LATE_PARTS.1;
+                if matches!(result, Err(Error::TimedOut(_))) || (result.is_err() && is_late) {
                     open.note_late(range.clone());
                 }
                 // It was given another place at its source on the way, and its old one taken away; its bytes are the same.
