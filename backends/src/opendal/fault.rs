@@ -9,6 +9,10 @@ use crate::{ErrorKind, Secret};
 /// The longest text of a server that is passed on in a message, in bytes.
 const TEXT_MAX: usize = 300;
 
+/// The shortest secret that is masked where somebody repeats it, in bytes. A shorter one is in many a word by chance, and to mask it
+/// there would spell it out; so what holds one is left out as a whole.
+const MASKED_MIN: usize = 6;
+
 /// Says what went wrong; `None` means that the source answered, and the object is not there.
 ///
 /// `status` is that of the last HTTP answer.
@@ -148,13 +152,18 @@ pub(super) fn describe(error: &::opendal::Error, status: Option<u16>, secrets: &
             let _infallible = write!(text, " {reason}");
         }
     }
+    let secrets = secrets.iter().map(Secret::expose).filter(|secret| !secret.is_empty());
+    let (long, short): (Vec<_>, Vec<_>) = secrets.partition(|secret| secret.len() >= MASKED_MIN);
     let mut add = |part: &str| {
-        let part = part.trim();
-        if !part.is_empty() && !text.contains(part) {
+        let part = long
+            .iter()
+            .fold(part.trim().to_owned(), |part, secret| part.replace(secret, "***"));
+        let tells = short.iter().any(|secret| part.contains(secret));
+        if !part.is_empty() && !tells && !text.contains(&part) {
             if !text.is_empty() {
                 text.push_str(": ");
             }
-            text.push_str(part);
+            text.push_str(&part);
         }
     };
     match said(error.message()) {
@@ -171,9 +180,6 @@ pub(super) fn describe(error: &::opendal::Error, status: Option<u16>, secrets: &
     }
     if text.is_empty() {
         text = error.kind().to_string();
-    }
-    for secret in secrets.iter().map(Secret::expose).filter(|secret| !secret.is_empty()) {
-        text = text.replace(secret, "***");
     }
     let mut text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     if text.len() > TEXT_MAX {
@@ -262,6 +268,15 @@ mod tests {
         let secrets = [Secret::new("hunter2".into())];
         let told = error(::opendal::ErrorKind::Unexpected, "bad password hunter2\r\nfor you");
         assert_eq!(describe(&told, None, &secrets), "bad password ***  for you");
+        // Three stars in the middle of a word would tell which letters are missing.
+        for short in ["a", "pass", "word"] {
+            let secrets = [Secret::new(short.into()), Secret::new("hunter2".into())];
+            assert_eq!(
+                describe(&told, Some(401), &secrets),
+                "the server answered 401 Unauthorized"
+            );
+            assert_eq!(describe(&told, None, &secrets), "Unexpected");
+        }
         let page = error(::opendal::ErrorKind::Unexpected, "<html><body>Sorry</body></html>");
         assert_eq!(
             describe(&page, Some(503), &[]),

@@ -51,6 +51,7 @@ pub use moves::{Copied, Move, Moved};
 pub const VERSION_MAX: usize = 4096;
 
 pub use staged::WhenStaged;
+pub use store::examines_file;
 pub use ticket::{ChangeGuard, Ticket};
 
 pub use source::{NewSource, ScanState, SourceRecord};

@@ -33,6 +33,7 @@ use crate::ticket::Tickets;
 use crate::{Change, SourceId, Subscription};
 
 pub(crate) use keeper::Keeper;
+pub use opening::examines_file;
 pub(crate) use opening::{open as open_file, refuse as refuse_file, upgrade as upgrade_file};
 pub(crate) use snapshot::Snapshot;
 

@@ -139,7 +139,22 @@ pub(crate) fn clear_away(point: &Path, device: Device) -> Result<bool, MountErro
 }
 
 /// Makes every request of the mount with `device` at `point` fail, and all that come.
+///
+/// The kernel gives the number of a mount that is gone to the next one, whoever's that is. So nothing is done where `point` has
+/// no mount of ours with that number any more.
 pub(crate) fn abort(point: &Path, device: Device) -> Result<(), MountError> {
+    let is_ours = |mounted: &table::Mounted| mounted.device == device && mounted.kind == KIND;
+    let here = table::all_at(point).map_err(|cause| no_table(point, cause))?;
+    if !here.iter().any(is_ours) {
+        return Err(MountError::System {
+            doing: "abort the connection to the kernel",
+            point: point.to_owned(),
+            cause: io::Error::new(
+                io::ErrorKind::NotFound,
+                "it is not mounted there any more, and its number may be another mount's by now",
+            ),
+        });
+    }
     // fusectl has a folder for each connection, named by the minor number (Documentation/filesystems/fuse.rst).
     let by_control = fs::write(format!("/sys/fs/fuse/connections/{}/abort", device.minor), "1");
     let Err(cause) = by_control else { return Ok(()) };
@@ -274,5 +289,23 @@ fn permissions(options: &MountOptions) -> &'static str {
         "default_permissions,allow_other"
     } else {
         "default_permissions"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_that_is_not_ours_at_the_mount_point_is_not_aborted() {
+        // Nothing is mounted on a new folder, and what is mounted on `/proc` is not ours, whatever its number.
+        let folder = tempfile::tempdir().expect("a folder");
+        let proc = table::topmost(Path::new("/proc"))
+            .expect("a table")
+            .expect("it is mounted");
+        for point in [folder.path(), Path::new("/proc")] {
+            let refused = abort(point, proc.device).expect_err("it is another's");
+            assert!(refused.to_string().contains("not mounted there any more"), "{refused}");
+        }
     }
 }

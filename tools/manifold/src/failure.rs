@@ -92,18 +92,30 @@ impl fmt::Display for Failure {
     }
 }
 
-/// Says what could not be done with a file or folder, and what helps where the disk is full or the user may not.
+/// Says what could not be done with a file or folder, and what helps where the disk is full.
 pub(crate) fn io_failure(doing: &str, path: &std::path::Path, error: &io::Error) -> Failure {
     let failure = Failure::new(format!("cannot {doing} {}: {error}", path.display()));
+    if is_full(error) {
+        failure.hint("make room on that disk")
+    } else {
+        failure
+    }
+}
+
+/// The same of what belongs to the library, which can be kept in another place.
+pub(crate) fn library_failure(doing: &str, path: &std::path::Path, error: &io::Error) -> Failure {
+    let failure = io_failure(doing, path, error);
     match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            failure.hint("make room on that disk, or keep the library elsewhere: --library DIR")
-        }
+        _ if is_full(error) => failure.hint("or keep the library elsewhere: --library DIR"),
         io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => {
             failure.hint("name a folder that this user may write to: --library DIR")
         }
         _ => failure,
     }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 impl From<Diagnosis> for Failure {
@@ -187,5 +199,24 @@ impl From<OpenError> for Failure {
 impl From<manifold_vfs::Error> for Failure {
     fn from(error: manifold_vfs::Error) -> Self {
         Self::new(error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_belongs_to_the_library_can_be_kept_elsewhere() {
+        let path = std::path::Path::new("/mnt/pictures");
+        let denied = io::Error::from(io::ErrorKind::PermissionDenied);
+        assert!(io_failure("use the folder", path, &denied).hints().is_empty());
+        let hints = library_failure("create", path, &denied).hints().join("; ");
+        assert!(hints.contains("--library DIR"), "{hints}");
+        let full = io::Error::from(io::ErrorKind::StorageFull);
+        assert_eq!(
+            io_failure("use the folder", path, &full).hints(),
+            ["make room on that disk"]
+        );
     }
 }

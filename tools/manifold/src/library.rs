@@ -12,7 +12,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::failure::{Failure, Result, io_failure};
+use crate::failure::{Failure, Result, library_failure};
 use crate::settings::{self, Settings};
 
 const NAME_MAX: usize = 64;
@@ -90,7 +90,7 @@ impl Library {
     }
 
     fn in_folder(folder: &Path) -> Result<Self> {
-        let state = crate::mounts::real_path(folder).map_err(|error| io_failure("use", folder, &error))?;
+        let state = crate::mounts::real_path(folder).map_err(|error| library_failure("use", folder, &error))?;
         let name = state
             .file_name()
             .map_or_else(|| "root".into(), |name| name.to_string_lossy().into_owned());
@@ -108,11 +108,11 @@ impl Library {
             Ok(found) if found.is_dir() => true,
             Ok(_) => return Err(Failure::new(format!("{} is not a folder", self.state.display()))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => false,
-            Err(error) => return Err(io_failure("look at", &self.state, &error)),
+            Err(error) => return Err(library_failure("look at", &self.state, &error)),
         };
         if existed && self.by_folder && !self.exists() {
             let mut entries =
-                fs::read_dir(&self.state).map_err(|error| io_failure("look into", &self.state, &error))?;
+                fs::read_dir(&self.state).map_err(|error| library_failure("look into", &self.state, &error))?;
             // Settings may be there before the library is.
             if entries.next().is_some() && !self.settings_file().exists() {
                 return Err(
@@ -131,7 +131,7 @@ impl Library {
             Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {
                 tracing::warn!(file = %file.display(), %error, "the settings cannot be written; the defaults hold");
             }
-            Err(error) => return Err(io_failure("write the settings", &file, &error)),
+            Err(error) => return Err(library_failure("write the settings", &file, &error)),
         }
         Ok(())
     }
@@ -148,7 +148,7 @@ impl Library {
         }
         // What cannot be looked into may well hold one.
         if let Err(error) = self.catalog_file().try_exists() {
-            return Err(io_failure("look into", &self.state, &error));
+            return Err(library_failure("look into", &self.state, &error));
         }
         Err(Failure::new(format!(
             "there is no library '{}' yet ({})",
@@ -276,8 +276,8 @@ fn private_folder(folder: &Path) -> Result<()> {
         .recursive(true)
         .mode(0o700)
         .create(folder)
-        .map_err(|error| io_failure("create", folder, &error))?;
-    let found = fs::metadata(folder).map_err(|error| io_failure("look at", folder, &error))?;
+        .map_err(|error| library_failure("create", folder, &error))?;
+    let found = fs::metadata(folder).map_err(|error| library_failure("look at", folder, &error))?;
     if found.uid() != rustix::process::geteuid().as_raw() {
         return Err(Failure::new(format!(
             "{} belongs to another user (id {})",
@@ -288,7 +288,7 @@ fn private_folder(folder: &Path) -> Result<()> {
     }
     if found.mode() & 0o077 != 0 {
         fs::set_permissions(folder, fs::Permissions::from_mode(0o700))
-            .map_err(|error| io_failure("close to others", folder, &error))?;
+            .map_err(|error| library_failure("close to others", folder, &error))?;
     }
     Ok(())
 }

@@ -38,6 +38,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
+    keep_findings_quiet();
     let arguments: Vec<_> = std::env::args_os().collect();
     let outcome = match helper::translate(&arguments) {
         None => commands::run(cli::Cli::parse_from(arguments)),
@@ -52,4 +53,14 @@ fn main() -> ExitCode {
             ExitCode::from(failure.exit_code())
         }
     }
+}
+
+/// Has the panic hook say nothing where the catalog looks at a damaged file: what is wrong with it comes as an error.
+fn keep_findings_quiet() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if !manifold_catalog::examines_file() {
+            usual(panic);
+        }
+    }));
 }

@@ -159,8 +159,8 @@ impl OpenLibrary {
         let refused = (report.refused.files > 0).then(|| PinTrouble {
             source: None,
             message: format!(
-                "{} files find no room: the limit for what is pinned is {} (cache.pinned_bytes)",
-                report.refused.files,
+                "no room for {}: the limit for what is pinned is {} (cache.pinned_bytes)",
+                crate::print::count(report.refused.files, "file"),
                 crate::print::human_size(self.settings.cache.pinned_bytes)
             ),
         });

@@ -345,6 +345,24 @@ async fn whoever_waits_for_what_another_reads_too_late_is_told_with_him() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_read_that_fails_a_moment_before_its_deadline_is_not_waited_for_twice() {
+    let source = source();
+    source.put("f", MIB, 1);
+    let library = library(&source, settings());
+    let file = library.open("s/f").await;
+    source.set_mood(Mood::Holds);
+    let begun = tokio::time::Instant::now();
+    let first = tokio::spawn(library.vfs.read(file.handle, 0, 4096).wait());
+    tokio::time::sleep(Duration::from_millis(9_900)).await;
+    source.set_mood(Mood::Fails(ErrorKind::Unreachable));
+    first.await.unwrap().unwrap_err();
+    // Nobody answers whether it is there, either.
+    source.set_mood(Mood::Holds);
+    library.read(&file, 0, 10).await.unwrap_err();
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_source_that_hangs_costs_another_nothing() {
     let (hangs, answers) = (source(), Scripted::new("test://two", BLOCK as u32, MIB as u32, 8));
     hangs.put("f", 64 * MIB, 1);

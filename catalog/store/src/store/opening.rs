@@ -1,7 +1,9 @@
 //! Opening a file that may be anything, without ever writing to one that is not ours.
 
+use std::cell::Cell;
 use std::fs::{self, File};
 use std::io;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
@@ -136,8 +138,20 @@ fn examine(file: &Path, cache_bytes: usize, trust: Trust) -> Result<Opened, Open
     })?;
     // redb expects to be handed its own files only, and asserts what it expects. None of that can do harm while the
     // file is held.
+    let outer = EXAMINING.replace(true);
     let result = catch_unwind(AssertUnwindSafe(|| examine_held(file, handle, cache_bytes, trust)));
+    EXAMINING.set(outer);
     result.unwrap_or_else(|_| Err(damaged("its structure makes no sense")))
+}
+
+thread_local! {
+    static EXAMINING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Tells whether this thread is looking at a file that may be anything, so that a panic is a finding, which becomes
+/// [`OpenError::Damaged`]. For a program's panic hook, which has nothing to say of it.
+pub fn examines_file() -> bool {
+    EXAMINING.get()
 }
 
 fn examine_held(file: &Path, handle: File, cache_bytes: usize, trust: Trust) -> Result<Opened, OpenError> {

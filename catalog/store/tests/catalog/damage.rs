@@ -1,6 +1,8 @@
 //! Files that are not what they should be: refused in words, and never written to.
 
 use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use manifold_catalog::{AttributeMustBe, Catalog, Keep, OpenError, Options, Pin, PolicyId, SourceId};
 use redb::TableHandle;
@@ -93,6 +95,34 @@ fn cut_files_are_found_or_do_no_harm() {
         );
     }
     assert!(examine(&scratch, &bytes, "whole"));
+}
+
+/// redb asserts that its files are its own, and a program's panic hook would print that before the error that tells it in words.
+#[test]
+fn what_the_storage_asserts_is_known_to_be_a_finding() {
+    let (found, strange) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let usual = std::panic::take_hook();
+    std::panic::set_hook({
+        let (found, strange) = (Arc::clone(&found), Arc::clone(&strange));
+        Box::new(move |panic| {
+            if manifold_catalog::examines_file() {
+                found.fetch_add(1, Ordering::Relaxed);
+            } else {
+                strange.fetch_add(1, Ordering::Relaxed);
+                usual(panic);
+            }
+        })
+    });
+    let scratch = Scratch::new();
+    let bytes = sample(&scratch);
+    for at in (0..bytes.len()).step_by(509) {
+        let mut damaged = bytes.clone();
+        damaged[at] ^= 0x41;
+        examine(&scratch, &damaged, &format!("byte {at}"));
+    }
+    assert!(!manifold_catalog::examines_file());
+    assert_eq!(strange.load(Ordering::Relaxed), 0);
+    assert!(found.load(Ordering::Relaxed) > 0, "it shows nothing");
 }
 
 #[test]

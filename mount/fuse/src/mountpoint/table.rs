@@ -22,14 +22,17 @@ pub(crate) struct Mounted {
 
 /// The mount that a path look-up meets at `point`; `None` where nothing is mounted right there.
 pub(crate) fn topmost(point: &Path) -> io::Result<Option<Mounted>> {
-    Ok(top(at(point, &fs::read("/proc/self/mountinfo")?)))
+    all_at(point).map(top)
+}
+
+/// All that is mounted at `point`, on top or beneath another.
+pub(crate) fn all_at(point: &Path) -> io::Result<Vec<Mounted>> {
+    Ok(at(point, &fs::read("/proc/self/mountinfo")?))
 }
 
 /// Whether `device` is mounted at `point`, on top or beneath another.
 pub(crate) fn mounted(point: &Path, device: Device) -> io::Result<bool> {
-    Ok(at(point, &fs::read("/proc/self/mountinfo")?)
-        .iter()
-        .any(|mounted| mounted.device == device))
+    Ok(all_at(point)?.iter().any(|mounted| mounted.device == device))
 }
 
 fn at(point: &Path, table: &[u8]) -> Vec<Mounted> {

@@ -3,7 +3,7 @@
 use crate::cli;
 use crate::control::{Reply, Request};
 use crate::failure::Result;
-use crate::print::{Output, human_size, say};
+use crate::print::{Output, count, human_size, say};
 use crate::reach::{Context, mismatch};
 
 use super::source::find;
@@ -58,9 +58,9 @@ pub(super) async fn run(command: cli::Cache, context: &Context, out: &mut Output
         Reply::Verified(report) if out.json() => out.value(report)?,
         Reply::Verified(report) => {
             out.line(format_args!(
-                "{} blocks of {} objects are as they were written ({})",
-                report.blocks,
-                report.objects,
+                "as they were written: {} of {} ({})",
+                count(report.blocks, "block"),
+                count(report.objects, "object"),
                 human_size(report.bytes)
             ))?;
             if report.bad_blocks > 0 {

@@ -5,7 +5,7 @@ use serde::Serialize;
 use crate::connections::blocking;
 use crate::failure::Result;
 use crate::library::lock::{Role, lock};
-use crate::print::{Output, human_size, say};
+use crate::print::{Output, count, human_size, say};
 use crate::reach::Context;
 use crate::settings::Shown;
 use manifold_catalog::Catalog;
@@ -55,11 +55,11 @@ pub(super) async fn check(context: &Context, out: &mut Output) -> Result<()> {
             report.catalog, report.format
         ))?;
         out.line(format_args!(
-            "{} entries, {} of them directories, {} in {} sources",
-            report.entries,
+            "{}, {} of them directories, {} in {}",
+            count(report.entries, "entry"),
             report.directories,
             human_size(report.bytes),
-            report.sources
+            count(report.sources, "source")
         ))?;
     }
     let _settings = settings?;

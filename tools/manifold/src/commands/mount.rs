@@ -1,7 +1,7 @@
 //! `mount` and `unmount`: the library as a file system, in the foreground or not.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -11,13 +11,14 @@ use crate::cli;
 use crate::control::client::Client;
 use crate::control::{Reply, Request};
 use crate::daemon::{Daemon, MountWishes, Signals, check_point};
-use crate::failure::{Failure, Result, io_failure};
+use crate::failure::{Failure, Result, io_failure, library_failure};
 use crate::library::Library;
 use crate::library::lock::{Role, try_lock};
 use crate::mounts;
 use crate::open::OpenLibrary;
 use crate::print::{Output, say};
 use crate::reach::{Context, mismatch};
+use crate::settings::Settings;
 
 /// How long a daemon may take to end: it serves open files for a moment, and makes everything durable.
 const END_PATIENCE: Duration = Duration::from_secs(30);
@@ -41,6 +42,23 @@ pub(super) async fn mount(mount: cli::Mount, context: &Context, out: &mut Output
     if mount.detached {
         rustix::process::setsid().map_err(|error| Failure::new(format!("cannot leave the terminal: {error}")))?;
     }
+    let (daemon, mut signals) = match begin(&mount, settings, context).await {
+        Ok(begun) => begun,
+        Err(failure) => {
+            if mount.detached {
+                // To whoever started it. What it says on stderr goes to the log, among what others say there.
+                out.record(&failure)?;
+                out.flush()?;
+            }
+            return Err(failure);
+        }
+    };
+    out.line(daemon.point().display())?;
+    out.flush()?;
+    daemon.run(&mut signals).await
+}
+
+async fn begin(mount: &cli::Mount, settings: Settings, context: &Context) -> Result<(Daemon, Signals)> {
     context.library.create()?;
     let lock = context.lock_as_daemon().await?;
     let at = match &mount.mountpoint {
@@ -50,35 +68,29 @@ pub(super) async fn mount(mount: cli::Mount, context: &Context, out: &mut Output
     context.free(&at)?;
     let point = check_point(&at, context.library.state(), &[])?;
     let open = OpenLibrary::open(context.library.clone(), settings, lock, Role::Daemon, true)?;
-    let mut signals = Signals::take()?;
+    let signals = Signals::take()?;
     let wishes = MountWishes {
         allow_other: mount.allow_other,
         read_only: mount.read_only,
         owner: mount.owner,
     };
-    let daemon = Daemon::start(open, point, &wishes).await?;
-    out.line(daemon.point().display())?;
-    out.flush()?;
-    daemon.run(&mut signals).await
+    Ok((Daemon::start(open, point, &wishes).await?, signals))
 }
 
 /// Starts a process that stays, and returns when it has mounted, or has said why not.
 fn in_background(mount: &cli::Mount, context: &Context) -> Result<()> {
     context.library.create()?;
     let file = context.library.log_file();
-    let failed = |error: std::io::Error| io_failure("write the log", &file, &error);
+    let failed = |error: std::io::Error| library_failure("write the log", &file, &error);
     let mut options = fs::OpenOptions::new();
-    let mut log = options
-        .read(true)
+    let log = options
         .append(true)
         .create(true)
         .mode(0o600)
         .open(&file)
         .map_err(failed)?;
-    let mut begin = log.metadata().map_err(failed)?.len();
-    if begin > LOG_MAX {
+    if log.metadata().map_err(failed)?.len() > LOG_MAX {
         log.set_len(0).map_err(failed)?;
-        begin = 0;
     }
     let program =
         std::env::current_exe().map_err(|error| Failure::new(format!("cannot find this program: {error}")))?;
@@ -99,38 +111,32 @@ fn in_background(mount: &cli::Mount, context: &Context) -> Result<()> {
     if let Some((user, group)) = mount.owner {
         command.args(["--owner", &format!("{user}:{group}")]);
     }
-    let stderr = log.try_clone().map_err(failed)?;
     // It is told ready by this pipe alone; one that systemd watches is not started like this.
     command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(stderr)
+        .stderr(log)
         .env_remove("NOTIFY_SOCKET");
     let mut child = command
         .spawn()
         .map_err(|error| Failure::new(format!("cannot start the daemon: {error}")))?;
-    let mut point = String::new();
+    let mut heard = String::new();
     if let Some(stdout) = child.stdout.take() {
-        let read = BufReader::new(stdout).read_line(&mut point);
+        let read = BufReader::new(stdout).read_line(&mut heard);
         read.map_err(|error| Failure::new(format!("cannot hear from the daemon: {error}")))?;
     }
-    if !point.is_empty() {
-        say(format_args!("mounted at {}", point.trim_end()));
+    if let Ok(failure) = serde_json::from_str::<Failure>(&heard) {
+        return Err(failure);
+    }
+    if !heard.is_empty() {
+        say(format_args!("mounted at {}", heard.trim_end()));
         return Ok(());
     }
     let status = child
         .wait()
         .map_err(|error| Failure::new(format!("cannot wait for the daemon: {error}")))?;
-    let mut said = String::new();
-    log.seek(SeekFrom::Start(begin)).map_err(failed)?;
-    log.read_to_string(&mut said).map_err(failed)?;
-    // Its own words are an error with hints already.
-    let words = said.find("error: ").and_then(|at| said.get(at + "error: ".len()..));
-    let words = words.map_or_else(
-        || format!("the daemon ended with {status}"),
-        |words| words.replace("\nhint: ", "\n"),
-    );
-    Err(Failure::from_lines(words.trim_end()))
+    Err(Failure::new(format!("the daemon ended with {status}"))
+        .hint(format!("what it said stands at the end of {}", file.display())))
 }
 
 /// Ends the daemon of the library, or of the one that is mounted at `point`.

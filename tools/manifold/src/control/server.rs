@@ -20,7 +20,7 @@ use tokio::time::timeout;
 use super::client::Versioned;
 use super::{Call, Line, Outcome, Reply, Request, VERSION};
 use crate::events::Follower;
-use crate::failure::{Failure, Result, io_failure};
+use crate::failure::{Failure, Result, library_failure};
 
 /// The most connections at once.
 const CONNECTIONS_MAX: usize = 32;
@@ -54,7 +54,7 @@ pub(crate) struct Server {
 impl Server {
     /// Listens. The caller holds the library's lock, so whatever socket is there was left behind.
     pub(crate) fn bind(path: &Path) -> Result<Self> {
-        let failed = |error: io::Error| io_failure("listen on", path, &error);
+        let failed = |error: io::Error| library_failure("listen on", path, &error);
         match fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
             _ => {}

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
-use crate::failure::{Failure, Result, io_failure};
+use crate::failure::{Failure, Result, library_failure};
 
 /// How long one waits for a command that holds the lock; commands are short.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -80,17 +80,17 @@ pub(crate) fn try_lock(file: &Path, role: Role) -> Result<Result<Lock, Holder>> 
         .truncate(false)
         .mode(0o600)
         .open(file)
-        .map_err(|error| io_failure("open", file, &error))?;
+        .map_err(|error| library_failure("open", file, &error))?;
     match flock(&opened, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {}
         Err(Errno::WOULDBLOCK) => return Ok(Err(read_holder(&mut opened))),
-        Err(errno) => return Err(io_failure("lock", file, &errno.into())),
+        Err(errno) => return Err(library_failure("lock", file, &errno.into())),
     }
     let written = opened
         .set_len(0)
         .and_then(|()| opened.rewind())
         .and_then(|()| opened.write_all(format!("{} {}\n", std::process::id(), role.as_str()).as_bytes()));
-    written.map_err(|error| io_failure("write", file, &error))?;
+    written.map_err(|error| library_failure("write", file, &error))?;
     Ok(Ok(Lock { _file: opened }))
 }
 

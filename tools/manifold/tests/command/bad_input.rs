@@ -162,6 +162,8 @@ fn a_damaged_catalog_is_left_as_it_is_and_check_tells() {
             .refused(&["damaged", "manifold check", "left as it is"]);
     }
     home.run(&["check"]).refused(&["damaged"]);
+    // The first words are what is wrong, and not what the storage has asserted.
+    assert!(home.run(&["check"]).stderr.starts_with("error: "));
     assert_eq!(fs::read(&catalog).expect("read"), garbage);
     assert!(!home.point().exists(), "what was made for the mount is gone again");
 }

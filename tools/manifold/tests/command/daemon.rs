@@ -362,6 +362,26 @@ fn a_mount_in_the_background_returns_when_it_is_there_or_says_why_not() {
 }
 
 #[test]
+fn of_two_mounts_in_the_background_one_says_why_it_is_none_and_nothing_else() {
+    let home = Home::new();
+    home.ok(&["source", "add", text(&home.source("Pictures"))]);
+    let both = std::thread::scope(|scope| {
+        let run = || home.run(&["mount", "--background"]);
+        [scope.spawn(run), scope.spawn(run)].map(|it| it.join().expect("no panic"))
+    });
+    let (mounted, refused): (Vec<_>, Vec<_>) = both.into_iter().partition(|said| said.code() == 0);
+    assert_eq!((mounted.len(), refused.len()), (1, 1));
+    refused[0].refused(&["error: ", "in use by the daemon"]);
+    for line in refused[0].stderr.lines() {
+        assert!(
+            line.starts_with("error: ") || line.starts_with("hint: "),
+            "'{line}' is for the log"
+        );
+    }
+    home.ok(&["unmount"]);
+}
+
+#[test]
 fn the_mount_helper_mounts_as_fstab_asks() {
     let home = Home::new();
     let library = home.join("library");
