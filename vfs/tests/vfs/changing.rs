@@ -391,6 +391,8 @@ async fn the_kernel_is_not_told_of_what_it_asked_for_and_is_told_of_all_else() {
     let root = two.library.find("a").await.unwrap();
     let before = two.create(root, "before").await.unwrap();
     two.close(&before).await;
+    // The first listing of the directory is told of behind the answers.
+    vfs.settle(Duration::from_secs(20));
     let events = vfs.subscribe();
     let directory = vfs.make_directory(root, b"d", 0o777, ME).wait().await.unwrap();
     let file = two.create(directory.id, "f").await.unwrap();
