@@ -180,9 +180,25 @@ impl Connections {
         }
     }
 
-    /// Asks the sources of which nothing was heard lately how they are, at once, and waits for those that answer soon.
+    /// Asks the sources of which nothing was heard lately how they are, at once, and waits for those that answer soon, or are
+    /// connected soon.
     pub(crate) async fn ask_all(&self) {
-        let _all_or_not = timeout(PROBE_PATIENCE, self.indexer.probe_all(SIGN_AGE_MAX)).await;
+        let is_connecting = &|id: &SourceId| {
+            let health = self.indexer.health(*id);
+            health.is_some_and(|it| it.state == HealthState::Connecting)
+        };
+        let connecting: Vec<_> = self.sources.lock().keys().copied().filter(is_connecting).collect();
+        let connected = connecting.into_iter().map(|id| async move {
+            self.indexer.until_connected(id).await;
+            if is_connecting(&id) {
+                self.indexer.probe(id).await;
+            }
+        });
+        let (connected, probed) = (
+            futures::future::join_all(connected),
+            self.indexer.probe_all(SIGN_AGE_MAX),
+        );
+        let _all_or_not = timeout(PROBE_PATIENCE, futures::future::join(connected, probed)).await;
     }
 
     /// Forgets the secrets of a source.
