@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use manifold_backends::{
-    Backend, Diagnosis, ErrorKind, Limits, Place, SecretStore, Secrets, SourceSpec, connect, diagnose, secrets,
+    Backend, Diagnosis, ErrorKind, Limits, Place, SecretError, SecretStore, Secrets, SourceSpec, connect, diagnose,
+    secrets,
 };
 use manifold_catalog::{SourceId, SourceRecord};
 use manifold_index::{HealthState, Indexer, Problem, SourceOptions};
@@ -147,6 +148,27 @@ impl Connections {
         let backend = build(&spec, &self.secrets(&spec).await?, &self.limits).await?;
         self.attach(record.id, &spec, Arc::clone(&backend));
         Ok(backend)
+    }
+
+    /// Tries out what is no source yet, with the secrets that this process can get at.
+    pub(crate) async fn try_out(&self, spec: &SourceSpec, patience: Duration) -> Result<()> {
+        let (asked, store) = (spec.clone(), Arc::clone(&self.store));
+        let secrets = blocking(move || {
+            secrets::resolve(&asked, &environment, &store).map_err(|error| match error {
+                SecretError::Environment { key, variable } => Failure::new(format!(
+                    "the secret `{key}` is to come from the environment variable {variable}, which the daemon does not have, \
+                     whatever the shell of this command has"
+                ))
+                .hint(format!(
+                    "start the daemon with {variable} set, or give the secret in another way: --secret-stdin {key}, or \
+                     --set {key}=file:PATH"
+                )),
+                other => other.into(),
+            })
+        })
+        .await?;
+        let backend = build(spec, &secrets, &self.limits).await?;
+        look(&*backend, patience).await
     }
 
     /// Lets a source go.
@@ -357,8 +379,11 @@ pub(crate) fn limits(settings: &Settings) -> Limits {
 
 /// Collects the secrets of a source from its references and the store. Blocks.
 pub(crate) fn resolve(spec: &SourceSpec, store: &SecretStore) -> Result<Secrets> {
-    let environment = |name: &str| std::env::var(name).ok();
     Ok(secrets::resolve(spec, &environment, store)?)
+}
+
+fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
 }
 
 /// Keeps the secrets of a source. Blocks. Gives where they are.
