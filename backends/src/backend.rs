@@ -19,6 +19,7 @@ pub type Listing = BoxStream<'static, Result<Vec<Child>>>;
 
 /// What a source can do and how it likes to be treated.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Capabilities {
     /// The block size that suits its latency, in bytes; a power of two from 64 KiB to 16 MiB.
     pub block_size: u32,
@@ -32,6 +33,8 @@ pub struct Capabilities {
     pub identities: bool,
     /// Whether a missing directory is indistinguishable from an empty one (object stores).
     pub implicit_directories: bool,
+    /// Whether a listing may end well and lack names all the same, so that one that is missing is to be looked for by itself.
+    pub lists_may_be_cut: bool,
     /// What it can do in writing; `None` if nothing through this trait.
     pub writes: Option<WriteAbilities>,
 }

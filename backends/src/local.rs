@@ -137,6 +137,7 @@ impl LocalBackend {
             posix_attributes: true,
             identities: true,
             implicit_directories: false,
+            lists_may_be_cut: false,
             writes: None,
         };
         Ok(Self {

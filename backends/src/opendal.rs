@@ -130,6 +130,7 @@ impl OpendalBackend {
             posix_attributes: false,
             identities: traits.identities(),
             implicit_directories: traits.implicit_directories,
+            lists_may_be_cut: false,
             writes: traits.writes.abilities(),
         };
         Ok(Self(Arc::new(Source {

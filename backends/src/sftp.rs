@@ -65,6 +65,7 @@ pub(crate) async fn connect(spec: &SourceSpec, limits: &Limits) -> Result<Arc<dy
             posix_attributes: true,
             identities: false,
             implicit_directories: false,
+            lists_may_be_cut: false,
             writes: Some(write::ABILITIES),
         },
         command,

@@ -115,6 +115,7 @@ impl SmbBackend {
                 posix_attributes: false,
                 identities: true,
                 implicit_directories: false,
+                lists_may_be_cut: true,
                 writes: Some(write::ABILITIES),
             },
         })

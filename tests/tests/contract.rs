@@ -47,6 +47,7 @@ macro_rules! contract {
                     Subject::$backend().await,
                     listing::an_empty_root_lists_as_empty,
                     listing::odd_names_survive,
+                    listing::a_line_break_makes_no_second_name,
                     listing::a_name_that_is_not_text_spoils_nothing,
                     listing::directories_nest_and_may_be_empty,
                     listing::what_is_no_file_is_told_as_what_it_is,

@@ -3,6 +3,8 @@
 //!
 //! Needs /dev/fuse, the servers of `tests/servers/install`, and root (for the servers, and to become an ordinary user).
 
+#[path = "e2e/added.rs"]
+mod added;
 #[path = "e2e/applications.rs"]
 mod applications;
 #[path = "e2e/changes.rs"]

@@ -48,6 +48,8 @@ pub struct Usage {
     pub pinned_used: u64,
     /// The most that they may be; 0: what the disk has.
     pub pinned_limit: u64,
+    /// What the disk refuses, if it does: reading goes on without it.
+    pub disk_failing: Option<String>,
     /// What each source occupies on disk; named by [`SourceTag::new`] of its name.
     pub sources: Vec<SourceUsage>,
 }
@@ -111,6 +113,7 @@ impl BlockCache {
         if let Some(disk) = &self.disk {
             (usage.disk_used, usage.disk_limit) = disk.used();
             (usage.pinned_used, usage.pinned_limit) = disk.pinned_used();
+            usage.disk_failing = disk.failing();
             let sources = disk.by_source().into_iter();
             usage.sources = sources
                 .map(|(source, it)| SourceUsage {

@@ -118,6 +118,7 @@ fn store(objects: &[(&str, &[u8])]) -> (Arc<Store>, LinkObjects) {
             posix_attributes: false,
             identities: false,
             implicit_directories: true,
+            lists_may_be_cut: false,
             writes: None,
         },
         objects: Mutex::default(),

@@ -1,5 +1,5 @@
-//! Changes on an FTP server, over connections of our own: `OpenDAL` appends where it should write, knows no renames, and makes
-//! nothing of an empty file.
+//! Listings and changes of an FTP server, over connections of our own: `OpenDAL` takes blanks off names and any line for one; it
+//! appends where it should write, knows no renames, and makes nothing of an empty file.
 //!
 //! A put stores a file of a temporary name and renames it. Some servers rename over what stands there; of others it is
 //! removed first, so that a reader may find nothing for a moment. FTP has no conditions: what stands at the name is looked
@@ -7,19 +7,24 @@
 //!
 //! Always true: a connection whose last exchange did not end in order is dropped, never used again.
 
+mod lines;
+
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::opendal::Metadata as Seen;
+use ::opendal::raw::oio;
 use parking_lot::Mutex;
-use suppaftp::FtpError;
 use suppaftp::tokio::{AsyncRustlsConnector, AsyncRustlsFtpStream, ImplAsyncFtpStream};
 use suppaftp::tokio_rustls::TlsConnector;
 use suppaftp::tokio_rustls::rustls::{ClientConfig, RootCertStore};
 use suppaftp::types::FileType;
+use suppaftp::{FtpError, Status};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use self::lines::{Lines, Nonsense, Told};
 use super::source::Source;
 use super::unfinished::Unfinished;
 use super::upload;
@@ -29,7 +34,7 @@ use crate::{Body, Error, ErrorKind, Expected, Metadata, ObjectPath, Operation, P
 const PIECE: u64 = 256 * 1024;
 /// Bytes that a put holds at most: a piece, and what is made of it under TLS.
 pub(super) const MEMORY_MAX: u64 = 2 * PIECE;
-/// Connections for changes; those for reading come on top, and servers allow few.
+/// Connections for listings and changes; those for reading come on top, and servers allow few.
 const CONNECTIONS_MAX: usize = 2;
 
 type Line = AsyncRustlsFtpStream;
@@ -90,6 +95,67 @@ impl Ftp {
             permits: Semaphore::new(CONNECTIONS_MAX),
             idle: Mutex::default(),
         }
+    }
+
+    /// Lists a directory, named by its path with a slash behind it.
+    pub(super) async fn list(
+        &self,
+        source: &Source,
+        directory: &ObjectPath,
+        raw: &str,
+    ) -> Result<Presence<oio::Lister>> {
+        let lines = self.lines(source, Operation::List, directory, raw).await?;
+        Ok(match lines {
+            Presence::Found(lines) => Presence::Found(Box::new(Lines::new(raw, lines))),
+            Presence::Absent => Presence::Absent,
+        })
+    }
+
+    /// Looks for a name in its directory, since there is no other question that all servers answer.
+    pub(super) async fn find(
+        &self,
+        source: &Source,
+        operation: Operation,
+        path: &ObjectPath,
+        raw: &str,
+    ) -> Result<Presence<Seen>> {
+        let raw = raw.trim_end_matches('/');
+        let (directory, name) = match raw.rfind('/') {
+            Some(slash) => raw.split_at(slash + 1),
+            None => ("/", raw),
+        };
+        let Presence::Found(lines) = self.lines(source, operation, path, directory).await? else {
+            return Ok(Presence::Absent);
+        };
+        let found = lines.into_iter().find(|line| line.name == name);
+        Ok(found.map_or(Presence::Absent, |line| Presence::Found(line.metadata)))
+    }
+
+    async fn lines(
+        &self,
+        source: &Source,
+        operation: Operation,
+        path: &ObjectPath,
+        directory: &str,
+    ) -> Result<Presence<Vec<Told>>> {
+        let (_permit, mut line) = self.line(source, operation, path).await?;
+        let asked = (directory != "/").then_some(directory);
+        let outcome = within(source.patience, line.list(asked)).await;
+        if matches!(&outcome, Ok(_) | Err(Failed::Ftp(FtpError::UnexpectedResponse(_)))) {
+            self.idle.lock().push(line);
+        }
+        let lines = match outcome {
+            Ok(lines) => lines,
+            // "No such directory", in as many words as there are servers.
+            Err(Failed::Ftp(error)) if is_unavailable(&error) && judge(&error) == ErrorKind::Other => {
+                return Ok(Presence::Absent);
+            }
+            Err(failed) => return Err(self.error(source, operation, path, failed)),
+        };
+        lines::understand(&lines).map(Presence::Found).map_err(|Nonsense| {
+            let why = "a line of the server's listing makes no sense";
+            source.error(ErrorKind::Nonsense, operation, path, why)
+        })
     }
 
     pub(super) async fn put(
@@ -301,6 +367,11 @@ async fn within<T>(
     }
 }
 
+/// Tells whether the server says that it cannot get at something (RFC 959, 550).
+fn is_unavailable(error: &FtpError) -> bool {
+    matches!(error, FtpError::UnexpectedResponse(response) if response.status == Status::FileUnavailable)
+}
+
 /// Says what a refusal means (RFC 959, 4.2). Of 550 and 553 only the words tell, and servers have their own.
 fn judge(error: &FtpError) -> ErrorKind {
     let response = match error {
@@ -329,7 +400,6 @@ fn judge(error: &FtpError) -> ErrorKind {
 
 #[cfg(test)]
 mod tests {
-    use suppaftp::Status;
     use suppaftp::types::Response;
 
     use super::*;

@@ -10,7 +10,7 @@ use ::opendal::raw::{OpList, OpStat, oio};
 use ::opendal::{EntryMode, Metadata as Seen};
 use futures::{StreamExt, stream};
 
-use super::source::Source;
+use super::source::{Own, Source};
 use crate::{Child, Error, ErrorKind, Kind, Listing, Metadata, ObjectPath, Operation, Presence, Result};
 
 /// Children in one batch.
@@ -35,8 +35,14 @@ struct Walk {
 /// Begins a listing: the first batch is fetched before it is called found.
 pub(super) async fn list(source: Arc<Source>, directory: &ObjectPath) -> Result<Presence<Listing>> {
     let raw = source.raw(Operation::List, directory, true)?;
-    let lister = source.service.list_dyn(&source.context, &raw, OpList::default());
-    let lister = match source.ask(Operation::List, directory, async { lister }).await? {
+    let lister = if let Own::Ftp(ftp) = &source.own {
+        let _slot = source.slot().await;
+        ftp.list(&source, directory, &raw).await?
+    } else {
+        let lister = source.service.list_dyn(&source.context, &raw, OpList::default());
+        source.ask(Operation::List, directory, async { lister }).await?
+    };
+    let lister = match lister {
         Presence::Found(lister) => lister,
         Presence::Absent => return source.missing(Operation::List, directory).await,
     };

@@ -31,7 +31,7 @@ pub(super) struct Source {
     pub(super) bare: Servicer,
     pub(super) context: OperationContext,
     pub(super) transport: Transport,
-    /// How `WebDAV` and FTP are changed, which `OpenDAL` does not do as it must be done.
+    /// How `WebDAV` and FTP are changed, and FTP is listed, which `OpenDAL` does not do as it must be done.
     pub(super) own: Own,
     pub(super) slots: Semaphore,
     pub(super) patience: Duration,
@@ -277,10 +277,19 @@ impl Source {
             let marker = self.marker(operation, path, &raw).await?;
             return Ok(marker.map_or(Presence::Absent, Presence::Found));
         }
-        let step = self.service.stat_dyn(&self.context, &raw, OpStat::default());
-        match self.ask(operation, path, step).await? {
+        let seen = if let Own::Ftp(ftp) = &self.own {
+            let _slot = self.slot().await;
+            ftp.find(self, operation, path, &raw).await?
+        } else {
+            let step = self.service.stat_dyn(&self.context, &raw, OpStat::default());
+            match self.ask(operation, path, step).await? {
+                Presence::Found(reply) => Presence::Found(reply.into_metadata()),
+                Presence::Absent => Presence::Absent,
+            }
+        };
+        match seen {
             Presence::Absent => Ok(Presence::Absent),
-            Presence::Found(reply) => match self.metadata(&reply.into_metadata()) {
+            Presence::Found(seen) => match self.metadata(&seen) {
                 Some(metadata) => Ok(Presence::Found(metadata)),
                 None => Err(self.error(
                     ErrorKind::Unsupported,

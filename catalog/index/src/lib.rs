@@ -17,6 +17,7 @@ mod health;
 mod indexer;
 mod listing;
 mod measure;
+mod missing;
 pub mod names;
 mod overtaken;
 mod reconcile;

@@ -83,6 +83,9 @@ impl Indexer {
             .filter(|child| child.seen.kind == Kind::Directory)
             .filter_map(|child| child.adopt)
             .collect();
+        if able.lists_may_be_cut {
+            children = self.only_if_whole(target, children).await?;
+        }
         let open = self.open_probe();
         self.blocking(move |catalog| {
             catalog.apply_listing(
@@ -271,7 +274,7 @@ fn is_same_object(entry: &Entry, details: &Details, child: &NewChild, births_las
 }
 
 /// The children of a directory as the catalog knows them, asked for in the order of their names.
-struct KnownChildren<'a> {
+pub(crate) struct KnownChildren<'a> {
     catalog: &'a Catalog,
     directory: EntryId,
     page: std::vec::IntoIter<Entry>,
@@ -281,7 +284,7 @@ struct KnownChildren<'a> {
 }
 
 impl<'a> KnownChildren<'a> {
-    fn new(catalog: &'a Catalog, directory: EntryId) -> Self {
+    pub(crate) fn new(catalog: &'a Catalog, directory: EntryId) -> Self {
         Self {
             catalog,
             directory,
@@ -290,6 +293,12 @@ impl<'a> KnownChildren<'a> {
             after: None,
             ended: false,
         }
+    }
+
+    /// Gives the next known child.
+    pub(crate) fn next(&mut self) -> Result<Option<Entry>, IndexError> {
+        self.advance()?;
+        Ok(self.next.take())
     }
 
     /// Gives the known child of that name. Names must ascend from call to call.

@@ -128,6 +128,11 @@ impl Catalog {
         self.store.read(check::examine)
     }
 
+    /// Says why nothing can be written to the catalog, such as a full disk, if the last attempt failed and one more does.
+    pub fn why_unwritten(&self) -> Option<String> {
+        self.store.why_unwritten()
+    }
+
     /// Tells whether the storage had to be repaired on opening, because it had not been closed in order.
     pub fn repaired_on_open(&self) -> bool {
         self.store.repaired()

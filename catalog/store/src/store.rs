@@ -68,6 +68,8 @@ pub(crate) struct Store {
     subscribers: Subscribers,
     keeper: Arc<Keeper>,
     repaired: bool,
+    /// Why the last attempt to write failed, until one succeeds durably.
+    unwritten: Mutex<Option<String>>,
 }
 
 #[derive(Debug)]
@@ -108,6 +110,7 @@ impl Store {
             subscribers: Subscribers::default(),
             keeper: Arc::new(Keeper::new(commit_interval)),
             repaired: opened.repaired,
+            unwritten: Mutex::default(),
         });
         Ok(store)
     }
@@ -184,6 +187,7 @@ impl Store {
             && error.breaks_storage()
         {
             tracing::warn!(file = %self.file.display(), %error, "the catalog could not be written; opening it again");
+            *self.unwritten.lock() = Some(error.to_string());
             self.reopen(writer)?;
         }
         result
@@ -222,6 +226,9 @@ impl Store {
         })?;
         transaction.commit()?;
         self.durable_commits.fetch_add(u64::from(durable), Ordering::Relaxed);
+        if durable {
+            *self.unwritten.lock() = None;
+        }
         writer.id_limit = id_limit;
         writer.behind = !durable;
         self.show(Snapshot::take(database)?, &changes);
@@ -229,6 +236,16 @@ impl Store {
             self.keeper.wake();
         }
         Ok((value, changes))
+    }
+
+    /// Says why nothing can be written, after trying once more where the last attempt failed. Blocks for as long as the disk takes.
+    pub(crate) fn why_unwritten(&self) -> Option<String> {
+        let failed = self.unwritten.lock().clone()?;
+        match self.write(When::Now, |_| Ok(())) {
+            Ok(_) => None,
+            Err(error) if error.breaks_storage() => Some(error.to_string()),
+            Err(_) => Some(failed),
+        }
     }
 
     /// Makes all commits so far durable.

@@ -112,6 +112,18 @@ pub(crate) async fn odd_names_survive(subject: &Subject) {
     }
 }
 
+/// A protocol of lines cannot tell of such a name; what it can do is to tell of no other.
+pub(crate) async fn a_line_break_makes_no_second_name(subject: &Subject) {
+    if !subject.traits.impossible.contains(&&b"new\nline"[..]) || subject.server.root().is_none() {
+        return;
+    }
+    for name in [&b"two\nlines"[..], b"three\nlong\nlines", b"good"] {
+        subject.server.put(&[b"broken/", name].concat(), b"content");
+    }
+    let names: Vec<_> = subject.list(b"broken").await.into_iter().map(|it| it.name).collect();
+    assert_eq!(names, [b"good"]);
+}
+
 pub(crate) async fn a_name_that_is_not_text_spoils_nothing(subject: &Subject) {
     if !subject.traits.raw_names {
         return;

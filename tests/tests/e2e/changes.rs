@@ -175,6 +175,41 @@ fn changes_by_another_client_of_a_share_show_by_themselves_also_after_the_server
     library.unmount();
 }
 
+/// Samba's catia, which many a NAS has switched on, ends a listing at a name that is not UTF-8, as if that were its end.
+#[test]
+fn a_name_that_cuts_the_listing_of_a_share_takes_no_other_away() {
+    let server = Samba::start();
+    let all: Vec<_> = (0..200).map(|number| format!("{number:03}")).collect();
+    for name in &all {
+        server.put(format!("d/{name}").as_bytes(), b"x");
+    }
+    let mut library = Library::new(User::Current);
+    library.add_server_with(&server, "/nas", NEVER);
+    library.mount();
+    let at = below(&library.at(), "/nas/d");
+    assert_eq!(names(&at), all);
+    // The first and only one that the server lists may be any, so there are several.
+    for name in [&b"d/caf\xe9"[..], b"d/\xff\xfe!!", b"d/z\xe4hne"] {
+        server.put(name, b"x");
+    }
+    let refused = library
+        .command()
+        .args(["scan", "/nas/d"])
+        .output()
+        .expect("run manifold");
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains("which is there"), "{said}");
+    assert_eq!(names(&at), all, "all that was known is shown");
+    assert_eq!(text(&at.join("199")).as_deref(), Some("x"));
+    for name in [&b"d/caf\xe9"[..], b"d/\xff\xfe!!", b"d/z\xe4hne"] {
+        server.remove(name);
+    }
+    server.remove(b"d/007");
+    scan(&library, "/nas/d");
+    assert_eq!(names(&at).len(), all.len() - 1);
+    library.unmount();
+}
+
 #[test]
 fn a_scan_of_a_path_has_shown_everything_when_it_returns() {
     let servers: Vec<(&str, Box<dyn Server>)> = vec![

@@ -33,13 +33,13 @@ impl OpenLibrary {
             Request::Spec { id } => Ok(Reply::Spec {
                 spec: Box::new(parse_spec(&self.record(SourceId(id))?)?),
             }),
-            Request::AddSource { spec, attach } => {
+            Request::AddSource { spec, attach, .. } => {
                 let record = self.add_source(*spec, attach).await?;
                 Ok(Reply::Added {
                     source: Box::new(self.source_status(&record)?),
                 })
             }
-            Request::SetSource { id, spec } => self.set_source(SourceId(id), &spec).await.map(|()| Reply::Done),
+            Request::SetSource { id, spec, .. } => self.set_source(SourceId(id), &spec).await.map(|()| Reply::Done),
             Request::Reconnect { id } => self.reconnect(SourceId(id)).await.map(|()| Reply::Done),
             Request::RemoveSource { id } => self.remove_source(SourceId(id)).await.map(|()| Reply::Done),
             Request::Scan { id } => self.scan(id.map(SourceId)).map(|()| Reply::Done),

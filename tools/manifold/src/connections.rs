@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use manifold_backends::{
-    Backend, Diagnosis, ErrorKind, Limits, Place, SecretStore, Secrets, SourceSpec, connect, diagnose, secrets,
+    Backend, Diagnosis, ErrorKind, Limits, Place, SecretError, SecretStore, Secrets, SourceSpec, connect, diagnose,
+    secrets,
 };
 use manifold_catalog::{SourceId, SourceRecord};
 use manifold_index::{HealthState, Indexer, Problem, SourceOptions};
@@ -149,6 +150,27 @@ impl Connections {
         Ok(backend)
     }
 
+    /// Tries out what is no source yet, with the secrets that this process can get at.
+    pub(crate) async fn try_out(&self, spec: &SourceSpec, patience: Duration) -> Result<()> {
+        let (asked, store) = (spec.clone(), Arc::clone(&self.store));
+        let secrets = blocking(move || {
+            secrets::resolve(&asked, &environment, &store).map_err(|error| match error {
+                SecretError::Environment { key, variable } => Failure::new(format!(
+                    "the secret `{key}` is to come from the environment variable {variable}, which the daemon does not have, \
+                     whatever the shell of this command has"
+                ))
+                .hint(format!(
+                    "start the daemon with {variable} set, or give the secret in another way: --secret-stdin {key}, or \
+                     --set {key}=file:PATH"
+                )),
+                other => other.into(),
+            })
+        })
+        .await?;
+        let backend = build(spec, &secrets, &self.limits).await?;
+        look(&*backend, patience).await
+    }
+
     /// Lets a source go.
     pub(crate) fn let_go(&self, id: SourceId) {
         if let Some(Connection { task: Some(task), .. }) = self.sources.lock().remove(&id) {
@@ -180,9 +202,25 @@ impl Connections {
         }
     }
 
-    /// Asks the sources of which nothing was heard lately how they are, at once, and waits for those that answer soon.
+    /// Asks the sources of which nothing was heard lately how they are, at once, and waits for those that answer soon, or are
+    /// connected soon.
     pub(crate) async fn ask_all(&self) {
-        let _all_or_not = timeout(PROBE_PATIENCE, self.indexer.probe_all(SIGN_AGE_MAX)).await;
+        let is_connecting = &|id: &SourceId| {
+            let health = self.indexer.health(*id);
+            health.is_some_and(|it| it.state == HealthState::Connecting)
+        };
+        let connecting: Vec<_> = self.sources.lock().keys().copied().filter(is_connecting).collect();
+        let connected = connecting.into_iter().map(|id| async move {
+            self.indexer.until_connected(id).await;
+            if is_connecting(&id) {
+                self.indexer.probe(id).await;
+            }
+        });
+        let (connected, probed) = (
+            futures::future::join_all(connected),
+            self.indexer.probe_all(SIGN_AGE_MAX),
+        );
+        let _all_or_not = timeout(PROBE_PATIENCE, futures::future::join(connected, probed)).await;
     }
 
     /// Forgets the secrets of a source.
@@ -341,8 +379,11 @@ pub(crate) fn limits(settings: &Settings) -> Limits {
 
 /// Collects the secrets of a source from its references and the store. Blocks.
 pub(crate) fn resolve(spec: &SourceSpec, store: &SecretStore) -> Result<Secrets> {
-    let environment = |name: &str| std::env::var(name).ok();
     Ok(secrets::resolve(spec, &environment, store)?)
+}
+
+fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
 }
 
 /// Keeps the secrets of a source. Blocks. Gives where they are.

@@ -60,6 +60,9 @@ pub(crate) enum Request {
         spec: Box<SourceSpec>,
         /// Where.
         attach: Option<Text>,
+        /// Whether it is added though the daemon cannot use it.
+        #[serde(default)]
+        force: bool,
     },
     /// Change what a source is connected with, and connect it anew.
     SetSource {
@@ -67,6 +70,9 @@ pub(crate) enum Request {
         id: u32,
         /// What it is now; its secrets are in the store already.
         spec: Box<SourceSpec>,
+        /// Whether it is changed though the daemon could not use it.
+        #[serde(default)]
+        force: bool,
     },
     /// Connect a source anew, with the secrets as they are now.
     Reconnect {

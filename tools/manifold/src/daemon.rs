@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use manifold_backends::SourceSpec;
 use manifold_fuse::{Ended, Meter, Mount, MountError, MountOptions, Unmounted};
 use manifold_vfs::Vfs;
 use parking_lot::Mutex;
@@ -357,14 +358,27 @@ impl Answer for Mounted {
                 self.stop.notify_one();
                 Ok(Reply::Done)
             }
-            Request::AddSource { spec, attach } => {
+            Request::AddSource { spec, attach, force } => {
+                if !force {
+                    self.open.usable(&spec, "was not added").await?;
+                }
                 // What is mounted now has not been kept out when the indexer was made.
                 if let Some(root) = spec.local_root() {
                     mounts::check_point(&self.point, Path::new("/dev/null"), &[root.to_owned()])?;
                 }
-                let added = Arc::clone(&self.open).answer(Request::AddSource { spec, attach }).await;
+                let added = Arc::clone(&self.open)
+                    .answer(Request::AddSource { spec, attach, force })
+                    .await;
                 self.settle().await?;
                 added
+            }
+            Request::SetSource { id, spec, force } => {
+                if !force {
+                    self.open.usable(&spec, "was not changed").await?;
+                }
+                Arc::clone(&self.open)
+                    .answer(Request::SetSource { id, spec, force })
+                    .await
             }
             other => {
                 let reply = Arc::clone(&self.open).answer(other).await?;
@@ -383,6 +397,22 @@ impl Answer for Mounted {
 
 fn warn_of_no_guard(failure: &Failure) {
     tracing::warn!("{}", failure.message());
+}
+
+impl OpenLibrary {
+    /// Tries a source out with what this process has: the command that asks may have another environment, and see other files.
+    async fn usable(&self, spec: &SourceSpec, otherwise: &str) -> Result<()> {
+        let patience = self.settings.deadlines.data;
+        let usable = self.connections.try_out(spec, patience).await;
+        usable.map_err(|failure| {
+            failure
+                .about(format_args!(
+                    "{} {otherwise}, since the daemon cannot use it",
+                    spec.name()
+                ))
+                .hint("--force does it all the same")
+        })
+    }
 }
 
 /// Mounts, on a thread where that may block.

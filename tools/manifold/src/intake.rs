@@ -168,17 +168,19 @@ impl<'a> Intake<'a> {
             .ask(Request::AddSource {
                 spec: Box::new(spec),
                 attach,
+                force: self.force,
             })
             .await
         {
             Ok(Reply::Added { source }) => Ok(*source),
             Ok(_) => Err(mismatch()),
-            Err(failure) if any => {
-                let store = Arc::clone(&self.store);
-                blocking(move || Ok(store.remove(&name)?)).await?;
+            Err(failure) => {
+                if any {
+                    let store = Arc::clone(&self.store);
+                    blocking(move || Ok(store.remove(&name)?)).await?;
+                }
                 Err(failure)
             }
-            Err(failure) => Err(failure),
         }
     }
 }

@@ -31,6 +31,7 @@ mod settings;
 mod status;
 mod terminal;
 mod time;
+mod troubles;
 mod uploads;
 
 use std::process::ExitCode;

@@ -8,7 +8,7 @@ use manifold_index::{HealthState, SourceHealth};
 
 use crate::control::status::{
     CopyFacts, DaemonFacts, FetchedFacts, HealthFacts, LatencyFacts, LibraryFacts, MountFacts, Problem, ScanFacts,
-    SourceState, SourceStatus, Status, Verdict, WatchState, WatchStatus,
+    SourceState, SourceStatus, Status, Trouble, Verdict, WatchState, WatchStatus,
 };
 use crate::control::text::Text;
 use crate::control::uploads::UploadCounts;
@@ -25,12 +25,14 @@ impl OpenLibrary {
     pub(crate) fn status(&self, daemon: Option<DaemonFacts>, mount: Option<MountFacts>) -> Result<Status> {
         let sources = self.source_statuses()?;
         let uploads = self.upload_counts()?;
-        let (verdict, summary) = judge(&sources, &uploads, mount.as_ref());
+        let troubles = self.machine_troubles();
+        let (verdict, summary) = judge(&troubles, &sources, &uploads, mount.as_ref());
         let path = |path: &std::path::Path| Text::new(path.as_os_str().as_encoded_bytes());
         Ok(Status {
             schema: SCHEMA,
             verdict,
             summary,
+            troubles,
             library: LibraryFacts {
                 name: self.library.name().to_owned(),
                 state: path(self.library.state()),
@@ -188,7 +190,12 @@ fn watch_status(coverage: Option<Coverage>, directories: u64) -> WatchStatus {
 }
 
 /// Draws the verdict, and puts it into one line.
-fn judge(sources: &[SourceStatus], uploads: &UploadCounts, mount: Option<&MountFacts>) -> (Verdict, String) {
+fn judge(
+    troubles: &[Trouble],
+    sources: &[SourceStatus],
+    uploads: &UploadCounts,
+    mount: Option<&MountFacts>,
+) -> (Verdict, String) {
     let Some(mount) = mount else {
         return (
             Verdict::NotMounted,
@@ -197,6 +204,9 @@ fn judge(sources: &[SourceStatus], uploads: &UploadCounts, mount: Option<&MountF
     };
     let point = mount.point.visible();
     // The worst is said first.
+    if let Some(Trouble { message, hint, .. }) = troubles.first() {
+        return (Verdict::Attention, format!("mounted at {point}, but {message}; {hint}"));
+    }
     for (state, what) in [
         (
             SourceState::Refused,
@@ -205,6 +215,10 @@ fn judge(sources: &[SourceStatus], uploads: &UploadCounts, mount: Option<&MountF
         (SourceState::Offline, "cannot be reached; what is known of it is shown"),
         (SourceState::Degraded, "failed some requests lately"),
         (SourceState::Slow, "took far longer than usual lately"),
+        (
+            SourceState::Connecting,
+            "has not answered yet; what is known of it is shown, and `manifold source test` tells more",
+        ),
     ] {
         let mut alike = sources.iter().filter(|it| it.state == state);
         if let Some(first) = alike.next() {
@@ -265,6 +279,7 @@ fn judge(sources: &[SourceStatus], uploads: &UploadCounts, mount: Option<&MountF
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::status::TroubleWith;
 
     fn source(attach: &str, state: SourceState, failed: u64) -> SourceStatus {
         SourceStatus {
@@ -324,39 +339,61 @@ mod tests {
         let well = source("/a", SourceState::Ok, 0);
         let scanning = source("/b", SourceState::Scanning, 0);
         let away = source("/c", SourceState::Offline, 3);
-        let (verdict, words) = judge(&[well.clone(), scanning.clone()], &none, Some(&mount));
+        let (verdict, words) = judge(&[], &[well.clone(), scanning.clone()], &none, Some(&mount));
         assert_eq!(
             (verdict, words.as_str()),
             (Verdict::Ok, "all is well: mounted at /m, 2 sources, 1 being scanned")
         );
-        let (verdict, words) = judge(&[well.clone(), away.clone(), away], &none, Some(&mount));
+        let (verdict, words) = judge(&[], &[well.clone(), away.clone(), away], &none, Some(&mount));
         assert_eq!(verdict, Verdict::Attention);
         assert!(words.contains("but /c and 1 more cannot be reached"), "{words}");
         let slow = source("/d", SourceState::Slow, 0);
         let refused = source("/e", SourceState::Refused, 0);
-        let (verdict, words) = judge(&[well.clone(), slow, refused], &none, Some(&mount));
+        let (verdict, words) = judge(&[], &[well.clone(), slow, refused], &none, Some(&mount));
         assert_eq!(verdict, Verdict::Attention);
         assert!(words.contains("but /e did not take the credentials"), "{words}");
-        let (verdict, words) = judge(&[source("/a", SourceState::Ok, 1)], &none, Some(&mount));
+        let (verdict, words) = judge(&[], &[source("/a", SourceState::Ok, 1)], &none, Some(&mount));
         assert_eq!(
             (verdict, words.as_str()),
             (Verdict::Attention, "mounted at /m, but 1 directory could not be listed")
+        );
+        let connecting = source("/f", SourceState::Connecting, 0);
+        let (verdict, words) = judge(
+            &[],
+            &[connecting.clone(), well.clone(), connecting],
+            &none,
+            Some(&mount),
+        );
+        assert_eq!(verdict, Verdict::Attention);
+        assert!(words.contains("but /f and 1 more has not answered yet"), "{words}");
+        let full = Trouble {
+            with: TroubleWith::Catalog,
+            message: "the disk of /var is full".to_owned(),
+            hint: "make room on it".to_owned(),
+        };
+        let (verdict, words) = judge(&[full], &[well], &none, Some(&mount));
+        assert_eq!(
+            (verdict, words.as_str()),
+            (
+                Verdict::Attention,
+                "mounted at /m, but the disk of /var is full; make room on it"
+            )
         );
         let uploads = UploadCounts {
             refused: 2,
             ..UploadCounts::default()
         };
-        let (verdict, words) = judge(std::slice::from_ref(&scanning), &uploads, Some(&mount));
+        let (verdict, words) = judge(&[], std::slice::from_ref(&scanning), &uploads, Some(&mount));
         assert_eq!(verdict, Verdict::Attention);
         assert!(words.contains("but 2 uploads refused"), "{words}");
         let moves = UploadCounts {
             moves_refused: 1,
             ..UploadCounts::default()
         };
-        let (verdict, words) = judge(std::slice::from_ref(&scanning), &moves, Some(&mount));
+        let (verdict, words) = judge(&[], std::slice::from_ref(&scanning), &moves, Some(&mount));
         assert_eq!(verdict, Verdict::Attention);
         assert!(words.contains("of 1 renamed directory cannot follow"), "{words}");
-        let (verdict, words) = judge(&[scanning], &none, None);
+        let (verdict, words) = judge(&[], &[scanning], &none, None);
         assert_eq!(
             (verdict, words.as_str()),
             (Verdict::NotMounted, "not mounted; 1 source")

@@ -1,6 +1,6 @@
 //! The built command, as a person or a script meets it: what it prints, what it refuses, what it leaves behind.
 //!
-//! Needs /dev/fuse and the right to mount; the test of the full disk needs root.
+//! Needs /dev/fuse and the right to mount; the tests of full disks need root.
 
 #[path = "command/bad_input.rs"]
 mod bad_input;
@@ -20,3 +20,5 @@ mod secrets;
 mod settings;
 #[path = "command/support.rs"]
 mod support;
+#[path = "command/troubles.rs"]
+mod troubles;

@@ -70,7 +70,8 @@ struct Shared {
     known: Mutex<HashMap<DiskKey, Uses>>,
     /// Whether all that earlier runs left behind has been found.
     searched: AtomicBool,
-    failing: AtomicBool,
+    /// What the disk said when it last refused something, until it takes a block again.
+    failing: Mutex<Option<String>>,
     /// What the ledger says is pinned, for those who must not wait for it. Taken last.
     pins: RwLock<PinnedKeys>,
     backlog: Arc<Backlog>,
@@ -112,7 +113,7 @@ impl DiskTier {
             open: Mutex::default(),
             known: Mutex::default(),
             searched: AtomicBool::new(false),
-            failing: AtomicBool::new(false),
+            failing: Mutex::default(),
             pinned_limit: settings.pinned_limit,
         });
         let thread = std::thread::Builder::new().name("manifold-cache".to_owned());
@@ -174,6 +175,11 @@ impl DiskTier {
     pub(crate) fn used(&self) -> (u64, u64) {
         let mut ledger = self.shared.ledger.lock();
         (ledger.used(), ledger.residents.limit())
+    }
+
+    /// Says what the disk refuses, if it does.
+    pub(crate) fn failing(&self) -> Option<String> {
+        self.shared.failing.lock().clone()
     }
 
     /// Sums up by source.
@@ -288,7 +294,7 @@ impl Shared {
             Ok(()) => {
                 add(&self.tally.disk_blocks_written, 1);
                 ledger.paused_until = None;
-                if self.failing.swap(false, Ordering::Relaxed) {
+                if self.failing.lock().take().is_some() {
                     tracing::info!(folder = %self.root.display(), "the disk cache works again");
                 }
                 true
@@ -420,7 +426,7 @@ impl Shared {
     /// Counts a failure, and says so in the log when it is the first since the cache last worked.
     fn report(&self, what: &str, error: &io::Error) {
         add(&self.tally.disk_errors, 1);
-        if self.failing.swap(true, Ordering::Relaxed) {
+        if self.failing.lock().replace(format!("cannot {what}: {error}")).is_some() {
             tracing::debug!(folder = %self.root.display(), %error, "the disk cache failed again to {what}");
         } else {
             tracing::warn!(

@@ -98,6 +98,7 @@ impl Scripted {
             posix_attributes: false,
             identities: false,
             implicit_directories: false,
+            lists_may_be_cut: false,
             writes: None,
         };
         Arc::new(Self {

@@ -117,6 +117,7 @@ impl Shelf {
                 posix_attributes: false,
                 identities: false,
                 implicit_directories: false,
+                lists_may_be_cut: false,
                 writes: Some(writes),
             },
             state: Mutex::default(),

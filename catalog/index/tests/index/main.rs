@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that meets an error there has failed")]
 
+mod cut_listings;
 mod health;
 mod held;
 mod killed_scans;

@@ -147,6 +147,14 @@ pub(crate) fn share() -> Arc<Scripted> {
     source
 }
 
+/// A share whose listings may be cut short without a sign.
+pub(crate) fn cut_share() -> Arc<Scripted> {
+    let mut source = share();
+    let only_one = Arc::get_mut(&mut source).expect("it was just made");
+    only_one.capabilities.lists_may_be_cut = true;
+    source
+}
+
 impl Scripted {
     /// `object_store`: directories are implied by names, and identity is content.
     pub(crate) fn new(name: &str, object_store: bool) -> Arc<Self> {
@@ -161,6 +169,7 @@ impl Scripted {
                 posix_attributes: !object_store,
                 identities: true,
                 implicit_directories: object_store,
+                lists_may_be_cut: false,
                 writes: None,
             },
             world: Arc::new(Mutex::new(world)),

@@ -119,6 +119,9 @@ fn what_the_storage_asserts_is_known_to_be_a_finding() {
         let mut damaged = bytes.clone();
         damaged[at] ^= 0x41;
         examine(&scratch, &damaged, &format!("byte {at}"));
+        if found.load(Ordering::Relaxed) > 0 {
+            break;
+        }
     }
     assert!(!manifold_catalog::examines_file());
     assert_eq!(strange.load(Ordering::Relaxed), 0);

@@ -48,6 +48,7 @@ impl Script {
                 posix_attributes: false,
                 identities: false,
                 implicit_directories: false,
+                lists_may_be_cut: false,
                 writes: None,
             },
             files: Mutex::default(),

@@ -25,6 +25,9 @@ pub(super) async fn status(context: &Context, out: &mut Output) -> Result<()> {
 
 fn show(status: &Status, out: &mut Output) -> Result<()> {
     out.line(&status.summary)?;
+    for trouble in &status.troubles {
+        out.line(format_args!("trouble  {}; {}", trouble.message, trouble.hint))?;
+    }
     if !status.sources.is_empty() {
         out.line("")?;
         sources(&status.sources, out)?;

@@ -16,6 +16,9 @@ pub(crate) struct Status {
     pub(crate) verdict: Verdict,
     /// The same in words.
     pub(crate) summary: String,
+    /// What is wrong on this machine, whatever the sources do.
+    #[serde(default)]
+    pub(crate) troubles: Vec<Trouble>,
     /// Which library.
     pub(crate) library: LibraryFacts,
     /// The daemon; `None` where none runs.
@@ -57,6 +60,27 @@ pub(crate) enum Verdict {
     Attention,
     /// Not mounted.
     NotMounted,
+}
+
+/// What is wrong on this machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Trouble {
+    /// With what.
+    pub(crate) with: TroubleWith,
+    /// What is wrong.
+    pub(crate) message: String,
+    /// What to do.
+    pub(crate) hint: String,
+}
+
+/// What something is wrong with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum TroubleWith {
+    /// The catalog, or the disk that it lies on.
+    Catalog,
+    /// The disk cache, or its disk.
+    Cache,
 }
 
 /// Which library.

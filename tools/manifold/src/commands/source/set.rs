@@ -59,10 +59,13 @@ pub(super) async fn set(set: cli::Set, context: &Context, out: &mut Output) -> R
                 .hint("--force changes it all the same"));
         }
     }
+    // What is kept now takes the place of what was, so that there is no way back.
+    let force = set.force || !given.is_empty();
     keep(store, spec.name(), given).await?;
     let request = Request::SetSource {
         id: found.id,
         spec: Box::new(spec),
+        force,
     };
     let Reply::Done = reach.ask(request).await? else {
         return Err(mismatch());

@@ -1,0 +1,70 @@
+//! What is wrong on this machine, as `status` tells it: a full disk beneath the catalog or the cache.
+
+use std::path::Path;
+
+use crate::control::status::{Trouble, TroubleWith};
+use crate::open::OpenLibrary;
+
+/// A disk with less room than this, in bytes, is as good as full: the catalog grows by as much at once.
+const ROOM_MIN: u64 = 4 << 20;
+
+impl OpenLibrary {
+    /// Says what is wrong, the worst first. Tries to write to the catalog where that failed the last time.
+    pub(crate) fn machine_troubles(&self) -> Vec<Trouble> {
+        let mut troubles = Vec::new();
+        let state = self.library.state();
+        let catalog = |message, hint| Trouble {
+            with: TroubleWith::Catalog,
+            message,
+            hint,
+        };
+        let unwritten = self.catalog.why_unwritten();
+        if is_full(state) {
+            troubles.push(catalog(
+                format!(
+                    "the disk of the catalog is full ({}), so that what is learnt of the sources is not kept",
+                    state.display()
+                ),
+                "make room on it".to_owned(),
+            ));
+        } else if let Some(why) = unwritten {
+            troubles.push(catalog(
+                format!("the catalog cannot be written, so that what is learnt of the sources is not kept: {why}"),
+                format!("see to the disk, or the quota, of {}", state.display()),
+            ));
+        }
+        if self.with_cache && self.settings.cache.disk_bytes > 0 {
+            troubles.extend(self.trouble_of_cache());
+        }
+        troubles
+    }
+
+    fn trouble_of_cache(&self) -> Option<Trouble> {
+        let folder = self.library.cache_folder(&self.settings);
+        let (message, hint) = if is_full(&folder) {
+            (
+                format!(
+                    "the disk of the cache is full ({}), so that nothing more is cached on it",
+                    folder.display()
+                ),
+                "make room on it, or have the cache elsewhere (cache.directory)".to_owned(),
+            )
+        } else {
+            let why = self.vfs.cache().show().disk_failing?;
+            (
+                format!("the disk cache is not used: {why}"),
+                format!("see to the disk, or the quota, of {}", folder.display()),
+            )
+        };
+        Some(Trouble {
+            with: TroubleWith::Cache,
+            message,
+            hint,
+        })
+    }
+}
+
+/// Tells whether the disk of a folder has no room for this user. One that does not tell is not called full.
+fn is_full(folder: &Path) -> bool {
+    rustix::fs::statvfs(folder).is_ok_and(|disk| disk.f_bavail.saturating_mul(disk.f_frsize) < ROOM_MIN)
+}

@@ -1,0 +1,120 @@
+//! What `status` says of a machine, or of sources, on which nothing works: never that all is well.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::support::{Daemon, Home, said, text};
+
+/// A disk of 32 MiB, which needs root.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn mount(home: &Home) -> Self {
+        let at = home.join("disk");
+        fs::create_dir(&at).expect("a folder");
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=32m", "none"])
+            .arg(&at)
+            .status();
+        assert!(mounted.expect("mount runs").success(), "it needs root");
+        Self(at)
+    }
+
+    fn fill(&self) {
+        let mut file = fs::File::create(self.0.join("filler")).expect("a file");
+        let full = std::io::copy(&mut std::io::repeat(1), &mut file).expect_err("it has an end");
+        assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
+    }
+
+    fn empty(&self) {
+        fs::remove_file(self.0.join("filler")).expect("it is there");
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+/// Gives the verdict, the first line, and what is wrong, each with its remedy.
+fn status(home: &Home, library: &Path) -> (String, String, Vec<String>) {
+    let status = said(home.command().arg("--library").arg(library).args(["status", "--json"])).json();
+    let word = |value: &serde_json::Value| value.as_str().expect("a text").to_owned();
+    let troubles = status["troubles"].as_array().expect("a list").iter();
+    let troubles = troubles.map(|it| {
+        assert!(!word(&it["message"]).is_empty() && !word(&it["hint"]).is_empty());
+        word(&it["with"])
+    });
+    (word(&status["verdict"]), word(&status["summary"]), troubles.collect())
+}
+
+#[test]
+fn a_full_disk_of_the_catalog_is_told_with_its_remedy_until_there_is_room() {
+    let home = Home::new();
+    let disk = SmallDisk::mount(&home);
+    let library = disk.0.join("library");
+    let mut up = home.command();
+    up.arg("--library")
+        .arg(&library)
+        .args(["up", text(&home.source("Pictures"))]);
+    let daemon = Daemon::start(&mut up, "mounted at ");
+    assert_eq!(status(&home, &library).0, "ok");
+    disk.fill();
+    let (verdict, summary, troubles) = status(&home, &library);
+    assert_eq!(verdict, "attention");
+    assert!(
+        summary.contains("the disk of the catalog is full") && summary.contains("make room"),
+        "{summary}"
+    );
+    // The cache lies on the same disk.
+    assert_eq!(troubles, ["catalog", "cache"]);
+    let shown = said(home.command().arg("--library").arg(&library).arg("status")).stdout;
+    assert!(shown.contains("trouble  the disk of the cache is full"), "{shown}");
+    disk.empty();
+    assert_eq!(status(&home, &library).0, "ok");
+    daemon.interrupt();
+}
+
+#[test]
+fn a_full_disk_of_the_cache_is_told_with_its_remedy() {
+    let home = Home::new();
+    let disk = SmallDisk::mount(&home);
+    let library = home.join("library");
+    fs::create_dir(&library).expect("a folder");
+    let settings = format!("[cache]\ndirectory = {:?}\n", disk.0.join("cache"));
+    fs::write(library.join("settings.toml"), settings).expect("write");
+    let mut up = home.command();
+    up.arg("--library")
+        .arg(&library)
+        .args(["up", text(&home.source("Pictures"))]);
+    let daemon = Daemon::start(&mut up, "mounted at ");
+    assert_eq!(status(&home, &library).0, "ok");
+    disk.fill();
+    let (verdict, summary, troubles) = status(&home, &library);
+    assert_eq!((verdict.as_str(), troubles), ("attention", vec!["cache".to_owned()]));
+    assert!(
+        summary.contains("the disk of the cache is full") && summary.contains("cache.directory"),
+        "{summary}"
+    );
+    daemon.interrupt();
+}
+
+#[test]
+fn sources_that_have_not_answered_yet_are_not_well() {
+    let home = Home::new();
+    // It takes connections, and says nothing.
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let uri = format!("smb://127.0.0.1:{}/share", silent.local_addr().expect("a port").port());
+    home.ok(&["source", "add", &uri, "--force"]);
+    let daemon = home.up(&[]);
+    let status = home.run(&["status", "--json"]).json();
+    assert_eq!(status["sources"][0]["state"], "connecting", "{status}");
+    assert_eq!(status["verdict"], "attention");
+    let summary = status["summary"].as_str().expect("a text");
+    assert!(summary.contains("/share has not answered yet"), "{summary}");
+    daemon.signal(rustix::process::Signal::TERM);
+    daemon.wait();
+}
