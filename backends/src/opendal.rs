@@ -25,6 +25,7 @@ mod read;
 mod source;
 mod transport;
 mod trust;
+mod unfinished;
 mod upload;
 mod write;
 

@@ -3,6 +3,7 @@
 
 pub mod chance;
 pub mod estate;
+pub mod lossy;
 pub mod mounted;
 pub mod network;
 pub mod proxy;

@@ -51,6 +51,12 @@ pub enum Fault {
         /// How many bytes come as they are.
         after: u64,
     },
+    /// What a client says reaches the server, but from the first piece on in which these bytes stand, nothing that the server
+    /// says on that connection comes back. It is reset when the fault ends.
+    Unanswered {
+        /// What begins a request of that kind.
+        request: &'static [u8],
+    },
     /// New connections lead to another server, on this loopback port; open ones are closed.
     Elsewhere {
         /// The port.

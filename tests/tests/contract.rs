@@ -9,10 +9,16 @@ mod content;
 mod failing;
 #[path = "contract/listing.rs"]
 mod listing;
+#[path = "contract/naming.rs"]
+mod naming;
 #[path = "contract/reading.rs"]
 mod reading;
+#[path = "contract/replacing.rs"]
+mod replacing;
 #[path = "contract/subject.rs"]
 mod subject;
+#[path = "contract/unfinished.rs"]
+mod unfinished;
 #[path = "contract/writing.rs"]
 mod writing;
 
@@ -101,10 +107,10 @@ macro_rules! writing_contract {
             async fn replaces_what_was_expected() {
                 properties!(
                     Subject::$backend().await,
-                    writing::a_put_replaces_only_what_was_expected,
-                    writing::a_change_on_the_way_is_not_lost,
-                    writing::readers_see_the_old_or_the_new,
-                    writing::of_many_that_make_a_name_one_wins,
+                    replacing::a_put_replaces_only_what_was_expected,
+                    replacing::a_change_on_the_way_is_not_lost,
+                    replacing::readers_see_the_old_or_the_new,
+                    replacing::of_many_that_make_a_name_one_wins,
                 );
             }
 
@@ -112,10 +118,10 @@ macro_rules! writing_contract {
             async fn changes_names() {
                 properties!(
                     Subject::$backend().await,
-                    writing::nothing_is_put_into_a_directory_that_is_not_there,
-                    writing::directories_are_made_and_removed,
-                    writing::a_file_is_removed_as_it_was_expected,
-                    writing::names_are_changed,
+                    naming::nothing_is_put_into_a_directory_that_is_not_there,
+                    naming::directories_are_made_and_removed,
+                    naming::a_file_is_removed_as_it_was_expected,
+                    naming::names_are_changed,
                 );
             }
 
@@ -123,9 +129,9 @@ macro_rules! writing_contract {
             async fn leaves_nothing_half_done() {
                 properties!(
                     Subject::$backend().await,
-                    writing::a_put_that_is_dropped_leaves_nothing,
-                    writing::a_full_disk_is_called_full,
-                    writing::a_server_killed_in_the_middle_loses_nothing,
+                    unfinished::a_put_that_is_dropped_leaves_nothing,
+                    unfinished::a_full_disk_is_called_full,
+                    unfinished::a_server_killed_in_the_middle_loses_nothing,
                 );
             }
         }

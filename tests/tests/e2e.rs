@@ -21,6 +21,8 @@ mod installed;
 mod originals;
 #[path = "e2e/replaced.rs"]
 mod replaced;
+#[path = "e2e/undead.rs"]
+mod undead;
 
 use std::path::Path;
 

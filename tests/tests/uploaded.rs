@@ -13,6 +13,8 @@ mod limits;
 mod links;
 #[path = "uploaded/moving.rs"]
 mod moving;
+#[path = "uploaded/own.rs"]
+mod own;
 #[path = "uploaded/trash.rs"]
 mod trash;
 

@@ -4,6 +4,9 @@
 //! attributes behind; and what the mount shows must be what the disk beneath it says, while files are open and closed,
 //! the library is mounted anew, and its daemon is killed.
 //!
+//! `MANIFOLD_TESTS_SEED` begins with another seed than 1, `MANIFOLD_MODEL_CASES` says how many follow it, and
+//! `MANIFOLD_MODEL_ROUNDS` how long each goes on.
+//!
 //! Needs root and /dev/fuse.
 
 #[path = "written/change.rs"]
@@ -28,7 +31,7 @@ const ROUND: usize = 120;
 #[derive(Clone, Copy)]
 struct Run {
     seed: u64,
-    rounds: usize,
+    rounds: u64,
     passthrough: bool,
 }
 
@@ -129,24 +132,28 @@ fn differences<T: PartialEq + Clone>(ours: &Tree<T>, theirs: &Tree<T>) -> Vec<(P
 
 type Tree<T> = BTreeMap<PathBuf, T>;
 
-#[test]
-fn both_sides_agree_where_the_kernel_writes_by_itself() {
-    for seed in [1, 2, 3] {
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |text| text.parse().expect("it is a number"))
+}
+
+/// Lets several runs happen, each from a seed of its own.
+fn many_runs(first: u64, passthrough: bool) {
+    let first = number("MANIFOLD_TESTS_SEED", first);
+    for seed in first..first + number("MANIFOLD_MODEL_CASES", 3) {
         both_sides_agree(Run {
             seed,
-            rounds: 6,
-            passthrough: true,
+            rounds: number("MANIFOLD_MODEL_ROUNDS", 6),
+            passthrough,
         });
     }
 }
 
 #[test]
+fn both_sides_agree_where_the_kernel_writes_by_itself() {
+    many_runs(1, true);
+}
+
+#[test]
 fn both_sides_agree_where_everything_goes_through_the_daemon() {
-    for seed in [4, 5, 6] {
-        both_sides_agree(Run {
-            seed,
-            rounds: 6,
-            passthrough: false,
-        });
-    }
+    many_runs(4, false);
 }

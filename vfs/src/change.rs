@@ -204,7 +204,7 @@ impl Vfs {
                 }
                 match half {
                     Half::Local(local) => core.local_rename(&local, (from, names.0), (to, names.1), mode),
-                    Half::Remote => core.remote_rename((&from, &names.0), (&to, &names.1), mode),
+                    Half::Remote => core.lasting(core.remote_rename((&from, &names.0), (&to, &names.1), mode)),
                 }
             })
         })

@@ -7,17 +7,18 @@
 //! - a file of this machine that is open here has the attributes that the disk says, and none of the catalog's;
 //! - a handle is never given out twice.
 
+mod late;
+
 use std::collections::HashMap;
 use std::fs::File;
-use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use manifold_backends::local::{FileAccess, Held, LocalFile};
 use manifold_catalog::{EntryId, SourceId};
 use parking_lot::{Mutex, RwLock};
-use tokio::time::Instant;
+
+use late::Late;
 
 use crate::attributes::Attributes;
 use crate::cache::{HandedOut, ObjectKey};
@@ -27,9 +28,6 @@ use crate::staging::{InUse, StagedFile, Staging};
 
 /// How many closed files' versions are remembered, to tell a kernel that its pages are still good.
 const VERSIONS_MAX: usize = 65_536;
-
-/// How long what could not be read in time is not asked for again.
-const LATE_FOR: Duration = Duration::from_millis(500);
 
 /// Names an open file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -108,8 +106,6 @@ pub(crate) struct OpenObject {
     /// Whether it may be written to through this handle.
     pub(crate) writes: bool,
     pub(crate) readahead: Mutex<Readahead>,
-    /// What could not be read in time, and when that was found.
-    late: Mutex<Option<(Range<u64>, Instant)>>,
     /// The whole file in the disk cache, kept from being changed while the handle is open.
     pub(crate) whole: Option<HandedOut>,
 }
@@ -121,7 +117,6 @@ impl OpenObject {
             staged: Mutex::new(None),
             writes,
             readahead: Mutex::default(),
-            late: Mutex::default(),
             whole,
         }
     }
@@ -143,27 +138,6 @@ impl OpenObject {
         // One whose data cannot be opened fails when it is read.
         *staged = found.as_ref().and_then(|file| file.use_it().ok());
         found
-    }
-
-    /// Takes note of what could not be read in time.
-    pub(crate) fn note_late(&self, range: Range<u64>) {
-        let (mut late, now) = (self.late.lock(), Instant::now());
-        *late = match late.take() {
-            // A kernel reads ahead with several requests, all of which are late at once.
-            Some((known, since)) if since.elapsed() < LATE_FOR => {
-                Some((known.start.min(range.start)..known.end.max(range.end), now))
-            }
-            _ => Some((range, now)),
-        };
-    }
-
-    /// Tells whether some of a range could not be read in time a moment ago. A kernel whose reading ahead has failed asks once
-    /// more for the page that it needs; whoever reads has waited long enough by then.
-    pub(crate) fn was_late(&self, range: &Range<u64>) -> bool {
-        self.late
-            .lock()
-            .as_ref()
-            .is_some_and(|(late, since)| late.start < range.end && range.start < late.end && since.elapsed() < LATE_FOR)
     }
 
     /// Keeps a staged file with this handle.
@@ -200,6 +174,7 @@ struct OpenEntry {
     locals: Vec<(Handle, Arc<LocalFile>)>,
     /// The object itself, once it has lost its name.
     held: Option<Held>,
+    late: Option<Late>,
 }
 
 /// Keeps an entry open while it is being opened. Dropped, it closes it again.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use manifold_backends::ObjectPath;
 use manifold_backends::local::LocalFile;
-use manifold_catalog::SourceId;
+use manifold_catalog::{EntryId, SourceId};
 use tokio::time::Instant;
 
 use crate::cache::Shape;
@@ -22,16 +22,15 @@ use crate::prefetch::{Bounds, RunId};
 use crate::vfs::Core;
 use crate::{Answer, Error, Handle};
 
-/// The part of its deadline after which a read that fails counts as late: whoever asks again for the same has waited long enough.
-const LATE_PARTS: (u32, u32) = (9, 10);
-
 impl Core {
     pub(crate) fn read(self: &Arc<Self>, handle: Handle, offset: u64, length: u32) -> Answer<Bytes> {
         let Some(file) = self.files.get(handle) else {
             return Answer::err(Error::BadHandle);
         };
         let open = match &*file {
-            OpenFile::Local(_, source, local) => return self.read_local(*source, local, offset, length),
+            OpenFile::Local(id, source, local) => {
+                return self.read_local((handle, *id), *source, local, offset, length);
+            }
             OpenFile::Kernels(..) => return Answer::err(Error::BadHandle),
             OpenFile::Object(open) => open,
         };
@@ -50,9 +49,9 @@ impl Core {
             add(&self.tally.bytes_read, bytes.len() as u64);
             open.readahead.lock().stream.answered(run);
             Answer::ok(bytes)
-        } else if open.was_late(&range) {
+        } else if let Some(error) = self.files.was_late(handle, object.id, &range) {
             open.readahead.lock().stream.answered(run);
-            Answer::err(silence(&object.path, self.settings.data_deadline))
+            Answer::err(error)
         } else {
             add(&self.tally.reads_waited, 1);
             self.read_later(handle, &file, &object, range, run)
@@ -67,6 +66,7 @@ impl Core {
     /// Reads from a file of this machine, as far as it goes: at once what needs no disk, the rest within the deadline.
     fn read_local(
         self: &Arc<Self>,
+        reader: (Handle, EntryId),
         source: SourceId,
         file: &Arc<LocalFile>,
         offset: u64,
@@ -79,7 +79,8 @@ impl Core {
         }
         add(&self.tally.reads_waited, 1);
         let (core, file) = (Arc::clone(self), Arc::clone(file));
-        Answer::Pending(Box::pin(async move {
+        let range = offset..offset.saturating_add(u64::from(length));
+        self.wait_once(reader, range, async move {
             let deadline = core.settings.data_deadline;
             let reading = file.read(offset, length);
             // Only what may hang tells of its source's health; a disk that takes its time does not.
@@ -97,7 +98,34 @@ impl Core {
                 add(&core.tally.reads_timed_out, 1);
             }
             result
+        })
+    }
+
+    /// Waits for a read, unless whoever reads has waited for the same bytes already.
+    pub(crate) fn wait_once(
+        self: &Arc<Self>,
+        (handle, id): (Handle, EntryId),
+        range: Range<u64>,
+        reading: impl Future<Output = Result<Bytes, Error>> + Send + 'static,
+    ) -> Answer<Bytes> {
+        if let Some(error) = self.files.was_late(handle, id, &range) {
+            return Answer::err(error);
+        }
+        let (core, begun) = (Arc::clone(self), Instant::now());
+        Answer::Pending(Box::pin(async move {
+            let result = reading.await;
+            if let Err(error) = &result {
+                core.note_late(id, range, begun, error);
+            }
+            result
         }))
+    }
+
+    /// Takes note of a read that failed, if that took so long that a second would not be done within the deadline either.
+    fn note_late(&self, id: EntryId, range: Range<u64>, begun: Instant, error: &Error) {
+        if begun.elapsed() >= self.settings.data_deadline / 2 {
+            self.files.note_late(id, range, error);
+        }
     }
 
     fn count_read<E>(&self, result: &Result<Bytes, E>) {
@@ -195,8 +223,9 @@ impl Core {
             }
         }
         let (core, file, object) = (Arc::clone(self), Arc::clone(file), Arc::clone(object));
+        let begun = Instant::now();
         Answer::Pending(Box::pin(async move {
-            let (deadline, begun) = (core.settings.data_deadline, Instant::now());
+            let deadline = core.settings.data_deadline;
             let fetcher = Arc::clone(&core.fetcher);
             let mut leaving = Leaving::begin(&core.fetcher, &object);
             let assemble = async {
@@ -232,16 +261,14 @@ impl Core {
             drop(leaving);
             if let OpenFile::Object(open) = &*file {
                 open.readahead.lock().stream.answered(run);
-                // Also where the source's own patience ended a moment before ours, in other words.
-                let is_late = begun.elapsed() >= deadline * LATE_PARTS.0 / LATE_PARTS.1;
-                if matches!(result, Err(Error::TimedOut(_))) || (result.is_err() && is_late) {
-                    open.note_late(range.clone());
-                }
                 // It was given another place at its source on the way, and its old one taken away; its bytes are the same.
                 if matches!(result, Err(Error::Stale)) && !Arc::ptr_eq(&open.object(), &object) {
                     let length = (range.end - range.start) as u32;
                     return core.read(handle, range.start, length).wait().await;
                 }
+            }
+            if let Err(error) = &result {
+                core.note_late(object.id, range, begun, error);
             }
             result
         }))

@@ -27,7 +27,7 @@ use parking_lot::{Mutex, RwLock};
 
 pub use self::extents::Extents;
 use self::file::Area;
-pub(crate) use self::file::{InUse, Look, Parts, Place, Reading, Refused, Rest, Sending, Sent, StagedFile};
+pub(crate) use self::file::{InUse, Look, Place, Reading, Refused, Rest, Sending, Sent, StagedFile, Tally};
 use self::room::Room;
 use self::row::{Base, Row, RowError};
 use crate::Error;
@@ -59,8 +59,8 @@ pub(crate) struct Staging {
 pub(crate) struct Recovered {
     /// What is staged.
     pub(crate) staged: Vec<EntryId>,
-    /// Rows of files of which nothing had been acknowledged.
-    pub(crate) drafts: Vec<EntryId>,
+    /// Rows of files of which nothing had been acknowledged, and whether the source has such a file.
+    pub(crate) drafts: Vec<(EntryId, bool)>,
 }
 
 /// How much is staged.
@@ -106,7 +106,7 @@ impl Staging {
         for (id, bytes) in rows {
             let staged = match Row::parse(bytes) {
                 Ok(row) if row.draft => {
-                    recovered.drafts.push(*id);
+                    recovered.drafts.push((*id, row.expected.is_some()));
                     continue;
                 }
                 Ok(row) => {
@@ -183,6 +183,12 @@ impl Staging {
     /// Makes what was written to a file so far survive a crash. Blocks the thread.
     pub(crate) fn sync(&self, file: &StagedFile) -> Result<(), Error> {
         file.sync(&*self.durability, &self.folder_file)
+    }
+
+    /// Makes it last what uploads of a file have sent, so that they are recognised at the source after a crash too. Blocks the
+    /// thread.
+    pub(crate) fn record(&self, file: &StagedFile) -> Result<(), Error> {
+        file.record(&*self.durability, &self.folder_file)
     }
 
     /// Brings what was written to a file so far to the disk. Blocks the thread.
@@ -280,6 +286,7 @@ pub(crate) fn fresh_row(
         base,
         expected,
         draft: false,
+        unconfirmed: Vec::new(),
         extents: Extents::default(),
     }
 }

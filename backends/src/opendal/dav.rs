@@ -17,8 +17,8 @@ use tokio::sync::mpsc;
 use super::fault;
 use super::source::Source;
 use super::transport::{Family, Outgoing};
+use super::unfinished::Unfinished;
 use super::upload;
-use crate::write;
 use crate::{Body, Error, ErrorKind, Expected, Metadata, ObjectPath, Operation, Presence, Result};
 
 /// Bytes of a body that are read at once.
@@ -37,38 +37,6 @@ const OVERWRITE: HeaderName = HeaderName::from_static("overwrite");
 pub(super) struct Dav {
     pub(super) endpoint: String,
     pub(super) authorization: Option<HeaderValue>,
-}
-
-/// A file that a put is still writing. It is removed unless it got its name.
-struct Unfinished {
-    source: Arc<Source>,
-    path: ObjectPath,
-    raw: String,
-    done: bool,
-}
-
-impl Drop for Unfinished {
-    fn drop(&mut self) {
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
-            return;
-        };
-        if self.done {
-            return;
-        }
-        let (source, path, raw) = (
-            Arc::clone(&self.source),
-            self.path.clone(),
-            std::mem::take(&mut self.raw),
-        );
-        runtime.spawn(async move {
-            let super::source::Own::Dav(dav) = &source.own else {
-                return;
-            };
-            if let Err(error) = dav.delete(&source, Operation::Put, &path, &raw).await {
-                tracing::debug!(%error, "an unfinished file could not be removed");
-            }
-        });
-    }
 }
 
 impl Dav {
@@ -94,28 +62,21 @@ impl Dav {
             Box::pin(self.send(source, path, &raw, headers, body, Some(expected))).await?;
             return source.look_after(path, body.size(), ErrorKind::Conflict).await;
         }
-        let temporary = write::temporary_beside(path);
-        let mut unfinished = Unfinished {
-            source: Arc::clone(source),
-            raw: source.raw(Operation::Put, &temporary, false)?,
-            path: temporary,
-            done: false,
-        };
-        let raw_temporary = unfinished.raw.clone();
-        Box::pin(self.send(source, path, &raw_temporary, Vec::new(), body, None)).await?;
+        let unfinished = Unfinished::beside(source, path)?;
+        Box::pin(self.send(source, path, unfinished.raw(), Vec::new(), body, None)).await?;
         source
-            .look_after(&unfinished.path, body.size(), ErrorKind::Nonsense)
+            .look_after(unfinished.path(), body.size(), ErrorKind::Nonsense)
             .await?;
         source.expect(Operation::Put, path, expected).await?;
         let replace = *expected != Expected::Absent;
         match self
-            .move_to(source, Operation::Put, path, (&raw_temporary, &raw), replace)
+            .move_to(source, Operation::Put, path, (unfinished.raw(), &raw), replace)
             .await?
         {
             Presence::Found(()) => {}
             Presence::Absent => return Err(source.no_directory(Operation::Put, path)),
         }
-        unfinished.done = true;
+        unfinished.finish();
         source.look_after(path, body.size(), ErrorKind::Conflict).await
     }
 

@@ -25,16 +25,17 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use self::lines::{Lines, Nonsense, Told};
-use super::source::{Own, Source};
+use super::source::Source;
+use super::unfinished::Unfinished;
 use super::upload;
-use crate::write;
 use crate::{Body, Error, ErrorKind, Expected, Metadata, ObjectPath, Operation, Presence, Result, Secret};
 
 /// Bytes of a body that are read at once.
 const PIECE: u64 = 256 * 1024;
 /// Bytes that a put holds at most: a piece, and what is made of it under TLS.
 pub(super) const MEMORY_MAX: u64 = 2 * PIECE;
-/// Connections for listings and changes; those for reading come on top, and servers allow few.
+/// Connections for changes, and as many for listings, so that a look at a file need not wait for what is being put; those for reading
+/// come on top, and servers allow few.
 const CONNECTIONS_MAX: usize = 2;
 
 type Line = AsyncRustlsFtpStream;
@@ -48,37 +49,8 @@ pub(super) struct Ftp {
     tls: bool,
     connect_patience: Duration,
     permits: Semaphore,
+    listings: Semaphore,
     idle: Mutex<Vec<Line>>,
-}
-
-/// A file that a put is still writing. It is removed unless it got its name.
-struct Unfinished {
-    source: Arc<Source>,
-    path: ObjectPath,
-    raw: String,
-    done: bool,
-}
-
-impl Drop for Unfinished {
-    fn drop(&mut self) {
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
-            return;
-        };
-        if self.done {
-            return;
-        }
-        let (source, path, raw) = (
-            Arc::clone(&self.source),
-            self.path.clone(),
-            std::mem::take(&mut self.raw),
-        );
-        runtime.spawn(async move {
-            let Own::Ftp(ftp) = &source.own else { return };
-            if let Err(error) = ftp.delete(&source, Operation::Put, &path, &raw).await {
-                tracing::debug!(%error, "an unfinished file could not be removed");
-            }
-        });
-    }
 }
 
 /// What is asked of the server in one exchange, of paths from its root.
@@ -123,6 +95,7 @@ impl Ftp {
             tls,
             connect_patience,
             permits: Semaphore::new(CONNECTIONS_MAX),
+            listings: Semaphore::new(CONNECTIONS_MAX),
             idle: Mutex::default(),
         }
     }
@@ -168,7 +141,7 @@ impl Ftp {
         path: &ObjectPath,
         directory: &str,
     ) -> Result<Presence<Vec<Told>>> {
-        let (_permit, mut line) = self.line(source, operation, path).await?;
+        let (_permit, mut line) = self.line(&self.listings, source, operation, path).await?;
         let asked = (directory != "/").then_some(directory);
         let outcome = within(source.patience, line.list(asked)).await;
         if matches!(&outcome, Ok(_) | Err(Failed::Ftp(FtpError::UnexpectedResponse(_)))) {
@@ -199,26 +172,20 @@ impl Ftp {
         source.expect(operation, path, expected).await?;
         source.has_parent(operation, path).await?;
         let raw = source.raw(operation, path, false)?;
-        let temporary = write::temporary_beside(path);
-        let mut unfinished = Unfinished {
-            source: Arc::clone(source),
-            raw: source.raw(operation, &temporary, false)?,
-            path: temporary,
-            done: false,
-        };
-        self.store(source, path, &unfinished.raw, body).await?;
+        let unfinished = Unfinished::beside(source, path)?;
+        self.store(source, path, unfinished.raw(), body).await?;
         let there = source.expect(operation, path, expected).await?;
         let replaces = matches!(there, Presence::Found(_));
-        self.move_to(source, operation, path, (&unfinished.raw, &raw), replaces)
+        self.move_to(source, operation, path, (unfinished.raw(), &raw), replaces)
             .await?;
-        unfinished.done = true;
+        unfinished.finish();
         source.look_after(path, body.size(), ErrorKind::Conflict).await
     }
 
     /// Stores a body, however long it takes as long as bytes move.
     async fn store(&self, source: &Source, path: &ObjectPath, raw: &str, body: &dyn Body) -> Result<()> {
         let operation = Operation::Put;
-        let (_permit, mut line) = self.line(source, operation, path).await?;
+        let (_permit, mut line) = self.line(&self.permits, source, operation, path).await?;
         let patience = source.put_patience();
         let fault = |failed: Failed| self.error(source, operation, path, failed);
         let mut data = within(patience, line.put_with_stream(raw)).await.map_err(fault)?;
@@ -312,7 +279,7 @@ impl Ftp {
         path: &ObjectPath,
         command: Command<'_>,
     ) -> Result<()> {
-        let (_permit, mut line) = self.line(source, operation, path).await?;
+        let (_permit, mut line) = self.line(&self.permits, source, operation, path).await?;
         let step = async {
             match command {
                 Command::MakeDirectory(name) => line.mkdir(name).await,
@@ -329,14 +296,14 @@ impl Ftp {
     }
 
     /// Gives a connection that has just answered.
-    async fn line(
+    async fn line<'a>(
         &self,
+        permits: &'a Semaphore,
         source: &Source,
         operation: Operation,
         path: &ObjectPath,
-    ) -> Result<(tokio::sync::SemaphorePermit<'_>, Line)> {
-        let permit = self
-            .permits
+    ) -> Result<(tokio::sync::SemaphorePermit<'a>, Line)> {
+        let permit = permits
             .acquire()
             .await
             .expect("invariant: the semaphore is never closed");

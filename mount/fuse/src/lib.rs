@@ -1,6 +1,7 @@
 //! Mounts a library on Linux: `fuser` on one side, [`manifold_vfs::Vfs`] on the other, and nothing else.
 //!
-//! [`mount`] takes the mount point and starts the session; [`Mount`] is its end in the hands of the daemon. Within:
+//! [`mount`] takes the mount point and starts the session; [`Mount`] is its end in the hands of the daemon, and [`Grip`] what
+//! another process can end it by. Within:
 //!
 //! - `mountpoint` looks at the place, takes it and leaves it (mount(2), fusermount3, the mount table);
 //! - `session` binds all together and lasts as long as the mount;
@@ -34,5 +35,6 @@ mod watchdog;
 pub use errno::errno;
 pub use error::MountError;
 pub use meter::{Meter, OperationFacts};
+pub use mountpoint::grip::Grip;
 pub use options::MountOptions;
 pub use session::{Ended, Mount, Unmounted, mount};

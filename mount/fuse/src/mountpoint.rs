@@ -7,6 +7,7 @@
 //! dead. A mount that someone else made at the same path in the meantime is not touched.
 
 mod fusermount;
+pub(crate) mod grip;
 pub(crate) mod table;
 
 use std::{

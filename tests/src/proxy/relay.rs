@@ -3,6 +3,7 @@
 use std::io;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -75,11 +76,21 @@ pub(super) async fn relay(
     let end = {
         let (from_client, to_client) = client.split();
         let (from_server, to_server) = server.split();
-        let mut up = std::pin::pin!(pump(from_client, to_server, state.clone(), era, None));
-        let down = Down {
-            control: speaks_ftp.then(|| Control::new(Arc::clone(&shared), state.clone())),
-        };
-        let mut down = std::pin::pin!(pump(from_server, to_client, state.clone(), era, Some(down)));
+        let is_unanswered = AtomicBool::new(false);
+        let (up, down) = (
+            Direction {
+                is_unanswered: &is_unanswered,
+                down: None,
+            },
+            Direction {
+                is_unanswered: &is_unanswered,
+                down: Some(Down {
+                    control: speaks_ftp.then(|| Control::new(Arc::clone(&shared), state.clone())),
+                }),
+            },
+        );
+        let mut up = std::pin::pin!(pump(from_client, to_server, state.clone(), era, up));
+        let mut down = std::pin::pin!(pump(from_server, to_client, state.clone(), era, down));
         tokio::select! {
             end = &mut up => match end {
                 End::Said => down.await,
@@ -101,6 +112,14 @@ pub(super) async fn relay(
     }
 }
 
+/// One direction of a connection.
+struct Direction<'a> {
+    /// Whether a request was made that is not to be answered.
+    is_unanswered: &'a AtomicBool,
+    /// `None`: it leads to the server.
+    down: Option<Down>,
+}
+
 /// What is done to the direction from the server alone.
 struct Down {
     control: Option<Control>,
@@ -113,8 +132,12 @@ async fn pump(
     mut to: WriteHalf<'_>,
     mut state: watch::Receiver<State>,
     made: u64,
-    mut down: Option<Down>,
+    direction: Direction<'_>,
 ) -> End {
+    let Direction {
+        is_unanswered,
+        mut down,
+    } = direction;
     let mut buffer = vec![0; BUFFER];
     let (mut era, mut passed) = (made, 0_u64);
     // One that led elsewhere must not go on afterwards.
@@ -130,6 +153,10 @@ async fn pump(
             Some(Fault::Elsewhere { .. }) if now.era != made => return End::Close,
             _ if led_elsewhere && now.era != made => return End::Close,
             Some(Fault::Silence) => 0,
+            Some(Fault::Unanswered { .. }) if down.is_some() && is_unanswered.load(Ordering::SeqCst) => 0,
+            fault if !matches!(fault, Some(Fault::Unanswered { .. })) && is_unanswered.load(Ordering::SeqCst) => {
+                return End::Reset;
+            }
             Some(Fault::Stall { after }) if down.is_some() => after - passed.min(after),
             Some(Fault::Cut { after }) if down.is_some() => match after - passed.min(after) {
                 0 => return End::Close,
@@ -169,6 +196,14 @@ async fn pump(
             }
         }
         passed += count as u64;
+        if let Some(Fault::Unanswered { request }) = now.fault {
+            if down.is_none() && bytes.windows(request.len()).any(|piece| piece == request) {
+                is_unanswered.store(true, Ordering::SeqCst);
+            } else if down.is_some() && is_unanswered.load(Ordering::SeqCst) {
+                // The server was quick.
+                continue;
+            }
+        }
         let written = match down.as_mut().and_then(|down| down.control.as_mut()) {
             Some(control) => to.write_all(&control.rewrite(bytes)).await,
             None => to.write_all(bytes).await,

@@ -191,3 +191,20 @@ fn a_network_loses_packets_and_mends() {
     namespace.drop_packets(false);
     assert_eq!(hear(&mut client, 3), b"you");
 }
+
+#[test]
+fn a_request_of_a_kind_reaches_the_server_and_is_not_answered() {
+    let proxy = Proxy::start(echo(b"hello".to_vec()));
+    let mut client = connect(&proxy);
+    hear(&mut client, 5);
+    proxy.fail(Fault::Unanswered { request: b"PUT " });
+    client.write_all(b"GET /").unwrap();
+    assert_eq!(hear(&mut client, 5), b"GET /", "of another kind");
+    client.write_all(b"PUT /").unwrap();
+    client.write_all(b"GET /").unwrap();
+    assert_eq!(hear(&mut connect(&proxy), 5), b"hello", "another connection");
+    says_nothing(&mut client);
+    proxy.heal();
+    let broken = client.read(&mut [0; 1]).expect_err("it is reset");
+    assert_eq!(broken.kind(), ErrorKind::ConnectionReset);
+}

@@ -15,16 +15,21 @@ use crate::originals::noise;
 
 /// Ends what hangs.
 const PATIENCE: Duration = Duration::from_mins(1);
-const FILES: usize = 40;
+pub(crate) const FILES: usize = 40;
 
 /// A folder, shown by `bindfs`.
-struct Lower {
+pub(crate) struct Lower {
     folder: tempfile::TempDir,
     process: Child,
 }
 
 impl Lower {
     fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// Starts `bindfs` with these options.
+    pub(crate) fn start_with(options: &[&str]) -> Self {
         let folder = tempfile::Builder::new()
             .prefix("manifold-lower-")
             .tempdir()
@@ -38,6 +43,7 @@ impl Lower {
         }
         let process = Command::new("bindfs")
             .arg("-f")
+            .args(options)
             .arg(folder.path().join("files"))
             .arg(folder.path().join("shown"))
             .stdin(Stdio::null())
@@ -50,8 +56,13 @@ impl Lower {
         lower
     }
 
-    fn shown(&self) -> PathBuf {
+    pub(crate) fn shown(&self) -> PathBuf {
         self.folder.path().join("shown")
+    }
+
+    /// Gives a path of what it shows, past it.
+    pub(crate) fn beneath(&self, path: &str) -> PathBuf {
+        self.folder.path().join("files").join(path)
     }
 
     /// Stops it, and waits until the last of its threads stands still.
@@ -64,6 +75,12 @@ impl Lower {
                 stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('T'))
             })
         });
+    }
+
+    /// Ends it, and all that waits for it.
+    pub(crate) fn end(&mut self) {
+        let _gone = Command::new("umount").args(["-f", "-l"]).arg(self.shown()).output();
+        let _gone = self.process.kill();
     }
 
     fn resume(&self) {
@@ -86,7 +103,7 @@ impl Drop for Lower {
 }
 
 /// Waits for what has to happen.
-fn until(what: &str, mut holds: impl FnMut() -> bool) {
+pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let end = Instant::now() + PATIENCE;
     while !holds() {
         assert!(Instant::now() < end, "{what}: not within {PATIENCE:?}");

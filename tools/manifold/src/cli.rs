@@ -200,6 +200,9 @@ pub(crate) enum Command {
         /// The shell
         shell: Shell,
     },
+    /// Look after the mount of the daemon that starts this
+    #[command(hide = true)]
+    Guard,
     /// Write the man pages into a folder
     Man {
         /// The folder

@@ -20,6 +20,7 @@ use rustix::fs::Mode;
 
 use crate::cli::{Cli, Command};
 use crate::failure::{Failure, Result};
+use crate::guard;
 use crate::library::{Library, Surroundings};
 use crate::logging;
 use crate::print::Output;
@@ -33,6 +34,7 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
     let done = match &cli.command {
         Command::Completions { shell } => generate::completions(*shell, &mut out),
         Command::Man { folder } => generate::man_pages(folder),
+        Command::Guard => guard::run(),
         Command::Metrics { reference: true } => generate::metrics(&mut out),
         Command::Settings { defaults: true } => out.line(settings::template().trim_end()),
         _ => {
@@ -51,6 +53,7 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
                 _ => Level::Warn,
             };
             logging::start(level, asked.as_deref())?;
+            context.library.end_undead()?;
             let runtime = tokio::runtime::Builder::new_multi_thread()
                 .enable_all()
                 .build()
@@ -85,6 +88,6 @@ async fn dispatch(command: Command, context: &Context, out: &mut Output) -> Resu
         Command::Metrics { .. } => metrics::metrics(context, out).await,
         Command::Check => check::check(context, out).await,
         Command::Settings { .. } => check::settings(context, out),
-        Command::Completions { .. } | Command::Man { .. } => Ok(()),
+        Command::Completions { .. } | Command::Man { .. } | Command::Guard => Ok(()),
     }
 }

@@ -25,6 +25,7 @@ use crate::control::text::Text;
 use crate::control::{MetricsForm, Reply, Request};
 use crate::events::{self, Follower, What};
 use crate::failure::{Failure, Result, io_failure};
+use crate::guard::Guard;
 use crate::metrics::http::HttpServer;
 use crate::metrics::{MountPicture, Picture};
 use crate::mounts;
@@ -69,6 +70,8 @@ struct Mounted {
     /// Counts what the kernel asks, of all mounts that were made.
     meter: Arc<Meter>,
     given_up: AtomicU64,
+    /// `None`: it could not be started.
+    guard: Mutex<Option<Guard>>,
     started_ns: i64,
     /// Told when a command asks for the end.
     stop: Notify,
@@ -125,7 +128,8 @@ fn raise_descriptor_limit() {
 }
 
 impl Daemon {
-    /// Mounts the library at `point`, which [`check_point`] gave, and begins to connect its sources.
+    /// Mounts the library at `point`, which [`check_point`] gave, and begins to connect its sources. To be awaited on the main
+    /// thread, whose end the guard of the mount is told of.
     pub(crate) async fn start(open: Arc<OpenLibrary>, mut point: Point, wishes: &MountWishes) -> Result<Self> {
         raise_descriptor_limit();
         let roots = local_roots(&open)?;
@@ -158,6 +162,7 @@ impl Daemon {
             None => None,
         };
         let (vfs, meter) = (Arc::clone(&open.vfs), Arc::<Meter>::default());
+        let guard = Guard::start().inspect_err(warn_of_no_guard).ok();
         let mount = mount(vfs, point.path.clone(), options.clone(), Arc::clone(&meter)).await?;
         if std::mem::take(&mut point.was_made) {
             say(format_args!("made the mount point {}", point.path.display()));
@@ -178,9 +183,11 @@ impl Daemon {
             options,
             meter,
             given_up: AtomicU64::new(0),
+            guard: Mutex::new(guard),
             started_ns: now_ns(),
             stop: Notify::new(),
         };
+        mounted.have_guarded();
         Ok(Self {
             mounted: Arc::new(mounted),
             server,
@@ -210,6 +217,11 @@ impl Daemon {
             ended = mounted.end() => ended,
             () = signals.next() => mounted.end_at_once(),
         };
+        // Who is served yet is cut off with the process, and at once if that could not end.
+        let guard = mounted.guard.lock().take();
+        if let Some(guard) = guard {
+            guard.dismiss();
+        }
         tracing::info!(library = mounted.open.library.name(), "ended");
         over.and(ended)
     }
@@ -230,6 +242,16 @@ impl Mounted {
         Arc::clone(&self.mount.lock())
     }
 
+    /// Tells the guard of the mount as it is now.
+    fn have_guarded(&self) {
+        let device = self.mount().device();
+        if let Some(guard) = &mut *self.guard.lock()
+            && let Err(failure) = guard.look_after(&self.point, device)
+        {
+            warn_of_no_guard(&failure);
+        }
+    }
+
     fn text_of_point(&self) -> Text {
         Text::new(self.point.as_os_str().as_encoded_bytes())
     }
@@ -241,6 +263,7 @@ impl Mounted {
             self.given_up.fetch_add(1, Ordering::Relaxed);
             let anew = mount(vfs, point, self.options.clone(), Arc::clone(&self.meter)).await;
             *self.mount.lock() = anew.map_err(|failure| failure.about("cannot mount anew"))?;
+            self.have_guarded();
             tracing::warn!(at = %self.point.display(), "mounted anew, since a request was not answered in time");
             self.open.events.tell(What::Mounted {
                 point: self.text_of_point(),
@@ -386,6 +409,10 @@ impl OpenLibrary {
                 .hint("--force does it all the same")
         })
     }
+}
+
+fn warn_of_no_guard(failure: &Failure) {
+    tracing::warn!("{}", failure.message());
 }
 
 /// Mounts, on a thread where that may block.

@@ -4,6 +4,7 @@
 //! that stood there before was changed.
 
 pub(crate) mod lock;
+mod undead;
 
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder};

@@ -3,12 +3,13 @@
 //! Who holds the lock decides. Between two looks a daemon may start or end; then both ways are tried again.
 
 use std::ffi::OsString;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::control::client::Client;
 use crate::control::{Reply, Request};
-use crate::failure::{Failure, Result};
+use crate::failure::{Failure, Result, io_failure};
 use crate::library::lock::{Lock, Role, try_lock};
 use crate::library::{Library, Surroundings};
 use crate::mounts;
@@ -74,6 +75,18 @@ impl Context {
                 Err(holder) => return Err(holder.refusal(self.library.name())),
             }
         }
+    }
+
+    /// Has whoever was killed and could not end let go of a mount point, whatever library is mounted there.
+    pub(crate) fn free(&self, point: &Path) -> Result<()> {
+        let real = mounts::real_path(point).map_err(|error| io_failure("use the mount point", point, &error))?;
+        for mount in mounts::ours()?.iter().filter(|mount| mount.point == real) {
+            // A library that cannot be found is nobody's whom we could end.
+            if let Ok(library) = Library::of_fs_name(&mount.fs_name, &self.around) {
+                library.end_undead()?;
+            }
+        }
+        Ok(())
     }
 
     fn is_mounted(&self) -> Result<bool> {

@@ -182,21 +182,8 @@ impl Core {
             let folder = settings.folder.display();
             Error::Io(Cause::new(format!("cannot use the staging folder {folder}: {error}")))
         })?;
-        for id in drafts {
-            self.catalog.unstage(id, None, None).map_err(Error::from_catalog)?;
-            let (indexer, parent) = (
-                Arc::clone(&self.indexer),
-                self.catalog.entry(id).map_err(Error::from_catalog)?,
-            );
-            if let Some(parent) = parent.map(|entry| entry.parent) {
-                // What was never closed may not be there at the source, or look different.
-                self.catalog.note_stale(parent).map_err(Error::from_catalog)?;
-                self.runtime.spawn(async move {
-                    if let Err(error) = indexer.list_now(parent).await {
-                        tracing::debug!(id = parent.0, %error, "a directory is listed again later");
-                    }
-                });
-            }
+        for (id, is_at_source) in drafts {
+            self.drop_draft(id, is_at_source, settings.clock.now_ns())?;
         }
         let staging = Arc::new(staging);
         self.files.follow_staging(&staging);
@@ -217,6 +204,22 @@ impl Core {
         let once = self.uploads.set(uploads);
         once.map_err(|_| Error::Io(Cause::new("the staging area is open already")))?;
         self.moves.get_or_init(|| moves).start_all()
+    }
+
+    /// Forgets a file that was being written when the daemon died and of which nothing was acknowledged. What was new is gone,
+    /// as nothing has it; what the source has is as it is there, which is looked at.
+    fn drop_draft(&self, id: EntryId, is_at_source: bool, now_ns: i64) -> Result<(), Error> {
+        self.catalog.unstage(id, None, None).map_err(Error::from_catalog)?;
+        let Some(entry) = self.catalog.entry(id).map_err(Error::from_catalog)? else {
+            return Ok(());
+        };
+        if !is_at_source {
+            let removed = self.catalog.follow_removed(entry.parent, &entry.name, now_ns);
+            removed.map_err(Error::from_catalog)?;
+        }
+        self.catalog.note_stale(entry.parent).map_err(Error::from_catalog)?;
+        self.look_into(entry.parent);
+        Ok(())
     }
 
     /// Tells whether files of a remote source may be written to.

@@ -8,7 +8,9 @@
 //! - what an upload reads is the file as it was when the upload began, or an error.
 
 mod ahead;
+mod base;
 mod sending;
+mod tally;
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -30,7 +32,8 @@ use crate::Error;
 use crate::error::Cause;
 
 use sending::Attempt;
-pub(crate) use sending::{Parts, Reading, Sending, Sent};
+pub(crate) use sending::{Reading, Sending, Sent};
+pub(crate) use tally::Tally;
 
 /// The folder that the data files lie in, and what they share.
 #[derive(Debug)]
@@ -72,6 +75,8 @@ pub(crate) enum Refused {
     NoRoom(u64),
     /// The source has the file by now, and it is staged no more: it is to be staged anew.
     Retired,
+    /// The source may have what would be changed: that is to be [recorded](StagedFile::record) first.
+    Unrecorded,
     /// It failed.
     Failed(Error),
 }
@@ -207,6 +212,7 @@ impl StagedFile {
             base: None,
             expected: None,
             draft: false,
+            unconfirmed: Vec::new(),
             extents: Extents::default(),
         };
         let staged = Self::of(id, area, row);
@@ -219,6 +225,7 @@ impl StagedFile {
     }
 
     fn of(id: EntryId, area: &Arc<Area>, row: Row) -> Self {
+        let attempts = Attempt::recover(&row.unconfirmed);
         Self {
             id,
             area: Arc::clone(area),
@@ -233,14 +240,14 @@ impl StagedFile {
                 modified_ns: row.modified_ns,
                 base: row.base,
                 expected: row.expected,
-                generation: 1,
+                generation: attempts.len() as u64 + 1,
                 stamp: 1,
                 durable: None,
                 synced: None,
                 folder_synced: false,
                 loose: 0,
                 is_synced_ahead: false,
-                attempts: Vec::new(),
+                attempts,
                 was_sent: false,
                 was_completed: false,
                 was_asked: true,
@@ -277,6 +284,9 @@ impl StagedFile {
         let range = start..end.ok_or(Refused::Failed(Error::InvalidArgument))?;
         if range.is_empty() {
             return Ok(());
+        }
+        if state.is_to_be_recorded() {
+            return Err(Refused::Unrecorded);
         }
         let missing = state.extents.missing(&range);
         if missing > 0 && state.extents.iter().len() >= EXTENTS_MAX {
@@ -320,6 +330,8 @@ impl StagedFile {
             state.former.push(former);
             state.folder_synced = false;
             state.data = (state.users > 0).then(|| Arc::new(data));
+        } else if state.is_to_be_recorded() {
+            return Err(Refused::Unrecorded);
         }
         state.generation += 1;
         state.stamp += 1;
@@ -378,47 +390,6 @@ impl StagedFile {
         Ok(((end - offset) as usize, rest.map(|base| Rest { base, ranges })))
     }
 
-    /// Takes bytes of the base over, where nothing was written meanwhile and it still shows.
-    pub(crate) fn fill(&self, base: &Base, offset: u64, bytes: &[u8]) -> Result<(), Refused> {
-        let mut state = self.state.lock();
-        let data = self.data(&mut state).map_err(Refused::Failed)?;
-        let shows = match &state.base {
-            Some(now) if now.version == base.version => now.shows,
-            _ => return Ok(()),
-        };
-        let range = offset..(offset + bytes.len() as u64).min(shows);
-        let holes: Vec<_> = state.extents.pieces(&range).filter(|(_, written)| !written).collect();
-        for (hole, _) in holes {
-            if !self.area.room.take(hole.end - hole.start) {
-                return Err(Refused::NoRoom(hole.end - hole.start));
-            }
-            let part = &bytes[(hole.start - offset) as usize..(hole.end - offset) as usize];
-            if let Err(error) = data.write_all_at(part, hole.start) {
-                self.area.room.give_back(hole.end - hole.start);
-                return Err(Refused::Failed(failed(&error)));
-            }
-            state.extents.insert(hole);
-            state.stamp += 1;
-        }
-        Ok(())
-    }
-
-    /// Tells, once, that a base of no more than `most` bytes shows through, which is better taken over while it can be had.
-    pub(crate) fn is_to_be_completed(&self, most: u64) -> bool {
-        let mut state = self.state.lock();
-        let shows = state.base.as_ref().map_or(0, |base| base.shows);
-        shows > 0 && shows <= most && !std::mem::replace(&mut state.was_completed, true)
-    }
-
-    /// Gives what still shows through of the base.
-    pub(crate) fn holes(&self) -> Option<Rest> {
-        let state = self.state.lock();
-        let base = state.base.clone()?;
-        let pieces = state.extents.pieces(&(0..base.shows));
-        let ranges: Vec<_> = pieces.filter(|(_, written)| !written).map(|(range, _)| range).collect();
-        (!ranges.is_empty()).then_some(Rest { base, ranges })
-    }
-
     /// Makes everything that was written so far survive a crash: first the bytes, then the row that tells of them. Blocks the
     /// thread.
     pub(crate) fn sync(&self, durability: &dyn Durability, folder: &File) -> Result<(), Error> {
@@ -427,7 +398,7 @@ impl StagedFile {
     }
 
     fn sync_locked(&self, durability: &dyn Durability, folder: &File) -> Result<(), Error> {
-        let (row, stamp, generation, data, folder_synced, former) = {
+        let (row, told, stamp, generation, data, folder_synced, former) = {
             let mut state = self.state.lock();
             if state.retired || state.orphan || state.durable == Some(state.stamp) {
                 return state.check();
@@ -436,6 +407,7 @@ impl StagedFile {
             state.loose = 0;
             (
                 row(&state),
+                state.told(),
                 state.stamp,
                 state.generation,
                 data,
@@ -454,6 +426,7 @@ impl StagedFile {
         let mut state = self.state.lock();
         state.durable = Some(stamp);
         state.synced = Some(generation);
+        state.note_recorded(&told);
         self.area.doomed.lock().extend(state.former.drain(..former));
         if state.number != row.number {
             return Ok(());
@@ -599,6 +572,7 @@ fn row(state: &State) -> Row {
         base: state.base.clone(),
         expected: state.expected.clone(),
         draft: false,
+        unconfirmed: state.unconfirmed(),
         extents: state.extents.clone(),
     }
 }

@@ -6,13 +6,17 @@ use std::ops::Range;
 
 use super::extents::Extents;
 
-/// The version of the format.
-pub const FORMAT: u8 = 1;
+/// The version of the format that is written.
+pub const FORMAT: u8 = 2;
+/// The first version, which tells of no uploads, and is read for good.
+const FORMAT_1: u8 = 1;
 /// The longest version of an object, in bytes, as the catalog takes it.
 const VERSION_MAX: usize = manifold_catalog::VERSION_MAX;
 /// The most ranges of one row.
 pub const EXTENTS_MAX: usize = 1 << 15;
 const EXTENT_LEN: usize = 16;
+/// The most unconfirmed uploads of one row.
+pub const UNCONFIRMED_MAX: usize = 16;
 
 const HAS_BASE: u8 = 1;
 const HAS_EXPECTED: u8 = 2;
@@ -41,6 +45,17 @@ pub struct Base {
     pub shows: u64,
 }
 
+/// A state of a file that was sent to its source, which may have it: nobody confirmed it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unconfirmed {
+    /// Its length in bytes.
+    pub size: u64,
+    /// The least length that the file had since: what lies behind in it shows through no more.
+    pub least: u64,
+    /// The BLAKE3 of its bytes.
+    pub hash: [u8; 32],
+}
+
 /// What is durable of a staged file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
@@ -57,6 +72,8 @@ pub struct Row {
     pub expected: Option<Box<[u8]>>,
     /// Whether nothing of the file was ever acknowledged: after a crash it is as if it had not been touched.
     pub draft: bool,
+    /// What was sent and not confirmed, the oldest first, at most [`UNCONFIRMED_MAX`].
+    pub unconfirmed: Vec<Unconfirmed>,
     /// Which bytes of the data file were written.
     pub extents: Extents,
 }
@@ -84,6 +101,12 @@ impl Row {
         if let Some(expected) = &self.expected {
             put_version(&mut bytes, expected);
         }
+        bytes.push(self.unconfirmed.len() as u8);
+        for sent in &self.unconfirmed {
+            bytes.extend_from_slice(&sent.size.to_le_bytes());
+            bytes.extend_from_slice(&sent.least.to_le_bytes());
+            bytes.extend_from_slice(&sent.hash);
+        }
         bytes.extend_from_slice(&(self.extents.iter().len() as u32).to_le_bytes());
         for Range { start, end } in self.extents.iter() {
             bytes.extend_from_slice(&start.to_le_bytes());
@@ -93,10 +116,10 @@ impl Row {
         bytes
     }
 
-    /// Reads back what [`encode`](Self::encode) gave.
+    /// Reads back what [`encode`](Self::encode) gave, now or in a former version.
     pub fn parse(bytes: &[u8]) -> Result<Self, RowError> {
         match bytes.first() {
-            Some(&FORMAT) => {}
+            Some(&(FORMAT_1 | FORMAT)) => {}
             Some(&other) => return Err(RowError::Version(other)),
             None => return Err(RowError::Damaged),
         }
@@ -118,7 +141,7 @@ struct Parts<'a>(&'a [u8]);
 
 impl<'a> Parts<'a> {
     fn row(mut self) -> Option<Row> {
-        let [_, flags] = *self.take::<2>()?;
+        let [format, flags] = *self.take::<2>()?;
         if flags & !ALL_FLAGS != 0 {
             return None;
         }
@@ -140,6 +163,11 @@ impl<'a> Parts<'a> {
         } else {
             Some(self.version()?)
         };
+        let unconfirmed = if format == FORMAT_1 {
+            Vec::new()
+        } else {
+            self.unconfirmed()?
+        };
         let count = u32::from_le_bytes(*self.take()?) as usize;
         if count > EXTENTS_MAX || self.0.len() != count * EXTENT_LEN {
             return None;
@@ -159,8 +187,26 @@ impl<'a> Parts<'a> {
             base,
             expected,
             draft: flags & IS_DRAFT != 0,
+            unconfirmed,
             extents,
         })
+    }
+
+    fn unconfirmed(&mut self) -> Option<Vec<Unconfirmed>> {
+        let [count] = *self.take::<1>()?;
+        if usize::from(count) > UNCONFIRMED_MAX {
+            return None;
+        }
+        let mut unconfirmed = Vec::with_capacity(count.into());
+        for _ in 0..count {
+            let (size, least) = (self.u64()?, self.u64()?);
+            if least > size || i64::try_from(size).is_err() {
+                return None;
+            }
+            let hash = *self.take()?;
+            unconfirmed.push(Unconfirmed { size, least, hash });
+        }
+        Some(unconfirmed)
     }
 
     fn take<const N: usize>(&mut self) -> Option<&'a [u8; N]> {
@@ -199,13 +245,23 @@ mod tests {
             }),
             expected: Some((*b"v1").into()),
             draft: false,
+            unconfirmed: vec![Unconfirmed {
+                size: 95,
+                least: 3,
+                hash: [0xAB; 32],
+            }],
             extents: Extents::from_stored([0..4, 10..20, 99..100].into_iter()).unwrap(),
         }
     }
 
     /// What format 1 looks like, for good.
-    const KEPT: &str = "010307000000000000006400000000000000fbffffffffffffff5a00000000000000500000000000000002007631020076310300000000000000000000000400000000\
-                        0000000a00000000000000140000000000000063000000000000006400000000000000";
+    const KEPT_1: &str = "010307000000000000006400000000000000fbffffffffffffff5a00000000000000500000000000000002007631020076310300000000000000000000000400000000\
+                          0000000a00000000000000140000000000000063000000000000006400000000000000";
+    /// What format 2 looks like, for good.
+    const KEPT_2: &str = "020307000000000000006400000000000000fbffffffffffffff5a000000000000005000000000000000020076310200763101\
+                          5f000000000000000300000000000000abababababababababababababababababababababababababababababababab\
+                          0300000000000000000000000400000000\
+                          0000000a00000000000000140000000000000063000000000000006400000000000000";
 
     fn hex(bytes: &[u8]) -> String {
         use std::fmt::Write;
@@ -221,6 +277,7 @@ mod tests {
             base: None,
             expected: None,
             draft: true,
+            unconfirmed: Vec::new(),
             extents: Extents::default(),
             ..row()
         };
@@ -229,17 +286,37 @@ mod tests {
         }
     }
 
+    /// Gives the bytes of a row that was kept without its checksum.
+    fn kept(text: &str) -> Vec<u8> {
+        let digits = text.as_bytes().chunks_exact(2);
+        let mut bytes: Vec<_> = digits
+            .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
+            .collect();
+        bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
+        bytes
+    }
+
     #[test]
-    fn format_1_is_what_it_was() {
+    fn format_2_is_what_it_was() {
         let encoded = row().encode();
-        assert_eq!(hex(&encoded[..encoded.len() - 4]), KEPT);
+        assert_eq!(hex(&encoded[..encoded.len() - 4]), KEPT_2);
+        assert_eq!(Row::parse(&kept(KEPT_2)), Ok(row()));
+    }
+
+    #[test]
+    fn format_1_is_read_for_good() {
+        let told_of_no_uploads = Row {
+            unconfirmed: Vec::new(),
+            ..row()
+        };
+        assert_eq!(Row::parse(&kept(KEPT_1)), Ok(told_of_no_uploads));
     }
 
     #[test]
     fn another_version_is_told_from_damage() {
         let mut bytes = row().encode();
-        bytes[0] = 2;
-        assert_eq!(Row::parse(&bytes), Err(RowError::Version(2)));
+        bytes[0] = 3;
+        assert_eq!(Row::parse(&bytes), Err(RowError::Version(3)));
         assert_eq!(Row::parse(&[]), Err(RowError::Damaged));
     }
 
@@ -254,14 +331,26 @@ mod tests {
             }),
             ..row()
         };
-        for odd in [beyond, shows_too_far] {
+        let longer_than_it_was = Row {
+            unconfirmed: vec![Unconfirmed {
+                size: 5,
+                least: 6,
+                hash: [0; 32],
+            }],
+            ..row()
+        };
+        let too_many = Row {
+            unconfirmed: vec![row().unconfirmed.remove(0); UNCONFIRMED_MAX + 1],
+            ..row()
+        };
+        for odd in [beyond, shows_too_far, longer_than_it_was, too_many] {
             assert_eq!(Row::parse(&odd.encode()), Err(RowError::Damaged));
         }
     }
 
     proptest! {
         #[test]
-        fn any_damage_is_noticed(at in 1_usize..140, flip in 1_u8..) {
+        fn any_damage_is_noticed(at in 1_usize..190, flip in 1_u8..) {
             let mut bytes = row().encode();
             let at = at % bytes.len();
             prop_assume!(at > 0);
@@ -269,8 +358,35 @@ mod tests {
             prop_assert_eq!(Row::parse(&bytes), Err(RowError::Damaged));
         }
 
+        /// What the fuzz target does with bytes of any kind, here with bytes that are nearly a row, under a checksum that is right.
         #[test]
-        fn any_cut_is_noticed(length in 0_usize..140) {
+        fn whatever_stands_in_a_row_makes_sense_or_is_refused(
+            changes in proptest::collection::vec((0_usize..200, any::<u8>()), 0..6),
+            format in 0_u8..4,
+            length in 0_usize..250,
+        ) {
+            let mut bytes = row().encode();
+            bytes.truncate(bytes.len() - 4);
+            bytes[0] = format;
+            for (at, byte) in changes {
+                let at = 1 + at % (bytes.len() - 1);
+                bytes[at] = byte;
+            }
+            if length < bytes.len() {
+                bytes.truncate(length.max(1));
+            }
+            bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
+            if let Ok(row) = Row::parse(&bytes) {
+                prop_assert!(row.extents.end() <= row.size);
+                prop_assert!(row.base.as_ref().is_none_or(|base| base.shows <= base.size.min(row.size)));
+                let again = row.encode();
+                prop_assert_eq!(Row::parse(&again), Ok(row));
+                prop_assert!(again == bytes || bytes[0] == FORMAT_1);
+            }
+        }
+
+        #[test]
+        fn any_cut_is_noticed(length in 0_usize..190) {
             let bytes = row().encode();
             let length = length % bytes.len();
             prop_assert!(Row::parse(&bytes[..length]).is_err());

@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use manifold_catalog::EntryId;
 use parking_lot::Mutex;
 use proptest::prelude::*;
@@ -94,6 +95,8 @@ enum Step {
     Append(Vec<u8>),
     Truncate(u64),
     Sync,
+    /// An upload sends the file, if all of it is synced, and nobody confirms it.
+    Send,
     OpenAgain,
 }
 
@@ -107,6 +110,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => some_bytes().prop_map(Step::Append),
         2 => (0..LEN).prop_map(Step::Truncate),
         2 => Just(Step::Sync),
+        2 => Just(Step::Send),
         1 => Just(Step::OpenAgain),
     ];
     proptest::collection::vec(step, 1..25)
@@ -120,6 +124,46 @@ fn write_to(model: &mut Vec<u8>, at: usize, bytes: &[u8]) {
     model[at..at + bytes.len()].copy_from_slice(bytes);
 }
 
+/// Makes a change. What uploads have sent is recorded first where that is asked for, and of a file that was there at the start
+/// all is taken for sent, as where its source cannot be asked.
+fn change(
+    staging: &Staging,
+    file: &StagedFile,
+    mut change: impl FnMut(&StagedFile) -> Result<(), Refused>,
+) -> Result<(), Error> {
+    if file.is_to_be_asked() {
+        send(file);
+    }
+    match change(file) {
+        Err(Refused::Unrecorded) => {
+            staging.record(file)?;
+            change(file).unwrap();
+        }
+        changed => changed.unwrap(),
+    }
+    Ok(())
+}
+
+/// Sends the whole file to a source that does not answer, and gives what that has now.
+fn send(file: &StagedFile) -> Option<Vec<u8>> {
+    if file.has_unsynced_bytes() {
+        return None;
+    }
+    let (sending, _, tally) = file.begin_sending().unwrap();
+    let bytes = contents(file);
+    for (number, part) in bytes.chunks(50).enumerate() {
+        assert!(file.note_sending(sending, &tally, number as u64 * 50, &Bytes::copy_from_slice(part)));
+    }
+    file.end_sending(sending, false);
+    Some(bytes)
+}
+
+/// Tells whether a file would be recognised at its source though it is another by now.
+fn is_recognised(file: &StagedFile, sent: &[u8]) -> bool {
+    let hash = *blake3::hash(sent).as_bytes();
+    contents(file) == sent || file.unconfirmed().iter().any(|(_, it)| *it == hash)
+}
+
 proptest! {
     #[test]
     fn it_is_the_file_that_was_written_also_after_it_is_opened_again(
@@ -130,21 +174,23 @@ proptest! {
         let (mut staging, _) = open(&folder, &rows);
         let mut file = stage(&staging, base);
         let mut model = base_bytes(base.unwrap_or(0));
+        let mut sent = Vec::new();
         for step in steps {
             match step {
                 Step::Write(at, bytes) => {
-                    file.write(Place::At(at), &bytes, 1).unwrap();
+                    change(&staging, &file, |file| file.write(Place::At(at), &bytes, 1)).unwrap();
                     write_to(&mut model, at as usize, &bytes);
                 }
                 Step::Append(bytes) => {
-                    file.write(Place::End, &bytes, 1).unwrap();
+                    change(&staging, &file, |file| file.write(Place::End, &bytes, 1)).unwrap();
                     model.extend_from_slice(&bytes);
                 }
                 Step::Truncate(size) => {
-                    file.truncate(size, 1).unwrap();
+                    change(&staging, &file, |file| file.truncate(size, 1)).unwrap();
                     model.resize(size as usize, 0);
                 }
                 Step::Sync => staging.sync(&file).unwrap(),
+                Step::Send => sent.extend(send(&file)),
                 Step::OpenAgain => {
                     staging.sync(&file).unwrap();
                     drop((file, staging));
@@ -154,6 +200,7 @@ proptest! {
             }
             prop_assert_eq!(&contents(&file), &model);
             prop_assert_eq!(staging.usage().used, file.written());
+            prop_assert!(sent.iter().all(|sent| is_recognised(&file, sent)));
         }
     }
 }
@@ -312,7 +359,7 @@ fn what_was_never_acknowledged_is_as_if_it_had_not_been_touched() {
     file.truncate(0, 1).unwrap();
     drop((file, staging));
     let (staging, recovered) = open(&folder, &rows);
-    assert_eq!((recovered.drafts, recovered.staged), (vec![ID], vec![]));
+    assert_eq!((recovered.drafts, recovered.staged), (vec![(ID, false)], vec![]));
     assert!(staging.get(ID).is_none());
     assert_eq!(
         std::fs::read_dir(folder.path()).unwrap().count(),

@@ -19,6 +19,9 @@ use crate::staging::{Sending, Sent, StagedFile};
 
 /// Files up to this length, in bytes, are put into the cache when they are uploaded.
 const CACHED_MAX: u64 = 16 << 20;
+/// How long the answer to an upload is waited for that was sent to its end and is to end: it may arrive all the same, and then
+/// whoever removes or renames the file is to know.
+const LAST_WORD: Duration = Duration::from_secs(2);
 /// How long data files wait to be removed, so that many go at once.
 const SWEEP_AFTER: Duration = Duration::from_millis(500);
 
@@ -63,10 +66,19 @@ impl Uploads {
         let base_is_gone = Arc::new(AtomicBool::new(false));
         let began = Mutex::new(None);
         let request = self.put(&upload, &base_is_gone, &began);
-        let result = tokio::select! {
+        let mut request = std::pin::pin!(self.fetcher.indexer.upload(upload.source, request));
+        let ended = tokio::select! {
             biased;
-            _ = end.wait_for(|end| *end) => return Outcome::Ended,
-            result = self.fetcher.indexer.upload(upload.source, request) => result,
+            _ = end.wait_for(|end| *end) => None,
+            result = &mut request => Some(result),
+        };
+        let result = match ended {
+            Some(result) => result,
+            None if !began.lock().is_some_and(|sending| upload.file.was_sent_whole(sending)) => return Outcome::Ended,
+            None => match tokio::time::timeout(LAST_WORD, request).await {
+                Ok(result) => result,
+                Err(_elapsed) => return Outcome::Ended,
+            },
         };
         match result {
             Ok(None) if upload.file.has_unsynced_bytes() => Outcome::Overtaken,
@@ -137,7 +149,7 @@ impl Uploads {
         let Some(in_use) = in_use else {
             return Ok(None);
         };
-        let Some((sending, expected, parts)) = upload.file.begin_sending() else {
+        let Some((sending, expected, tally)) = upload.file.begin_sending() else {
             return Ok(None);
         };
         *began.lock() = Some(sending);
@@ -145,9 +157,10 @@ impl Uploads {
         let entry = self.fetcher.catalog.entry(id).ok().flatten().filter(|_| keeps_mode);
         let body = StagedBody {
             fetcher: Arc::clone(&self.fetcher),
+            staging: Arc::clone(&self.staging),
             file: in_use,
             sending,
-            parts,
+            tally,
             mode: entry.map(|entry| u32::from(entry.mode)),
             read: sent,
             base_is_gone: Arc::clone(base_is_gone),

@@ -1,6 +1,9 @@
 //! The bytes of a staged file, as an upload sends them.
 //!
-//! Always true: what is given is the file as it was when the upload began; after a write there is only an error.
+//! Always true:
+//! - what is given is the file as it was when the upload began; after a write there is only an error;
+//! - before the source can have all of a file through which another version shows, the journal tells what it was sent: that
+//!   version may be gone with the upload, and nobody could tell any more.
 
 use std::io;
 use std::ops::Range;
@@ -13,15 +16,16 @@ use manifold_backends::{Attributes, Body, Timestamp};
 
 use crate::Error;
 use crate::fetch::{Fetcher, base};
-use crate::staging::{InUse, Parts, Reading, Sending};
+use crate::staging::{InUse, Reading, Sending, Staging, Tally};
 
 /// A staged file at the moment when its upload began.
 pub(crate) struct StagedBody {
     pub(crate) fetcher: Arc<Fetcher>,
+    pub(crate) staging: Arc<Staging>,
     pub(crate) file: InUse,
     pub(crate) sending: Sending,
     /// Where it is noted what is sent.
-    pub(crate) parts: Arc<Parts>,
+    pub(crate) tally: Arc<Tally>,
     pub(crate) mode: Option<u32>,
     /// How far it was read.
     pub(crate) read: Arc<AtomicU64>,
@@ -65,8 +69,14 @@ impl Body for StagedBody {
     async fn read(&self, range: Range<u64>) -> io::Result<Bytes> {
         let Range { start, end } = range;
         let bytes = self.bytes(range).await.map_err(io::Error::other)?;
+        let (file, tally) = (self.file.file(), &self.tally);
+        let bytes = bytes.filter(|bytes| file.note_sending(self.sending, tally, start, bytes));
         let bytes = bytes.ok_or_else(|| io::Error::other("the file was written to while it was uploaded"))?;
-        self.parts.note(start, &bytes);
+        if file.is_to_be_recorded_when_sent(self.sending) {
+            let (staging, file) = (Arc::clone(&self.staging), Arc::clone(file));
+            let recorded = self.fetcher.runtime.spawn_blocking(move || staging.record(&file));
+            recorded.await.map_err(io::Error::other)?.map_err(io::Error::other)?;
+        }
         self.read.fetch_max(end, Ordering::Relaxed);
         Ok(bytes)
     }

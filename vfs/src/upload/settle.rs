@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
-use manifold_backends::{ErrorKind, Kind, Metadata, Presence};
+use manifold_backends::{Body as _, ErrorKind, Kind, Metadata, Presence};
 use manifold_catalog::{Copied, EntryId, NewChild};
 use manifold_index::{names, seen_attributes};
 
@@ -15,7 +15,7 @@ use super::{Conflict, Uploads, conflict};
 use crate::Error;
 use crate::error::Cause;
 use crate::fetch::base;
-use crate::staging::{Refused, Rest, Sending, StagedFile};
+use crate::staging::{InUse, Refused, Rest, Sending, StagedFile};
 
 /// How much is compared, or taken over from a base, at once, in bytes.
 const CHUNK: u64 = 4 << 20;
@@ -56,11 +56,7 @@ impl Uploads {
             Ok(Presence::Found(metadata)) => metadata,
         };
         match self.find_ours(upload, Some(sending), &metadata).await {
-            Ok(Some(ours)) => match self.conclude(upload, ours, metadata).await {
-                // There is more now, which is based on that.
-                Outcome::Overtaken => Outcome::Again,
-                outcome => outcome,
-            },
+            Ok(Some(ours)) => self.conclude_ours(upload, ours, metadata).await,
             Ok(None) if !upload.file.is_still(sending) => Outcome::Overtaken,
             Ok(None) => self.keep_both(upload, &metadata).await,
             Err(error) => delayed(&error),
@@ -77,13 +73,12 @@ impl Uploads {
         if metadata.kind != Kind::File {
             return Ok(None);
         }
-        for (sending, parts) in upload.file.unconfirmed() {
-            if sending.size == metadata.size
-                && let Some(parts) = parts.whole(sending.size)
-                && self.holds(upload, metadata, &parts).await?
-            {
-                return Ok(Some(sending));
-            }
+        let unconfirmed = upload.file.unconfirmed();
+        if unconfirmed.iter().any(|(sending, _)| sending.size == metadata.size)
+            && let Some(there) = self.hash_there(upload, metadata).await?
+            && let Some((sending, _)) = unconfirmed.iter().find(|(_, hash)| *hash == there)
+        {
+            return Ok(Some(*sending));
         }
         let now = now.filter(|now| now.size == metadata.size);
         match now {
@@ -92,29 +87,18 @@ impl Uploads {
         }
     }
 
-    /// Tells whether the source has these parts.
-    async fn holds(
-        &self,
-        upload: &Upload,
-        metadata: &Metadata,
-        parts: &[(Range<u64>, [u8; 32])],
-    ) -> Result<bool, Error> {
-        for (range, hash) in parts {
-            let mut hasher = blake3::Hasher::new();
-            let mut at = range.start;
-            while at < range.end {
-                let end = range.end.min(at + chunk(upload));
-                let Some(bytes) = self.theirs(upload, metadata, at..end).await? else {
-                    return Ok(false);
-                };
-                hasher.update(&bytes);
-                at = end;
-            }
-            if hasher.finalize().as_bytes() != hash {
-                return Ok(false);
-            }
+    /// Gives the BLAKE3 of what the source has; `None` if that is not any more what it was.
+    async fn hash_there(&self, upload: &Upload, metadata: &Metadata) -> Result<Option<[u8; 32]>, Error> {
+        let (mut hasher, mut at) = (blake3::Hasher::new(), 0);
+        while at < metadata.size {
+            let end = metadata.size.min(at + chunk(upload));
+            let Some(bytes) = self.theirs(upload, metadata, at..end).await? else {
+                return Ok(None);
+            };
+            hasher.update(&bytes);
+            at = end;
         }
-        Ok(true)
+        Ok(Some(*hasher.finalize().as_bytes()))
     }
 
     /// Reads what the source has; `None` if that is not any more what it was.
@@ -155,7 +139,9 @@ impl Uploads {
             return Ok(Confirmed::SomethingElse);
         };
         let ours = self.find_ours(&upload, Some(now), &metadata).await;
-        file.end_sending(now, !matches!(ours, Ok(Some(ours)) if ours == now));
+        if !matches!(ours, Ok(Some(ours)) if ours == now) {
+            file.end_sending(now, true);
+        }
         let Some(ours) = ours? else {
             return Ok(Confirmed::SomethingElse);
         };
@@ -166,6 +152,47 @@ impl Uploads {
         })
     }
 
+    /// Takes what is staged for sent: whoever could have told whether it was has died, and the source cannot be asked. So it is
+    /// recognised there though it is changed here now. The file must be held.
+    pub(crate) async fn take_for_sent(self: &Arc<Self>, file: &Arc<StagedFile>) -> Result<(), Error> {
+        let in_use = file.use_it()?;
+        let Some((sending, _, tally)) = file.begin_sending() else {
+            return Ok(());
+        };
+        let body = StagedBody {
+            tally,
+            ..self.body(in_use, sending)
+        };
+        let mut at = 0;
+        while at < sending.size {
+            let end = sending.size.min(at + CHUNK);
+            body.read(at..end).await.map_err(|error| Error::Io(Cause::new(error)))?;
+            at = end;
+        }
+        file.end_sending(sending, false);
+        Ok(())
+    }
+
+    /// Makes it last what uploads of a file have sent.
+    pub(crate) async fn record(&self, file: &Arc<StagedFile>) -> Result<(), Error> {
+        let (staging, file) = (Arc::clone(&self.staging), Arc::clone(file));
+        self.blocking(move || staging.record(&file)).await
+    }
+
+    /// Gives what is staged as an upload would send it, but for nobody who takes note of it.
+    fn body(&self, file: InUse, sending: Sending) -> StagedBody {
+        StagedBody {
+            fetcher: Arc::clone(&self.fetcher),
+            staging: Arc::clone(&self.staging),
+            file,
+            sending,
+            tally: Arc::default(),
+            mode: None,
+            read: Arc::new(AtomicU64::new(0)),
+            base_is_gone: Arc::new(AtomicBool::new(false)),
+        }
+    }
+
     /// Tells whether the source has the very bytes that are staged; `None` if the file is not any more what it was.
     async fn is_ours(
         self: &Arc<Self>,
@@ -173,15 +200,7 @@ impl Uploads {
         sending: Sending,
         metadata: &Metadata,
     ) -> Result<Option<bool>, Error> {
-        let body = StagedBody {
-            fetcher: Arc::clone(&self.fetcher),
-            file: upload.file.use_it()?,
-            sending,
-            parts: Arc::default(),
-            mode: None,
-            read: Arc::new(AtomicU64::new(0)),
-            base_is_gone: Arc::new(AtomicBool::new(false)),
-        };
+        let body = self.body(upload.file.use_it()?, sending);
         let mut at = 0;
         while at < sending.size {
             let range = at..(at + chunk(upload)).min(sending.size);
@@ -201,11 +220,37 @@ impl Uploads {
         Ok(Some(upload.file.is_still(sending)).filter(|is_still| *is_still))
     }
 
-    /// Says that a file can neither be uploaded nor read whole, unless what is missing is in the cache after all.
+    /// Says that a file can neither be uploaded nor read whole, unless an upload of our own has replaced what is missing, or that
+    /// is in the cache after all.
     pub(super) async fn base_is_gone(self: &Arc<Self>, upload: &Upload) -> Outcome {
+        if !upload.file.unconfirmed().is_empty() {
+            let request = upload.backend.stat(&upload.path);
+            let (indexer, deadline) = (&self.fetcher.indexer, self.fetcher.deadline);
+            let metadata = match indexer.ask(upload.source, &upload.path, deadline, request).await {
+                Ok(Presence::Found(metadata)) => Some(metadata),
+                Ok(Presence::Absent) => None,
+                Err(error) => return delayed(&error),
+            };
+            if let Some(metadata) = metadata {
+                match self.find_ours(upload, None, &metadata).await {
+                    Ok(Some(ours)) => return self.conclude_ours(upload, ours, metadata).await,
+                    Ok(None) => {}
+                    Err(error) => return delayed(&error),
+                }
+            }
+        }
         match self.complete(upload).await {
             Ok(()) => Outcome::Again,
             Err(outcome) => outcome,
+        }
+    }
+
+    /// Takes note that the source has what was sent, though that was not confirmed.
+    async fn conclude_ours(self: &Arc<Self>, upload: &Upload, ours: Sending, metadata: Metadata) -> Outcome {
+        match self.conclude(upload, ours, metadata).await {
+            // There is more now, which is based on that.
+            Outcome::Overtaken => Outcome::Again,
+            outcome => outcome,
         }
     }
 
@@ -245,6 +290,7 @@ impl Uploads {
                 Err(Refused::NoRoom(_)) => return Err(Error::Full),
                 // The source has all of it.
                 Err(Refused::Retired) => return Ok(()),
+                Err(Refused::Unrecorded) => self.record(file).await?,
                 Err(Refused::Failed(error)) => return Err(error),
             }
         }

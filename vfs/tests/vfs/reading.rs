@@ -331,6 +331,20 @@ async fn a_source_that_never_answers_is_given_up_at_the_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn whoever_waits_for_what_another_reads_too_late_is_told_with_him() {
+    let source = source();
+    source.put("f", MIB, 1);
+    let library = library(&source, settings());
+    let (first, second) = (library.open("s/f").await, library.open("s/f").await);
+    source.set_mood(Mood::Holds);
+    let begun = tokio::time::Instant::now();
+    assert!(matches!(library.read(&first, 0, 4096).await, Err(Error::TimedOut(_))));
+    // A kernel has let the second reader wait for the page of the first, and asks for him only now.
+    assert!(matches!(library.read(&second, 0, 10).await, Err(Error::TimedOut(_))));
+    assert_eq!(begun.elapsed().as_secs(), 10, "both have waited for as long");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_read_that_fails_a_moment_before_its_deadline_is_not_waited_for_twice() {
     let source = source();
     source.put("f", MIB, 1);

@@ -36,6 +36,8 @@ pub(crate) enum Cue {
     RemovesNothing,
     /// Copies take their time.
     Dawdles,
+    /// Nothing is answered, nor done.
+    IsAway,
 }
 
 /// A source of the test's own.
@@ -219,6 +221,13 @@ impl Shelf {
             Cue::RemovesNothing if matches!(operation, Operation::RemoveFile | Operation::RemoveDirectory) => {
                 Err(self.error(ErrorKind::TimedOut, operation, path))
             }
+            _ => self.reach(operation, path),
+        }
+    }
+
+    fn reach(&self, operation: Operation, path: &ObjectPath) -> Result<()> {
+        match *self.cue.borrow() {
+            Cue::IsAway => Err(self.error(ErrorKind::Unreachable, operation, path)),
             _ => Ok(()),
         }
     }
@@ -242,14 +251,16 @@ impl Backend for Shelf {
     }
 
     async fn check(&self) -> Result<()> {
-        Ok(())
+        self.reach(Operation::Connect, &ObjectPath::root())
     }
 
     async fn stat(&self, path: &ObjectPath) -> Result<Presence<Metadata>> {
+        self.reach(Operation::Stat, path)?;
         Ok(self.found(path.as_bytes()))
     }
 
     async fn list(&self, directory: &ObjectPath) -> Result<Presence<Listing>> {
+        self.reach(Operation::List, directory)?;
         let state = self.state.lock();
         if !directory.is_root() && !state.objects.contains_key(directory.as_bytes()) {
             return Ok(Presence::Absent);
@@ -270,6 +281,7 @@ impl Backend for Shelf {
     }
 
     async fn read(&self, path: &ObjectPath, version: &Version, range: Range<u64>) -> Result<Presence<Bytes>> {
+        self.reach(Operation::Read, path)?;
         let object = self.state.lock().objects.get(path.as_bytes()).cloned();
         let Some(object) = object else {
             return Ok(Presence::Absent);

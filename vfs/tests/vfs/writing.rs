@@ -4,6 +4,7 @@
 mod attributes;
 mod model;
 mod moving;
+mod own;
 mod trash;
 
 use std::collections::HashMap;

@@ -2,8 +2,12 @@
 
 use fuser::{InitFlags, KernelConfig};
 
-/// Requests that the kernel sends ahead of being asked: readahead. Its own default of 16 starves 50 readers.
-const BACKGROUND_MAX: u16 = 64;
+/// Reads that the kernel lets wait at once: nearly all of its reading is reading ahead, in the background, also what a reader
+/// waits for. Beyond this they wait in the kernel, those of other sources too. As many as may wait here.
+const BACKGROUND_MAX: u16 = 4096;
+
+/// When so many wait, the kernel reads nothing ahead that no reader waits for.
+const CONGESTED_AT: u16 = 48;
 
 /// The largest request. A read of more would be cut by the kernel all the same (`fs.fuse.max_pages_limit`).
 const REQUEST_MAX: u32 = 1024 * 1024;
@@ -35,6 +39,10 @@ pub(super) fn ask_for(config: &mut KernelConfig) {
     // Refused values come back as the nearest allowed one, and the kernel's own default stays: none is vital.
     for (what, refused) in [
         ("max_background", config.set_max_background(BACKGROUND_MAX).is_err()),
+        (
+            "congestion_threshold",
+            config.set_congestion_threshold(CONGESTED_AT).is_err(),
+        ),
         ("max_write", config.set_max_write(REQUEST_MAX).is_err()),
     ] {
         if refused {

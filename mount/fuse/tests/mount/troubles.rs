@@ -2,8 +2,9 @@
 
 use std::{
     fs,
+    os::unix::fs::FileExt,
     process::{Command, Stdio},
-    sync::Arc,
+    sync::{Arc, Barrier},
     thread,
     time::Duration,
 };
@@ -13,7 +14,7 @@ use manifold_vfs::Settings;
 use rustix::io::Errno;
 
 use crate::{
-    library::{Library, errno, need_root, pattern},
+    library::{Library, errno, eventually, need_root, pattern},
     script::{Cue, Script},
 };
 
@@ -46,12 +47,42 @@ fn a_read_that_nobody_answers_ends_at_its_deadline() {
 }
 
 #[test]
+fn many_who_read_one_file_wait_for_one_deadline_together() {
+    const READERS: usize = 8;
+    let (script, library) = troubled();
+    let mounted = library.mount(&MountOptions::default());
+    let open: Vec<_> = (0..READERS)
+        .map(|_| fs::File::open(mounted.path("file")).expect("it opens"))
+        .collect();
+    script.cue(Cue::Silent);
+    let together = Barrier::new(READERS);
+    thread::scope(|scope| {
+        for (number, file) in open.iter().enumerate() {
+            let together = &together;
+            scope.spawn(move || {
+                together.wait();
+                // Each at a page of its own, and all of them within what the first of them makes the kernel read.
+                let read = file.read_at(&mut [0; 10_000], number as u64 * 4096);
+                assert_eq!(errno(read), Errno::TIMEDOUT);
+            });
+        }
+    });
+    let late = library.vfs.counters().reads_timed_out;
+    assert!(
+        late < READERS as u64 / 2,
+        "they have waited {late} times, one after the other"
+    );
+}
+
+#[test]
 fn who_waits_for_a_silent_source_holds_up_nobody_else() {
     let script = Script::new();
-    let names = ["a", "b", "c", "d", "e", "f", "g", "h"];
-    for name in names {
+    // More than a kernel lets wait for reading ahead by its own choice.
+    let names: Vec<String> = (0..96).map(|number| format!("file {number}")).collect();
+    for name in &names {
         script.put(name, pattern(300_000));
     }
+    script.put("known", pattern(200_000));
     let settings = Settings {
         data_deadline: Duration::from_mins(10),
         ..Settings::default()
@@ -63,16 +94,29 @@ fn who_waits_for_a_silent_source_holds_up_nobody_else() {
         ..MountOptions::default()
     };
     let mounted = library.mount(&options);
-    assert_eq!(fs::read_dir(mounted.path("")).expect("it lists").count(), names.len());
+    assert_eq!(
+        fs::read_dir(mounted.path("")).expect("it lists").count(),
+        names.len() + 1
+    );
+    assert!(fs::read(mounted.path("known")).expect("it reads") == pattern(200_000));
     script.cue(Cue::Silent);
-    let readers = names.map(|name| {
-        let path = mounted.path(name);
-        thread::spawn(move || fs::read(path))
+    let readers: Vec<_> = names
+        .iter()
+        .map(|name| {
+            let path = mounted.path(name);
+            thread::spawn(move || fs::read(path))
+        })
+        .collect();
+    eventually("all have asked", || {
+        library.vfs.counters().reads_waiting >= names.len() as u64
     });
-    library.runtime.block_on(script.asked());
+    // It is in our memory, and no more in the kernel's, which has to ask.
+    let known = fs::File::open(mounted.path("known")).expect("it opens");
+    rustix::fs::fadvise(&known, 0, None, rustix::fs::Advice::DontNeed).expect("it is a file");
+    assert!(fs::read(mounted.path("known")).expect("it reads") == pattern(200_000));
     // The one session thread is free: none of these waits for the readers.
     for _ in 0..100 {
-        assert!(mounted.path("a").exists());
+        assert!(mounted.path("file 0").exists());
         assert!(!mounted.path("missing").exists());
         assert_eq!(fs::read_dir(mounted.root()).expect("it lists").count(), 1);
     }

@@ -65,6 +65,7 @@ async fn begin(mount: &cli::Mount, settings: Settings, context: &Context) -> Res
         Some(at) => at.clone(),
         None => context.library.default_point(&settings, &context.around)?,
     };
+    context.free(&at)?;
     let point = check_point(&at, context.library.state(), &[])?;
     let open = OpenLibrary::open(context.library.clone(), settings, lock, Role::Daemon, true)?;
     let signals = Signals::take()?;
@@ -142,6 +143,7 @@ fn in_background(mount: &cli::Mount, context: &Context) -> Result<()> {
 pub(super) async fn unmount(point: Option<&Path>, context: &Context, out: &mut Output) -> Result<()> {
     let mut library = context.library.clone();
     if let Some(point) = point {
+        context.free(point)?;
         let real = mounts::real_path(point).map_err(|error| io_failure("use the mount point", point, &error))?;
         let Some(found) = mounts::ours()?.into_iter().rfind(|mount| mount.point == real) else {
             return Err(Failure::new(format!("Manifold is not mounted at {}", point.display())));

@@ -61,6 +61,7 @@ pub(super) async fn up(up: cli::Up, context: &Context, out: &mut Output) -> Resu
         .iter()
         .filter_map(|spec| spec.local_root().map(std::path::Path::to_owned))
         .collect();
+    context.free(&at)?;
     let point = check_point(&at, context.library.state(), &roots)?;
     let open = OpenLibrary::open(context.library.clone(), settings, lock, Role::Daemon, true)?;
 

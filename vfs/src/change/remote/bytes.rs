@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use manifold_catalog::EntryId;
+use tokio::time::timeout;
 
 use crate::error::Cause;
 use crate::fetch::base;
@@ -63,7 +64,8 @@ impl Core {
             return Answer::ok(buffer.into());
         };
         let (core, file) = (Arc::clone(self), Arc::clone(file));
-        Answer::Pending(Box::pin(async move {
+        let (reader, range) = ((handle, file.id), offset..offset.saturating_add(u64::from(length)));
+        self.wait_once(reader, range, async move {
             let deadline = core.settings.data_deadline;
             let read = async {
                 match base::fill(&core.fetcher, file.id, &rest, offset, &mut buffer).await {
@@ -75,11 +77,11 @@ impl Core {
                     Err(error) => Err(error),
                 }
             };
-            match tokio::time::timeout(deadline, read).await {
+            match timeout(deadline, read).await {
                 Ok(read) => read,
                 Err(_) => Err(late(deadline)),
             }
-        }))
+        })
     }
 
     /// Waits until it is known what has become of uploads of a file, and tells whether it is read from another version now.
@@ -112,8 +114,7 @@ impl Core {
             let deadline = core.settings.data_deadline;
             let end = tokio::time::Instant::now() + deadline;
             if in_doubt && let Some(file) = &staged {
-                // If it cannot be found out in time, the upload may later find its own bytes, and keep them as another's.
-                let _found_out_or_not = tokio::time::timeout(deadline / 2, core.find_out(file)).await;
+                core.find_out(file, deadline / 2).await;
             }
             loop {
                 match refused.take() {
@@ -135,6 +136,11 @@ impl Core {
                             .await?;
                         }
                     }
+                    Some(Refused::Unrecorded) => {
+                        if let Some(file) = staged.clone().or_else(|| core.staged_entry(id)) {
+                            core.writable()?.record(&file).await?;
+                        }
+                    }
                 }
                 // Where the entry is unlinked, its handle's own staged file is the only one.
                 let tried = match staged.as_ref().filter(|file| file.is_orphan()) {
@@ -149,11 +155,22 @@ impl Core {
         }))
     }
 
-    /// Finds out what the source has of a file whose upload may have been under way when the daemon died.
-    async fn find_out(&self, file: &Arc<StagedFile>) -> Result<(), Error> {
-        let uploads = Arc::clone(self.writable()?);
-        let _hold = uploads.hold(file.id).await;
-        uploads.confirm(file).await.map(drop)
+    /// Finds out what the source has of a file whose upload may have been under way when the daemon died. Where that cannot
+    /// be told in time, it is made sure that it can be later; of a file that cannot be read in that time, it may not be.
+    async fn find_out(&self, file: &Arc<StagedFile>, patience: Duration) {
+        let Ok(uploads) = self.writable() else { return };
+        // While it is being uploaded, what is sent is noted.
+        let Ok(_hold) = timeout(patience, uploads.hold(file.id)).await else {
+            return;
+        };
+        if !matches!(timeout(patience, uploads.confirm(file)).await, Ok(Ok(_)))
+            && !matches!(timeout(patience / 2, uploads.take_for_sent(file)).await, Ok(Ok(())))
+        {
+            tracing::warn!(
+                id = file.id.0,
+                "a staged file is changed whose upload may have arrived unseen: both may be kept"
+            );
+        }
     }
 
     fn try_edit(self: &Arc<Self>, id: EntryId, open: Option<&OpenObject>, edit: &Edit) -> Result<(), Refused> {

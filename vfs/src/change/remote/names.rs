@@ -295,6 +295,17 @@ impl Core {
         }))
     }
 
+    /// Answers when the catalog will have a change of names after a crash too: else what had been moved would have no name for a
+    /// while, and what stands at its former name would be tried to be read.
+    pub(in crate::change) fn lasting(self: &Arc<Self>, changed: Answer<()>) -> Answer<()> {
+        let core = Arc::clone(self);
+        Answer::Pending(Box::pin(async move {
+            changed.wait().await?;
+            let catalog = Arc::clone(&core.catalog);
+            core.blocking(move || catalog.sync().map_err(Error::from_catalog)).await
+        }))
+    }
+
     async fn remove_remote_directory(self: &Arc<Self>, target: Target, entry: Entry) -> Result<(), Error> {
         // What only stands here, the source does not know.
         if self.catalog.leads_to_staged(entry.id).map_err(Error::from_catalog)? {

@@ -1,15 +1,14 @@
 //! Uploads, as a staged file sees them: what is sent is the file as it was when the upload began, and what is written meanwhile is
 //! not taken for uploaded.
 
-use std::collections::BTreeMap;
 use std::fs::File;
-use std::ops::Range;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use bytes::Bytes;
 
-use super::{Base, Durability, Rest, StagedFile};
+use super::{Base, Durability, Rest, StagedFile, State, Tally};
 use crate::Error;
+use crate::staging::row::{UNCONFIRMED_MAX, Unconfirmed};
 
 /// What an upload sends: the file as it is at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,39 +17,51 @@ pub(crate) struct Sending {
     pub(crate) size: u64,
 }
 
-/// How many uploads of unknown outcome are remembered.
-const ATTEMPTS_MAX: usize = 4;
-
-/// What the parts of an upload were, so that it is recognised at the source though it was not confirmed and the file has changed
-/// since: by where each begins, its end and its BLAKE3.
-#[derive(Debug, Default)]
-pub(crate) struct Parts(Mutex<BTreeMap<u64, (u64, [u8; 32])>>);
-
-impl Parts {
-    pub(crate) fn note(&self, start: u64, bytes: &[u8]) {
-        let part = (start + bytes.len() as u64, *blake3::hash(bytes).as_bytes());
-        self.0.lock().insert(start, part);
-    }
-
-    /// Lists parts that make up the whole of an object, if it was read that far.
-    pub(crate) fn whole(&self, size: u64) -> Option<Vec<(Range<u64>, [u8; 32])>> {
-        let (noted, mut parts, mut at) = (self.0.lock(), Vec::new(), 0);
-        while at < size {
-            let (end, hash) = *noted.get(&at).filter(|(end, _)| *end > at && *end <= size)?;
-            parts.push((at..end, hash));
-            at = end;
-        }
-        Some(parts)
-    }
-}
-
-/// An upload that was begun.
+/// A state of the file that was sent, or is being sent.
 #[derive(Debug)]
 pub(super) struct Attempt {
     sending: Sending,
     /// The least length that the file had since.
     pub(super) least: u64,
-    parts: Arc<Parts>,
+    sent: What,
+    /// Whether a try to send it ended, and nobody knows what came of it.
+    in_doubt: bool,
+    /// Whether the durable row tells of it.
+    is_recorded: bool,
+}
+
+/// What is known of what was sent.
+#[derive(Debug)]
+enum What {
+    /// It is noted while it is sent.
+    Noted(Arc<Tally>),
+    /// The hash of it all, which stood in the row.
+    Hash([u8; 32]),
+}
+
+impl Attempt {
+    /// Takes up what a row tells of. These states of the file have generations from 1 on.
+    pub(super) fn recover(row: &[Unconfirmed]) -> Vec<Self> {
+        let recovered = row.iter().zip(1..).map(|(sent, generation)| Self {
+            sending: Sending {
+                generation,
+                size: sent.size,
+            },
+            least: sent.least,
+            sent: What::Hash(sent.hash),
+            in_doubt: true,
+            is_recorded: true,
+        });
+        recovered.collect()
+    }
+
+    /// Gives the hash of what was sent, if all of it was: else the source cannot have it.
+    fn hash(&self) -> Option<[u8; 32]> {
+        match &self.sent {
+            What::Noted(tally) => tally.whole(self.sending.size),
+            What::Hash(hash) => Some(*hash),
+        }
+    }
 }
 
 /// What is to be done after an upload.
@@ -71,7 +82,44 @@ pub(crate) enum Reading {
 }
 
 /// An upload that has begun, what the source has to have under the file's name, and where to note what is sent.
-type Begun = (Sending, Option<Box<[u8]>>, Arc<Parts>);
+type Begun = (Sending, Option<Box<[u8]>>, Arc<Tally>);
+
+impl State {
+    /// Lists what the source may have of the file, for its row.
+    pub(super) fn unconfirmed(&self) -> Vec<Unconfirmed> {
+        let sent = self.attempts.iter().filter_map(|attempt| {
+            Some(Unconfirmed {
+                size: attempt.sending.size,
+                least: attempt.least,
+                hash: attempt.hash()?,
+            })
+        });
+        sent.collect()
+    }
+
+    /// Lists the uploads that [`unconfirmed`](Self::unconfirmed) tells of.
+    pub(super) fn told(&self) -> Vec<Sending> {
+        let sent = self.attempts.iter().filter(|attempt| attempt.hash().is_some());
+        sent.map(|attempt| attempt.sending).collect()
+    }
+
+    /// Takes note that a row that tells of these uploads is durable.
+    pub(super) fn note_recorded(&mut self, told: &[Sending]) {
+        for attempt in &mut self.attempts {
+            attempt.is_recorded |= told.contains(&attempt.sending);
+        }
+    }
+
+    /// Tells whether the bytes that the row tells of may be at the source, which could not be told any more after a crash if
+    /// they were changed here.
+    pub(super) fn is_to_be_recorded(&self) -> bool {
+        self.durable.is_some()
+            && !self.orphan
+            // Else the row tells of another data file, which is left as it is.
+            && self.former.is_empty()
+            && self.attempts.iter().any(|attempt| !attempt.is_recorded && attempt.hash().is_some())
+    }
+}
 
 impl StagedFile {
     /// As [`read`](Self::read), for an upload.
@@ -85,7 +133,7 @@ impl StagedFile {
     }
 
     /// Begins an upload. `None` where there is nothing to upload, or not any more. Gives what the source has to have under the
-    /// file's name, and where to note what is sent.
+    /// file's name, and where to note what is sent. No other may be under way.
     pub(crate) fn begin_sending(&self) -> Option<Begun> {
         let mut state = self.state.lock();
         if state.retired || state.orphan || state.broken.is_some() {
@@ -95,17 +143,65 @@ impl StagedFile {
             generation: state.generation,
             size: state.size,
         };
-        let parts = Arc::<Parts>::default();
-        if state.attempts.len() == ATTEMPTS_MAX {
+        // What was never sent to its end is not at the source.
+        state
+            .attempts
+            .retain(|attempt| attempt.sending == sending || attempt.hash().is_some());
+        let expected = state.expected.clone();
+        for attempt in &state.attempts {
+            if let What::Noted(tally) = &attempt.sent
+                && attempt.sending == sending
+            {
+                return Some((sending, expected, Arc::clone(tally)));
+            }
+        }
+        if state.attempts.len() == UNCONFIRMED_MAX {
             state.attempts.remove(0);
         }
+        let tally = Arc::<Tally>::default();
         let least = state.size;
         state.attempts.push(Attempt {
             sending,
             least,
-            parts: Arc::clone(&parts),
+            sent: What::Noted(Arc::clone(&tally)),
+            in_doubt: false,
+            is_recorded: false,
         });
-        Some((sending, state.expected.clone(), parts))
+        Some((sending, expected, tally))
+    }
+
+    /// Takes note of a part that is about to be sent. False where the file is not any more what the upload began with: then it
+    /// must not be sent.
+    pub(crate) fn note_sending(&self, sending: Sending, tally: &Tally, start: u64, bytes: &Bytes) -> bool {
+        {
+            let state = self.state.lock();
+            if state.generation != sending.generation {
+                return false;
+            }
+            tally.note(start, bytes.clone());
+        }
+        tally.take_in();
+        true
+    }
+
+    /// Tells whether all of a file was noted that is still what the upload began with, and that could not be told at the source
+    /// after a crash by what is here: another version shows through.
+    pub(crate) fn is_to_be_recorded_when_sent(&self, sending: Sending) -> bool {
+        let state = self.state.lock();
+        state.generation == sending.generation && state.has_holes() && state.is_to_be_recorded()
+    }
+
+    /// Makes it last what was sent. Blocks the thread.
+    pub(crate) fn record(&self, durability: &dyn Durability, folder: &File) -> Result<(), Error> {
+        let _one_at_a_time = self.syncing.lock();
+        {
+            let mut state = self.state.lock();
+            if !state.is_to_be_recorded() {
+                return state.check();
+            }
+            state.stamp += 1;
+        }
+        self.sync_locked(durability, folder)
     }
 
     /// Tells whether the file is still what an upload began with.
@@ -115,8 +211,14 @@ impl StagedFile {
 
     /// Takes note that an upload has ended without result. `certainly` tells that it has changed nothing at the source.
     pub(crate) fn end_sending(&self, sending: Sending, certainly: bool) {
+        let mut state = self.state.lock();
         if certainly {
-            self.state.lock().attempts.retain(|attempt| attempt.sending != sending);
+            state
+                .attempts
+                .retain(|attempt| attempt.sending != sending || attempt.in_doubt);
+        }
+        for attempt in &mut state.attempts {
+            attempt.in_doubt |= attempt.sending == sending;
         }
     }
 
@@ -126,12 +228,19 @@ impl StagedFile {
         state.was_sent || !state.attempts.is_empty()
     }
 
-    /// Lists the uploads whose outcome is not known, the last first.
-    pub(crate) fn unconfirmed(&self) -> Vec<(Sending, Arc<Parts>)> {
+    /// Tells whether an upload was sent to its end, so that it may arrive whatever becomes of who sent it.
+    pub(crate) fn was_sent_whole(&self, sending: Sending) -> bool {
+        let state = self.state.lock();
+        let mut attempts = state.attempts.iter();
+        attempts.any(|attempt| attempt.sending == sending && attempt.hash().is_some())
+    }
+
+    /// Lists what was sent to its end and not confirmed, each with its BLAKE3, the last first.
+    pub(crate) fn unconfirmed(&self) -> Vec<(Sending, [u8; 32])> {
         let state = self.state.lock();
         let attempts = state.attempts.iter().rev();
         attempts
-            .map(|attempt| (attempt.sending, Arc::clone(&attempt.parts)))
+            .filter_map(|attempt| Some((attempt.sending, attempt.hash()?)))
             .collect()
     }
 

@@ -101,26 +101,34 @@ proptest! {
         let file = stage(&staging, base);
         let mut model = base_bytes(base.unwrap_or(0));
         let (mut acknowledged, mut in_between) = (None::<Allowed>, None::<Allowed>);
+        let mut sent = Vec::new();
         for step in steps {
             match step {
                 Step::Write(at, bytes) => {
-                    file.write(Place::At(at), &bytes, 1).unwrap();
+                    if change(&staging, &file, |file| file.write(Place::At(at), &bytes, 1)).is_err() {
+                        break;
+                    }
                     write_to(&mut model, at as usize, &bytes);
                     if let Some(it) = &mut acknowledged {
- it.later.push((at as usize, bytes.clone()));
-}
+                        it.later.push((at as usize, bytes.clone()));
+                    }
                 }
                 Step::Append(bytes) => {
-                    file.write(Place::End, &bytes, 1).unwrap();
+                    if change(&staging, &file, |file| file.write(Place::End, &bytes, 1)).is_err() {
+                        break;
+                    }
                     if let Some(it) = &mut acknowledged {
- it.later.push((model.len(), bytes.clone()));
-}
+                        it.later.push((model.len(), bytes.clone()));
+                    }
                     model.extend_from_slice(&bytes);
                 }
                 Step::Truncate(size) => {
-                    file.truncate(size, 1).unwrap();
+                    if change(&staging, &file, |file| file.truncate(size, 1)).is_err() {
+                        break;
+                    }
                     model.resize(size as usize, 0);
                 }
+                Step::Send => sent.extend(send(&file)),
                 Step::Sync | Step::OpenAgain => {
                     let now = Allowed { bytes: model.clone(), later: Vec::new() };
                     if staging.sync(&file).is_ok() {
@@ -161,5 +169,7 @@ proptest! {
         let allowed = [acknowledged, in_between];
         let is_allowed = allowed.iter().flatten().any(|it| it.covers(&found));
         prop_assert!(is_allowed, "found {:?}, allowed {:?}", found, allowed.map(|it| it.map(|it| it.bytes)));
+        // And what has arrived unseen is not taken for another's.
+        prop_assert!(sent.iter().all(|sent| is_recognised(&file, sent)));
     }
 }

@@ -1,5 +1,5 @@
 //! Random changes, crashes and troubles of the source, side by side with a map from names to bytes: what is read here is what the map
-//! holds, after each step, and in the end the source holds the same.
+//! holds, after each step, and in the end the source holds the same. `MANIFOLD_MODEL_CASES` says how many such lives there are.
 
 use std::collections::BTreeMap;
 
@@ -146,8 +146,12 @@ async fn run(steps: Vec<Step>) {
     assert!(world.events.lock().is_empty(), "no conflict, and nothing refused");
 }
 
+fn cases() -> u32 {
+    std::env::var("MANIFOLD_MODEL_CASES").map_or(12, |text| text.parse().expect("it is a number"))
+}
+
 proptest! {
-    #![proptest_config(Config { cases: 12, ..Config::default() })]
+    #![proptest_config(Config { cases: cases(), ..Config::default() })]
 
     #[test]
     fn it_is_a_file_system_whatever_becomes_of_the_source_and_of_us(steps in steps()) {

@@ -1,0 +1,163 @@
+//! A library over one source, whose daemon is killed; or the power goes on the disk that keeps the library.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use manifold_tests::chance::Chance;
+use manifold_tests::lossy::Lossy;
+use manifold_tests::mounted::{Library, User, expect_success};
+use manifold_tests::servers::{Apache, Samba, SeaweedFs, Server, Sshd};
+use serde_json::Value;
+
+use crate::manifest::Manifest;
+
+/// Only ends tests that hang.
+const DEADLINE: Duration = Duration::from_mins(2);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Local,
+    Smb,
+    S3,
+    Webdav,
+    Sftp,
+}
+
+/// What holds the files.
+enum Source {
+    Folder(tempfile::TempDir),
+    Server(Box<dyn Server>),
+}
+
+/// How the daemon goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// What it has written stays.
+    Kill,
+    /// What it has not synced is lost, by chance.
+    PowerCut,
+}
+
+pub(crate) struct Site {
+    /// The library's disk, where its power goes. Dropped first.
+    disk: Option<Lossy>,
+    source: Source,
+    library: Library,
+}
+
+impl Site {
+    pub(crate) fn open(kind: Kind, end: End) -> Self {
+        let source = match kind {
+            Kind::Local => Source::Folder(tempfile::tempdir().expect("make a folder")),
+            Kind::Smb => Source::Server(Box::new(Samba::start())),
+            Kind::S3 => Source::Server(Box::new(SeaweedFs::start())),
+            Kind::Webdav => Source::Server(Box::new(Apache::start())),
+            Kind::Sftp => Source::Server(Box::new(Sshd::start())),
+        };
+        let mut library = Library::new(User::Current);
+        let disk = (end == End::PowerCut).then(|| Lossy::mount(&library.state()));
+        match &source {
+            Source::Folder(folder) => library.add_folder(folder.path(), "/s"),
+            Source::Server(server) => library.add_server_with(&**server, "/s", &[("write", "back")]),
+        }
+        library.mount();
+        if let Some(disk) = &disk {
+            disk.sync();
+        }
+        Self { disk, source, library }
+    }
+
+    /// Gives the source's folder in the mount.
+    pub(crate) fn folder(&self) -> PathBuf {
+        self.library.at().join("s")
+    }
+
+    /// Kills the daemon.
+    pub(crate) fn kill(&mut self) {
+        self.library.kill9();
+    }
+
+    /// Mounts the library anew, after the power was gone if that is how the daemon goes.
+    pub(crate) fn mount(&mut self, chance: &mut Chance) {
+        if let Some(disk) = &self.disk {
+            let (pages, names) = disk.cut(chance);
+            println!("{pages} pages and {names} names were lost");
+        }
+        self.library.mount();
+        if let Source::Folder(_) = self.source {
+            // What the catalog had not committed it learns from the disk again.
+            expect_success(self.library.command().args(["scan", "/s"]));
+        }
+    }
+
+    /// Makes sure that a folder is as the manifest says.
+    fn is_as(&self, manifest: &Manifest, folder: &Path, place: &str, after_crash: bool) {
+        let differences = manifest.differences(folder, after_crash);
+        assert!(
+            differences.is_empty(),
+            "{place}:\n{}\n{}\n{}",
+            differences.join("\n"),
+            self.uploads(),
+            self.library.log()
+        );
+    }
+
+    /// Makes sure that the mount is as the manifest says, at once after a crash.
+    pub(crate) fn is_whole(&self, manifest: &Manifest) {
+        manifest.end_life();
+        self.is_as(manifest, &self.folder(), "in the mount", true);
+        if matches!(self.source, Source::Server(_)) {
+            expect_success(self.library.command().args(["scan", "/s"]));
+            self.is_as(manifest, &self.folder(), "in the mount, as listed", false);
+        }
+        manifest.begin_life();
+    }
+
+    /// Waits until all is uploaded, and makes sure that the source is as the manifest says, for whoever has never seen it.
+    pub(crate) fn look(&self, manifest: &Manifest) {
+        manifest.remove_doubts(&self.folder());
+        match &self.source {
+            Source::Folder(folder) => self.is_as(manifest, folder.path(), "in the folder beneath", false),
+            Source::Server(server) => {
+                self.until_uploaded();
+                let mut library = Library::new(User::Current);
+                library.add_server(&**server, "/s");
+                library.mount();
+                self.is_as(manifest, &library.at().join("s"), "at the source", false);
+                library.unmount();
+            }
+        }
+    }
+
+    fn until_uploaded(&self) {
+        let end = Instant::now() + DEADLINE;
+        loop {
+            let said = expect_success(self.library.command().args(["status", "--json"]));
+            let status: Value = serde_json::from_str(&said).expect("JSON");
+            assert_eq!(
+                status["uploads"]["conflicts"],
+                0,
+                "nobody else writes: {}",
+                self.uploads()
+            );
+            if status["uploads"]["waiting"] == 0 {
+                return;
+            }
+            assert!(
+                Instant::now() < end,
+                "not uploaded: {status:#}\n{}\n{}",
+                self.uploads(),
+                self.library.log()
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn uploads(&self) -> String {
+        expect_success(self.library.command().arg("uploads"))
+    }
+
+    pub(crate) fn end(mut self) {
+        self.library.unmount();
+    }
+}
