@@ -34,7 +34,8 @@ use crate::{Body, Error, ErrorKind, Expected, Metadata, ObjectPath, Operation, P
 const PIECE: u64 = 256 * 1024;
 /// Bytes that a put holds at most: a piece, and what is made of it under TLS.
 pub(super) const MEMORY_MAX: u64 = 2 * PIECE;
-/// Connections for listings and changes; those for reading come on top, and servers allow few.
+/// Connections for changes, and as many for listings, so that a look at a file need not wait for what is being put; those for reading
+/// come on top, and servers allow few.
 const CONNECTIONS_MAX: usize = 2;
 
 type Line = AsyncRustlsFtpStream;
@@ -48,6 +49,7 @@ pub(super) struct Ftp {
     tls: bool,
     connect_patience: Duration,
     permits: Semaphore,
+    listings: Semaphore,
     idle: Mutex<Vec<Line>>,
 }
 
@@ -93,6 +95,7 @@ impl Ftp {
             tls,
             connect_patience,
             permits: Semaphore::new(CONNECTIONS_MAX),
+            listings: Semaphore::new(CONNECTIONS_MAX),
             idle: Mutex::default(),
         }
     }
@@ -138,7 +141,7 @@ impl Ftp {
         path: &ObjectPath,
         directory: &str,
     ) -> Result<Presence<Vec<Told>>> {
-        let (_permit, mut line) = self.line(source, operation, path).await?;
+        let (_permit, mut line) = self.line(&self.listings, source, operation, path).await?;
         let asked = (directory != "/").then_some(directory);
         let outcome = within(source.patience, line.list(asked)).await;
         if matches!(&outcome, Ok(_) | Err(Failed::Ftp(FtpError::UnexpectedResponse(_)))) {
@@ -182,7 +185,7 @@ impl Ftp {
     /// Stores a body, however long it takes as long as bytes move.
     async fn store(&self, source: &Source, path: &ObjectPath, raw: &str, body: &dyn Body) -> Result<()> {
         let operation = Operation::Put;
-        let (_permit, mut line) = self.line(source, operation, path).await?;
+        let (_permit, mut line) = self.line(&self.permits, source, operation, path).await?;
         let patience = source.put_patience();
         let fault = |failed: Failed| self.error(source, operation, path, failed);
         let mut data = within(patience, line.put_with_stream(raw)).await.map_err(fault)?;
@@ -276,7 +279,7 @@ impl Ftp {
         path: &ObjectPath,
         command: Command<'_>,
     ) -> Result<()> {
-        let (_permit, mut line) = self.line(source, operation, path).await?;
+        let (_permit, mut line) = self.line(&self.permits, source, operation, path).await?;
         let step = async {
             match command {
                 Command::MakeDirectory(name) => line.mkdir(name).await,
@@ -293,14 +296,14 @@ impl Ftp {
     }
 
     /// Gives a connection that has just answered.
-    async fn line(
+    async fn line<'a>(
         &self,
+        permits: &'a Semaphore,
         source: &Source,
         operation: Operation,
         path: &ObjectPath,
-    ) -> Result<(tokio::sync::SemaphorePermit<'_>, Line)> {
-        let permit = self
-            .permits
+    ) -> Result<(tokio::sync::SemaphorePermit<'a>, Line)> {
+        let permit = permits
             .acquire()
             .await
             .expect("invariant: the semaphore is never closed");
