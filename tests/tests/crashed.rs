@@ -4,8 +4,8 @@
 //! is, but what was under way.
 //!
 //! The writers keep a manifest outside of the mount (`crashed/manifest.rs`) of what was acknowledged. A point is a number of
-//! acknowledged changes, and a moment after it, from a seed: `MANIFOLD_TESTS_SEED` begins with another seed than 1, and
-//! `MANIFOLD_CRASH_POINTS` says how many points follow it for each kind of source.
+//! acknowledged changes, and a moment after it, from a seed: `MANIFOLD_TESTS_SEED` begins with another seed than each test's own,
+//! and `MANIFOLD_MODEL_CASES` says how many points there are for each kind of source.
 //!
 //! Needs /dev/fuse, the servers of `tests/servers/install`, and root for the servers.
 
@@ -29,7 +29,7 @@ use site::{End, Kind, Site};
 use writer::Work;
 
 /// How many points there are for each kind of source, unless that is set.
-const POINTS: u64 = 10;
+const POINTS: u64 = 3;
 /// After so many, it is looked at what the source has.
 const LOOK_EVERY: u64 = 20;
 /// How many acknowledged changes a point comes after, at most.
@@ -43,10 +43,10 @@ fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |text| text.parse().expect("it is a number"))
 }
 
-fn ends_again_and_again(kind: Kind, end: End) {
+fn ends_again_and_again(kind: Kind, end: End, first: u64) {
     let (first, points) = (
-        number("MANIFOLD_TESTS_SEED", 1),
-        number("MANIFOLD_CRASH_POINTS", POINTS),
+        number("MANIFOLD_TESTS_SEED", first),
+        number("MANIFOLD_MODEL_CASES", POINTS),
     );
     let (mut site, manifest, begun) = (Site::open(kind, end), Manifest::default(), Instant::now());
     for seed in first..first + points {
@@ -83,35 +83,35 @@ fn ends_again_and_again(kind: Kind, end: End) {
 
 #[test]
 fn what_was_acknowledged_is_in_a_folder_of_this_machine_after_each_kill() {
-    ends_again_and_again(Kind::Local, End::Kill);
+    ends_again_and_again(Kind::Local, End::Kill, 1);
 }
 
 #[test]
 fn what_was_acknowledged_is_in_a_share_after_each_kill() {
-    ends_again_and_again(Kind::Smb, End::Kill);
+    ends_again_and_again(Kind::Smb, End::Kill, 4);
 }
 
 #[test]
 fn what_was_acknowledged_is_in_a_bucket_after_each_kill() {
-    ends_again_and_again(Kind::S3, End::Kill);
+    ends_again_and_again(Kind::S3, End::Kill, 7);
 }
 
 #[test]
 fn what_was_acknowledged_is_on_a_webdav_server_after_each_kill() {
-    ends_again_and_again(Kind::Webdav, End::Kill);
+    ends_again_and_again(Kind::Webdav, End::Kill, 10);
 }
 
 #[test]
 fn what_was_acknowledged_is_on_an_sftp_server_after_each_kill() {
-    ends_again_and_again(Kind::Sftp, End::Kill);
+    ends_again_and_again(Kind::Sftp, End::Kill, 13);
 }
 
 #[test]
 fn what_was_acknowledged_is_in_a_share_after_each_power_cut() {
-    ends_again_and_again(Kind::Smb, End::PowerCut);
+    ends_again_and_again(Kind::Smb, End::PowerCut, 16);
 }
 
 #[test]
 fn what_was_acknowledged_is_in_a_bucket_after_each_power_cut() {
-    ends_again_and_again(Kind::S3, End::PowerCut);
+    ends_again_and_again(Kind::S3, End::PowerCut, 19);
 }

@@ -69,7 +69,7 @@ impl Change {
 struct File {
     /// `None`: it is not there.
     acknowledged: Option<Vec<u8>>,
-    /// What it held before that.
+    /// What it held before that, under this name or another.
     former: Vec<Vec<u8>>,
     /// What was begun since, and not acknowledged.
     under_way: Vec<Change>,
@@ -105,6 +105,10 @@ impl Manifest {
         let last = file.under_way.pop().expect("it was begun");
         let now = last.after(file.acknowledged.as_deref());
         file.former.extend(std::mem::replace(&mut file.acknowledged, now));
+        if let Change::Replace(_, former) = last {
+            // The source may have the file as it was under its other name.
+            file.former.extend(former);
+        }
         file.under_way.clear();
         file.is_fresh_removal = file.acknowledged.is_none();
         self.acknowledged.fetch_add(1, Ordering::Relaxed);
@@ -131,7 +135,12 @@ impl Manifest {
         file.acknowledged.clone()
     }
 
-    /// Gives what a file holds, and what it held before.
+    /// Tells whether what is saved in a file may stand beside it as in a conflict.
+    pub(crate) fn may_be_in_conflict(&self, path: &str) -> bool {
+        self.files().get(path).is_some_and(|file| file.is_in_conflict)
+    }
+
+    /// Gives what a file holds, and what it held before, under other names too.
     pub(crate) fn history(&self, path: &str) -> Vec<Vec<u8>> {
         let files = self.files();
         let file = files.get(path);

@@ -13,6 +13,8 @@ use crate::manifest::Manifest;
 
 /// Only ends tests that hang.
 const DEADLINE: Duration = Duration::from_mins(2);
+/// What a scan says that came between too many uploads.
+const OVERTAKEN: &str = "was changed through the mount each time it was looked at";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -86,7 +88,26 @@ impl Site {
         self.library.mount();
         if let Source::Folder(_) = self.source {
             // What the catalog had not committed it learns from the disk again.
-            expect_success(self.library.command().args(["scan", "/s"]));
+            self.scan();
+        }
+    }
+
+    /// Has the source listed. Where uploads arrive in a directory each time that it is looked at, it is looked at again.
+    fn scan(&self) {
+        let end = Instant::now() + DEADLINE;
+        loop {
+            let scanned = self.library.command().args(["scan", "/s"]).output();
+            let scanned = scanned.expect("run manifold");
+            if scanned.status.success() {
+                return;
+            }
+            let said = String::from_utf8_lossy(&scanned.stderr);
+            assert!(
+                said.contains(OVERTAKEN),
+                "the scan failed: {said}\n{}",
+                self.library.log()
+            );
+            assert!(Instant::now() < end, "it is never scanned: {said}");
         }
     }
 
@@ -107,7 +128,7 @@ impl Site {
         manifest.end_life();
         self.is_as(manifest, &self.folder(), "in the mount", true);
         if matches!(self.source, Source::Server(_)) {
-            expect_success(self.library.command().args(["scan", "/s"]));
+            self.scan();
             self.is_as(manifest, &self.folder(), "in the mount, as listed", false);
         }
         manifest.begin_life();
@@ -119,7 +140,7 @@ impl Site {
         match &self.source {
             Source::Folder(folder) => self.is_as(manifest, folder.path(), "in the folder beneath", false),
             Source::Server(server) => {
-                self.until_uploaded();
+                self.until_uploaded(manifest);
                 let mut library = Library::new(User::Current);
                 library.add_server(&**server, "/s");
                 library.mount();
@@ -129,17 +150,20 @@ impl Site {
         }
     }
 
-    fn until_uploaded(&self) {
+    fn until_uploaded(&self, manifest: &Manifest) {
         let end = Instant::now() + DEADLINE;
         loop {
+            let said = expect_success(self.library.command().args(["uploads", "--json"]));
+            let uploads: Value = serde_json::from_str(&said).expect("JSON");
+            for conflict in uploads["conflicts"].as_array().expect("a list") {
+                let path = conflict["path"].as_str().and_then(|path| path.strip_prefix("/s/"));
+                assert!(
+                    path.is_some_and(|path| manifest.may_be_in_conflict(path)),
+                    "nobody else writes: {conflict}"
+                );
+            }
             let said = expect_success(self.library.command().args(["status", "--json"]));
             let status: Value = serde_json::from_str(&said).expect("JSON");
-            assert_eq!(
-                status["uploads"]["conflicts"],
-                0,
-                "nobody else writes: {}",
-                self.uploads()
-            );
             if status["uploads"]["waiting"] == 0 {
                 return;
             }
