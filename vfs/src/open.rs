@@ -152,6 +152,8 @@ impl Core {
     /// Opens a version of an object, for writing too where the caller has seen that this may be.
     pub(crate) fn open_object_for(&self, id: EntryId, access: Access) -> Result<Opened, Error> {
         let opening = self.files.begin(id);
+        // Before its row: an entry loses its row first, and what is staged of it after that.
+        let staged = self.staged_entry(id);
         let (object, entry) = Object::find(&self.catalog, &self.indexer, id)?;
         let keep_cache = self.files.same_version(id, pages_key(&object.version, entry.size));
         // The kernel lets nobody write to what another reads by itself, so it reads nothing by itself that may be written to.
@@ -166,9 +168,21 @@ impl Core {
         let backing = whole
             .as_ref()
             .map_or(Backing::Blocks, |it| Backing::File(Arc::clone(it.file())));
-        let open = OpenObject::new(Arc::new(object), access.writes(), whole);
+        let object = Arc::new(object);
+        let open = OpenObject::new(Arc::clone(&object), access.writes(), whole);
+        if let Some(staged) = &staged {
+            open.meet(staged);
+        }
         let size = self.size_of(&open);
         let handle = opening.finish(OpenFile::Object(open), Attributes::of(&entry).with_size(size));
+        if staged.is_some() {
+            // Its upload may have ended meanwhile, and have told only those who had it open by then where to read on.
+            match Object::find(&self.catalog, &self.indexer, id) {
+                Ok((now, _)) if now.version != object.version => self.files.rebind(id, &Arc::new(now)),
+                // What has lost its name stays with the handle.
+                Ok(_) | Err(_) => {}
+            }
+        }
         Ok(Opened {
             handle,
             backing,

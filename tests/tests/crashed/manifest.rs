@@ -202,6 +202,8 @@ impl Manifest {
             let is_allowed = |version: &Option<io::Result<Vec<u8>>>| {
                 let version = match version {
                     Some(Ok(bytes)) => Some(bytes.as_slice()),
+                    // It is gone since it was listed.
+                    Some(Err(error)) if error.kind() == io::ErrorKind::NotFound => None,
                     Some(Err(_)) => return may_be_unreadable,
                     None => None,
                 };

@@ -543,3 +543,40 @@ async fn directories_are_made_moved_and_removed_at_the_source_and_what_is_staged
     assert!(world.shelf.files().is_empty());
     assert!(matches!(world.library.find("s/e").await, Err(Error::NotFound)));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn whoever_has_opened_a_file_reads_it_though_it_is_replaced_or_uploaded_meanwhile() {
+    let world = Arc::new(World::new());
+    let text = |round: u64| vec![b'a' + (round % 26) as u8; 5_000];
+    world.save("document", &text(0)).await;
+    let reader = {
+        let world = Arc::clone(&world);
+        tokio::spawn(async move {
+            loop {
+                let Ok(id) = world.library.find("s/document").await else {
+                    return;
+                };
+                // A name that went since it was looked up is looked up again, as a kernel does.
+                let Ok(opened) = world.library.vfs.open(id, Access::Read).wait().await else {
+                    continue;
+                };
+                let read = world.read(opened.handle).await.expect("what is open can be read");
+                assert!(
+                    read.len() == 5_000 && read.iter().all(|byte| *byte == read[0]),
+                    "{} bytes",
+                    read.len()
+                );
+                world.library.vfs.release(opened.handle);
+            }
+        })
+    };
+    for round in 1..150 {
+        world.save("document.tmp", &text(round)).await;
+        world.rename("document.tmp", "document").await.unwrap();
+        if round % 30 == 0 {
+            world.uploaded("document", &text(round)).await;
+        }
+    }
+    world.unlink("document").await.unwrap();
+    reader.await.unwrap();
+}

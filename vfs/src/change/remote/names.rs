@@ -374,11 +374,11 @@ impl Core {
         let core = Arc::clone(self);
         self.blocking(move || {
             if let Some(file) = &staged {
-                core.files.meet(entry.id, file);
-                uploads.staging.forget(entry.id);
+                file.forget();
             }
             core.follow_gone(&entry)?;
             if staged.is_some() {
+                core.forget_staged(entry.id)?;
                 // Or the row would come back with a crash, and the file with it.
                 core.catalog.sync().map_err(Error::from_catalog)?;
             }
@@ -386,6 +386,16 @@ impl Core {
             Ok(())
         })
         .await
+    }
+
+    /// Leaves what is staged of an entry that has lost its name to those who have it open. Who opens it now either found it
+    /// staged, or does not find its row.
+    pub(super) fn forget_staged(&self, id: EntryId) -> Result<(), Error> {
+        if let Some(file) = self.staged_entry(id) {
+            self.files.meet(id, &file);
+            self.writable()?.staging.forget(id);
+        }
+        Ok(())
     }
 
     /// Says what is to be removed with the name of a file: whatever has it, but while the file is not where it stands, only what

@@ -269,8 +269,9 @@ impl Core {
         };
         let core = Arc::clone(self);
         self.blocking(move || {
-            core.forget_replaced(&renaming)?;
+            core.part_with_replaced(&renaming)?;
             core.follow_renamed(&renaming, None)?;
+            core.forget_replaced(&renaming)?;
             file.rebase(None, expected.as_deref());
             // A file that nobody has closed yet has only a draft of a row, which goes with it.
             if file.is_recorded() {
@@ -304,9 +305,10 @@ impl Core {
         let metadata = self.rename_at_source(&renaming).await?;
         let core = Arc::clone(self);
         self.blocking(move || {
-            core.forget_replaced(&renaming)?;
+            core.part_with_replaced(&renaming)?;
             let seen = staged.is_none().then_some(&metadata);
             core.follow_renamed(&renaming, seen)?;
+            core.forget_replaced(&renaming)?;
             if let Some(file) = &staged {
                 let version = metadata.version.as_bytes();
                 file.rebase(Some(version), Some(version));
@@ -363,18 +365,25 @@ impl Core {
         }
     }
 
-    /// What had the new name is gone for all but those who have it open.
-    fn forget_replaced(&self, renaming: &Renaming) -> Result<(), Error> {
+    /// What has the new name is about to be gone for all but those who have it open.
+    fn part_with_replaced(&self, renaming: &Renaming) -> Result<(), Error> {
         let Some(over) = &renaming.over else { return Ok(()) };
         if let Some(file) = self.staged_entry(over.id) {
-            self.files.meet(over.id, &file);
-            self.writable()?.staging.forget(over.id);
+            file.forget();
         }
         if self.files.is_open(over.id) {
             let attributes = self.attributes(over.id, None)?;
             self.files.note_attributes(over.id, attributes);
         }
         Ok(())
+    }
+
+    /// What had the new name is gone, also for whoever has just looked it up.
+    fn forget_replaced(&self, renaming: &Renaming) -> Result<(), Error> {
+        match &renaming.over {
+            Some(over) => self.forget_staged(over.id),
+            None => Ok(()),
+        }
     }
 
     fn follow_renamed(&self, renaming: &Renaming, metadata: Option<&manifold_backends::Metadata>) -> Result<(), Error> {
