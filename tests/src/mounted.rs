@@ -211,18 +211,10 @@ impl Library {
     }
 
     /// Ends the daemon as a crash would.
-    ///
-    /// As whoever supervises it may have to, this has the kernel give up the mount too: a thread of the daemon that tells the
-    /// kernel of a change may wait for a page, or a folder, that a request holds which nobody answers any more, and so keep
-    /// the connection open (`docs/semantics.md`). Only root can do that.
     pub fn kill9(&mut self) {
         let mut child = self.daemon.take().expect("the library is mounted");
         child.kill().expect("kill the daemon");
-        while child.try_wait().expect("wait for the daemon").is_none() {
-            // It is in use, and stays; what counts is that nobody waits for it any more.
-            let _still_mounted = rustix::mount::unmount(self.at(), rustix::mount::UnmountFlags::FORCE);
-            std::thread::yield_now();
-        }
+        child.wait().expect("wait for the daemon");
     }
 
     /// Gives a file that only its owner may read to the library's user.

@@ -181,6 +181,14 @@ impl Tickets {
         }
     }
 
+    /// Refuses a listing that would take an entry away from a directory that was listed later, and had it.
+    pub(crate) fn check_claim(&self, ticket: Ticket, directory: u64, stands_in: u64) -> Result<()> {
+        match self.0.lock().applied.get(&stands_in) {
+            Some(last) if *last > ticket.taken => Err(Error::Overtaken(EntryId(directory))),
+            _ => Ok(()),
+        }
+    }
+
     /// Notes that a listing is applied.
     pub(crate) fn note_listing(&self, ticket: Ticket, directory: u64) {
         let mut state = self.0.lock();

@@ -62,6 +62,12 @@ impl Plan<'_> {
             return Ok(None);
         }
         let attached = edit.is_attached(id)?;
+        if attached && cold.parent != self.directory {
+            // Whoever claims it has seen its old place empty, and whoever listed that later has seen it there, or looked at it: what
+            // is older is not told by that. It is asked again.
+            edit.tickets.check_claim(self.ticket, self.directory, cold.parent)?;
+            edit.tickets.check_look(self.ticket, self.directory, id)?;
+        }
         Ok(Some(Adoption {
             moving: Moving { id, cold, attached },
             hot,

@@ -1,6 +1,6 @@
 //! Renames that were verified: an entry moves with all beneath it, and keeps its id.
 
-use manifold_catalog::{Change, Error, Found};
+use manifold_catalog::{Change, CompleteListing, Error, Found};
 
 use crate::support::{Scratch, With, add_source, file, folder, id, list, listing, names};
 
@@ -37,6 +37,38 @@ fn a_directory_moves_with_its_subtree_and_keeps_all_ids() {
     assert_eq!(catalog.object_path(f).unwrap().unwrap().1, b"b/e/f");
     assert_eq!(catalog.totals().unwrap(), totals);
     assert_eq!(list(&catalog, a, vec![]), []);
+    scratch.check(catalog);
+}
+
+#[test]
+fn an_older_listing_takes_nothing_from_where_a_newer_one_has_seen_it() {
+    let scratch = Scratch::new();
+    let catalog = scratch.open();
+    let source = add_source(&catalog, "/s");
+    let folders = vec![folder("a").identity(1), folder("b").identity(2)];
+    list(&catalog, source.root, folders);
+    let (a, b) = (id(&catalog, "/s/a"), id(&catalog, "/s/b"));
+    list(&catalog, b, vec![]);
+    let old = listing(&catalog, vec![]);
+    list(&catalog, a, vec![file("f").identity(3)]);
+    let f = id(&catalog, "/s/a/f");
+    let claim = |taken: CompleteListing| {
+        let children = vec![file("g").identity(3).adopt(f)];
+        catalog.apply_listing(b, CompleteListing { children, ..taken }, &|_| false)
+    };
+    assert!(matches!(claim(old), Err(Error::Overtaken(at)) if at == b));
+    assert_eq!(id(&catalog, "/s/a/f"), f);
+    // A look at the file tells as much.
+    let old = listing(&catalog, vec![]);
+    let seen = file("f").identity(3).seen;
+    catalog
+        .update_attributes(f, seen, catalog.ticket(), &|_| false)
+        .unwrap();
+    assert!(matches!(claim(old), Err(Error::Overtaken(at)) if at == b));
+    // Whoever asks again, and still sees the old place empty, is right.
+    claim(listing(&catalog, vec![])).unwrap();
+    assert_eq!(id(&catalog, "/s/b/g"), f);
+    assert!(names(&catalog, a).is_empty());
     scratch.check(catalog);
 }
 
