@@ -5,7 +5,13 @@
 //! user, with the kernel writing by itself and with everything going through the daemon. It finds the folder beneath the
 //! mount as `$BENEATH`, one beside it that has nothing to do with the mount as `$ASIDE`, and fails where anything differs.
 //!
+//! In other sources (`workshop/remote.rs`) the applications of `workshop/remote/` work, and those that fit everywhere; they are looked
+//! at through a second library, which knows nothing but the server.
+//!
 //! Needs root (to become an ordinary user), /dev/fuse, and the programs of `tests/servers/install`.
+
+#[path = "workshop/remote.rs"]
+mod remote;
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
@@ -16,6 +22,8 @@ use std::process::Command;
 use manifold_tests::mounted::{Library, User, expect_success};
 
 const NOBODY: u32 = 65534;
+/// What does much of one thing at once.
+const STRESSORS: &str = "chmod dentry dir fallocate hdd link rename seek xattr";
 
 /// A library over one folder, which belongs to whoever runs it.
 struct Shop {
@@ -68,38 +76,66 @@ impl Shop {
 
     /// Runs a script in a folder of its own.
     fn run(&self, name: &str) {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/workshop").join(name);
-        let text = fs::read_to_string(&script).expect("the script");
         let folder = name.replace('.', "-");
-        let interpreter = if script.extension().is_some_and(|it| it == "py") {
-            "python3"
-        } else {
-            "bash"
-        };
         let mut make = self.library.as_user(Path::new("mkdir"));
         expect_success(make.arg(self.at().join(&folder)));
         let aside = self.aside.path().join(&folder);
         let mut make = self.library.as_user(Path::new("mkdir"));
         expect_success(make.arg(&aside));
-        let mut work = self.library.as_user(Path::new(interpreter));
-        work.current_dir(self.at().join(&folder))
-            .arg(if interpreter == "bash" { "-euc" } else { "-c" })
-            .arg(text)
-            .env("BENEATH", self.beneath.path().join(&folder))
-            .env("ASIDE", aside);
-        expect_success(&mut work);
+        run_script(&self.library, name, &self.at().join(&folder), |work| {
+            work.env("BENEATH", self.beneath.path().join(&folder))
+                .env("ASIDE", aside)
+                .env("TREE", tree(self.aside.path()))
+                .env("STRESSORS", STRESSORS);
+        });
     }
+}
+
+/// Runs a script of `workshop/` as the library's user.
+fn run_script(library: &Library, name: &str, folder: &Path, environment: impl FnOnce(&mut Command)) {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/workshop").join(name);
+    let text = fs::read_to_string(&script).expect("the script");
+    let interpreter = if script.extension().is_some_and(|it| it == "py") {
+        "python3"
+    } else {
+        "bash"
+    };
+    let mut work = library.as_user(Path::new(interpreter));
+    work.current_dir(folder)
+        .arg(if interpreter == "bash" { "-euc" } else { "-c" })
+        .arg(text);
+    environment(&mut work);
+    expect_success(&mut work);
+}
+
+/// Packs the C sources of the crate `blake3`, which is built into these tests and so lies among cargo's crates.
+fn tree(folder: &Path) -> PathBuf {
+    let tar = folder.join("tree.tar");
+    if !tar.exists() {
+        let home = || PathBuf::from(std::env::var_os("HOME").expect("a home")).join(".cargo");
+        let crates = std::env::var_os("CARGO_HOME").map_or_else(home, PathBuf::from);
+        let find = format!(
+            "set -- {}/registry/src/*/blake3-1.*/; tar -cf {} -C \"$1\" c",
+            crates.display(),
+            tar.display()
+        );
+        expect_success(Command::new("sh").args(["-euc", &find]));
+    }
+    tar
 }
 
 fn every_application_works(user: User, settings: &str) {
     let mut shop = Shop::open(user, settings);
     for script in [
         "archives.sh",
+        "build.sh",
         "databases.py",
         "editors.py",
+        "fsx.py",
         "locks.py",
         "mappings.py",
         "repositories.sh",
+        "stress.sh",
         "tools.sh",
         "verify.sh",
     ] {
