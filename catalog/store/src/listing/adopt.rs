@@ -9,7 +9,7 @@ use crate::edit::update::Moving;
 use crate::error::Result;
 use crate::format::HotRow;
 use crate::tree;
-use crate::{EntryId, Kind};
+use crate::{EntryId, Kind, SeenAttributes};
 
 /// An entry that moves into the listed directory.
 pub(super) struct Adoption {
@@ -30,7 +30,7 @@ impl Plan<'_> {
             if taken.contains(&id) {
                 continue;
             }
-            if let Some(adoption) = self.weigh(edit, id, self.children[index].seen.kind, &mut above)? {
+            if let Some(adoption) = self.weigh(edit, id, &self.children[index].seen, &mut above)? {
                 taken.insert(id);
                 self.adoptions.insert(index, adoption);
             }
@@ -42,23 +42,27 @@ impl Plan<'_> {
         &self,
         edit: &Edit<'_>,
         id: u64,
-        kind: Kind,
+        seen: &SeenAttributes,
         above: &mut Option<HashSet<u64>>,
     ) -> Result<Option<Adoption>> {
         let Some((cold, hot)) = edit.node(id)? else {
             return Ok(None);
         };
-        if hot.source() != self.source || hot.is_attach_point() || hot.kind() != kind || edit.is_staged(id)? {
+        if hot.source() != self.source || hot.is_attach_point() || hot.kind() != seen.kind || edit.is_staged(id)? {
             return Ok(None);
         }
         if edit.topmost_move(id)?.is_some() {
+            return Ok(None);
+        }
+        if cold.identity != seen.identity {
+            // Another object has taken its name since it was claimed, and with the name the entry.
             return Ok(None);
         }
         if cold.parent == self.directory && !self.loose.contains_key(&id) && !self.staying.contains(&id) {
             // It still stands under a name of its own: this is a second link, not a rename.
             return Ok(None);
         }
-        if kind == Kind::Directory && (edit.holds_attach_point(id)? || self.lies_above(edit, id, above)?) {
+        if seen.kind == Kind::Directory && (edit.holds_attach_point(id)? || self.lies_above(edit, id, above)?) {
             return Ok(None);
         }
         let attached = edit.is_attached(id)?;

@@ -320,6 +320,7 @@ impl Model {
             && node.source == self.nodes[&into].source
             && !node.attach
             && node.kind == told.kind
+            && node.identity == told.identity
             && (node.parent != into || movable.contains(&id))
             && !(node.kind == Kind::Directory && (self.holds(id) || self.way_up(into).contains(&id)))
     }

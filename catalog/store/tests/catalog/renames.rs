@@ -73,6 +73,30 @@ fn an_older_listing_takes_nothing_from_where_a_newer_one_has_seen_it() {
 }
 
 #[test]
+fn an_entry_that_another_object_has_by_now_is_not_claimed() {
+    let scratch = Scratch::new();
+    let catalog = scratch.open();
+    let source = add_source(&catalog, "/s");
+    list(
+        &catalog,
+        source.root,
+        vec![folder("b").identity(2), file("f").identity(3)],
+    );
+    let (b, f) = (id(&catalog, "/s/b"), id(&catalog, "/s/f"));
+    // What was the file has moved, another one has its name, and that is what was seen first.
+    list(
+        &catalog,
+        source.root,
+        vec![folder("b").identity(2), file("f").identity(4)],
+    );
+    assert_eq!(id(&catalog, "/s/f"), f);
+    list(&catalog, b, vec![file("g").identity(3).adopt(f)]);
+    assert_eq!(id(&catalog, "/s/f"), f);
+    assert_ne!(id(&catalog, "/s/b/g"), f);
+    scratch.check(catalog);
+}
+
+#[test]
 fn what_departed_first_is_adopted_with_all_beneath_it() {
     let scratch = Scratch::new();
     let catalog = scratch.open();
