@@ -15,6 +15,8 @@ mod links;
 mod moving;
 #[path = "uploaded/trash.rs"]
 mod trash;
+#[path = "uploaded/union.rs"]
+mod union;
 
 use std::fs;
 use std::path::{Path, PathBuf};
