@@ -147,7 +147,7 @@ impl Library {
             arguments.extend(["--set".to_owned(), format!("{key}={value}")]);
         }
         for (key, value) in server.secrets() {
-            let name = format!("TEST_{}_{}", attach.trim_matches('/'), key).to_uppercase();
+            let name = format!("TEST_{}_{key}", attach.trim_matches('/').replace('/', "_")).to_uppercase();
             arguments.extend(["--set".to_owned(), format!("{key}=env:{name}")]);
             self.environment.push((name, value));
         }

@@ -17,6 +17,8 @@ mod moving;
 mod own;
 #[path = "uploaded/trash.rs"]
 mod trash;
+#[path = "uploaded/union.rs"]
+mod union;
 
 use std::fs;
 use std::path::{Path, PathBuf};

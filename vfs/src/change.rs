@@ -9,6 +9,7 @@
 
 pub(crate) mod follow;
 mod local;
+mod one;
 mod own;
 pub(crate) mod remote;
 
@@ -16,7 +17,7 @@ use std::sync::Arc;
 
 use manifold_backends::ObjectPath;
 use manifold_backends::local::{
-    Asker, AttributeChange, Durable, LocalBackend, Making, RenameMode, Seek, SetMode, Space, WriteAt,
+    Asker, AttributeChange, Durable, LocalBackend, Making, RenameMode, Seek, SetMode, WriteAt,
 };
 use manifold_catalog::{Entry, EntryId, Kind, SourceId};
 use manifold_index::names::{self, Side};
@@ -119,12 +120,12 @@ pub(crate) enum Half {
 impl Vfs {
     /// Makes a file, or finds it, and opens it.
     pub fn create(&self, directory: EntryId, name: &[u8], creation: Creation, by: Requester) -> Answer<Created> {
-        let name = Box::from(name);
-        self.core
-            .in_directory(directory, Paths::Stay, move |core, site, half| match half {
-                Half::Local(local) => core.local_create(&local, site, name, creation, by),
-                Half::Remote => core.remote_create(&site, &name, creation, by),
-            })
+        let core = &self.core;
+        core.in_union_or(
+            directory,
+            || core.create_joined(directory, name.into(), creation, by),
+            || core.create_in(directory, name, creation, by),
+        )
     }
 
     /// Makes a directory.
@@ -150,28 +151,22 @@ impl Vfs {
     }
 
     fn make(&self, directory: EntryId, name: &[u8], making: Making, mode: u32, by: Requester) -> Answer<Attributes> {
-        let name = Box::from(name);
-        self.core
-            .in_directory(directory, Paths::Stay, move |core, site, half| match half {
-                Half::Local(local) => core.local_make(&local, site, name, making, mode, by),
-                Half::Remote => core.remote_make(&site, &name, &making, mode, by),
-            })
+        let core = &self.core;
+        match core.is_in_union(directory) {
+            Ok(true) => core.make_joined(directory, name.into(), making, mode, by),
+            Ok(false) => core.make_in(directory, name, making, mode, by),
+            Err(error) => Answer::err(error),
+        }
     }
 
     /// Gives a file a further name, which has an entry of its own.
     pub fn make_link(&self, id: EntryId, directory: EntryId, name: &[u8]) -> Answer<Attributes> {
-        let name = Box::from(name);
-        self.core.in_directory(directory, Paths::Stay, move |core, site, half| {
-            match core.source_of(id) {
-                Ok(source) if source == site.source => {}
-                Ok(_) => return Answer::err(Error::CrossSource),
-                Err(error) => return Answer::err(error),
-            }
-            match half {
-                Half::Local(local) => core.local_link(&local, id, site, name),
-                Half::Remote => core.remote_link(id, &site, &name),
-            }
-        })
+        let core = &self.core;
+        core.in_union_or(
+            directory,
+            || core.link_joined(id, directory, name.into()),
+            || core.link_in(id, directory, name),
+        )
     }
 
     /// Removes a name of anything but a directory. What is open stays usable until it is closed.
@@ -185,29 +180,26 @@ impl Vfs {
     }
 
     fn remove(&self, directory: EntryId, name: &[u8], is_directory: bool) -> Answer<()> {
-        let name = Box::from(name);
-        let paths = Paths::Change;
-        self.core
-            .in_directory(directory, paths, move |core, site, half| match half {
-                Half::Local(local) => core.local_remove(&local, &site, &name, is_directory),
-                Half::Remote => core.remote_remove(&site, &name, is_directory),
-            })
+        let core = &self.core;
+        core.in_union_or(
+            directory,
+            || core.remove_joined(directory, name.into(), is_directory),
+            || core.remove_in(directory, name, is_directory),
+        )
     }
 
-    /// Renames something within its source.
+    /// Renames something within its source, or within a union.
     pub fn rename(&self, from: (EntryId, &[u8]), to: (EntryId, &[u8]), mode: RenameMode) -> Answer<()> {
-        let (target, names) = (to.0, (Box::from(from.1), Box::from(to.1)));
-        self.core.in_directory(from.0, Paths::Change, move |core, from, _| {
-            core.in_directory(target, Paths::Kept, move |core, to, half| {
-                if from.source != to.source {
-                    return Answer::err(Error::CrossSource);
-                }
-                match half {
-                    Half::Local(local) => core.local_rename(&local, (from, names.0), (to, names.1), mode),
-                    Half::Remote => core.lasting(core.remote_rename((&from, &names.0), (&to, &names.1), mode)),
-                }
-            })
-        })
+        let core = &self.core;
+        let joined = core
+            .is_in_union(from.0)
+            .and_then(|one| Ok((one, core.is_in_union(to.0)?)));
+        match joined {
+            Ok((false, false)) => core.rename_in(from, to, mode),
+            Ok((true, true)) => core.rename_joined((from.0, from.1.into()), (to.0, to.1.into()), mode),
+            Ok(_) => Answer::err(Error::CrossSource),
+            Err(error) => Answer::err(error),
+        }
     }
 
     /// Changes attributes, and gives them all as they are then.
@@ -218,10 +210,12 @@ impl Vfs {
         change: AttributeChange,
         by: Requester,
     ) -> Answer<Attributes> {
-        self.core.at_entry(id, move |core, source, half| match half {
-            Half::Local(local) => core.local_set_attributes(&local, id, source, handle, change, by),
-            Half::Remote => core.remote_set_attributes(id, handle, change),
-        })
+        let core = &self.core;
+        match core.is_in_union(id) {
+            Ok(true) => core.set_attributes_joined(id, change, by),
+            Ok(false) => core.set_attributes_in(id, handle, change, by),
+            Err(error) => Answer::err(error),
+        }
     }
 
     /// Writes to an open file, and says how many bytes.
@@ -251,11 +245,9 @@ impl Vfs {
 
     /// Waits until the names in a directory are on the disk.
     pub fn sync_directory(&self, id: EntryId) -> Answer<()> {
-        match self.core.half_of(id) {
-            Ok((source, Half::Local(local))) => self.core.local_sync_directory(&local, source, id),
-            // What is staged there was made durable with each change.
-            Ok((_, Half::Remote)) => self.core.sync_catalog(),
-            Err(Error::ReadOnly) => Answer::ok(()),
+        match self.core.merged(id) {
+            Ok(Some(merged)) => self.core.sync_joined(&merged),
+            Ok(None) => self.core.sync_directory_in(id),
             Err(error) => Answer::err(error),
         }
     }
@@ -315,6 +307,10 @@ impl Vfs {
 
     /// Gives the value of an extended attribute. What is kept here needs no source.
     pub fn attribute(&self, id: EntryId, name: &[u8]) -> Answer<Vec<u8>> {
+        let id = match self.core.speaker(id) {
+            Ok(id) => id,
+            Err(error) => return Answer::err(error),
+        };
         match self.core.kept_attribute(id, name) {
             Ok(Some(value)) => return Answer::ok(value),
             Ok(None) => {}
@@ -330,6 +326,10 @@ impl Vfs {
     /// Gives the names of all extended attributes that may be shown to whoever asks, each with a NUL after it. Those that are
     /// kept here need no source.
     pub fn attribute_names(&self, id: EntryId, by: Requester) -> Answer<Vec<u8>> {
+        let id = match self.core.speaker(id) {
+            Ok(id) => id,
+            Err(error) => return Answer::err(error),
+        };
         match self.core.kept_attribute_names(id) {
             Ok(names) if !names.is_empty() => return Answer::ok(names),
             Ok(_) => {}
@@ -343,20 +343,22 @@ impl Vfs {
 
     /// Sets an extended attribute.
     pub fn set_attribute(&self, id: EntryId, name: &[u8], value: &[u8], mode: SetMode) -> Answer<()> {
-        let (name, value) = (Box::<[u8]>::from(name), Box::<[u8]>::from(value));
-        self.core.at_entry(id, move |core, source, half| match half {
-            Half::Local(local) => core.local_set_attribute(&local, id, source, name, value, mode),
-            Half::Remote => core.remote_set_attribute(id, &name, &value, mode),
-        })
+        let core = &self.core;
+        core.in_union_or(
+            id,
+            || core.set_attribute_joined(id, name.into(), value.into(), mode),
+            || core.set_attribute_in(id, name, value, mode),
+        )
     }
 
     /// Takes an extended attribute away.
     pub fn remove_attribute(&self, id: EntryId, name: &[u8]) -> Answer<()> {
-        let name = Box::<[u8]>::from(name);
-        self.core.at_entry(id, move |core, source, half| match half {
-            Half::Local(local) => core.local_remove_attribute(&local, id, source, name),
-            Half::Remote => core.remote_remove_attribute(id, &name),
-        })
+        let core = &self.core;
+        core.in_union_or(
+            id,
+            || core.remove_attribute_joined(id, name.into()),
+            || core.remove_attribute_in(id, name),
+        )
     }
 
     /// Says whether a source may be changed.
@@ -551,23 +553,12 @@ impl Core {
         }))
     }
 
-    /// Gives the room of the disk that an entry of this machine is on, where that can be changed.
-    pub(crate) fn space_at(&self, id: EntryId) -> Option<Space> {
-        let Ok((_, Half::Local(local))) = self.half_of(id) else {
-            return None;
-        };
-        if local.may_hang(&ObjectPath::root()) {
-            return None;
-        }
-        local.space().ok()
-    }
-
     pub(crate) fn entry_of(&self, id: EntryId) -> Result<Entry, Error> {
         self.catalog.entry(id).map_err(Error::from_catalog)?.ok_or(Error::Stale)
     }
 
     /// Finds the source of an entry, also of one that is open and has no name any more.
-    fn source_of(&self, id: EntryId) -> Result<SourceId, Error> {
+    pub(crate) fn source_of(&self, id: EntryId) -> Result<SourceId, Error> {
         match self.catalog.entry(id).map_err(Error::from_catalog)? {
             Some(entry) => Ok(entry.source),
             None => self.files.source(id).ok_or(Error::Stale),
@@ -587,7 +578,7 @@ impl Core {
         self.half(source)
     }
 
-    fn half_of_source(&self, source: SourceId) -> Result<Half, Error> {
+    pub(crate) fn half_of_source(&self, source: SourceId) -> Result<Half, Error> {
         if source == SourceId::LIBRARY || self.read_only.read().contains(&source) {
             return Err(Error::ReadOnly);
         }

@@ -9,11 +9,11 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use manifold_catalog::{Catalog, Entry, EntryId};
+use manifold_catalog::{Entry, EntryId};
 use parking_lot::{Mutex, RwLock};
 
 use crate::attributes::Attributes;
-use crate::handle::OpenFiles;
+use crate::vfs::Core;
 use crate::{Error, look};
 
 /// One name in so many is remembered for as long as the handle is open.
@@ -94,8 +94,7 @@ impl Directories {
     /// Reads on from a place, until the end or until `each` breaks. The item at which it breaks counts as not taken.
     pub(crate) fn read(
         &self,
-        catalog: &Catalog,
-        files: &OpenFiles,
+        core: &Core,
         handle: DirectoryHandle,
         cursor: Cursor<'_>,
         each: &mut dyn FnMut(DirectoryItem<'_>) -> ControlFlow<()>,
@@ -108,15 +107,13 @@ impl Directories {
         };
         loop {
             let limit = if skip > 0 { PAGE_MAX } else { places.page };
-            let mut entries = catalog
-                .children(directory.id, after.as_deref(), limit)
-                .map_err(Error::from_catalog)?;
+            let mut entries = core.children_shown(directory.id, after.as_deref(), limit)?;
             let is_last = entries.len() < limit;
             after = entries.last().map(|it| it.name.clone());
             let skipped = skip.min(entries.len() as u64);
             entries.drain(..skipped as usize);
             (offset, skip) = (offset + skipped, skip - skipped);
-            let taken = give(catalog, files, &entries, offset, each)?;
+            let taken = give(core, &entries, offset, each)?;
             let is_full = taken < entries.len();
             entries.truncate(taken);
             places.page = if is_full {
@@ -138,14 +135,13 @@ impl Directories {
 
 /// Hands out entries, and says how many were taken.
 fn give(
-    catalog: &Catalog,
-    files: &OpenFiles,
+    core: &Core,
     entries: &[Entry],
     offset: u64,
     each: &mut dyn FnMut(DirectoryItem<'_>) -> ControlFlow<()>,
 ) -> Result<usize, Error> {
     for (taken, entry) in entries.iter().enumerate() {
-        let attributes = look::attributes_of(catalog, files, entry)?;
+        let attributes = look::attributes_of(&core.catalog, &core.files, entry)?;
         let item = DirectoryItem {
             name: &entry.name,
             attributes: &attributes,

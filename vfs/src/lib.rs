@@ -30,6 +30,7 @@ mod recent;
 mod settings;
 pub mod staging;
 mod sync;
+mod union;
 mod upload;
 mod vfs;
 
@@ -54,5 +55,6 @@ pub use pins::{PinPolicy, PinProblem, PinReport, PinRule, PinTotals, RuleReport}
 pub use recent::KEPT_FRESH;
 pub use settings::Settings;
 pub use staging::StagingUsage;
+pub use union::{PlaceRule, Placement, Union, UnionReport};
 pub use upload::{AttributePolicy, Conflict, UploadEvent, UploadListener, UploadReport, UploadState, WritePolicy};
 pub use vfs::Vfs;

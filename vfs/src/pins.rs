@@ -6,7 +6,7 @@
 //!
 //! Always true: nothing is fetched before the cache was told to keep it; a source's trouble holds up its own files only.
 
-mod glob;
+pub(crate) mod glob;
 mod job;
 mod plan;
 mod policy;

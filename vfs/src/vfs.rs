@@ -30,6 +30,7 @@ use crate::hash::Hasher;
 use crate::moves::Moves;
 use crate::pins::{PinReport, Pins};
 use crate::recent::Recent;
+use crate::union::Unions;
 use crate::upload::Uploads;
 use crate::{Answer, Error, Settings, look};
 
@@ -90,6 +91,7 @@ pub(crate) struct Core {
     pub(crate) checked: Mutex<Option<(EntryId, Instant)>>,
     pub(crate) pins: Pins,
     pub(crate) recent: Recent,
+    pub(crate) unions: Unions,
     changes: Subscription,
     pub(crate) publisher: Arc<Publisher>,
     /// Unset: nothing of a remote source can be written.
@@ -172,6 +174,7 @@ impl Vfs {
             checked: Mutex::new(None),
             pins,
             recent: Recent::default(),
+            unions: Unions::default(),
             changes,
             publisher: Arc::default(),
             uploads: OnceLock::new(),
@@ -193,6 +196,11 @@ impl Vfs {
 
     /// Finds a name in a directory, and gives the stored name with the attributes.
     pub fn lookup(&self, parent: EntryId, name: &[u8], how: NameMatch) -> Answer<(Box<[u8]>, Attributes)> {
+        match self.core.merged(parent) {
+            Ok(None) => {}
+            Ok(Some(_)) => return self.core.lookup_joined(parent, name, how),
+            Err(error) => return Answer::err(error),
+        }
         match self.core.lookup_known(parent, name, how) {
             Ok(Some(found)) => Answer::ok(found),
             Err(error) => Answer::err(error),
@@ -208,11 +216,26 @@ impl Vfs {
 
     /// Gives an entry's attributes: as the catalog has them, or as they were when `handle` was opened.
     pub fn attributes(&self, id: EntryId, handle: Option<Handle>) -> Answer<Attributes> {
-        Answer::Ready(self.core.attributes(id, handle))
+        match self.core.merged(id) {
+            Ok(Some(merged)) => Answer::Ready(self.core.attributes_of_merged(&merged)),
+            Ok(None) => Answer::Ready(self.core.attributes(id, handle)),
+            Err(error) => Answer::err(error),
+        }
     }
 
     /// Opens a directory. One that was never listed is listed first; what may be out of date is listed again behind the answer.
     pub fn open_directory(&self, id: EntryId) -> Answer<DirectoryHandle> {
+        match self.core.merged(id) {
+            Ok(None) => {}
+            Ok(Some(_)) => {
+                let core = Arc::clone(&self.core);
+                let listed = self.core.while_wanted(async move { core.list_parts(id).await });
+                let core = Arc::clone(&self.core);
+                // Not before somebody takes it: a handle that nobody knows would never be closed.
+                return listed.map(move |merged| core.directories.open(merged.id));
+            }
+            Err(error) => return Answer::err(error),
+        }
         match self.core.is_listed(id) {
             Err(error) => Answer::err(error),
             Ok(true) => Answer::ok(self.core.directories.open(id)),
@@ -237,9 +260,7 @@ impl Vfs {
         cursor: Cursor<'_>,
         each: &mut dyn FnMut(DirectoryItem<'_>) -> ControlFlow<()>,
     ) -> Result<(), Error> {
-        self.core
-            .directories
-            .read(&self.core.catalog, &self.core.files, handle, cursor, each)
+        self.core.directories.read(&self.core, handle, cursor, each)
     }
 
     /// Closes a directory.
@@ -294,7 +315,7 @@ impl Vfs {
         Ok(FilesystemTotals {
             entries: all.entries,
             bytes: all.bytes,
-            space: self.core.space_at(id),
+            space: self.core.space_at(id)?,
         })
     }
 
@@ -391,8 +412,10 @@ impl Core {
                 self.forget_versions(&change);
                 self.pins.note(&change);
                 if !self.own.is_own(&change) {
+                    let first = events.len();
                     events_of(&change, &mut events);
                     self.tell_first_name(&change, &mut events);
+                    self.as_shown(&mut events, first);
                 }
                 // An open file of this machine is read as it is on the disk, which the kernel's pages of it no longer are.
                 if let Change::Replaced { old, .. } = &change

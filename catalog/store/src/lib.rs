@@ -10,6 +10,7 @@
 //! - a file that cannot be read as a catalog is never written to;
 //! - no read transaction outlives the call that needed it, nor the next commit.
 
+mod branch;
 mod catalog;
 mod change;
 mod check;
@@ -34,6 +35,7 @@ mod store;
 mod ticket;
 mod tree;
 
+pub use branch::Branch;
 pub use catalog::{Catalog, CheckReport, CompleteListing, Found, Options, Totals, TotalsOf};
 pub use change::{Change, Subscription};
 pub use entry::{

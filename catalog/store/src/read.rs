@@ -325,7 +325,7 @@ impl Catalog {
     }
 }
 
-fn entry(snapshot: &Snapshot, id: EntryId) -> Result<Option<Entry>> {
+pub(crate) fn entry(snapshot: &Snapshot, id: EntryId) -> Result<Option<Entry>> {
     match tree::node(&snapshot.children, &snapshot.entries, id.0)? {
         Some((cold, _)) if cold.parent == NOWHERE && id != EntryId::ROOT => Ok(None),
         Some((cold, hot)) => Ok(Some(hot.entry(cold.parent, &cold.name))),

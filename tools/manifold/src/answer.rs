@@ -132,7 +132,9 @@ impl OpenLibrary {
                 spec: text,
                 options: "{}".to_owned(),
             };
-            Ok(this.catalog.add_source(new)?)
+            let record = this.catalog.add_source(new)?;
+            this.vfs.sources_changed()?;
+            Ok(record)
         })
         .await?;
         if self.keeps_connections() {
@@ -191,6 +193,7 @@ impl OpenLibrary {
         let this = Arc::clone(&self);
         blocking(move || {
             this.catalog.remove_source(id, WhenStaged::Refuse)?;
+            this.vfs.sources_changed()?;
             if let Err(failure) = this.cache_clear(Some(&record.name), true) {
                 // The blocks are found by nobody any more, and go when room is needed.
                 tracing::warn!(source = record.name, "{}", failure.message());
@@ -246,20 +249,16 @@ impl OpenLibrary {
         Ok(found)
     }
 
-    /// Connects the source of a directory that must be listed first, where no daemon has connected it.
+    /// Connects the sources of a directory that must be listed first, where no daemon has connected them.
     async fn connect_for(&self, directory: EntryId) -> Result<()> {
-        let listed = self
-            .catalog
-            .directory_state(directory)?
-            .is_some_and(|state| state.listed_ns.is_some());
-        let Some(entry) = self.catalog.entry(directory)? else {
-            return Ok(());
-        };
-        if listed || entry.source == SourceId::LIBRARY || self.keeps_connections() {
+        if self.keeps_connections() {
             return Ok(());
         }
-        let record = self.record(entry.source)?;
-        self.connections.connect_now(&record).await.map(drop)
+        for source in self.vfs.unlisted_sources(directory)? {
+            let record = self.record(source)?;
+            self.connections.connect_now(&record).await?;
+        }
+        Ok(())
     }
 
     async fn list(&self, path: &Text, after: Option<&Text>, limit: u32) -> Result<Listing> {
@@ -318,6 +317,10 @@ impl OpenLibrary {
         for replica in self.catalog.replicas(found.id, REPLICAS_MAX)? {
             replicas.extend(self.catalog.tree_path(replica)?.map(Text));
         }
+        let mut hidden = Vec::new();
+        for other in self.vfs.hidden_by(found.id)? {
+            hidden.extend(self.catalog.tree_path(other)?.map(Text));
+        }
         let content = details.as_ref().and_then(|details| details.content);
         Ok(EntryFacts {
             path: Text(tree_path),
@@ -336,6 +339,7 @@ impl OpenLibrary {
             failure: state.and_then(|state| state.failure).map(|failure| failure.message),
             content: content.map(|content| hex(&content)),
             replicas,
+            hidden,
         })
     }
 

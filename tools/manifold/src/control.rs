@@ -347,6 +347,9 @@ pub(crate) struct EntryFacts {
     /// Other files of the library that are known to hold the same bytes: the first of them.
     #[serde(default)]
     pub(crate) replicas: Vec<Text>,
+    /// Where other members of its union have the same name, which is hidden by it.
+    #[serde(default)]
+    pub(crate) hidden: Vec<Text>,
 }
 
 /// What a file holds.

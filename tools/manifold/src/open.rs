@@ -19,7 +19,7 @@ use crate::library::Library;
 use crate::library::lock::{Lock, Role};
 use crate::mounts;
 use crate::rescan::Rescans;
-use crate::settings::Settings;
+use crate::settings::{Settings, UnionSettings};
 use crate::time::now_ns;
 use crate::uploads;
 
@@ -86,6 +86,10 @@ impl OpenLibrary {
         };
         let vfs = Vfs::new(Arc::clone(&catalog), Arc::clone(&indexer), vfs_settings, runtime)
             .map_err(|error| Failure::from(error).about("cannot start the file system"))?;
+        let unions = settings.unions.iter().map(UnionSettings::to_union);
+        let unions = unions.collect::<Result<_, _>>().map_err(Failure::new)?;
+        vfs.set_unions(unions)
+            .map_err(|error| Failure::from(error).about("cannot join the sources of a union"))?;
         let events = Hub::new();
         if role == Role::Daemon {
             vfs.accept_writes(uploads::write_settings(&library, &settings, &events))

@@ -24,12 +24,12 @@ impl OpenLibrary {
                     visible(&path.0)
                 )));
             }
-            pins.push(Pin {
-                id: found.id,
+            pins.extend(self.vfs.parts(found.id)?.into_iter().map(|id| Pin {
+                id,
                 recursive: found.kind == Kind::Directory,
                 policy: None,
                 pinned_ns: now_ns(),
-            });
+            }));
         }
         let policy = policy.map(understood).transpose()?;
         self.catalog.pin(&pins)?;
@@ -50,8 +50,14 @@ impl OpenLibrary {
         let mut ids = Vec::new();
         for path in paths {
             let id = self.find(path).await?.id;
-            self.check_pinned(id, path)?;
-            ids.push(id);
+            let mut parts = self.vfs.parts(id)?;
+            // What was made at other members after the pin has none.
+            let pinned = self.all_pinned()?;
+            parts.retain(|part| pinned.contains(part));
+            if parts.is_empty() {
+                self.check_pinned(id, path)?;
+            }
+            ids.extend(parts);
         }
         let known = self.catalog.pin_policies()?;
         if let Some(unknown) = policies.iter().find(|id| known.iter().all(|it| it.0.0 != **id)) {

@@ -64,7 +64,7 @@ impl OpenLibrary {
             }
         }
         let found = self.find(path).await?;
-        let scan = self.indexer.scan_beneath(found.id);
+        let scan = self.indexer.scan_beneath(self.vfs.parts(found.id)?);
         let facts = facts(self.rescans.add(scan.clone()), scan.progress());
         Ok(Reply::Rescan(facts))
     }

@@ -6,6 +6,7 @@
 
 mod document;
 mod table;
+mod unions;
 pub(crate) mod values;
 
 use std::collections::BTreeSet;
@@ -21,6 +22,7 @@ use serde::Serialize;
 use crate::failure::{Failure, Result};
 
 pub(crate) use document::Complaint;
+pub(crate) use unions::UnionSettings;
 pub(crate) use values::show_duration;
 
 /// The settings in force.
@@ -35,6 +37,7 @@ pub(crate) struct Settings {
     pub(crate) scan: Scan,
     pub(crate) secrets: Secrets,
     pub(crate) staging: Staging,
+    pub(crate) unions: Vec<UnionSettings>,
     /// Which of them the file sets, as `table.name`.
     given: BTreeSet<String>,
 }
@@ -232,15 +235,19 @@ impl Settings {
     /// Lists every setting with its value.
     pub(crate) fn shown(&self) -> Vec<Shown> {
         let mut copy = self.clone();
-        table::KEYS
-            .iter()
-            .map(|key| Shown {
-                key: key.full_name(),
-                value: key.show(&mut copy),
-                given: self.given.contains(&key.full_name()),
-                meaning: key.meaning,
-            })
-            .collect()
+        let keys = table::KEYS.iter().map(|key| Shown {
+            key: key.full_name(),
+            value: key.show(&mut copy),
+            given: self.given.contains(&key.full_name()),
+            meaning: key.meaning,
+        });
+        let unions = (!self.unions.is_empty()).then(|| Shown {
+            key: "union".to_owned(),
+            value: unions::show(&self.unions),
+            given: true,
+            meaning: "Directories of the library at which the sources that are attached beneath are shown as one.",
+        });
+        keys.chain(unions).collect()
     }
 }
 
@@ -265,6 +272,7 @@ pub(crate) fn template() -> String {
         }
         text.extend(["# ", key.meaning, "\n#", key.name, " = ", key.default, "\n"]);
     }
+    text.push_str(unions::TEMPLATE);
     text
 }
 

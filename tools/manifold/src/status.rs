@@ -8,7 +8,7 @@ use manifold_index::{HealthState, SourceHealth};
 
 use crate::control::status::{
     CopyFacts, DaemonFacts, FetchedFacts, HealthFacts, LatencyFacts, LibraryFacts, MountFacts, Problem, ScanFacts,
-    SourceState, SourceStatus, Status, Trouble, Verdict, WatchState, WatchStatus,
+    SourceState, SourceStatus, Status, Trouble, UnionStatus, Verdict, WatchState, WatchStatus,
 };
 use crate::control::text::Text;
 use crate::control::uploads::UploadCounts;
@@ -40,6 +40,7 @@ impl OpenLibrary {
             },
             daemon,
             mount,
+            unions: self.union_statuses(&sources),
             sources,
             cache: if self.with_cache {
                 Some(self.cache_facts()?)
@@ -96,6 +97,35 @@ impl OpenLibrary {
             bytes: totals.map_or(0, |totals| totals.bytes),
             fetched: self.keeps_connections().then(|| self.fetched(record)),
         })
+    }
+
+    /// Says which sources are shown as one.
+    fn union_statuses(&self, sources: &[SourceStatus]) -> Vec<UnionStatus> {
+        let reports = self.vfs.unions();
+        let wanted = self.settings.unions.iter().map(|union| union.at.as_bytes());
+        let statuses = wanted.map(|at| {
+            let report = reports.iter().find(|report| report.at == at);
+            let attach = |id| {
+                sources
+                    .iter()
+                    .find(|source| source.id == id)
+                    .map(|source| source.attach.clone())
+            };
+            let members = report.map(|report| report.members.iter().filter_map(|id| attach(id.0)).collect());
+            let problem = match &members {
+                None if sources.iter().any(|source| source.attach.0 == at) => {
+                    Some("a source is attached there itself: attach it beneath, as a member".to_owned())
+                }
+                None => Some("no source is attached beneath".to_owned()),
+                Some(_) => None,
+            };
+            UnionStatus {
+                at: Text::new(at),
+                members: members.unwrap_or_default(),
+                problem,
+            }
+        });
+        statuses.collect()
     }
 
     fn copies(&self) -> Result<CopyFacts> {

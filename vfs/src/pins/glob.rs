@@ -7,7 +7,7 @@ use std::ops::RangeInclusive;
 
 /// A pattern, ready to be compared.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Glob {
+pub(crate) struct Glob {
     tokens: Vec<Token>,
     /// Whether it is for whole paths.
     whole: bool,
@@ -33,7 +33,7 @@ const SLASH: u32 = '/' as u32;
 
 impl Glob {
     /// Reads a pattern.
-    pub(super) fn parse(pattern: &[u8]) -> Result<Self, &'static str> {
+    pub(crate) fn parse(pattern: &[u8]) -> Result<Self, &'static str> {
         let whole = pattern.contains(&b'/');
         let pattern = pattern.strip_prefix(b"/").unwrap_or(pattern);
         let chars: Vec<_> = characters(pattern).collect();
@@ -88,7 +88,7 @@ impl Glob {
     }
 
     /// Compares a path of the tree, from the root and without a `/` in front.
-    pub(super) fn matches(&self, path: &[u8]) -> bool {
+    pub(crate) fn matches(&self, path: &[u8]) -> bool {
         let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or(path);
         let mut states = vec![false; self.tokens.len() + 1];
         self.enter(&mut states, 0, true);

@@ -10,4 +10,5 @@ mod reading;
 mod scripted;
 mod shelf;
 mod tree;
+mod union;
 mod writing;

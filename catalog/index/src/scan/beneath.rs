@@ -53,13 +53,13 @@ impl SubtreeScan {
 }
 
 impl Indexer {
-    /// Lists an entry and all beneath it anew; of a file, the attributes.
-    pub fn scan_beneath(self: &Arc<Self>, id: EntryId) -> SubtreeScan {
+    /// Lists entries and all beneath them anew; of a file, the attributes.
+    pub fn scan_beneath(self: &Arc<Self>, tops: Vec<EntryId>) -> SubtreeScan {
         let (sender, receiver) = watch::channel(SubtreeProgress::default());
         let indexer = Arc::clone(self);
         self.tasks.spawn_on(
             async move {
-                if let Err(error) = indexer.list_beneath(id, &sender).await {
+                if let Err(error) = indexer.list_beneath(tops, &sender).await {
                     sender.send_modify(|progress| {
                         progress.failed += 1;
                         progress.failure.get_or_insert(error.to_string());
@@ -74,14 +74,18 @@ impl Indexer {
 
     async fn list_beneath(
         self: &Arc<Self>,
-        top: EntryId,
+        tops: Vec<EntryId>,
         progress: &watch::Sender<SubtreeProgress>,
     ) -> Result<(), IndexError> {
-        let entry = self.catalog().entry(top)?.ok_or(IndexError::NotFound(top.0))?;
-        if entry.kind != Kind::Directory {
-            return self.refresh(top).await.map(drop);
+        let (mut waiting, mut seen) = (VecDeque::new(), HashSet::new());
+        for top in tops {
+            let entry = self.catalog().entry(top)?.ok_or(IndexError::NotFound(top.0))?;
+            if entry.kind != Kind::Directory {
+                self.refresh(top).await?;
+            } else if seen.insert(top) {
+                waiting.push_back(top);
+            }
         }
-        let (mut waiting, mut seen) = (VecDeque::from([top]), HashSet::from([top]));
         let mut under_way = JoinSet::new();
         loop {
             while under_way.len() < AT_ONCE

@@ -101,6 +101,7 @@ pub(super) async fn stat(path: &OsStr, context: &Context, out: &mut Output) -> R
         rows.push(("content", facts.content.clone().unwrap_or_else(unknown)));
     }
     rows.extend(facts.replicas.iter().map(|path| ("replica", path.visible())));
+    rows.extend(facts.hidden.iter().map(|path| ("hides", path.visible())));
     for (name, value) in rows {
         out.line(format_args!("{name:<9} {value}"))?;
     }

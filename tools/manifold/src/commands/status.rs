@@ -1,6 +1,7 @@
 //! `status`: is everything all right? The first line says it; the rest says why.
 
 use crate::control::status::{HealthFacts, SourceState, SourceStatus, Status};
+use crate::control::text::Text;
 use crate::control::uploads::UploadCounts;
 use crate::control::{Reply, Request};
 use crate::failure::Result;
@@ -39,6 +40,11 @@ fn show(status: &Status, out: &mut Output) -> Result<()> {
             Some(why) => format!("passthrough off: {why}"),
         };
         out.line(format_args!("mount    {}, {passthrough}", mount.point.visible()))?;
+    }
+    for union in &status.unions {
+        let members: Vec<_> = union.members.iter().map(Text::visible).collect();
+        let what = union.problem.clone().unwrap_or_else(|| members.join(", "));
+        out.line(format_args!("union    {}: {what}", union.at.visible()))?;
     }
     if let Some(cache) = &status.cache {
         out.line(format_args!(

@@ -27,6 +27,9 @@ pub(crate) struct Status {
     pub(crate) mount: Option<MountFacts>,
     /// In the order in which they were added.
     pub(crate) sources: Vec<SourceStatus>,
+    /// Sources that are shown as one.
+    #[serde(default)]
+    pub(crate) unions: Vec<UnionStatus>,
     /// What is cached; `None` where no daemon runs.
     pub(crate) cache: Option<CacheFacts>,
     /// What is pinned; `None` where nothing is, or no daemon runs.
@@ -37,6 +40,17 @@ pub(crate) struct Status {
     /// What is known of the bytes of files.
     #[serde(default)]
     pub(crate) copies: CopyFacts,
+}
+
+/// Sources that are shown as one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct UnionStatus {
+    /// Where.
+    pub(crate) at: Text,
+    /// Where its members are attached, in their order.
+    pub(crate) members: Vec<Text>,
+    /// Why nothing is shown as one there.
+    pub(crate) problem: Option<String>,
 }
 
 /// What is known of the bytes of files, and how often that has helped.

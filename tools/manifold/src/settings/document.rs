@@ -9,7 +9,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::table::{Field, KEYS, Key};
-use super::{Level, RunOrWait, Settings, values};
+use super::{Level, RunOrWait, Settings, unions, values};
 
 /// Something that is wrong with the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,6 +86,13 @@ impl Reader<'_> {
         for (name, value) in document {
             let at = name.span().start;
             let name = name.get_ref().as_ref();
+            if name == "union" {
+                match unions::parse(value.get_ref(), at) {
+                    Ok(unions) => self.settings.unions = unions,
+                    Err((at, message)) => self.complain(at, message),
+                }
+                continue;
+            }
             let known = KEYS.iter().any(|key| key.table == name);
             match value.get_ref() {
                 DeValue::Table(table) if known => self.table(name, table),

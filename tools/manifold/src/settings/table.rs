@@ -303,6 +303,7 @@ pub(super) fn defaults() -> Settings {
         },
         secrets: Secrets { keyring: true },
         staging: Staging { bytes: 10 * GIB },
+        unions: Vec::new(),
         given: BTreeSet::new(),
     }
 }

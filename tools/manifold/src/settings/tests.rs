@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use manifold_vfs::Placement;
+
 use super::{Level, Settings, table, template, values};
 
 fn complaints(text: &str) -> Vec<String> {
@@ -195,4 +197,52 @@ fn sizes_and_times_that_are_none_are_told_apart_from_those_that_are() {
     assert_eq!(values::show_size(1_000_001), "1000001 B");
     assert_eq!(values::show_duration(Duration::from_secs(90)), "90 s");
     assert_eq!(values::show_duration(Duration::from_hours(36)), "36 h");
+}
+
+#[test]
+fn unions_are_read_and_shown() {
+    let text = "[[union]]\nat = \"/photos/\"\n[[union]]\nat = \"/\"\nmembers = [\"b\", \"a\"]\nplace = \"most-free\"\n\
+                min_free = \"2 GiB\"\nrules = [{ glob = \"*.raw\", member = \"nas\" }]\n";
+    let settings = parsed(text);
+    let [photos, root] = &settings.unions[..] else {
+        panic!("two unions: {:?}", settings.unions);
+    };
+    assert_eq!(
+        (photos.at.as_str(), photos.place, photos.min_free),
+        ("/photos", Placement::First, 1 << 30)
+    );
+    assert_eq!(
+        (root.at.as_str(), root.place, root.min_free),
+        ("/", Placement::MostFree, 2 << 30)
+    );
+    assert_eq!(root.members, ["b", "a"]);
+    assert_eq!(root.rules, [("*.raw".to_owned(), "nas".to_owned())]);
+    let shown = settings.shown();
+    let shown = shown.iter().find(|one| one.key == "union").expect("it is shown");
+    assert_eq!(parsed(&format!("union = {}", shown.value)).unions, settings.unions);
+}
+
+#[test]
+fn what_is_wrong_with_a_union_is_told_with_its_place() {
+    for (text, place, words) in [
+        ("union = 1", "1:1", "list of tables"),
+        ("[[union]]\nplace = \"first\"", "1:1", "union.at"),
+        ("[[union]]\nat = \"photos\"", "2:6", "path of the library"),
+        ("[[union]]\nat = \"/a/../b\"", "2:6", "path of the library"),
+        ("[[union]]\nat = \"/a\"\nplace = \"best\"", "3:9", "most-free"),
+        ("[[union]]\nat = \"/a\"\nmin_free = \"much\"", "3:12", "size"),
+        ("[[union]]\nat = \"/a\"\nmember = []", "3:1", "unknown setting"),
+        (
+            "[[union]]\nat = \"/a\"\nrules = [{ glob = \"[\", member = \"b\" }]",
+            "3:10",
+            "pattern",
+        ),
+        ("[[union]]\nat = \"/a\"\n[[union]]\nat = \"/a/\"", "3:1", "two unions"),
+    ] {
+        let said = complaints(text);
+        assert!(
+            said.len() == 1 && said[0].starts_with(place) && said[0].contains(words),
+            "{text}: {said:?}"
+        );
+    }
 }
