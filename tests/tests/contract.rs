@@ -53,6 +53,7 @@ macro_rules! contract {
                     listing::what_is_no_file_is_told_as_what_it_is,
                     listing::a_listing_and_a_look_agree,
                     listing::what_is_missing_is_absent,
+                    listing::what_may_not_be_listed_is_never_empty,
                     listing::ten_thousand_names_are_all_listed,
                 );
             }

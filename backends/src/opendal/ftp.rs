@@ -18,9 +18,9 @@ use parking_lot::Mutex;
 use suppaftp::tokio::{AsyncRustlsConnector, AsyncRustlsFtpStream, ImplAsyncFtpStream};
 use suppaftp::tokio_rustls::TlsConnector;
 use suppaftp::tokio_rustls::rustls::{ClientConfig, RootCertStore};
-use suppaftp::types::FileType;
+use suppaftp::types::{FileType, Response};
 use suppaftp::{FtpError, Status};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncWriteExt, BufReader};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
@@ -143,7 +143,7 @@ impl Ftp {
     ) -> Result<Presence<Vec<Told>>> {
         let (_permit, mut line) = self.line(&self.listings, source, operation, path).await?;
         let asked = (directory != "/").then_some(directory);
-        let outcome = within(source.patience, line.list(asked)).await;
+        let outcome = within(source.patience, list_on(&mut line, asked)).await;
         if matches!(&outcome, Ok(_) | Err(Failed::Ftp(FtpError::UnexpectedResponse(_)))) {
             self.idle.lock().push(line);
         }
@@ -370,6 +370,63 @@ async fn within<T>(
     }
 }
 
+/// Lists a directory. Where nothing came, that it is there and could be read is made sure of: vsftpd sends nothing of one that it
+/// may not open or does not find, and calls that done.
+async fn list_on(line: &mut Line, directory: Option<&str>) -> std::result::Result<Vec<String>, FtpError> {
+    const DONE: [Status; 2] = [Status::ClosingDataConnection, Status::RequestedFileActionOk];
+    let command = directory.map_or_else(|| "LIST".to_owned(), |directory| format!("LIST {directory}"));
+    let begun = [Status::AboutToSend, Status::AlreadyOpen];
+    let (_, stream) = line.custom_data_command(command, &begun).await?;
+    let mut stream = BufReader::new(stream);
+    let lines = Line::get_lines_from_stream(&mut stream).await?;
+    if !lines.is_empty() {
+        line.close_data_connection(stream).await?;
+        return Ok(lines);
+    }
+    drop(stream);
+    // The words with which it ends are the answer to the next command, and that one's answer is what the end is taken for.
+    let end = line.custom_command("NOOP", &DONE).await?;
+    match line.close_data_connection(tokio::io::empty()).await {
+        Err(FtpError::UnexpectedResponse(noop)) if noop.status == Status::CommandOk => {}
+        Err(error) => return Err(error),
+        Ok(()) => return Err(FtpError::BadResponse),
+    }
+    let words = String::from_utf8_lossy(&end.body).to_lowercase();
+    let failed = ["fail", "denied", "cannot", "not permitted"]
+        .iter()
+        .any(|word| words.contains(word));
+    let Some(directory) = directory else {
+        return if failed { Err(shut()) } else { Ok(lines) };
+    };
+    let home = line.pwd().await?;
+    let Err(missing) = line.cwd(directory).await else {
+        line.cwd(home).await?;
+        return if failed { Err(shut()) } else { Ok(lines) };
+    };
+    // It is not there, or may not be gone into: the directory above tells which.
+    let path = directory.trim_end_matches('/');
+    let (above, name) = path
+        .rsplit_once('/')
+        .map_or((None, path), |(above, name)| (Some(above), name));
+    let above = above.filter(|above| !above.is_empty()).map(|above| format!("{above}/"));
+    let lines = Box::pin(list_on(line, above.as_deref())).await?;
+    let told = lines::understand(&lines).unwrap_or_default();
+    Err(match told.iter().find(|line| line.name == name) {
+        Some(there) if there.metadata.mode().is_dir() => shut(),
+        Some(_) => refused("550 Not a directory"),
+        None => missing,
+    })
+}
+
+/// Says of a directory that it is there and may not be read.
+fn shut() -> FtpError {
+    refused("550 Permission denied: the directory cannot be opened")
+}
+
+fn refused(words: &str) -> FtpError {
+    FtpError::UnexpectedResponse(Response::new(Status::FileUnavailable, words.into()))
+}
+
 /// Tells whether the server says that it cannot get at something (RFC 959, 550).
 fn is_unavailable(error: &FtpError) -> bool {
     matches!(error, FtpError::UnexpectedResponse(response) if response.status == Status::FileUnavailable)
@@ -395,6 +452,7 @@ fn judge(error: &FtpError) -> ErrorKind {
         _ if says(&["read-only", "read only"]) => ErrorKind::ReadOnly,
         _ if says(&["permission denied", "access is denied", "not permitted"]) => ErrorKind::PermissionDenied,
         _ if says(&["not empty"]) => ErrorKind::NotEmpty,
+        _ if says(&["not a directory"]) => ErrorKind::NotADirectory,
         _ if says(&["exists"]) => ErrorKind::Exists,
         _ if says(&["too long"]) => ErrorKind::NameTooLong,
         _ => ErrorKind::Other,
@@ -403,8 +461,6 @@ fn judge(error: &FtpError) -> ErrorKind {
 
 #[cfg(test)]
 mod tests {
-    use suppaftp::types::Response;
-
     use super::*;
 
     #[test]

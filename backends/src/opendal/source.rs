@@ -249,10 +249,17 @@ impl Source {
             if beneath? {
                 return Ok(Presence::Found(directory(None)));
             }
-            return match object? {
-                Presence::Found(metadata) => Ok(Presence::Found(metadata)),
-                Presence::Absent => self.stat_marker(path).await,
+            if let Presence::Found(metadata) = object? {
+                return Ok(Presence::Found(metadata));
+            }
+            let Presence::Found(marker) = self.stat_marker(path).await? else {
+                return Ok(Presence::Absent);
             };
+            // A server that keeps objects as files answers to `path/` with an object `path` that was made since the first question.
+            return Ok(match self.stat_object(Operation::Stat, path).await? {
+                Presence::Found(metadata) => Presence::Found(metadata),
+                Presence::Absent => Presence::Found(marker),
+            });
         }
         match self.stat_object(Operation::Stat, path).await? {
             Presence::Found(metadata) => Ok(Presence::Found(metadata)),

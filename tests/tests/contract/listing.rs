@@ -8,6 +8,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::process::Command;
 use std::thread;
 
+use futures::TryStreamExt as _;
 use manifold_backends::{ErrorKind, Kind, ObjectPath, Presence};
 
 use crate::subject::{Subject, found, told, within};
@@ -256,6 +257,37 @@ pub(crate) async fn what_is_missing_is_absent(subject: &Subject) {
         panic!("a file was listed as a directory, or is absent")
     };
     assert_eq!(error.kind(), ErrorKind::NotADirectory, "{error}");
+}
+
+pub(crate) async fn what_may_not_be_listed_is_never_empty(subject: &Subject) {
+    subject.put("shut/file", b"x");
+    let path = ObjectPath::from_bytes("shut");
+    if subject.server.root().is_none() {
+        return;
+    }
+    let folder = subject.server.file(b"shut");
+    let set = |mode| fs::set_permissions(&folder, Permissions::from_mode(mode)).expect("it is ours");
+    // Neither with the right to go in, nor without it.
+    for mode in [0o000, 0o311] {
+        set(mode);
+        let listed = match within(subject.backend.list(&path)).await {
+            Ok(Presence::Found(pages)) => within(pages.try_collect::<Vec<_>>()).await.map(Presence::Found),
+            Ok(Presence::Absent) => Ok(Presence::Absent),
+            Err(error) => Err(error),
+        };
+        set(0o755);
+        match listed {
+            // Who serves as root sees it all the same.
+            Ok(Presence::Found(pages)) => assert_eq!(pages.concat().len(), 1, "mode {mode:o}"),
+            Ok(Presence::Absent) => panic!("mode {mode:o}: it is there"),
+            Err(error) => assert_eq!(
+                error.kind(),
+                ErrorKind::PermissionDenied,
+                "mode {mode:o}: {}",
+                told(&error)
+            ),
+        }
+    }
 }
 
 pub(crate) async fn ten_thousand_names_are_all_listed(subject: &Subject) {
