@@ -12,6 +12,7 @@ mod again;
 pub(crate) mod beneath;
 mod failed;
 mod local;
+mod lost;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;

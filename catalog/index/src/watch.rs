@@ -126,7 +126,7 @@ impl Indexer {
     }
 
     /// Scans a source by a scan that begins now.
-    async fn look_at_all(self: &Arc<Self>, source: SourceId) {
+    pub(crate) async fn look_at_all(self: &Arc<Self>, source: SourceId) {
         let running = self.scans.lock().contains_key(&source);
         let mut scan = self.scan(source);
         if running {

@@ -133,6 +133,12 @@ impl Catalog {
         self.store.why_unwritten()
     }
 
+    /// Counts how often the storage failed since it was opened. Each time, what was not durable yet was lost, and
+    /// [`Change::Overflow`] is told.
+    pub fn losses(&self) -> u64 {
+        self.store.losses()
+    }
+
     /// Tells whether the storage had to be repaired on opening, because it had not been closed in order.
     pub fn repaired_on_open(&self) -> bool {
         self.store.repaired()

@@ -70,6 +70,8 @@ pub(crate) struct Store {
     repaired: bool,
     /// Why the last attempt to write failed, until one succeeds durably.
     unwritten: Mutex<Option<String>>,
+    /// How often the storage failed.
+    losses: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -111,6 +113,7 @@ impl Store {
             keeper: Arc::new(Keeper::new(commit_interval)),
             repaired: opened.repaired,
             unwritten: Mutex::default(),
+            losses: AtomicU64::new(0),
         });
         Ok(store)
     }
@@ -188,6 +191,7 @@ impl Store {
         {
             tracing::warn!(file = %self.file.display(), %error, "the catalog could not be written; opening it again");
             *self.unwritten.lock() = Some(error.to_string());
+            self.losses.fetch_add(1, Ordering::Relaxed);
             self.reopen(writer)?;
         }
         result
@@ -246,6 +250,11 @@ impl Store {
             Err(error) if error.breaks_storage() => Some(error.to_string()),
             Err(_) => Some(failed),
         }
+    }
+
+    /// Counts how often the storage failed, and what was not durable by then was lost.
+    pub(crate) fn losses(&self) -> u64 {
+        self.losses.load(Ordering::Relaxed)
     }
 
     /// Makes all commits so far durable.

@@ -82,6 +82,7 @@ impl Indexer {
             self.follow(&source);
             self.scan_now_and_then(&source);
             self.list_failed_when_back(&source);
+            self.list_what_was_lost(&source);
         }
         if let Some(before) = self.sources.write().insert(id, source) {
             before.cancel.cancel();

@@ -4,8 +4,14 @@ use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use crate::support::{Daemon, Home, said, text};
+
+/// Files that are made while the disk is full.
+const NAMES: usize = 500;
+/// Ends what never comes.
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A disk of 32 MiB, which needs root.
 struct SmallDisk(PathBuf);
@@ -51,18 +57,34 @@ fn status(home: &Home, library: &Path) -> (String, String, Vec<String>) {
     (word(&status["verdict"]), word(&status["summary"]), troubles.collect())
 }
 
+/// Counts what the catalog has in a folder.
+fn listed(home: &Home, library: &Path, folder: &str) -> usize {
+    let listed = home
+        .command()
+        .arg("--library")
+        .arg(library)
+        .args(["ls", folder])
+        .output();
+    let listed = listed.expect("manifold runs");
+    String::from_utf8_lossy(&listed.stdout).lines().count()
+}
+
 #[test]
 fn a_full_disk_of_the_catalog_is_told_with_its_remedy_until_there_is_room() {
     let home = Home::new();
     let disk = SmallDisk::mount(&home);
     let library = disk.0.join("library");
+    let pictures = home.source("Pictures");
     let mut up = home.command();
-    up.arg("--library")
-        .arg(&library)
-        .args(["up", text(&home.source("Pictures"))]);
+    up.arg("--library").arg(&library).args(["up", text(&pictures)]);
     let daemon = Daemon::start(&mut up, "mounted at ");
     assert_eq!(status(&home, &library).0, "ok");
     disk.fill();
+    // It is noticed, and cannot be taken in.
+    fs::create_dir(pictures.join("behind")).expect("a folder");
+    for number in 0..NAMES {
+        fs::write(pictures.join(format!("behind/{number}")), "x").expect("a file");
+    }
     let (verdict, summary, troubles) = status(&home, &library);
     assert_eq!(verdict, "attention");
     assert!(
@@ -75,6 +97,11 @@ fn a_full_disk_of_the_catalog_is_told_with_its_remedy_until_there_is_room() {
     assert!(shown.contains("trouble  the disk of the cache is full"), "{shown}");
     disk.empty();
     assert_eq!(status(&home, &library).0, "ok");
+    let begun = Instant::now();
+    while listed(&home, &library, "/Pictures/behind") < NAMES {
+        assert!(begun.elapsed() < PATIENCE, "what changed meanwhile is never shown");
+        std::thread::sleep(Duration::from_millis(200));
+    }
     daemon.interrupt();
 }
 
