@@ -33,6 +33,8 @@ struct Health {
     is_ill: bool,
     /// How long after that it may still be away.
     convalescence: Duration,
+    /// What it has, or had last.
+    ailment: Option<&'static str>,
 }
 
 /// The load, and what came of it so far.
@@ -59,6 +61,7 @@ impl Load {
             since: Instant::now(),
             is_ill: false,
             convalescence: Duration::ZERO,
+            ailment: None,
         };
         Self {
             seed,
@@ -133,12 +136,22 @@ impl Load {
                 Err(errno) => {
                     self.refused.fetch_add(1, Ordering::Relaxed);
                     if was_well && self.is_well(which) {
-                        self.complain(format!("{}: error {errno}, and the source is well", what()));
+                        let past = self.past(which);
+                        self.complain(format!("{}: error {errno}, and the source is well{past}", what()));
                     }
                     thread::sleep(AGAIN);
                 }
             }
         }
+    }
+
+    /// Says what befell a site last, and how long ago that ended.
+    fn past(&self, which: usize) -> String {
+        let health = *self.health[which].lock().unwrap_or_else(PoisonError::into_inner);
+        let ago = health.since.elapsed().as_secs();
+        health
+            .ailment
+            .map_or_else(String::new, |name| format!(", {ago} s after: {name}"))
     }
 
     /// Tells whether a site has been well for long enough that it must be read.
@@ -172,7 +185,7 @@ impl Load {
 
     /// Lets one source fall ill, or get well, now and then; all are well in the end.
     fn trouble(&self, estate: &Estate, mut chance: Chance) {
-        let mut ill: Vec<Option<&Ailment>> = estate.sites.iter().map(|_| None).collect();
+        let mut ill: Vec<Option<&'static Ailment>> = estate.sites.iter().map(|_| None).collect();
         while self.goes_on() {
             let which = chance.below(estate.sites.len());
             self.change(which, &estate.sites[which], &mut ill[which], &mut chance);
@@ -185,12 +198,13 @@ impl Load {
         }
     }
 
-    fn change(&self, which: usize, site: &Site, ill: &mut Option<&Ailment>, chance: &mut Chance) {
-        let note = |is_ill, ailment: &Ailment| {
+    fn change(&self, which: usize, site: &Site, ill: &mut Option<&'static Ailment>, chance: &mut Chance) {
+        let note = |is_ill, ailment: &'static Ailment| {
             *self.health[which].lock().unwrap_or_else(PoisonError::into_inner) = Health {
                 since: Instant::now(),
                 is_ill,
                 convalescence: ailment.recovery_max().max(CONVALESCENCE),
+                ailment: Some(ailment.name),
             };
         };
         if let Some(ailment) = ill.take() {
