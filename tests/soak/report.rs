@@ -60,8 +60,9 @@ impl Report {
         let step = samples.len().div_ceil(ROWS).max(1);
         Self {
             facts: format!(
-                "{} minutes, seed {seed}: {begun} files read, {refused} of them refused because their source was ill, the \
+                "{} of {} minutes, seed {seed}: {begun} files read, {refused} of them refused because their source was ill, the \
                  longest after {:.1} s; {} walks of the whole tree; {} ailments.",
+                samples.last().map_or(0, |last| last.at.as_secs() / 60),
                 length.as_secs() / 60,
                 read(&load.longest_ms) as f64 / 1000.0,
                 read(&load.walks),

@@ -4,7 +4,7 @@ use std::{
     fs,
     os::unix::fs::FileExt,
     process::{Command, Stdio},
-    sync::{Arc, Barrier},
+    sync::Arc,
     thread,
     time::Duration,
 };
@@ -55,16 +55,17 @@ fn many_who_read_one_file_wait_for_one_deadline_together() {
         .map(|_| fs::File::open(mounted.path("file")).expect("it opens"))
         .collect();
     script.cue(Cue::Silent);
-    let together = Barrier::new(READERS);
+    // Each at a page of its own, and all of them within what the first of them makes the kernel read.
+    let read = |number: usize| {
+        let read = open[number].read_at(&mut [0; 10_000], number as u64 * 4096);
+        assert_eq!(errno(read), Errno::TIMEDOUT);
+    };
     thread::scope(|scope| {
-        for (number, file) in open.iter().enumerate() {
-            let together = &together;
-            scope.spawn(move || {
-                together.wait();
-                // Each at a page of its own, and all of them within what the first of them makes the kernel read.
-                let read = file.read_at(&mut [0; 10_000], number as u64 * 4096);
-                assert_eq!(errno(read), Errno::TIMEDOUT);
-            });
+        let read = &read;
+        scope.spawn(move || read(0));
+        eventually("the first has asked", || library.vfs.counters().reads_waiting > 0);
+        for number in 1..READERS {
+            scope.spawn(move || read(number));
         }
     });
     let late = library.vfs.counters().reads_timed_out;
