@@ -401,6 +401,14 @@ impl Indexer {
             .is_some_and(|target| target.source.away().is_none()))
     }
 
+    /// Finds where an entry is, as [`target`](Self::target) does; `None` also where it has left the tree meanwhile.
+    pub(crate) fn target_still(&self, id: EntryId) -> Result<Option<Target>, IndexError> {
+        match self.target(id) {
+            Err(IndexError::NotFound(_)) => Ok(None),
+            found => found,
+        }
+    }
+
     /// Finds where an entry is; `None` for the library's own directories, which no source holds.
     pub(crate) fn target(&self, id: EntryId) -> Result<Option<Target>, IndexError> {
         let entry = self.catalog.entry(id)?.ok_or(IndexError::NotFound(id.0))?;

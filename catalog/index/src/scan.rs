@@ -348,7 +348,7 @@ impl Indexer {
             return Ok(());
         }
         queue.passed_over.insert(directory);
-        if let Some(target) = self.target(directory)? {
+        if let Some(target) = self.target_still(directory)? {
             self.note_failure(&target, &error).await?;
         }
         Ok(())

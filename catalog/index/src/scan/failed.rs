@@ -65,7 +65,7 @@ impl Indexer {
                 match &error {
                     IndexError::Stopped | IndexError::Catalog(_) => return Err(error),
                     failure if failure.is_failure_of_directory() => {
-                        if let Some(target) = self.target(directory)? {
+                        if let Some(target) = self.target_still(directory)? {
                             self.note_failure(&target, failure).await?;
                         }
                     }
