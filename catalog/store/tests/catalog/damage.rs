@@ -31,7 +31,7 @@ fn sample(scratch: &Scratch) -> Vec<u8> {
     let pins: Vec<_> = hashed.iter().map(|one| pin(one.id, Some(policy))).collect();
     assert_eq!(catalog.pin(&pins).unwrap(), 100);
     for one in &hashed[..20] {
-        catalog.stage(one.id, &[7; 300], None, false).unwrap();
+        catalog.stage_with(one.id, &[7; 300], &[9; 900], None).unwrap();
         let set = catalog.keep_attribute(one.id, b"user.a", &[8; 300], AttributeMustBe::Absent, 9);
         set.unwrap().unwrap();
     }
@@ -168,7 +168,7 @@ fn other_files_are_left_alone() {
 fn a_newer_format_is_refused_and_left_alone() {
     let scratch = Scratch::new();
     drop(scratch.open());
-    set_format(&scratch, 5);
+    set_format(&scratch, 6);
     let before = fs::read(scratch.file()).unwrap();
     for result in [
         Catalog::open(&scratch.file(), Options::default()).map(drop),
@@ -176,7 +176,7 @@ fn a_newer_format_is_refused_and_left_alone() {
     ] {
         let error = result.unwrap_err();
         assert!(
-            matches!(error, OpenError::NewerVersion { found: 5, known: 4, .. }),
+            matches!(error, OpenError::NewerVersion { found: 6, known: 5, .. }),
             "{error:?}"
         );
         assert!(error.to_string().contains("newer version"));
@@ -347,7 +347,7 @@ fn work_with(scratch: &Scratch, catalog: Catalog) {
     assert_eq!(catalog.pin(&[pin(root, None)]).unwrap(), 1);
     list(&catalog, root, vec![file("file").size(1)]);
     let report = scratch.check(catalog);
-    assert_eq!(report.format, 4);
+    assert_eq!(report.format, 5);
 }
 
 #[test]
@@ -386,9 +386,26 @@ fn a_catalog_of_format_3_is_brought_up_to_date() {
 }
 
 #[test]
-fn a_catalog_of_format_4_opens_as_it_was_written() {
+fn a_catalog_of_format_4_is_brought_up_to_date() {
     let scratch = Scratch::new();
     let catalog = open_kept(&scratch, 4);
+    let escaped = id(&catalog, "/outer/escaped");
+    assert_eq!(catalog.staged_bytes(escaped).unwrap(), None);
+    finds_what_is_kept_and_moves(&scratch, catalog);
+}
+
+#[test]
+fn a_catalog_of_format_5_opens_as_it_was_written() {
+    let scratch = Scratch::new();
+    let catalog = open_kept(&scratch, 5);
+    let escaped = id(&catalog, "/outer/escaped");
+    let bytes = catalog.staged_bytes(escaped).unwrap();
+    assert_eq!(bytes.as_deref(), Some(&b"bytes of it"[..]));
+    finds_what_is_kept_and_moves(&scratch, catalog);
+}
+
+/// What the kept files hold from the fourth format on.
+fn finds_what_is_kept_and_moves(scratch: &Scratch, catalog: Catalog) {
     finds_what_is_staged(&catalog);
     let escaped = id(&catalog, "/outer/escaped");
     let (link, sub) = (id(&catalog, "/outer/link"), id(&catalog, "/outer/sub"));
@@ -406,7 +423,7 @@ fn a_catalog_of_format_4_opens_as_it_was_written() {
     assert_eq!(moves[0].places, [b"was".to_vec(), b"was once".to_vec()]);
     let (_, lies_at) = catalog.object_path(sub).unwrap().unwrap();
     assert_eq!(lies_at, b"was");
-    work_with(&scratch, catalog);
+    work_with(scratch, catalog);
     let catalog = scratch.open();
     assert_eq!(id(&catalog, "/outer/escaped"), escaped, "a listing took it away");
     assert_eq!(id(&catalog, "/outer/sub"), sub, "a listing took it away");
@@ -458,7 +475,7 @@ fn an_upgrade_indexes_the_contents_that_are_known() {
     let database = redb::Database::open(scratch.file()).unwrap();
     let mut transaction = database.begin_write().unwrap();
     transaction.set_quick_repair(true);
-    for table in ["contents", "pins", "pin_policies", "staged", "kept"] {
+    for table in ["contents", "pins", "pin_policies", "staged", "staged_bytes", "kept"] {
         let handle = transaction
             .list_tables()
             .unwrap()
@@ -478,7 +495,7 @@ fn an_upgrade_indexes_the_contents_that_are_known() {
     let catalog = scratch.open();
     assert_eq!(catalog.hashed().unwrap(), 50);
     assert_eq!(catalog.replicas(known[0].id, 99).unwrap().len(), 4);
-    assert_eq!(scratch.check(catalog).format, 4);
+    assert_eq!(scratch.check(catalog).format, 5);
 }
 
 /// Writes the fixture anew, when a format is made: run it alone, with the path in this variable.
@@ -544,7 +561,9 @@ fn the_fixture_is_written_where_it_is_asked_for() {
     let link = id(&catalog, "/outer/link");
     let set = catalog.keep_attribute(link, b"user.kept", b"value", AttributeMustBe::Absent, 8);
     set.unwrap().unwrap();
-    catalog.stage(escaped, b"\x01staged", None, true).unwrap();
+    catalog
+        .stage_with(escaped, b"\x01staged", b"bytes of it", None)
+        .unwrap();
     scratch.check(catalog);
     fs::copy(scratch.file(), target).unwrap();
 }
