@@ -30,7 +30,7 @@ use crate::error::Cause;
 use crate::fetch::object::not_connected;
 use crate::moves::{MoveReport, Moves, NameLock, Place};
 use crate::staging::{Limits, Recovered, Staging, StagingUsage};
-use crate::upload::{AttributePolicy, Conflict, UploadListener, UploadReport, Uploads, WritePolicy};
+use crate::upload::{AttributePolicy, Conflict, UploadListener, UploadReport, UploadTally, Uploads, WritePolicy};
 use crate::vfs::{Core, Vfs};
 
 /// What writing to remote sources needs to know.
@@ -121,6 +121,12 @@ impl Vfs {
             .uploads
             .get()
             .map_or_else(Vec::new, |uploads| uploads.report())
+    }
+
+    /// Counts how far what is staged has come.
+    pub fn upload_tally(&self) -> UploadTally {
+        let uploads = self.core.uploads.get();
+        uploads.map_or_else(UploadTally::default, |uploads| uploads.tally())
     }
 
     /// Lists what had to make way for another version, the last at the end.
