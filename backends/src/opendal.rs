@@ -183,9 +183,8 @@ fn own(spec: &SourceSpec, secrets: &Secrets, limits: &Limits) -> std::result::Re
         Scheme::Ftp => {
             let host = spec.host().ok_or("the URI names no host")?;
             let server = (host, spec.port());
-            let patience = limits.connect_timeout;
-            let ftp = ftp::Ftp::new(server, spec.user(), password.cloned(), spec.tls(), patience);
-            Ok(Own::Ftp(ftp))
+            let ftp = ftp::Ftp::new(server, spec.user(), password.cloned(), spec.tls(), limits);
+            Ok(Own::Ftp(Box::new(ftp)))
         }
         _ => Ok(Own::None),
     }

@@ -1,5 +1,5 @@
-//! Listings and changes of an FTP server, over connections of our own: `OpenDAL` takes blanks off names and any line for one; it
-//! appends where it should write, knows no renames, and makes nothing of an empty file.
+//! An FTP server, over connections of our own: `OpenDAL` takes blanks off names and any line for one; it appends where it should
+//! write, knows no renames, makes nothing of an empty file, and waits for connections that have silently gone.
 //!
 //! A put stores a file of a temporary name and renames it. Some servers rename over what stands there; of others it is
 //! removed first, so that a reader may find nothing for a moment. FTP has no conditions: what stands at the name is looked
@@ -8,6 +8,7 @@
 //! Always true: a connection whose last exchange did not end in order is dropped, never used again.
 
 mod lines;
+mod read;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,14 +29,15 @@ use self::lines::{Lines, Nonsense, Told};
 use super::source::Source;
 use super::unfinished::Unfinished;
 use super::upload;
-use crate::{Body, Error, ErrorKind, Expected, Metadata, ObjectPath, Operation, Presence, Result, Secret};
+use crate::socket::{self, Vigil};
+use crate::{Body, Error, ErrorKind, Expected, Limits, Metadata, ObjectPath, Operation, Presence, Result, Secret};
 
 /// Bytes of a body that are read at once.
 const PIECE: u64 = 256 * 1024;
 /// Bytes that a put holds at most: a piece, and what is made of it under TLS.
 pub(super) const MEMORY_MAX: u64 = 2 * PIECE;
-/// Connections for changes, and as many for listings, so that a look at a file need not wait for what is being put; those for reading
-/// come on top, and servers allow few.
+/// Connections for changes, and as many for listings, so that a look at a file need not wait for what is being put; those for
+/// reading come on top, one for each of the source's slots, and servers allow few.
 const CONNECTIONS_MAX: usize = 2;
 
 type Line = AsyncRustlsFtpStream;
@@ -48,6 +50,7 @@ pub(super) struct Ftp {
     password: Option<Secret>,
     tls: bool,
     connect_patience: Duration,
+    vigil: Vigil,
     permits: Semaphore,
     listings: Semaphore,
     idle: Mutex<Vec<Line>>,
@@ -80,7 +83,7 @@ impl Ftp {
         user: Option<&str>,
         password: Option<Secret>,
         tls: bool,
-        connect_patience: Duration,
+        limits: &Limits,
     ) -> Self {
         let bracketed = if host.contains(':') {
             format!("[{host}]")
@@ -93,7 +96,8 @@ impl Ftp {
             user: user.unwrap_or("anonymous").to_owned(),
             password,
             tls,
-            connect_patience,
+            connect_patience: limits.connect_timeout,
+            vigil: Vigil::of(limits.request_timeout),
             permits: Semaphore::new(CONNECTIONS_MAX),
             listings: Semaphore::new(CONNECTIONS_MAX),
             idle: Mutex::default(),
@@ -295,7 +299,7 @@ impl Ftp {
         outcome.map_err(|failed| self.error(source, operation, path, failed))
     }
 
-    /// Gives a connection that has just answered.
+    /// Waits for a turn, and for a connection that has just answered.
     async fn line<'a>(
         &self,
         permits: &'a Semaphore,
@@ -307,21 +311,28 @@ impl Ftp {
             .acquire()
             .await
             .expect("invariant: the semaphore is never closed");
-        loop {
-            let kept = self.idle.lock().pop();
-            let Some(mut line) = kept else { break };
-            if within(source.patience, line.noop()).await.is_ok() {
-                return Ok((permit, line));
+        Ok((permit, self.ready(source, operation, path).await?))
+    }
+
+    /// Gives a connection that has just answered.
+    async fn ready(&self, source: &Source, operation: Operation, path: &ObjectPath) -> Result<Line> {
+        let kept = self.idle.lock().pop();
+        if let Some(mut line) = kept {
+            if within(self.vigil.unacknowledged, line.noop()).await.is_ok() {
+                return Ok(line);
             }
+            // What has taken this one has taken the others too; to ask each would take the time of whoever waits.
+            self.idle.lock().clear();
         }
-        match within(self.connect_patience + source.patience, self.connect()).await {
-            Ok(line) => Ok((permit, line)),
-            Err(failed) => Err(self.error(source, operation, path, failed)),
-        }
+        let connecting = within(self.connect_patience + source.patience, self.connect());
+        let failed = |failed| self.error(source, operation, path, failed);
+        connecting.await.map_err(failed)
     }
 
     async fn connect(&self) -> std::result::Result<Line, FtpError> {
-        let plain: Line = ImplAsyncFtpStream::connect(&self.address).await?;
+        let stream = socket::connect(&self.address, self.vigil).await;
+        let stream = stream.map_err(FtpError::ConnectionError)?;
+        let plain: Line = ImplAsyncFtpStream::connect_with_stream(stream).await?;
         let mut line = if self.tls {
             let mut roots = RootCertStore::empty();
             // Whether there are any was seen when the source was connected.
