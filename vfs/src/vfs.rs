@@ -312,12 +312,7 @@ impl Vfs {
     /// # Errors
     /// The catalog failed.
     pub fn statfs(&self, id: EntryId) -> Result<FilesystemTotals, Error> {
-        let all = self.core.catalog.totals().map_err(Error::from_catalog)?.all;
-        Ok(FilesystemTotals {
-            entries: all.entries,
-            bytes: all.bytes,
-            space: self.core.space_at(id)?,
-        })
+        self.core.totals_at(id)
     }
 
     /// Subscribes to what a kernel must be told from now on.
