@@ -157,7 +157,11 @@ impl Core {
             return Ok(as_staged(known, staged.look()));
         }
         // Else as it was.
-        let known = || self.files.attributes(id).or_else(|| self.gone.get(&id));
+        let known = || {
+            self.files
+                .attributes(id)
+                .or_else(|| Some(self.gone.get(&id)?.attributes))
+        };
         now.or_else(known).ok_or(Error::Stale)
     }
 

@@ -20,6 +20,7 @@ use tokio::runtime::Handle as Runtime;
 use crate::attributes::{Attributes, FilesystemTotals, NameMatch};
 use crate::cache::{BlockCache, DiskSettings};
 use crate::change::OwnChanges;
+use crate::change::follow::Gone;
 use crate::counters::{Counters, Tally};
 use crate::directory::{Cursor, Directories, DirectoryHandle, DirectoryItem};
 use crate::error::Cause;
@@ -83,7 +84,7 @@ pub(crate) struct Core {
     /// way; alone by whoever changes names there.
     pub(crate) paths: Mutex<HashMap<SourceId, Arc<RwLock<()>>>>,
     /// What entries were like that have lost their names through the mount.
-    pub(crate) gone: Cache<EntryId, Attributes>,
+    pub(crate) gone: Cache<EntryId, Gone>,
     /// Who owns what has no owner, as it is shown: user and group.
     pub(crate) owner: RwLock<(u32, u32)>,
     /// Changes of the catalog of which the kernel is not told.
@@ -311,12 +312,7 @@ impl Vfs {
     /// # Errors
     /// The catalog failed.
     pub fn statfs(&self, id: EntryId) -> Result<FilesystemTotals, Error> {
-        let all = self.core.catalog.totals().map_err(Error::from_catalog)?.all;
-        Ok(FilesystemTotals {
-            entries: all.entries,
-            bytes: all.bytes,
-            space: self.core.space_at(id)?,
-        })
+        self.core.totals_at(id)
     }
 
     /// Subscribes to what a kernel must be told from now on.
@@ -407,6 +403,10 @@ impl Core {
         let mut events = Vec::new();
         while !stop.load(Ordering::Relaxed) && !changes.is_closed() {
             self.keep_recent_fresh();
+            let over = self.files.replaced_long_ago(Instant::now());
+            if !over.is_empty() {
+                self.runtime.spawn_blocking(move || drop(over));
+            }
             let mut next = changes.recv_timeout(WATCH_EVERY);
             while let Some(change) = next {
                 self.forget_versions(&change);

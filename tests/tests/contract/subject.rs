@@ -167,7 +167,7 @@ impl Subject {
             forgets: true,
             ..Traits::STORE
         };
-        Self::new("Azure", Azurite::start(), traits).await
+        Self::new("Azure", Azurite::start_in_memory(), traits).await
     }
 
     pub(crate) async fn gcs() -> Self {
