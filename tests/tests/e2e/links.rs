@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use manifold_tests::mounted::{Library, User, expect_success};
-use manifold_tests::servers::{Server, Sshd};
+use manifold_tests::servers::{Server, Sshd, Vsftpd};
 
 use crate::below;
 
@@ -60,4 +60,9 @@ fn links_of_a_server_that_stands_still_point_where_they_did(server: &impl Server
 #[test]
 fn links_of_an_sftp_server_that_stands_still_point_where_they_did() {
     links_of_a_server_that_stands_still_point_where_they_did(&Sshd::start());
+}
+
+#[test]
+fn links_of_an_ftp_server_that_stands_still_point_where_they_did() {
+    links_of_a_server_that_stands_still_point_where_they_did(&Vsftpd::start());
 }
