@@ -7,6 +7,7 @@ mod health;
 mod held;
 mod killed_scans;
 mod library;
+mod links;
 mod load;
 mod local_folders;
 mod nothing_disappears;
