@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that meets an error there has failed")]
 
+mod contents;
 mod cut_listings;
 mod health;
 mod held;
