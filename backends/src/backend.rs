@@ -39,6 +39,8 @@ pub struct Capabilities {
     pub implicit_directories: bool,
     /// Whether a listing may end well and lack names all the same, so that one that is missing is to be looked for by itself.
     pub lists_may_be_cut: bool,
+    /// Whether times may be told in full minutes, so that two changes within one of the same length look the same.
+    pub tells_minutes: bool,
     /// What it can do in writing; `None` if nothing through this trait.
     pub writes: Option<WriteAbilities>,
 }

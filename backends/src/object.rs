@@ -199,8 +199,8 @@ impl Version {
 
     /// Gives how far apart two changes must be, at least, for this version to tell one from the other: `None` where the service
     /// names its versions, or tells times so finely that nothing is read in between. It is taken from the times themselves: full
-    /// minutes may be all that the source tells, and full seconds are taken for two, as some file systems count. Entity tags that are
-    /// written like those that nginx makes of seconds and length count as such.
+    /// seconds are taken for two, as some file systems count. Entity tags that are written like those that nginx makes of seconds and
+    /// length count as such.
     pub fn grain(&self) -> Option<Duration> {
         const SECOND: i64 = 1_000_000_000;
         const COARSE: Duration = Duration::from_secs(2);
@@ -217,8 +217,7 @@ impl Version {
         if modified % SECOND != 0 || changed % SECOND != 0 {
             return None;
         }
-        let is_minute = modified % (60 * SECOND) == 0 && changed == 0;
-        Some(if is_minute { Duration::from_mins(1) } else { COARSE })
+        Some(COARSE)
     }
 
     fn tagged(tag: u8, rest: &[u8]) -> Self {
@@ -305,9 +304,8 @@ mod tests {
             |modified: i64, changed: i64| Version::from_stat(7, Timestamp(modified), Timestamp(changed), 0).grain();
         assert_eq!(stat(61 * SECOND + 100, 0), None);
         assert_eq!(stat(61 * SECOND, 0), Some(Duration::from_secs(2)));
-        assert_eq!(stat(120 * SECOND, 0), Some(Duration::from_mins(1)));
         assert_eq!(stat(120 * SECOND, 120 * SECOND + 1), None, "the other time is fine");
-        assert_eq!(stat(0, 0), Some(Duration::from_mins(1)), "no time at all");
+        assert_eq!(stat(0, 0), Some(Duration::from_secs(2)), "no time at all");
         let etag = |tag: &str| Version::from_etag(tag.as_bytes()).grain();
         assert_eq!(etag("\"68d5a1c0-5dc\""), Some(Duration::from_secs(2)));
         assert_eq!(etag("W/\"68d5a1c0-0\""), Some(Duration::from_secs(2)));

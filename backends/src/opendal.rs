@@ -131,6 +131,7 @@ impl OpendalBackend {
             identities: traits.identities(),
             implicit_directories: traits.implicit_directories,
             lists_may_be_cut: false,
+            tells_minutes: matches!(own, Own::Ftp(_)),
             writes: traits.writes.abilities(),
         };
         Ok(Self(Arc::new(Source {

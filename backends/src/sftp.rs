@@ -70,6 +70,7 @@ pub(crate) async fn connect(spec: &SourceSpec, limits: &Limits) -> Result<Arc<dy
             identities: false,
             implicit_directories: false,
             lists_may_be_cut: false,
+            tells_minutes: false,
             writes: Some(write::ABILITIES),
         },
         command,

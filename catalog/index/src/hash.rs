@@ -31,8 +31,7 @@ const PAGE: usize = 4_096;
 const ROUND_EVERY: Duration = Duration::from_mins(5);
 /// What was changed longer ago than that, by this machine's clock, is taken to be left alone: no source's clock is so wrong.
 const LONG_AGO_NS: i64 = 24 * 60 * 60 * 1_000_000_000;
-/// The coarsest times for which it is waited until a change would show.
-const GRAIN_MAX: Duration = Duration::from_secs(2);
+const MINUTE_NS: i64 = 60 * 1_000_000_000;
 /// Of a size that more than one source has.
 const SEVERAL: SourceId = SourceId::LIBRARY;
 
@@ -213,7 +212,7 @@ impl Indexer {
         if modified_ns < self.clock().now_ns().saturating_sub(LONG_AGO_NS) {
             return Ok(());
         }
-        if grain > GRAIN_MAX {
+        if target.source.backend.capabilities().tells_minutes && modified_ns % MINUTE_NS == 0 {
             return Err(target.changed(
                 "it was changed within the last day, and its source tells of minutes alone: another change could not be seen; ask again tomorrow",
             ));

@@ -10,7 +10,7 @@ use tempfile::tempdir;
 use tokio::time::Instant;
 
 use crate::library::Library;
-use crate::support::{Scripted, source};
+use crate::support::{Scripted, minutes};
 
 const SECOND: i64 = 1_000_000_000;
 const DAY: i64 = 24 * 60 * 60 * SECOND;
@@ -37,7 +37,7 @@ fn library(folder: &std::path::Path) -> Library {
 
 #[tokio::test(start_paused = true)]
 async fn a_file_is_read_when_another_change_would_show() {
-    let (folder, source) = (tempdir().unwrap(), source());
+    let (folder, source) = (tempdir().unwrap(), minutes("test://one"));
     source
         .file("fine", 1)
         .file("seconds", 2)
@@ -75,7 +75,7 @@ async fn a_file_is_read_when_another_change_would_show() {
 #[tokio::test(start_paused = true)]
 async fn a_round_waits_once_for_all_its_files_and_leaves_out_what_cannot_be_told() {
     let folder = tempdir().unwrap();
-    let (one, other) = (Scripted::new("test://one", false), Scripted::new("test://other", false));
+    let (one, other) = (minutes("test://one"), minutes("test://other"));
     for source in [&one, &other] {
         for (index, path) in ["a", "b", "c", "m"].into_iter().enumerate() {
             source.file(path, index as u64 + 1);

@@ -156,6 +156,14 @@ pub(crate) fn cut_share() -> Arc<Scripted> {
     source
 }
 
+/// A source whose times may be full minutes.
+pub(crate) fn minutes(name: &str) -> Arc<Scripted> {
+    let mut source = Scripted::new(name, false);
+    let only_one = Arc::get_mut(&mut source).expect("it was just made");
+    only_one.capabilities.tells_minutes = true;
+    source
+}
+
 impl Scripted {
     /// `object_store`: directories are implied by names, and identity is content.
     pub(crate) fn new(name: &str, object_store: bool) -> Arc<Self> {
@@ -171,6 +179,7 @@ impl Scripted {
                 identities: true,
                 implicit_directories: object_store,
                 lists_may_be_cut: false,
+                tells_minutes: false,
                 writes: None,
             },
             world: Arc::new(Mutex::new(world)),
