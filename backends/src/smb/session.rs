@@ -31,6 +31,7 @@ use super::facts::Facts;
 use super::failure::{Failure, Left};
 use super::handshake;
 use super::listing::Page;
+use super::patience::Patience;
 use super::settings::{Protection, Settings};
 use super::wire::{self, LinkTarget, Open};
 use crate::{ErrorKind, Secret};
@@ -44,6 +45,7 @@ const PAGE_BYTES: u32 = 256 * 1024;
 /// A connection that is set up.
 pub(super) struct Session {
     connection: Connection,
+    patience: Patience,
     tree: Tree,
     /// `host\share\`, which a share of a DFS tree wants before each name (MS-SMB2 3.2.4.3).
     prefix: Vec<u16>,
@@ -69,7 +71,7 @@ impl std::fmt::Debug for Session {
 impl Session {
     /// Connects, logs in and enters the share.
     pub(super) async fn set_up(settings: &Settings) -> Result<Self, Failure> {
-        let mut connection = handshake::connect(settings).await?;
+        let (mut connection, line) = handshake::connect(settings).await?;
         let password = settings.password.as_ref().map_or("", Secret::expose);
         let session = smb2::Session::setup(&mut connection, &settings.user, password, &settings.domain).await?;
         if settings.encryption == Protection::Required {
@@ -101,6 +103,7 @@ impl Session {
             page_max: parameters.max_transact_size.clamp(CREDIT_BYTES, PAGE_BYTES),
             prefix,
             connection,
+            patience: Patience::with(line, settings.request_timeout),
             tree,
             made: Instant::now(),
             lost: AtomicBool::new(false),
@@ -122,8 +125,13 @@ impl Session {
     /// Takes the connection out of use if `failure` says that nothing of it is left.
     pub(super) fn note(&self, failure: &Failure) {
         if failure.left() == Left::Nothing {
-            self.lost.store(true, Ordering::Release);
+            self.give_up();
         }
+    }
+
+    /// Takes the connection out of use. What is under way on it goes on.
+    pub(super) fn give_up(&self) {
+        self.lost.store(true, Ordering::Release);
     }
 
     /// Asks for the attributes of what stands at `name`, the link itself if it is one.
@@ -276,6 +284,7 @@ impl Session {
 
     /// Writes all of `data`, which is at most what [`write_size`](Self::write_size) gives.
     pub(super) async fn write(&self, handle: FileId, offset: u64, data: &[u8]) -> Result<(), Failure> {
+        let _writing = self.patience.writing();
         let mut written = 0;
         while written < data.len() {
             let request = WriteRequest {

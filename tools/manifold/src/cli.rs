@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
@@ -119,7 +120,7 @@ pub(crate) enum Command {
     /// List a directory of the library
     Ls {
         /// Its path in the library
-        #[arg(default_value = "/")]
+        #[arg(default_value = "/", value_parser = tree_path())]
         path: OsString,
         /// Show kind, size and time too
         #[arg(short, long)]
@@ -128,6 +129,7 @@ pub(crate) enum Command {
     /// Show all that is known of an entry
     Stat {
         /// Its path in the library
+        #[arg(value_parser = tree_path())]
         path: OsString,
     },
     /// Keep files and folders whole on this machine, so that they can be read with no network
@@ -136,7 +138,7 @@ pub(crate) enum Command {
     /// Keep them no longer; what was fetched stays until room is needed
     Unpin {
         /// Their paths in the library
-        #[arg(required_unless_present_any = ["policy", "gone"])]
+        #[arg(required_unless_present_any = ["policy", "gone"], value_parser = tree_path())]
         paths: Vec<OsString>,
         /// A policy, by its number
         #[arg(long, value_name = "NUMBER")]
@@ -165,13 +167,13 @@ pub(crate) enum Command {
     /// in for one another when a source fails or is slow.
     Hash {
         /// Files and directories, by their paths in the library
-        #[arg(required = true, value_name = "PATH")]
+        #[arg(required = true, value_name = "PATH", value_parser = tree_path())]
         paths: Vec<OsString>,
     },
     /// List a part of the library anew now, and wait until the mount shows it
     Scan {
         /// Its path in the library
-        #[arg(default_value = "/")]
+        #[arg(default_value = "/", value_parser = tree_path())]
         path: OsString,
         /// Return at once, and let the daemon go on
         #[arg(long)]
@@ -340,7 +342,7 @@ pub(crate) enum Cache {
 #[derive(Debug, Args)]
 pub(crate) struct Pin {
     /// Their paths in the library; a folder counts with all that is in it, now and later
-    #[arg(required_unless_present = "policy")]
+    #[arg(required_unless_present = "policy", value_parser = tree_path())]
     pub(crate) paths: Vec<OsString>,
     /// Pin every file whose path matches, or, without a / in the pattern, whose name does
     #[arg(long, value_name = "GLOB")]
@@ -357,6 +359,17 @@ pub(crate) struct Pin {
     /// Wait until everything is here, and show how far it is
     #[arg(long)]
     pub(crate) wait: bool,
+}
+
+/// Takes a path in the library. One that says nothing, as a variable of the shell that was never set, does not mean everything.
+fn tree_path() -> impl TypedValueParser<Value = OsString> {
+    OsStringValueParser::new().try_map(|path| {
+        if path.is_empty() {
+            Err("an empty path means nothing; write / for the whole library")
+        } else {
+            Ok(path)
+        }
+    })
 }
 
 fn size(text: &str) -> Result<u64, String> {
@@ -387,7 +400,7 @@ pub(crate) enum Trash {
     /// Put back what was removed last of a file or folder; nothing is replaced by it
     Restore {
         /// Where it stood in the library
-        #[arg(required = true, value_name = "PATH")]
+        #[arg(required = true, value_name = "PATH", value_parser = tree_path())]
         paths: Vec<OsString>,
         /// Not the last, but what was removed on this day, as it is listed
         #[arg(long, value_name = "DAY")]
@@ -413,6 +426,19 @@ mod tests {
     #[test]
     fn the_definition_holds_together() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn an_empty_path_does_not_mean_the_whole_library() {
+        for command in ["ls", "stat", "pin", "unpin", "hash", "scan"] {
+            let refused = Cli::try_parse_from(["manifold", command, ""]).expect_err(command);
+            assert!(
+                refused.to_string().contains("write / for the whole library"),
+                "{refused}"
+            );
+        }
+        assert!(Cli::try_parse_from(["manifold", "trash", "restore", ""]).is_err());
+        assert!(Cli::try_parse_from(["manifold", "pin", "/"]).is_ok());
     }
 
     #[test]
