@@ -202,9 +202,9 @@ impl Core {
         }
         let core = Arc::clone(self);
         Answer::Pending(Box::pin(async move {
-            let deadline = core.settings.metadata_deadline;
+            let end = tokio::time::Instant::now() + core.settings.metadata_deadline;
             // Whether it came in time is seen next.
-            let _connected = tokio::time::timeout(deadline, core.indexer.until_connected(source)).await;
+            let _connected = tokio::time::timeout_at(end, core.indexer.until_connected(source)).await;
             let backend = core.indexer.backend(source);
             let backend =
                 backend.ok_or_else(|| Error::Unreachable(Cause::new(format!("source {source} is not connected"))))?;
@@ -215,20 +215,16 @@ impl Core {
                 .ok_or(Error::Stale)?
                 .1;
             let path = ObjectPath::from_bytes(path);
-            match tokio::time::timeout(deadline, backend.read_link(&path)).await {
-                Err(_) => {
-                    let (name, after) = (backend.name(), deadline.as_secs_f32());
-                    Err(Error::TimedOut(Cause::new(format!(
-                        "read link {path} on {name}: no answer within {after} s"
-                    ))))
-                }
-                Ok(Err(error)) => Err(Error::from_backend(&Arc::new(error))),
-                Ok(Ok(Presence::Absent)) => Err(Error::NotFound),
-                Ok(Ok(Presence::Found(target))) if backend.as_local().is_some() => {
+            let left = end.saturating_duration_since(tokio::time::Instant::now());
+            // A source that is known to be away is not waited for.
+            let told = core.indexer.ask(source, &path, left, backend.read_link(&path)).await;
+            match told.map_err(Error::from_index)? {
+                Presence::Absent => Err(Error::NotFound),
+                Presence::Found(target) if backend.as_local().is_some() => {
                     core.links.insert(key, target.as_slice().into());
                     Ok(target)
                 }
-                Ok(Ok(Presence::Found(target))) => {
+                Presence::Found(target) => {
                     let noting = Arc::clone(&core);
                     core.blocking(move || {
                         let (id, version) = key;

@@ -11,6 +11,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use manifold_backends::local::Space;
 use manifold_catalog::{Catalog, Change, EntryId, SourceId, Subscription};
 use manifold_index::{Clock, Indexer};
 use moka::sync::Cache;
@@ -94,6 +95,8 @@ pub(crate) struct Core {
     pub(crate) pins: Pins,
     pub(crate) recent: Recent,
     pub(crate) unions: Unions,
+    /// The room of disks, as last known: what `df` shows does not depend on whether they are there.
+    pub(crate) spaces: Mutex<HashMap<SourceId, Space>>,
     changes: Subscription,
     pub(crate) publisher: Arc<Publisher>,
     /// Unset: nothing of a remote source can be written.
@@ -177,6 +180,7 @@ impl Vfs {
             pins,
             recent: Recent::default(),
             unions: Unions::default(),
+            spaces: Mutex::default(),
             changes,
             publisher: Arc::default(),
             uploads: OnceLock::new(),

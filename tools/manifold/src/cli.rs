@@ -215,7 +215,7 @@ pub(crate) enum Command {
 #[derive(Debug, Args)]
 pub(crate) struct Up {
     /// Folders and URIs to add; those that are there already are fine
-    #[arg(value_name = "DIR_OR_URI")]
+    #[arg(value_name = "DIR_OR_URI", value_parser = named())]
     pub(crate) places: Vec<OsString>,
     /// Where to mount [default: ~/Manifold, or the setting mount.point]
     #[arg(long, value_name = "MOUNTPOINT")]
@@ -244,6 +244,7 @@ pub(crate) enum Source {
     /// Try a source out, and say in words what is wrong with it
     Test {
         /// A source of the library, by its path or URI; or any folder or URI
+        #[arg(value_parser = named())]
         source: OsString,
         /// A setting, where it is not a source of the library
         #[arg(long, value_name = "KEY=VALUE")]
@@ -255,11 +256,13 @@ pub(crate) enum Source {
     /// Take a source out of the library; nothing is deleted at the source
     Remove {
         /// The source, by its path or URI
+        #[arg(value_parser = named())]
         source: OsString,
     },
     /// List everything of a source anew, in the background
     Scan {
         /// The source, by its path or URI; all without it
+        #[arg(value_parser = named())]
         source: Option<OsString>,
     },
 }
@@ -267,10 +270,10 @@ pub(crate) enum Source {
 #[derive(Debug, Args)]
 pub(crate) struct Add {
     /// What to add
-    #[arg(value_name = "DIR_OR_URI")]
+    #[arg(value_name = "DIR_OR_URI", value_parser = named())]
     pub(crate) place: OsString,
     /// Where in the library it appears [default: its last name]
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", value_parser = tree_path())]
     pub(crate) at: Option<OsString>,
     /// A setting; a secret only as a reference, as in password=env:NAME or password=file:/path
     #[arg(long, value_name = "KEY=VALUE")]
@@ -286,6 +289,7 @@ pub(crate) struct Add {
 #[derive(Debug, Args)]
 pub(crate) struct Set {
     /// The source, by its path or URI
+    #[arg(value_parser = named())]
     pub(crate) source: OsString,
     /// A setting and its value, none for its default; or a secret that is to be asked for
     #[arg(value_name = "KEY=VALUE|KEY=|SECRET", required_unless_present = "secret_stdin")]
@@ -330,6 +334,7 @@ pub(crate) enum Cache {
     /// Forget what is cached; it is fetched again when it is read
     Clear {
         /// Only of this source, by its path or URI
+        #[arg(value_parser = named())]
         source: Option<OsString>,
         /// What is pinned, too; it is fetched again
         #[arg(long)]
@@ -363,13 +368,16 @@ pub(crate) struct Pin {
 
 /// Takes a path in the library. One that says nothing, as a variable of the shell that was never set, does not mean everything.
 fn tree_path() -> impl TypedValueParser<Value = OsString> {
-    OsStringValueParser::new().try_map(|path| {
-        if path.is_empty() {
-            Err("an empty path means nothing; write / for the whole library")
-        } else {
-            Ok(path)
-        }
-    })
+    not_empty("an empty path means nothing; write / for the whole library")
+}
+
+/// Takes what names a source, a folder or a server.
+fn named() -> impl TypedValueParser<Value = OsString> {
+    not_empty("an empty name means no source and no folder")
+}
+
+fn not_empty(otherwise: &'static str) -> impl TypedValueParser<Value = OsString> {
+    OsStringValueParser::new().try_map(move |path| if path.is_empty() { Err(otherwise) } else { Ok(path) })
 }
 
 fn size(text: &str) -> Result<u64, String> {
@@ -438,6 +446,15 @@ mod tests {
             );
         }
         assert!(Cli::try_parse_from(["manifold", "trash", "restore", ""]).is_err());
+        assert!(Cli::try_parse_from(["manifold", "source", "add", "/mnt", "--at", ""]).is_err());
+        for command in ["add", "remove", "test", "scan"] {
+            assert!(
+                Cli::try_parse_from(["manifold", "source", command, ""]).is_err(),
+                "{command}"
+            );
+        }
+        assert!(Cli::try_parse_from(["manifold", "source", "set", "", "write=back"]).is_err());
+        assert!(Cli::try_parse_from(["manifold", "up", ""]).is_err());
         assert!(Cli::try_parse_from(["manifold", "pin", "/"]).is_ok());
     }
 

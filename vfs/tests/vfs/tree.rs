@@ -344,7 +344,20 @@ async fn where_a_link_points_needs_no_source_once_its_directory_is_listed() {
     };
     library.catalog.set_link_targets(&[forgotten]).unwrap();
     assert!(!library.vfs.read_link(id).is_ready());
+    // A source that is known to be away is not waited for.
+    source.set_mood(Mood::Fails(ErrorKind::Unreachable));
+    let of = library.catalog.entry(id).unwrap().unwrap().source;
+    while !library.indexer.is_away(of) {
+        let told = library.vfs.read_link(id).wait().await;
+        assert!(matches!(told, Err(Error::Unreachable(_))), "{told:?}");
+    }
+    source.set_mood(Mood::Holds);
+    let told = library.vfs.read_link(id).wait().await;
+    assert!(matches!(told, Err(Error::Unreachable(_))), "{told:?}");
     source.set_mood(Mood::Answers);
+    while library.indexer.is_away(of) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     assert_eq!(library.vfs.read_link(id).wait().await.unwrap(), b"some/where");
     assert!(library.vfs.read_link(id).is_ready());
     assert!(matches!(
