@@ -170,7 +170,7 @@ fn other_files_are_left_alone() {
 fn a_newer_format_is_refused_and_left_alone() {
     let scratch = Scratch::new();
     drop(scratch.open());
-    set_format(&scratch, 6);
+    set_format(&scratch, 7);
     let before = fs::read(scratch.file()).unwrap();
     for result in [
         Catalog::open(&scratch.file(), Options::default()).map(drop),
@@ -178,7 +178,7 @@ fn a_newer_format_is_refused_and_left_alone() {
     ] {
         let error = result.unwrap_err();
         assert!(
-            matches!(error, OpenError::NewerVersion { found: 6, known: 5, .. }),
+            matches!(error, OpenError::NewerVersion { found: 7, known: 6, .. }),
             "{error:?}"
         );
         assert!(error.to_string().contains("newer version"));
@@ -366,7 +366,7 @@ fn work_with(scratch: &Scratch, catalog: Catalog) {
     assert_eq!(catalog.pin(&[pin(root, None)]).unwrap(), 1);
     list(&catalog, root, vec![file("file").size(1)]);
     let report = scratch.check(catalog);
-    assert_eq!(report.format, 5);
+    assert_eq!(report.format, 6);
 }
 
 #[test]
@@ -535,7 +535,7 @@ fn an_upgrade_indexes_the_contents_that_are_known() {
     let catalog = scratch.open();
     assert_eq!(catalog.hashed().unwrap(), 50);
     assert_eq!(catalog.replicas(known[0].id, 99).unwrap().len(), 4);
-    assert_eq!(scratch.check(catalog).format, 5);
+    assert_eq!(scratch.check(catalog).format, 6);
 }
 
 /// Writes the fixture anew, when a format is made: run it alone, with the path in this variable.
