@@ -14,7 +14,7 @@ use crate::format::{
     NOWHERE, PinRow, STAGED_BYTES_MAX, ScanRow, SourceRow, TotalsRow, child_name, child_parent, content_id,
     content_key, decode_staged, decode_state, identity_id, identity_key, name_fault, owned_id,
 };
-use crate::store::{Snapshot, open_file, refuse_file, upgrade_file};
+use crate::store::{Snapshot, bring_up_to_date, open_file, refuse_file};
 use crate::tree::{self, Top};
 use crate::{CheckReport, EntryId, Kind, SourceId};
 
@@ -24,7 +24,7 @@ const CACHE_BYTES: usize = 32 << 20;
 /// Examines a file from beginning to end. It is held all the time, so that nothing is written to it.
 pub(crate) fn check_file(file: &Path) -> Result<CheckReport, OpenError> {
     let opened = open_file(file, CACHE_BYTES)?;
-    let snapshot = upgrade_file(&opened.database).and_then(|()| Snapshot::take(&opened.database));
+    let snapshot = bring_up_to_date(file, &opened.database).and_then(|_| Snapshot::take(&opened.database));
     let report = snapshot.and_then(|snapshot| examine(&snapshot));
     let report = report.map_err(|error| refuse_file(file, error))?;
     Ok(CheckReport {

@@ -11,23 +11,27 @@ mod links;
 pub(crate) mod moves;
 mod pins;
 mod queue;
+mod redo;
 pub(crate) mod staged;
 pub(crate) mod update;
 
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::{BTreeMap, HashSet};
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use redb::{ReadableTable, Table, WriteTransaction};
+use redb::{Key, ReadableTable, TableDefinition, Value, WriteTransaction};
 
 use crate::error::{Error, Result};
 use crate::format::{
     self, CHILDREN, CONTENTS, ChildKey, Cold, ContentKey, DEPARTED, DIRECTORIES, ENTRIES, FORMAT, FORMAT_OF_PINS,
-    HOT_BYTES, HotRow, IDENTITIES, IdentityKey, KEPT, LINKS, META, META_FORMAT, META_ID_LIMIT, META_NEXT_POLICY,
-    META_NEXT_SOURCE, MOVED, MOVES, NOWHERE, OwnedKey, PIN_POLICIES, PINS, QUEUE, SOURCES, STAGED, STAGED_BYTES,
-    ScanRow, SourceRow, TOTALS_BYTES, TotalsRow, child_name, decode_state, encode_state, identity_key, subtree_range,
+    HOT_BYTES, HotRow, IDENTITIES, IdentityKey, KEPT, LINKS, META, META_FORMAT, META_GENERATION, META_ID_LIMIT,
+    META_NEXT_POLICY, META_NEXT_SOURCE, MOVED, MOVES, NOWHERE, OwnedKey, PIN_POLICIES, PINS, QUEUE, SOURCES, STAGED,
+    STAGED_BYTES, ScanRow, SourceRow, TOTALS_BYTES, TotalsRow, child_name, decode_state, encode_state, identity_key,
+    subtree_range,
 };
+use crate::rows::Rows;
+use crate::store::wal::Record;
 use crate::ticket::Tickets;
 use crate::tree::{self, Top};
 use crate::{Change, DirectoryState, EntryId, SourceId, Ticket};
@@ -36,25 +40,25 @@ pub(crate) use insert::Fresh;
 
 /// A write transaction's tables, and what must be written before it ends.
 pub(crate) struct Edit<'t> {
-    pub(crate) meta: Table<'t, &'static str, u64>,
-    pub(crate) children: Table<'t, &'static [u8], &'static [u8; HOT_BYTES]>,
-    pub(crate) entries: Table<'t, u64, &'static [u8]>,
-    pub(crate) directories: Table<'t, u64, &'static [u8]>,
-    pub(crate) queue: Table<'t, OwnedKey, ()>,
-    pub(crate) identities: Table<'t, IdentityKey, ()>,
-    contents: Table<'t, ContentKey, ()>,
-    pins: Table<'t, u64, &'static [u8]>,
-    pin_policies: Table<'t, u64, &'static [u8]>,
-    staged: Table<'t, u64, &'static [u8]>,
-    staged_bytes: Table<'t, u64, &'static [u8]>,
-    kept: Table<'t, u64, &'static [u8]>,
-    moves: Table<'t, u64, &'static [u8]>,
-    moved: Table<'t, u64, &'static [u8]>,
-    links: Table<'t, u64, &'static [u8]>,
-    pub(crate) departed: Table<'t, OwnedKey, i64>,
-    pub(crate) sources: Table<'t, u32, &'static [u8]>,
-    totals: Table<'t, u32, &'static [u8; TOTALS_BYTES]>,
-    scans: Table<'t, u32, &'static [u8]>,
+    pub(crate) meta: Rows<'t, &'static str, u64>,
+    pub(crate) children: Rows<'t, &'static [u8], &'static [u8; HOT_BYTES]>,
+    pub(crate) entries: Rows<'t, u64, &'static [u8]>,
+    pub(crate) directories: Rows<'t, u64, &'static [u8]>,
+    pub(crate) queue: Rows<'t, OwnedKey, ()>,
+    pub(crate) identities: Rows<'t, IdentityKey, ()>,
+    contents: Rows<'t, ContentKey, ()>,
+    pins: Rows<'t, u64, &'static [u8]>,
+    pin_policies: Rows<'t, u64, &'static [u8]>,
+    staged: Rows<'t, u64, &'static [u8]>,
+    staged_bytes: Rows<'t, u64, &'static [u8]>,
+    kept: Rows<'t, u64, &'static [u8]>,
+    moves: Rows<'t, u64, &'static [u8]>,
+    moved: Rows<'t, u64, &'static [u8]>,
+    links: Rows<'t, u64, &'static [u8]>,
+    pub(crate) departed: Rows<'t, OwnedKey, i64>,
+    pub(crate) sources: Rows<'t, u32, &'static [u8]>,
+    totals: Rows<'t, u32, &'static [u8; TOTALS_BYTES]>,
+    scans: Rows<'t, u32, &'static [u8]>,
     next_id: &'t AtomicU64,
     pub(crate) tickets: &'t Tickets,
     /// Totals and scans that were touched, as they are now.
@@ -67,13 +71,24 @@ pub(crate) struct Edit<'t> {
     pub(crate) changes: Vec<Change>,
 }
 
+/// Opens a table, whose number in the write-ahead log this is.
+fn rows<'t, K: Key + 'static, V: Value + 'static>(
+    transaction: &'t WriteTransaction,
+    table: TableDefinition<'_, K, V>,
+    number: u8,
+    record: &'t RefCell<Record>,
+) -> Result<Rows<'t, K, V>> {
+    Ok(Rows::new(transaction.open_table(table)?, number, record))
+}
+
 /// Writes the rows of an empty catalog.
 pub(crate) fn initialise(transaction: &WriteTransaction) -> Result<()> {
     let root = EntryId::ROOT.0;
     // Ids begin above the root's; nothing is reserved yet.
     let next_id = AtomicU64::new(root + 1);
     let tickets = Tickets::default();
-    let mut edit = Edit::begin(transaction, &next_id, &tickets)?;
+    let record = RefCell::default();
+    let mut edit = Edit::begin(transaction, &record, &next_id, &tickets)?;
     edit.meta.insert(META_FORMAT, FORMAT)?;
     edit.meta.insert(META_NEXT_SOURCE, 1)?;
     edit.meta.insert(META_NEXT_POLICY, 1)?;
@@ -82,12 +97,27 @@ pub(crate) fn initialise(transaction: &WriteTransaction) -> Result<()> {
     edit.finish().map(drop)
 }
 
+/// Does again what records of the write-ahead log tell, in the commit of that name.
+pub(crate) fn redo(transaction: &WriteTransaction, records: &[Vec<u8>], generation: u64) -> Result<()> {
+    // No id is given away.
+    let next_id = AtomicU64::new(0);
+    let tickets = Tickets::default();
+    let record = RefCell::default();
+    let mut edit = Edit::begin(transaction, &record, &next_id, &tickets)?;
+    for record in records {
+        edit.redo(record)?;
+    }
+    edit.set_generation(generation)?;
+    edit.finish().map(drop)
+}
+
 /// Brings the rows of a catalog of an older format up to date. The tables that it lacks are made empty.
 pub(crate) fn upgrade(transaction: &WriteTransaction, from: u64) -> Result<()> {
     // No id is given away.
     let next_id = AtomicU64::new(0);
     let tickets = Tickets::default();
-    let mut edit = Edit::begin(transaction, &next_id, &tickets)?;
+    let record = RefCell::default();
+    let mut edit = Edit::begin(transaction, &record, &next_id, &tickets)?;
     edit.meta.insert(META_FORMAT, FORMAT)?;
     if from < FORMAT_OF_PINS {
         edit.meta.insert(META_NEXT_POLICY, 1)?;
@@ -99,29 +129,30 @@ pub(crate) fn upgrade(transaction: &WriteTransaction, from: u64) -> Result<()> {
 impl<'t> Edit<'t> {
     pub(crate) fn begin(
         transaction: &'t WriteTransaction,
+        record: &'t RefCell<Record>,
         next_id: &'t AtomicU64,
         tickets: &'t Tickets,
     ) -> Result<Self> {
         Ok(Self {
-            meta: transaction.open_table(META)?,
-            children: transaction.open_table(CHILDREN)?,
-            entries: transaction.open_table(ENTRIES)?,
-            directories: transaction.open_table(DIRECTORIES)?,
-            queue: transaction.open_table(QUEUE)?,
-            identities: transaction.open_table(IDENTITIES)?,
-            contents: transaction.open_table(CONTENTS)?,
-            pins: transaction.open_table(PINS)?,
-            pin_policies: transaction.open_table(PIN_POLICIES)?,
-            staged: transaction.open_table(STAGED)?,
-            staged_bytes: transaction.open_table(STAGED_BYTES)?,
-            kept: transaction.open_table(KEPT)?,
-            moves: transaction.open_table(MOVES)?,
-            moved: transaction.open_table(MOVED)?,
-            links: transaction.open_table(LINKS)?,
-            departed: transaction.open_table(DEPARTED)?,
-            sources: transaction.open_table(SOURCES)?,
-            totals: transaction.open_table(format::TOTALS)?,
-            scans: transaction.open_table(format::SCANS)?,
+            meta: rows(transaction, META, 0, record)?,
+            children: rows(transaction, CHILDREN, 1, record)?,
+            entries: rows(transaction, ENTRIES, 2, record)?,
+            directories: rows(transaction, DIRECTORIES, 3, record)?,
+            queue: rows(transaction, QUEUE, 4, record)?,
+            identities: rows(transaction, IDENTITIES, 5, record)?,
+            contents: rows(transaction, CONTENTS, 6, record)?,
+            pins: rows(transaction, PINS, 7, record)?,
+            pin_policies: rows(transaction, PIN_POLICIES, 8, record)?,
+            staged: rows(transaction, STAGED, 9, record)?,
+            staged_bytes: rows(transaction, STAGED_BYTES, 10, record)?,
+            kept: rows(transaction, KEPT, 11, record)?,
+            moves: rows(transaction, MOVES, 12, record)?,
+            moved: rows(transaction, MOVED, 13, record)?,
+            links: rows(transaction, LINKS, 14, record)?,
+            departed: rows(transaction, DEPARTED, 15, record)?,
+            sources: rows(transaction, SOURCES, 16, record)?,
+            totals: rows(transaction, format::TOTALS, 17, record)?,
+            scans: rows(transaction, format::SCANS, 18, record)?,
             next_id,
             tickets,
             totals_now: BTreeMap::new(),
@@ -134,13 +165,25 @@ impl<'t> Edit<'t> {
 
     /// Writes what was put off, and gives the changes back. The transaction may then be committed.
     pub(crate) fn finish(mut self) -> Result<Vec<Change>> {
-        for (source, totals) in &self.totals_now {
+        self.write_sums()?;
+        Ok(self.changes)
+    }
+
+    /// Writes what was put off until now.
+    pub(crate) fn write_sums(&mut self) -> Result<()> {
+        for (source, totals) in std::mem::take(&mut self.totals_now) {
             self.totals.insert(source, &totals.encode())?;
         }
-        for (source, scan) in &self.scans_now {
+        for (source, scan) in std::mem::take(&mut self.scans_now) {
             self.scans.insert(source, scan.encode().as_slice())?;
         }
-        Ok(self.changes)
+        Ok(())
+    }
+
+    /// Names the durable commit that this change ends with.
+    pub(crate) fn set_generation(&mut self, generation: u64) -> Result<()> {
+        self.meta.insert(META_GENERATION, generation)?;
+        Ok(())
     }
 
     /// Tells whether what was seen of an entry since the ticket may be older than a change, or of something else.
@@ -174,18 +217,18 @@ impl<'t> Edit<'t> {
     }
 
     pub(crate) fn node(&self, id: u64) -> Result<Option<(Cold, HotRow)>> {
-        tree::node(&self.children, &self.entries, id)
+        tree::node(&*self.children, &*self.entries, id)
     }
 
     pub(crate) fn hot(&self, parent: u64, name: &[u8]) -> Result<Option<HotRow>> {
         match ChildKey::new(parent, name) {
-            Some(key) => tree::hot(&self.children, &key),
+            Some(key) => tree::hot(&*self.children, &key),
             None => Ok(None),
         }
     }
 
     pub(crate) fn existing_cold(&self, id: u64) -> Result<Cold> {
-        tree::cold(&self.entries, id)?.ok_or_else(|| Error::damaged(format!("entry {id} has lost its details")))
+        tree::cold(&*self.entries, id)?.ok_or_else(|| Error::damaged(format!("entry {id} has lost its details")))
     }
 
     /// Gives the row of a directory that stands in the tree and belongs to a source.
@@ -209,7 +252,7 @@ impl<'t> Edit<'t> {
             });
         }
         let mut way = Vec::new();
-        let top = tree::climb(&self.entries, id.0, |above, _| {
+        let top = tree::climb(&*self.entries, id.0, |above, _| {
             if attached.contains(&above) {
                 return ControlFlow::Break(());
             }
@@ -225,7 +268,7 @@ impl<'t> Edit<'t> {
 
     /// Tells whether an entry can be reached from the root.
     pub(crate) fn is_attached(&self, id: u64) -> Result<bool> {
-        Ok(tree::climb(&self.entries, id, |_, _| ControlFlow::Continue(()))? == Top::Root)
+        Ok(tree::climb(&*self.entries, id, |_, _| ControlFlow::Continue(()))? == Top::Root)
     }
 
     /// Tells whether a directory leads to an attach point, so that it must stay where it is.
@@ -236,7 +279,7 @@ impl<'t> Edit<'t> {
         let mut holding = HashSet::new();
         for source in self.sources.iter()? {
             let root = SourceRow::decode(source?.1.value())?.root;
-            tree::climb(&self.entries, root, |above, _| {
+            tree::climb(&*self.entries, root, |above, _| {
                 if above != root {
                     holding.insert(above);
                 }

@@ -89,6 +89,8 @@ pub(crate) const SCANS: TableDefinition<'static, u32, &'static [u8]> = TableDefi
 pub(crate) const META_FORMAT: &str = "format";
 /// `meta`: ids from here on were never given to an entry.
 pub(crate) const META_ID_LIMIT: &str = "id_limit";
+/// `meta`: the name of the last durable commit, which the records of the write-ahead log carry that follow it.
+pub(crate) const META_GENERATION: &str = "generation";
 /// `meta`: the id for the next source.
 pub(crate) const META_NEXT_SOURCE: &str = "next_source";
 /// `meta`: the id for the next policy that pins.
@@ -138,6 +140,9 @@ pub fn decode_any(bytes: &[u8]) {
     }
     if let Ok(row) = decode_staged(bytes) {
         assert_eq!(row, bytes);
+    }
+    if let Some(Some(step)) = crate::store::wal::steps(bytes).next() {
+        assert!(step.key.len() + step.value.map_or(0, <[u8]>::len) < bytes.len());
     }
     if let Ok(row) = TotalsRow::decode(bytes) {
         assert_eq!(TotalsRow::decode(&row.encode()), Ok(row));

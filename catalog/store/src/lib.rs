@@ -28,6 +28,7 @@ mod load;
 mod moves;
 mod pins;
 mod read;
+mod rows;
 mod source;
 mod sources;
 mod staged;

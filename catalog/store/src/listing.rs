@@ -338,7 +338,7 @@ impl<'a> Plan<'a> {
             child,
             keeping: Keeping::OfVersion,
         };
-        let (unchanged, identity) = tree::with_cold(&edit.entries, hot.id(), |cold| {
+        let (unchanged, identity) = tree::with_cold(&*edit.entries, hot.id(), |cold| {
             Ok((is_unchanged(&seen, &hot, &cold), cold.identity))
         })?
         .ok_or_else(|| Error::damaged(format!("entry {} has lost its details", hot.id())))?;

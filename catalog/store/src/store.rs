@@ -4,7 +4,7 @@
 //! - Readers share one snapshot with its tables open, which each commit replaces. Nobody keeps a snapshot beyond one
 //!   call, so that no commit has to leave old pages lying about for longer than that.
 //! - Small changes are committed at once, but made durable together, by the keeper thread or by the next durable
-//!   commit. What hands out ids beyond the reserved limit moves the limit in the same transaction, durably; so an id
+//!   commit. What must be durable at once is so through the write-ahead log, and in the database with the keeper's commit. What hands out ids beyond the reserved limit moves the limit in the same transaction, durably; so an id
 //!   that anyone has seen is never given away again.
 //! - After the storage has failed, it is opened again in place, held: reads go on, and the next change tries to write.
 //!
@@ -16,7 +16,9 @@ mod keeper;
 mod opening;
 mod snapshot;
 mod together;
+pub(crate) mod wal;
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -27,18 +29,19 @@ use redb::{Database, Durability};
 
 use crate::change::Subscribers;
 use crate::edit::Edit;
-use crate::error::{OpenError, Result};
+use crate::error::{Error, OpenError, Result};
 use crate::format::{owned_id, owned_key};
 use crate::ticket::Tickets;
 use crate::{Change, SourceId, Subscription};
 
 pub(crate) use keeper::Keeper;
 pub use opening::examines_file;
-pub(crate) use opening::{open as open_file, refuse as refuse_file, upgrade as upgrade_file};
+pub(crate) use opening::{bring_up_to_date, open as open_file, refuse as refuse_file};
 pub(crate) use snapshot::Snapshot;
 
-use crate::storage::HeldFile;
+use opening::Hold;
 use together::Together;
+use wal::Wal;
 
 /// How many ids are reserved at a time. What is left of them after a crash is never used: 2^64 ids outlast that.
 const IDS_RESERVED: u64 = 1 << 20;
@@ -46,8 +49,10 @@ const IDS_RESERVED: u64 = 1 << 20;
 /// When a change must be on the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum When {
-    /// Before the call returns.
+    /// Before the call returns, in the database or in the write-ahead log.
     Now,
+    /// Before the call returns, in the database, with all that the log holds.
+    InTheDatabase,
     /// With the next durable commit.
     Soon,
 }
@@ -78,11 +83,13 @@ pub(crate) struct Store {
 struct Writer {
     /// `None` only while it is being opened again, or when that failed.
     database: Option<Database>,
-    held: HeldFile,
     /// The reserved limit as the file has it.
     id_limit: u64,
-    /// Whether there are commits that are not durable yet.
+    /// Whether there are commits that are not durable in the database yet.
     behind: bool,
+    wal: Wal,
+    /// Whether it could not be opened for writing the last time: what stands in the log is then shown from memory.
+    shut: bool,
 }
 
 impl Store {
@@ -93,18 +100,20 @@ impl Store {
             file: file.to_owned(),
             cause,
         })?;
-        let snapshot = opening::upgrade(&opened.database).and_then(|()| Snapshot::take(&opened.database));
-        let snapshot = snapshot.map_err(|error| opening::refuse(file, error))?;
+        let caught = opening::bring_up_to_date(file, &opened.database);
+        let caught = caught.and_then(|caught| Ok((caught, Snapshot::take(&opened.database)?)));
+        let (caught, snapshot) = caught.map_err(|error| opening::refuse(file, error))?;
         let store = Arc::new(Self {
             file: file.to_owned(),
             cache_bytes,
             snapshot: RwLock::new(Arc::new(snapshot)),
-            next_id: AtomicU64::new(opened.id_limit),
+            next_id: AtomicU64::new(caught.id_limit),
             writer: Mutex::new(Writer {
                 database: Some(opened.database),
-                held: opened.held,
-                id_limit: opened.id_limit,
+                id_limit: caught.id_limit,
                 behind: false,
+                wal: Wal::following(file, caught.generation),
+                shut: false,
             }),
             tickets: Arc::default(),
             together: Together::default(),
@@ -160,7 +169,7 @@ impl Store {
                 match read(&again) {
                     Err(error) if error.breaks_storage() => {
                         drop(again);
-                        self.reopen(&mut writer)?;
+                        self.reopen(&mut writer).map(drop)?;
                         let again = Arc::clone(&self.snapshot.read());
                         read(&again)
                     }
@@ -189,10 +198,12 @@ impl Store {
         if let Err(error) = &result
             && error.breaks_storage()
         {
-            tracing::warn!(file = %self.file.display(), %error, "the catalog could not be written; opening it again");
             *self.unwritten.lock() = Some(error.to_string());
-            self.losses.fetch_add(1, Ordering::Relaxed);
-            self.reopen(writer)?;
+            if !writer.shut {
+                tracing::warn!(file = %self.file.display(), %error, "the catalog could not be written; opening it again");
+                self.losses.fetch_add(1, Ordering::Relaxed);
+                self.reopen(writer)?;
+            }
         }
         result
     }
@@ -203,14 +214,16 @@ impl Store {
         when: When,
         change: impl FnOnce(&mut Edit<'_>) -> Result<T>,
     ) -> Result<(T, Vec<Change>)> {
-        if writer.database.is_none() {
-            self.reopen(writer)?;
+        if (writer.database.is_none() || writer.shut)
+            && let Some(error) = self.reopen(writer)?
+        {
+            return Err(error);
         }
-        writer.held.release()?;
         let database = writer.database.as_ref().expect("invariant: it was opened above");
         let mut transaction = database.begin_write()?;
         transaction.set_quick_repair(true);
-        let mut edit = Edit::begin(&transaction, &self.next_id, &self.tickets)?;
+        let record = RefCell::default();
+        let mut edit = Edit::begin(&transaction, &record, &self.next_id, &self.tickets)?;
         let value = change(&mut edit)?;
         let next_id = self.next_id.load(Ordering::Relaxed);
         let id_limit = if next_id > writer.id_limit {
@@ -221,31 +234,52 @@ impl Store {
         if id_limit != writer.id_limit {
             edit.set_id_limit(id_limit)?;
         }
+        edit.write_sums()?;
+        let durable = when != When::Soon || id_limit != writer.id_limit;
+        let in_database = when == When::InTheDatabase || durable && !writer.wal.takes(&record.borrow());
+        let generation = in_database.then(wal::new_generation);
+        if let Some(generation) = generation {
+            edit.set_generation(generation)?;
+        }
         let changes = edit.finish()?;
-        let durable = when == When::Now || id_limit != writer.id_limit;
-        transaction.set_durability(if durable {
+        transaction.set_durability(if in_database {
             Durability::Immediate
         } else {
             Durability::None
         })?;
         transaction.commit()?;
-        self.durable_commits.fetch_add(u64::from(durable), Ordering::Relaxed);
-        if durable {
-            *self.unwritten.lock() = None;
+        writer.behind = !in_database;
+        match generation {
+            Some(generation) => {
+                writer.wal.begin(generation);
+                *self.unwritten.lock() = None;
+            }
+            None => writer.wal.push(&record.borrow()),
         }
+        if durable && !in_database {
+            self.flush(writer)?;
+        }
+        self.durable_commits.fetch_add(u64::from(durable), Ordering::Relaxed);
         writer.id_limit = id_limit;
-        writer.behind = !durable;
+        let database = writer.database.as_ref().expect("invariant: it was opened above");
         self.show(Snapshot::take(database)?, &changes);
-        if !durable {
+        if writer.behind {
             self.keeper.wake();
         }
         Ok((value, changes))
     }
 
+    /// Makes what was committed durable through the log, or in the database where the log cannot be written.
+    fn flush(&self, writer: &mut Writer) -> Result<()> {
+        let Err(error) = writer.wal.flush() else { return Ok(()) };
+        tracing::warn!(file = %self.file.display(), %error, "the write-ahead log of the catalog could not be written");
+        self.write_locked(writer, When::InTheDatabase, |_| Ok(())).map(drop)
+    }
+
     /// Says why nothing can be written, after trying once more where the last attempt failed. Blocks for as long as the disk takes.
     pub(crate) fn why_unwritten(&self) -> Option<String> {
         let failed = self.unwritten.lock().clone()?;
-        match self.write(When::Now, |_| Ok(())) {
+        match self.write(When::InTheDatabase, |_| Ok(())) {
             Ok(_) => None,
             Err(error) if error.breaks_storage() => Some(error.to_string()),
             Err(_) => Some(failed),
@@ -260,10 +294,20 @@ impl Store {
     /// Makes all commits so far durable.
     pub(crate) fn sync(&self) -> Result<()> {
         let mut writer = self.writer.lock();
-        if !writer.behind {
+        if !writer.behind || writer.wal.holds_all() {
             return Ok(());
         }
         let result = self.write_locked(&mut writer, When::Now, |_| Ok(()));
+        self.mend(&mut writer, result).map(drop)
+    }
+
+    /// Makes all commits so far durable in the database, so that the log begins anew.
+    pub(crate) fn settle(&self) -> Result<()> {
+        let mut writer = self.writer.lock();
+        if !writer.behind {
+            return Ok(());
+        }
+        let result = self.write_locked(&mut writer, When::InTheDatabase, |_| Ok(()));
         self.mend(&mut writer, result).map(drop)
     }
 
@@ -304,17 +348,22 @@ impl Store {
     }
 
     /// Opens the storage again after it failed. What was not durable is lost, so everybody is told that everything
-    /// may have changed.
-    fn reopen(&self, writer: &mut Writer) -> Result<()> {
+    /// may have changed. Gives the reason if it can only be read for now.
+    fn reopen(&self, writer: &mut Writer) -> Result<Option<Error>> {
         // The old database must close before its file can be locked again.
         writer.database = None;
-        let opened = opening::reopen(&self.file, self.cache_bytes)?;
-        writer.held = opened.held;
-        writer.id_limit = opened.id_limit;
+        let (opened, why) = match opening::reopen(&self.file, self.cache_bytes, Hold::Released) {
+            Ok(opened) => (opened, None),
+            Err(error) => (opening::reopen(&self.file, self.cache_bytes, Hold::Held)?, Some(error)),
+        };
+        let (database, caught) = opened;
+        writer.id_limit = caught.id_limit;
         writer.behind = false;
-        self.show(Snapshot::take(&opened.database)?, &[Change::Overflow]);
-        writer.database = Some(opened.database);
-        Ok(())
+        writer.wal = Wal::following(&self.file, caught.generation);
+        writer.shut = why.is_some();
+        self.show(Snapshot::take(&database)?, &[Change::Overflow]);
+        writer.database = Some(database);
+        Ok(why)
     }
 
     /// Lets readers see a commit, and the subscribers hear of it: nobody sees what they have not been told.
@@ -333,7 +382,7 @@ impl Drop for Store {
         if !writer.behind && writer.id_limit <= next_id {
             return;
         }
-        let closed = self.write_locked(&mut writer, When::Now, |edit| edit.set_id_limit(next_id));
+        let closed = self.write_locked(&mut writer, When::InTheDatabase, |edit| edit.set_id_limit(next_id));
         if let Err(error) = closed {
             // The next opening starts from the last durable commit, as after a crash.
             tracing::warn!(file = %self.file.display(), %error, "the catalog could not be closed cleanly");

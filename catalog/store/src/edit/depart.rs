@@ -154,7 +154,7 @@ impl Edit<'_> {
             if left == 0 {
                 return Ok((reaped, false));
             }
-            let hot = tree::hot(&self.children, &ChildKey::departed(id))?;
+            let hot = tree::hot(&*self.children, &ChildKey::departed(id))?;
             let hot = hot.ok_or_else(|| Error::damaged(format!("departed entry {id} has lost its attributes")))?;
             if hot.is_directory() && !self.reap_children(source, id, at_ns, &mut left, &mut reaped)? {
                 return Ok((reaped, false));

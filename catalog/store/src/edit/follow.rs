@@ -327,7 +327,7 @@ impl Edit<'_> {
 
     /// Tells whether an entry is that directory, or lies above it.
     fn lies_above(&self, id: u64, directory: EntryId) -> Result<bool> {
-        let top = tree::climb(&self.entries, directory.0, |at, _| {
+        let top = tree::climb(&*self.entries, directory.0, |at, _| {
             if at == id {
                 ControlFlow::Break(())
             } else {

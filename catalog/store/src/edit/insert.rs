@@ -2,11 +2,12 @@
 
 use std::ops::Bound;
 
-use redb::{CursorError, Table};
+use redb::CursorError;
 
 use super::Edit;
 use crate::error::{Error, Result};
 use crate::format::{ChildKey, ColdView, HOT_BYTES, HotRow, IdentityKey, TotalsRow, identity_key};
+use crate::rows::Rows;
 use crate::{EntryId, Kind, NewChild};
 
 /// An entry that is new.
@@ -56,7 +57,7 @@ impl Edit<'_> {
 /// A cursor takes a run of ascending keys at less than half the price of as many inserts, and refuses what does not
 /// belong in its gap; then it is set anew.
 fn insert_hot_rows(
-    table: &mut Table<'_, &'static [u8], &'static [u8; HOT_BYTES]>,
+    table: &mut Rows<'_, &'static [u8], &'static [u8; HOT_BYTES]>,
     source: u32,
     fresh: &[Fresh<'_>],
 ) -> Result<()> {
@@ -91,7 +92,7 @@ fn insert_hot_rows(
     Ok(())
 }
 
-fn insert_cold_rows(table: &mut Table<'_, u64, &'static [u8]>, fresh: &[Fresh<'_>]) -> Result<()> {
+fn insert_cold_rows(table: &mut Rows<'_, u64, &'static [u8]>, fresh: &[Fresh<'_>]) -> Result<()> {
     let mut rest = fresh;
     let mut bytes = Vec::with_capacity(256);
     while let Some(first) = rest.first() {
@@ -115,7 +116,7 @@ fn insert_cold_rows(table: &mut Table<'_, u64, &'static [u8]>, fresh: &[Fresh<'_
 }
 
 /// Identities of neighbours are often neighbours too: inodes, and whatever a service counts up.
-fn insert_identities(table: &mut Table<'_, IdentityKey, ()>, keys: &[[u8; 28]]) -> Result<()> {
+fn insert_identities(table: &mut Rows<'_, IdentityKey, ()>, keys: &[[u8; 28]]) -> Result<()> {
     let mut rest = keys;
     while let Some(first) = rest.first() {
         let mut cursor = table.upper_bound_mut(Bound::<&[u8; 28]>::Excluded(first))?;

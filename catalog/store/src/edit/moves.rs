@@ -40,7 +40,7 @@ impl Edit<'_> {
         }
         let id = hot.id();
         let missing = || refuse("it does not stand in the tree");
-        let stood = tree::standing_path(&self.entries, id)?.ok_or_else(missing)?;
+        let stood = tree::standing_path(&*self.entries, id)?.ok_or_else(missing)?;
         let lies_at = self.object_path(id)?.ok_or_else(missing)?;
         let mut places = match self.move_of(id)? {
             Some(row) => row.places,
@@ -104,7 +104,7 @@ impl Edit<'_> {
         if self.move_of(id)?.is_none() {
             return Ok(true);
         }
-        let places = (self.object_path(id)?, tree::standing_path(&self.entries, id)?);
+        let places = (self.object_path(id)?, tree::standing_path(&*self.entries, id)?);
         let (Some(lies_at), Some(stands)) = places else {
             return Ok(false);
         };
@@ -118,7 +118,7 @@ impl Edit<'_> {
             for row in self.children.range(range.start.as_slice()..range.end.as_slice())? {
                 let (key, row) = row?;
                 let (name, hot) = (child_name(key.value())?, HotRow::decode(row.value())?);
-                let raw = tree::with_cold(&self.entries, hot.id(), |cold| Ok(cold.raw().to_vec()))?;
+                let raw = tree::with_cold(&*self.entries, hot.id(), |cold| Ok(cold.raw().to_vec()))?;
                 let raw = raw.unwrap_or_else(|| name.to_vec());
                 let child_stands = [&stands[..], b"/", &raw].concat();
                 let beneath = [&lies_at[..], b"/", &raw].concat();
@@ -157,7 +157,7 @@ impl Edit<'_> {
 
     /// Gives the path at which the object of an entry lies.
     pub(crate) fn object_path(&self, id: u64) -> Result<Option<Vec<u8>>> {
-        tree::object_path(&self.entries, &self.moves, &self.moved, id)
+        tree::object_path(&*self.entries, &*self.moves, &*self.moved, id)
     }
 
     fn put_move(&mut self, id: u64, row: &MoveRow) -> Result<()> {
@@ -183,7 +183,7 @@ impl Edit<'_> {
 
     /// Finds the topmost directory with a row that is an entry, or lies above it.
     pub(crate) fn topmost_move(&self, id: u64) -> Result<Option<u64>> {
-        topmost(&self.entries, &self.moves, id)
+        topmost(&*self.entries, &*self.moves, id)
     }
 
     /// Forgets the rows of an entry that goes, or whose object lies where it stands.

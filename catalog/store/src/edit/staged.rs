@@ -109,7 +109,7 @@ impl Edit<'_> {
         let mut leading = HashSet::new();
         for row in self.staged.iter()?.chain(self.moves.iter()?) {
             let staged = row?.0.value();
-            tree::climb(&self.entries, staged, |above, _| {
+            tree::climb(&*self.entries, staged, |above, _| {
                 // What is above a directory that is known already is known too.
                 if above == staged || leading.insert(above) {
                     ControlFlow::Continue(())

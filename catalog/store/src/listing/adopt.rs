@@ -82,7 +82,7 @@ impl Plan<'_> {
     fn lies_above(&self, edit: &Edit<'_>, id: u64, above: &mut Option<HashSet<u64>>) -> Result<bool> {
         if above.is_none() {
             let mut found = HashSet::new();
-            tree::climb(&edit.entries, self.directory, |at, _| {
+            tree::climb(&*edit.entries, self.directory, |at, _| {
                 found.insert(at);
                 ControlFlow::Continue(())
             })?;

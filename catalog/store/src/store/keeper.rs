@@ -1,4 +1,4 @@
-//! The keeper thread: makes durable in time what was committed in passing.
+//! The keeper thread: makes durable in the database what was committed in passing, or is in the log.
 
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
@@ -59,7 +59,7 @@ impl Keeper {
         }
         while self.wait_for_work() {
             let Some(store) = store.upgrade() else { return };
-            if let Err(error) = store.sync() {
+            if let Err(error) = store.settle() {
                 tracing::warn!(%error, "changes of the catalog could not be made durable");
             }
         }

@@ -11,11 +11,11 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use redb::{Builder, Database, DatabaseError, ReadableDatabase, StorageError, TableError};
 
-use super::Snapshot;
+use super::{Snapshot, wal};
 use crate::check;
 use crate::edit;
 use crate::error::{Error, OpenError};
-use crate::format::{FORMAT, META, META_FORMAT, META_ID_LIMIT, OLDEST_FORMAT};
+use crate::format::{FORMAT, META, META_FORMAT, META_GENERATION, META_ID_LIMIT, OLDEST_FORMAT};
 use crate::storage::HeldFile;
 
 /// A database that was opened and found good. Its file is still held.
@@ -23,11 +23,28 @@ use crate::storage::HeldFile;
 pub(crate) struct Opened {
     pub(crate) database: Database,
     pub(crate) held: HeldFile,
-    /// The format that was found, which may be an older one: [`upgrade`] comes before a snapshot.
+    /// The format that was found, which may be an older one: [`bring_up_to_date`] comes before a snapshot.
     pub(crate) format: u64,
-    pub(crate) id_limit: u64,
     /// Whether the storage had to be repaired, which reads all of it.
     pub(crate) repaired: bool,
+}
+
+/// A database that may be used, as of its last durable change.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Caught {
+    /// What its last durable commit is called, if it has a name.
+    pub(super) generation: Option<u64>,
+    /// Ids from here on were never given away.
+    pub(super) id_limit: u64,
+}
+
+/// Whether what is written to a file that was opened gets there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hold {
+    /// It stays in memory.
+    Held,
+    /// It gets there.
+    Released,
 }
 
 /// How much is looked at before a file is trusted.
@@ -101,7 +118,7 @@ fn place(draft: &Path, file: &Path) -> io::Result<()> {
 }
 
 #[cfg(unix)]
-fn sync_folder(file: &Path) -> io::Result<()> {
+pub(super) fn sync_folder(file: &Path) -> io::Result<()> {
     match file.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         Some(folder) => File::open(folder)?.sync_all(),
         None => File::open(".")?.sync_all(),
@@ -109,7 +126,7 @@ fn sync_folder(file: &Path) -> io::Result<()> {
 }
 
 #[cfg(not(unix))]
-fn sync_folder(_file: &Path) -> io::Result<()> {
+pub(super) fn sync_folder(_file: &Path) -> io::Result<()> {
     Ok(())
 }
 
@@ -118,12 +135,17 @@ pub(crate) fn open(file: &Path, cache_bytes: usize) -> Result<Opened, OpenError>
     examine(file, cache_bytes, Trust::Nothing)
 }
 
-/// Opens a file again that this process had open until its storage failed. It stays held.
-pub(super) fn reopen(file: &Path, cache_bytes: usize) -> Result<Opened, Error> {
-    examine(file, cache_bytes, Trust::Pages).map_err(|error| match error {
+/// Opens a file again that this process had open until its storage failed, and does again what its log tells.
+pub(super) fn reopen(file: &Path, cache_bytes: usize, hold: Hold) -> Result<(Database, Caught), Error> {
+    let opened = examine(file, cache_bytes, Trust::Pages).map_err(|error| match error {
         OpenError::Io { cause, .. } => cause.into(),
         other => Error::damaged(other.to_string()),
-    })
+    })?;
+    if hold == Hold::Released {
+        opened.held.release()?;
+    }
+    let caught = bring_up_to_date(file, &opened.database)?;
+    Ok((opened.database, caught))
 }
 
 fn examine(file: &Path, cache_bytes: usize, trust: Trust) -> Result<Opened, OpenError> {
@@ -210,21 +232,33 @@ fn examine_held(file: &Path, handle: File, cache_bytes: usize, trust: Trust) -> 
             .and_then(|snapshot| check::examine(&snapshot));
         examined.map_err(|error| refuse(file, error))?;
     }
-    let id_limit = number(&database, META_ID_LIMIT).map_err(|error| refuse(file, error))?;
-    let id_limit = id_limit.ok_or_else(|| refuse(file, Error::damaged("no limit of ids")))?;
     Ok(Opened {
         database,
         held,
         format: found,
-        id_limit,
         repaired: repaired || !whole,
     })
 }
 
-/// Brings a file of an older format up to date, in one transaction; one that is up to date is left alone.
+/// Brings a file of an older format up to date, and does again what the write-ahead log holds, in a transaction each; where
+/// there is nothing to do, the file is left alone.
 ///
 /// Where the file is to be kept it is released first: only then does redb see to the order in which pages are written.
-pub(crate) fn upgrade(database: &Database) -> Result<(), Error> {
+pub(crate) fn bring_up_to_date(file: &Path, database: &Database) -> Result<Caught, Error> {
+    upgrade(database)?;
+    let mut generation = number(database, META_GENERATION)?;
+    if let Some(known) = generation {
+        let records = wal::read(file, known)?;
+        if !records.is_empty() {
+            generation = Some(redo(database, &records)?);
+            tracing::info!(file = %file.display(), records = records.len(), "what the write-ahead log held was done again");
+        }
+    }
+    let id_limit = number(database, META_ID_LIMIT)?.ok_or_else(|| Error::damaged("no limit of ids"))?;
+    Ok(Caught { generation, id_limit })
+}
+
+fn upgrade(database: &Database) -> Result<(), Error> {
     let found = format_of(database)?;
     if found >= FORMAT {
         return Ok(());
@@ -235,6 +269,16 @@ pub(crate) fn upgrade(database: &Database) -> Result<(), Error> {
     transaction.commit()?;
     tracing::info!(from = found, to = FORMAT, "the catalog was brought to a newer format");
     Ok(())
+}
+
+/// Does again what the records tell, and gives the name of the commit.
+fn redo(database: &Database, records: &[Vec<u8>]) -> Result<u64, Error> {
+    let generation = wal::new_generation();
+    let mut transaction = database.begin_write()?;
+    transaction.set_quick_repair(true);
+    edit::redo(&transaction, records, generation)?;
+    transaction.commit()?;
+    Ok(generation)
 }
 
 fn format_of(database: &Database) -> Result<u64, Error> {

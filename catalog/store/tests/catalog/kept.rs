@@ -313,9 +313,7 @@ fn what_is_kept_is_durable_when_it_is_synced_with_one_commit_for_many() {
     assert_eq!(catalog.durable_commits(), before);
     catalog.sync().unwrap();
     assert_eq!(catalog.durable_commits(), before + 1);
-    let crashed = Scratch::new();
-    std::fs::copy(scratch.file(), crashed.file()).unwrap();
-    let after = crashed.open();
+    let after = scratch.as_after_a_crash().open();
     assert_eq!(after.kept_attributes(f).unwrap().len(), 21);
     assert_eq!(shown(&after, f), all());
 }

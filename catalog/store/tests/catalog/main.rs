@@ -22,3 +22,4 @@ mod renames;
 mod sources;
 mod staged;
 mod support;
+mod write_ahead;

@@ -28,6 +28,21 @@ impl Scratch {
         Catalog::open(&self.file(), options()).unwrap()
     }
 
+    /// What a crash would leave of the open catalog.
+    pub fn as_after_a_crash(&self) -> Self {
+        let crashed = Self::new();
+        std::fs::copy(self.file(), crashed.file()).unwrap();
+        if self.log().exists() {
+            std::fs::copy(self.log(), crashed.log()).unwrap();
+        }
+        crashed
+    }
+
+    /// The write-ahead log of the catalog.
+    pub fn log(&self) -> PathBuf {
+        self.folder.path().join("catalog.redb-wal")
+    }
+
     /// Closes the catalog, looks at every row, and opens it again.
     pub fn checked(&self, catalog: Catalog) -> Catalog {
         self.check(catalog);
