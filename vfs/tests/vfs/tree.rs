@@ -378,6 +378,28 @@ async fn the_size_of_the_file_system_is_what_the_catalog_knows() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_size_of_a_source_that_nothing_is_written_to_is_its_own() {
+    let (one, two) = (source(), Scripted::new("test://two", 64 << 10, 1 << 20, 8));
+    one.put("a", 1_000, 1);
+    one.put("b", 234, 1);
+    two.put("c", 5, 1);
+    let sources = [("s", one as Arc<dyn Backend>), ("t", two as Arc<dyn Backend>)];
+    let library = Library::new(&sources, Settings::default());
+    open_directory(&library, "s").await;
+    open_directory(&library, "t").await;
+    for (path, bytes, entries) in [("s", 1_234, 3), ("s/a", 1_234, 3), ("t", 5, 2), ("t/c", 5, 2)] {
+        let totals = library.vfs.statfs(library.find(path).await.unwrap()).unwrap();
+        assert_eq!(
+            (totals.bytes, totals.entries, totals.room),
+            (bytes, entries, None),
+            "{path}"
+        );
+    }
+    let all = library.vfs.statfs(EntryId::ROOT).unwrap();
+    assert_eq!((all.bytes, all.entries, all.room), (1_239, 6, None));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_local_file_is_its_own_truth() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("f");
