@@ -13,6 +13,7 @@ mod control;
 mod daemon;
 mod events;
 mod failure;
+mod find;
 mod guard;
 mod helper;
 mod inherited;

@@ -15,6 +15,7 @@ use crate::connections::blocking;
 use crate::control::text::Text;
 use crate::control::{Reply, RescanFacts};
 use crate::failure::{Failure, Result};
+use crate::find::Look;
 use crate::open::OpenLibrary;
 
 /// How many are remembered; the oldest are forgotten first, whether somebody still waits or not.
@@ -63,7 +64,7 @@ impl OpenLibrary {
                 }
             }
         }
-        let found = self.find(path).await?;
+        let found = self.find(path, Look::AtSource).await?;
         let scan = self.indexer.scan_beneath(self.vfs.parts(found.id)?);
         let facts = facts(self.rescans.add(scan.clone()), scan.progress());
         Ok(Reply::Rescan(facts))

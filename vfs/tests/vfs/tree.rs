@@ -400,6 +400,26 @@ async fn the_size_of_a_source_that_nothing_is_written_to_is_its_own() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_made_a_moment_ago_shows_once_its_source_was_looked_at() {
+    let source = source();
+    source.put("d/known", 1, 1);
+    let library = library(&source);
+    let directory = library.find("s/d").await.unwrap();
+    open_directory(&library, "s/d").await;
+    source.put("d/new", 2, 1);
+    assert!(matches!(library.find("s/d/new").await, Err(Error::NotFound)));
+    let way = [EntryId::ROOT, library.find("s").await.unwrap(), directory];
+    library.vfs.look_in(&way).await.unwrap();
+    library.find("s/d/new").await.unwrap();
+    source.set_mood(Mood::Fails(ErrorKind::Unreachable));
+    let (of, why) = library.vfs.look_in(&way).await.unwrap_err();
+    assert_eq!(of, library.source());
+    assert!(matches!(why, Error::Unreachable(_)), "{why:?}");
+    // Nobody is asked where the library's own directories are.
+    library.vfs.look_in(&way[..1]).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_local_file_is_its_own_truth() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("f");
