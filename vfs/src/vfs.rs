@@ -417,6 +417,11 @@ impl Core {
                 self.forget_versions(&change);
                 self.pins.note(&change);
                 if !self.own.is_own(&change) {
+                    if let Change::Replaced { old, .. } = &change
+                        && let Some(source) = self.files.source(*old)
+                    {
+                        self.files.replaced_beside(*old, source, None, Instant::now());
+                    }
                     let first = events.len();
                     events_of(&change, &mut events);
                     self.tell_first_name(&change, &mut events);

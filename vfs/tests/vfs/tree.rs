@@ -420,6 +420,39 @@ async fn what_was_made_a_moment_ago_shows_once_its_source_was_looked_at() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_has_looked_up_a_file_that_is_replaced_beside_the_mount_opens_it_if_somebody_has_it_open() {
+    for left_to_kernel in [false, true] {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("f");
+        std::fs::write(&path, "one").unwrap();
+        let backend: Arc<dyn Backend> = Arc::new(LocalBackend::open(folder.path()).unwrap());
+        let library = Library::new(&[("s", backend)], Settings::default());
+        let id = library.find("s/f").await.unwrap();
+        let open = || library.vfs.open(id, Access::Read).wait();
+        let first = open().await.unwrap();
+        if left_to_kernel {
+            library.vfs.leave_to_kernel(first.handle);
+        }
+        std::fs::write(folder.path().join("new"), "two").unwrap();
+        std::fs::rename(folder.path().join("new"), &path).unwrap();
+        // The first who opens it finds that it is another one; the second comes when that is known.
+        for _ in 0..2 {
+            let opened = open().await.unwrap();
+            assert_eq!(library.read(&opened, 0, 10).await.unwrap(), "one");
+            library.vfs.release(opened.handle);
+        }
+        let new = library.open("s/f").await;
+        assert_ne!(library.find("s/f").await.unwrap(), id);
+        assert_eq!(library.read(&new, 0, 10).await.unwrap(), "two");
+        // Nobody has it open, but whoever has looked it up a moment ago may come yet.
+        library.vfs.release(first.handle);
+        let opened = open().await.unwrap();
+        assert_eq!(library.read(&opened, 0, 10).await.unwrap(), "one");
+        assert_eq!(library.vfs.attributes(id, None).wait().await.unwrap().size, 3);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_local_file_is_its_own_truth() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("f");
