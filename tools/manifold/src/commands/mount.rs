@@ -98,15 +98,23 @@ fn in_background(mount: &cli::Mount, context: &Context) -> Result<()> {
     if let Some(choice) = &context.choice {
         command.arg("--library").arg(choice);
     }
+        no_exec: mount.noexec,
+        no_atime: mount.noatime,
+        no_diratime: mount.nodiratime,
     command.args(["mount", "--detached"]);
     if let Some(point) = &mount.mountpoint {
         command.arg(point);
     }
-    if mount.allow_other {
-        command.arg("--allow-other");
-    }
-    if mount.read_only {
-        command.arg("--read-only");
+    for (is_set, switch) in [
+        (mount.allow_other, "--allow-other"),
+        (mount.read_only, "--read-only"),
+        (mount.noexec, "--noexec"),
+        (mount.noatime, "--noatime"),
+        (mount.nodiratime, "--nodiratime"),
+    ] {
+        if is_set {
+            command.arg(switch);
+        }
     }
     if let Some((user, group)) = mount.owner {
         command.args(["--owner", &format!("{user}:{group}")]);

@@ -415,14 +415,11 @@ fn the_mount_helper_mounts_as_fstab_asks() {
             .args(["-o", "ro,cache=full"]),
     )
     .ended(2, &["unknown mount option"]);
-    let mounted =
-        said(
-            home.run_as(&helper)
-                .env_remove("HOME")
-                .arg(&library)
-                .arg(&at)
-                .args(["-n", "-o", "rw,_netdev,nofail"]),
-        );
+    let mounted = said(home.run_as(&helper).env_remove("HOME").arg(&library).arg(&at).args([
+        "-n",
+        "-o",
+        "rw,_netdev,nofail,noexec,noatime,suid",
+    ]));
     assert_eq!(mounted.code(), 0, "{}", mounted.stderr);
     assert_eq!(
         fs::read_to_string(at.join("Pictures/Pictures.txt")).expect("it is shown"),
@@ -433,7 +430,22 @@ fn the_mount_helper_mounts_as_fstab_asks() {
     assert_eq!(again.code(), 0, "{}", again.stderr);
     let mounts = fs::read_to_string("/proc/self/mountinfo").expect("the table");
     let here = mounts.lines().filter(|line| line.split(' ').nth(4) == at.to_str());
-    assert_eq!(here.count(), 1, "it is mounted once");
+    let here: Vec<_> = here.collect();
+    let [line] = here[..] else {
+        panic!("it is mounted once: {here:?}")
+    };
+    let options: Vec<_> = line.split(' ').nth(5).expect("its options").split(',').collect();
+    for option in ["rw", "nosuid", "nodev", "noexec", "noatime"] {
+        assert!(options.contains(&option), "no {option} in {options:?}");
+    }
+    let script = pictures.join("script");
+    fs::write(&script, "#!/bin/sh\n").expect("a file");
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("it can be run");
+    wait_until("the script shows", || at.join("Pictures/script").exists());
+    let run = Command::new(at.join("Pictures/script"))
+        .status()
+        .expect_err("it is not run");
+    assert_eq!(run.kind(), std::io::ErrorKind::PermissionDenied);
     // Another place is another matter.
     let elsewhere = home.join("elsewhere");
     fs::create_dir(&elsewhere).expect("a folder");
@@ -472,6 +484,7 @@ fn up_tells_what_happens_as_json_where_that_was_asked_for() {
     assert!(events.iter().any(|event| event == "mounted"), "{events:?}");
     assert_eq!(events.last().map(String::as_str), Some("unmounting"), "{events:?}");
 }
+    assert!(mounted.stderr.contains("'suid' has no effect"), "{}", mounted.stderr);
 
 #[test]
 fn systemd_is_told_when_it_is_ready_and_when_it_ends() {
