@@ -385,6 +385,47 @@ fn of_two_mounts_in_the_background_one_says_why_it_is_none_and_nothing_else() {
     let both = std::thread::scope(|scope| {
         let run = || home.run(&["mount", "--background"]);
         [scope.spawn(run), scope.spawn(run)].map(|it| it.join().expect("no panic"))
+#[test]
+fn a_daemon_in_the_background_leaves_the_folder_that_it_was_started_in() {
+    let home = Home::new();
+    let stick = home.join("stick");
+    fs::create_dir(&stick).expect("a folder");
+    home.ok(&[
+        "--library",
+        "./library",
+        "source",
+        "add",
+        text(&home.source("Pictures")),
+    ]);
+    let mut command = home.command();
+    command
+        .current_dir(&stick)
+        .args(["--library", "../library", "--json", "mount", "../at", "--background"]);
+    let mounted = said(&mut command).json();
+    assert_eq!(mounted["point"], text(&home.join("at")), "{mounted}");
+    assert_eq!(mounted["library"], "library");
+    let pid = mounted["pid"].as_u64().expect("a number");
+    for process in daemon_and_guard(pid) {
+        let stands_in = fs::read_link(format!("/proc/{process}/cwd")).expect("it runs");
+        assert_eq!(stands_in, Path::new("/"), "process {process}");
+    }
+    // What was given by a relative path is found all the same.
+    assert_eq!(names(&home.join("at")), ["Pictures"]);
+    assert_eq!(
+        home.run(&["--library", "./library", "status", "--json"]).json()["daemon"]["pid"],
+        pid
+    );
+    home.ok(&["--library", "./library", "unmount"]);
+}
+
+fn daemon_and_guard(pid: u64) -> Vec<u64> {
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).expect("it runs");
+    let children = children
+        .split_whitespace()
+        .map(|child| child.parse().expect("a number"));
+    std::iter::once(pid).chain(children).collect()
+}
+
     });
     let (mounted, refused): (Vec<_>, Vec<_>) = both.into_iter().partition(|said| said.code() == 0);
     assert_eq!((mounted.len(), refused.len()), (1, 1));
