@@ -199,6 +199,13 @@ fn who_follows_hears_that_a_source_goes_and_comes_back_and_status_says_the_same(
     assert_eq!(events.next("scan-began")["source"]["id"], 1);
     let event = events.next("scan-ended");
     assert_eq!((&event["end"], &event["failed"]), (&"finished".into(), &0.into()));
+    home.ok(&["scan", "/Pictures"]);
+    assert_eq!(events.next("rescan-began")["path"], "/Pictures");
+    let event = events.next("rescan-ended");
+    assert_eq!(
+        (&event["path"], &event["listed"], &event["failed"], &event["reason"]),
+        (&"/Pictures".into(), &1.into(), &0.into(), &serde_json::Value::Null)
+    );
     daemon.interrupt();
     events.next("unmounting");
     events.end();
@@ -379,13 +386,6 @@ fn a_mount_in_the_background_returns_when_it_is_there_or_says_why_not() {
 }
 
 #[test]
-fn of_two_mounts_in_the_background_one_says_why_it_is_none_and_nothing_else() {
-    let home = Home::new();
-    home.ok(&["source", "add", text(&home.source("Pictures"))]);
-    let both = std::thread::scope(|scope| {
-        let run = || home.run(&["mount", "--background"]);
-        [scope.spawn(run), scope.spawn(run)].map(|it| it.join().expect("no panic"))
-#[test]
 fn a_daemon_in_the_background_leaves_the_folder_that_it_was_started_in() {
     let home = Home::new();
     let stick = home.join("stick");
@@ -426,6 +426,13 @@ fn daemon_and_guard(pid: u64) -> Vec<u64> {
     std::iter::once(pid).chain(children).collect()
 }
 
+#[test]
+fn of_two_mounts_in_the_background_one_says_why_it_is_none_and_nothing_else() {
+    let home = Home::new();
+    home.ok(&["source", "add", text(&home.source("Pictures"))]);
+    let both = std::thread::scope(|scope| {
+        let run = || home.run(&["mount", "--background"]);
+        [scope.spawn(run), scope.spawn(run)].map(|it| it.join().expect("no panic"))
     });
     let (mounted, refused): (Vec<_>, Vec<_>) = both.into_iter().partition(|said| said.code() == 0);
     assert_eq!((mounted.len(), refused.len()), (1, 1));
@@ -462,6 +469,7 @@ fn the_mount_helper_mounts_as_fstab_asks() {
         "rw,_netdev,nofail,noexec,noatime,suid",
     ]));
     assert_eq!(mounted.code(), 0, "{}", mounted.stderr);
+    assert!(mounted.stderr.contains("'suid' has no effect"), "{}", mounted.stderr);
     assert_eq!(
         fs::read_to_string(at.join("Pictures/Pictures.txt")).expect("it is shown"),
         "Pictures"
@@ -525,7 +533,6 @@ fn up_tells_what_happens_as_json_where_that_was_asked_for() {
     assert!(events.iter().any(|event| event == "mounted"), "{events:?}");
     assert_eq!(events.last().map(String::as_str), Some("unmounting"), "{events:?}");
 }
-    assert!(mounted.stderr.contains("'suid' has no effect"), "{}", mounted.stderr);
 
 #[test]
 fn systemd_is_told_when_it_is_ready_and_when_it_ends() {

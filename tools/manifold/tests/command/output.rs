@@ -52,7 +52,9 @@ fn every_command_that_prints_data_prints_json_with_and_without_a_daemon() {
     assert_eq!(with[0]["verdict"], "ok");
     assert_eq!(with[0]["daemon"]["pid"], daemon.pid());
     assert_eq!(with[4], without[4], "the tree is the same, whoever is asked");
-    home.run(&["check"]).refused(&["in use by the daemon"]);
+    let check = home.run(&["check"]);
+    check.refused(&["in use by the daemon", "`manifold unmount`, then `manifold check`"]);
+    assert!(!check.stderr.contains("source add"), "{}", check.stderr);
     daemon.interrupt();
 }
 
