@@ -34,7 +34,7 @@ pub use error::{Error, ErrorKind, Operation, Result};
 pub use object::{Child, Identity, Kind, Metadata, ObjectPath, Presence, Timestamp, Version};
 pub use secrets::{Place, Secret, SecretError, SecretReference, SecretStore, Secrets, StoreOptions};
 pub use spec::{
-    KeyInfo, Scheme, SchemeInfo, SecretKey, SourceSpec, SpecError, ValueKind, Writes, common_keys, schemes,
+    KeyInfo, Scheme, SchemeInfo, SecretKey, SourceSpec, SpecError, ValueKind, Writes, common_keys, nearest, schemes,
 };
 pub use watch::{Coverage, Noticed, Watch, Where};
 pub use write::{Attributes, Body, Condition, Expected, Renames, TEMPORARY_PREFIX, WriteAbilities, is_temporary_name};

@@ -7,6 +7,7 @@
 //! - it holds no secret: a setting that is one can only be a reference to where the secret is kept.
 
 mod error;
+mod nearest;
 mod table;
 mod uri;
 mod values;
@@ -18,6 +19,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use self::error::SpecError;
+pub use self::nearest::nearest;
 pub use self::table::{KeyInfo, SchemeInfo, SecretKey, ValueKind, common_keys, schemes};
 use crate::ObjectPath;
 use crate::secrets::{SecretReference, Secrets};

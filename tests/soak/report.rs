@@ -57,7 +57,6 @@ impl Report {
                 }
             }
         }
-        let step = samples.len().div_ceil(ROWS).max(1);
         Self {
             facts: format!(
                 "{} of {} minutes, seed {seed}: {begun} files read, {refused} of them refused because their source was ill, the \
@@ -68,7 +67,7 @@ impl Report {
                 read(&load.walks),
                 read(&load.ailments),
             ),
-            rows: samples.chunks(step).filter_map(|chunk| chunk.last().cloned()).collect(),
+            rows: spread(samples.len()).map(|index| samples[index].clone()).collect(),
             problems,
         }
     }
@@ -126,8 +125,39 @@ impl fmt::Display for Report {
     }
 }
 
+/// Gives the places of up to [`ROWS`] samples at even distances, the last sample among them.
+fn spread(count: usize) -> impl Iterator<Item = usize> {
+    let rows = ROWS.min(count);
+    (1..=rows).map(move |row| count * row / rows - 1)
+}
+
 fn median(samples: &[Sample], of: &dyn Fn(&Sample) -> u64) -> u64 {
     let mut values: Vec<_> = samples.iter().map(of).collect();
     values.sort_unstable();
     values[values.len() / 2]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rows_are_spread_evenly_and_the_last_stands_there_once() {
+        assert_eq!(spread(0).count(), 0);
+        assert_eq!(spread(5).collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
+        for count in 1..5_000 {
+            let rows: Vec<_> = spread(count).collect();
+            assert_eq!(
+                (rows.len(), rows.last()),
+                (count.min(ROWS), Some(&(count - 1))),
+                "{count}"
+            );
+            let distances: BTreeSet<_> = rows.windows(2).map(|pair| pair[1] - pair[0]).collect();
+            let even = count / rows.len();
+            assert!(
+                distances.iter().all(|it| *it == even || *it == even + 1),
+                "{count}: {rows:?}"
+            );
+        }
+    }
 }

@@ -7,6 +7,8 @@
 mod content;
 #[path = "contract/failing.rs"]
 mod failing;
+#[path = "contract/frugal.rs"]
+mod frugal;
 #[path = "contract/listing.rs"]
 mod listing;
 #[path = "contract/naming.rs"]

@@ -106,12 +106,12 @@ pub enum NameMatch {
     Fold,
 }
 
-/// The size of the whole file system, for `df`.
+/// The size of a source, of a union or of the whole library, for `df`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FilesystemTotals {
-    /// Number of entries known.
+    /// Number of entries known there.
     pub entries: u64,
-    /// Sum of the sizes of all files known, in bytes.
+    /// Sum of the sizes of all files known there, in bytes.
     pub bytes: u64,
     /// The room that there is where it was asked for; `None` where nothing can be made.
     pub room: Option<Room>,

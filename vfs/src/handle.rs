@@ -169,17 +169,24 @@ pub(crate) struct OpenFiles {
     locals: AtomicU64,
     /// What counts as open only because it was replaced a moment ago.
     parted: Mutex<parted::Queue>,
+    /// What the kernel reads by itself and is kept at hand all the same.
+    at_hand: Mutex<parted::AtHand>,
     staging: OnceLock<Arc<Staging>>,
 }
 
 #[derive(Debug, Default)]
 struct OpenEntry {
+    /// Handles, and what keeps it open besides.
     count: u64,
+    /// Handles alone.
+    handles: u64,
     attributes: Option<Attributes>,
     /// The handles of a file of this machine that are open here, and not left to the kernel.
     locals: Vec<(Handle, Arc<LocalFile>)>,
     /// What is left of it once it has lost its name.
     parted: Option<Arc<Parted>>,
+    /// A file of this machine that is left to the kernel, and by which handle.
+    at_hand: Option<(Handle, Arc<LocalFile>)>,
     late: Option<Late>,
 }
 
@@ -318,10 +325,23 @@ impl OpenFiles {
         if let OpenFile::Local(id, source, local) = &**file
             && !local.writes()
         {
-            let id = *id;
+            let (id, local) = (*id, Arc::clone(local));
             *file = Arc::new(OpenFile::Kernels(id, *source));
             drop(files);
             self.forget_local(id, handle);
+            self.keep_at_hand(id, handle, local);
+        }
+    }
+
+    fn next_handle(&self) -> Handle {
+        Handle(self.next.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    fn enter(&self, entry: &mut OpenEntry, handle: Handle, file: &OpenFile) {
+        entry.handles += 1;
+        if let OpenFile::Local(_, _, local) = file {
+            self.locals.fetch_add(1, Ordering::Relaxed);
+            entry.locals.push((handle, Arc::clone(local)));
         }
     }
 
@@ -337,6 +357,9 @@ impl OpenFiles {
         let file = self.files.write().remove(&handle)?;
         if let OpenFile::Local(id, ..) = &*file {
             self.forget_local(*id, handle);
+        }
+        if let Some(entry) = self.entries.lock().get_mut(&file.id()) {
+            entry.handles -= 1;
         }
         self.end(file.id());
         Some(file)
@@ -378,17 +401,27 @@ impl Opening<'_> {
 
     /// As [`finish`](Self::finish), of an entry whose attributes were noted when it lost its name.
     pub(crate) fn finish_as_noted(self, file: OpenFile) -> Handle {
-        let handle = Handle(self.files.next.fetch_add(1, Ordering::Relaxed) + 1);
-        let local = match &file {
-            OpenFile::Local(_, _, local) => Some((handle, Arc::clone(local))),
-            OpenFile::Kernels(..) | OpenFile::Object(_) => None,
-        };
-        if local.is_some() {
-            self.files.locals.fetch_add(1, Ordering::Relaxed);
-        }
+        let handle = self.files.next_handle();
         if let Some(entry) = self.files.entries.lock().get_mut(&self.id) {
-            entry.locals.extend(local);
+            self.files.enter(entry, handle, &file);
         }
+        self.conclude(handle, file)
+    }
+
+    /// As [`finish`](Self::finish), where the entry has not lost its name since the opening began. Else something else may stand behind
+    /// its number.
+    pub(crate) fn finish_named(self, file: OpenFile, attributes: Attributes) -> Option<Handle> {
+        let handle = self.files.next_handle();
+        {
+            let mut entries = self.files.entries.lock();
+            let entry = entries.get_mut(&self.id).filter(|entry| entry.parted.is_none())?;
+            entry.attributes = Some(attributes);
+            self.files.enter(entry, handle, &file);
+        }
+        Some(self.conclude(handle, file))
+    }
+
+    fn conclude(self, handle: Handle, file: OpenFile) -> Handle {
         self.files.files.write().insert(handle, Arc::new(file));
         std::mem::forget(self);
         handle

@@ -4,10 +4,11 @@
 //! Where its file system may hang, that is done elsewhere, within the deadline.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use manifold_backends::local::{Held, LocalBackend, LocalFile};
 use manifold_backends::{Backend, Metadata, ObjectPath, Presence, Version};
-use manifold_catalog::{ChangedFile, Details, Entry, EntryId, Kind, SourceId, Ticket};
+use manifold_catalog::{Change, ChangedFile, Details, Entry, EntryId, Kind, SourceId, Ticket};
 
 use crate::attributes::Attributes;
 use crate::cache::{HandedOut, ObjectKey};
@@ -294,6 +295,9 @@ impl Core {
             if let Some(opened) = self.conclude_local(begun, seen, tries == TRIES)? {
                 return Ok(opened);
             }
+            if tries == TRIES {
+                return Err(Error::Stale);
+            }
         }
     }
 
@@ -316,6 +320,9 @@ impl Core {
             let seen = self.indexer.ask(source, &begun.path, rest, request).await;
             if let Some(opened) = self.conclude_local(begun, seen.map_err(Error::from_index)?, tries == TRIES)? {
                 return Ok(opened);
+            }
+            if tries == TRIES {
+                return Err(Error::Stale);
             }
         }
     }
@@ -359,9 +366,10 @@ impl Core {
         };
         let same_object = details.identity.is_some() && details.identity == seen.identity.map(|it| it.0);
         // What is being written through the mount is what it is, and the catalog learns of it when it is closed. A file that
-        // never holds still is opened as it is.
+        // never holds still is opened as it is, but not another in its place: somebody may have that one open.
         let is_written = same_object && self.files.writer(id).is_some();
-        if seen.version.as_bytes() == &*details.version || is_written || is_last {
+        let is_as_good = is_last && (same_object || details.identity.is_none());
+        if seen.version.as_bytes() == &*details.version || is_written || is_as_good {
             let keep_cache = self.files.same_version(id, pages_key(&seen.version, seen.size));
             let attributes = Attributes {
                 size: seen.size,
@@ -373,8 +381,9 @@ impl Core {
                 .map_or(Backing::Blocks, |file| Backing::File(Arc::clone(file)));
             let writes = file.writes();
             let file = OpenFile::Local(id, entry.source, Arc::new(file));
-            return Ok(Some(Opened {
-                handle: opening.finish(file, attributes),
+            let handle = opening.finish_named(file, attributes);
+            return Ok(handle.map(|handle| Opened {
+                handle,
                 backing,
                 keep_cache,
                 size: seen.size,
@@ -390,8 +399,28 @@ impl Core {
             .catalog
             .update_attributes(id, seen_attributes(&seen), ticket, &replaces)
         {
+            Ok(changes) => {
+                let is_replaced = |change: &Change| matches!(change, Change::Replaced { old, .. } if *old == id);
+                if changes.iter().any(is_replaced) {
+                    self.files
+                        .replaced_beside(id, entry.source, Some(&file), Instant::now());
+                }
+                Ok(None)
+            }
+            Err(manifold_catalog::Error::NoEntry(_)) => {
+                // Somebody else was the first to see it. What has only departed may come back under its number.
+                let before = details
+                    .identity
+                    .map(|identity| self.catalog.find_identity(entry.source, identity));
+                let before = before.transpose().map_err(Error::from_catalog)?.flatten();
+                if before.is_none_or(|before| before.id != id) {
+                    self.files
+                        .replaced_beside(id, entry.source, Some(&file), Instant::now());
+                }
+                Ok(None)
+            }
             // It was changed through the mount meanwhile, so the catalog knows better.
-            Ok(_) | Err(manifold_catalog::Error::Overtaken(_)) => Ok(None),
+            Err(manifold_catalog::Error::Overtaken(_)) => Ok(None),
             Err(error) => Err(Error::from_catalog(error)),
         }
     }

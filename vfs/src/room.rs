@@ -3,7 +3,7 @@
 //! Always true: no source is asked but the file systems of disks of this machine, which know; and a place where something can be made is
 //! never shown as full for the only reason that nobody knows how much room it has.
 
-use manifold_catalog::{EntryId, SourceId};
+use manifold_catalog::{EntryId, SourceId, TotalsOf};
 
 use crate::Error;
 use crate::attributes::{FilesystemTotals, Room};
@@ -17,20 +17,28 @@ impl Core {
     pub(crate) fn totals_at(&self, id: EntryId) -> Result<FilesystemTotals, Error> {
         let totals = self.catalog.totals().map_err(Error::from_catalog)?;
         let mut sources = self.joined_with(id)?;
+        let mut held = None;
         if sources.is_empty() {
             match self.source_of(id) {
-                Ok(SourceId::LIBRARY) => sources.extend(totals.sources.iter().map(|(source, _)| *source)),
+                Ok(SourceId::LIBRARY) => {
+                    sources.extend(totals.sources.iter().map(|(source, _)| *source));
+                    held = Some(totals.all);
+                }
                 Ok(source) => sources.push(source),
-                // It is gone, and so is what it belonged to.
-                Err(Error::Stale) => {}
+                // It is gone, and nobody knows any more what it belonged to.
+                Err(Error::Stale) => held = Some(totals.all),
                 Err(error) => return Err(error),
             }
         }
         let mut room = Room::default();
         let mut disks = Vec::new();
-        // Of what tells no room: what is known to be there.
-        let mut known = 0_u64;
+        // What is there: in all of them, and in those that tell no room.
+        let (mut sum, mut known) = (TotalsOf::default(), 0_u64);
         for source in &sources {
+            let of_source = totals.sources.iter().find(|(id, _)| id == source);
+            let of_source = of_source.map_or_else(TotalsOf::default, |(_, totals)| *totals);
+            sum.entries = sum.entries.saturating_add(of_source.entries);
+            sum.bytes = sum.bytes.saturating_add(of_source.bytes);
             if let Some(space) = self.space_of_source(*source) {
                 if !disks.contains(&space.device) {
                     disks.push(space.device);
@@ -38,17 +46,17 @@ impl Core {
                 }
                 continue;
             }
-            let of_source = totals.sources.iter().find(|(id, _)| id == source);
-            known = known.saturating_add(of_source.map_or(0, |(_, totals)| totals.bytes));
+            known = known.saturating_add(of_source.bytes);
             if self.is_written_to(*source) {
                 room.add_free(PLENTY);
             }
         }
         let is_open = room != Room::default();
         room.bytes = room.bytes.saturating_add(known);
+        let held = held.unwrap_or(sum);
         Ok(FilesystemTotals {
-            entries: totals.all.entries,
-            bytes: totals.all.bytes,
+            entries: held.entries,
+            bytes: held.bytes,
             room: is_open.then_some(room),
         })
     }

@@ -311,8 +311,8 @@ impl Vfs {
         self.core.read_link(id)
     }
 
-    /// Gives the size of the whole file system, as the catalog knows it, and the room that there is for what would be made
-    /// at an entry. No source is asked but a disk of this machine that does not hang.
+    /// Gives the size of what an entry belongs to (its source, its union, the whole library), as the catalog knows it, and the
+    /// room that there is for what would be made there. No source is asked but a disk of this machine that does not hang.
     ///
     /// # Errors
     /// The catalog failed.
@@ -417,6 +417,11 @@ impl Core {
                 self.forget_versions(&change);
                 self.pins.note(&change);
                 if !self.own.is_own(&change) {
+                    if let Change::Replaced { old, .. } = &change
+                        && let Some(source) = self.files.source(*old)
+                    {
+                        self.files.replaced_beside(*old, source, None, Instant::now());
+                    }
                     let first = events.len();
                     events_of(&change, &mut events);
                     self.tell_first_name(&change, &mut events);

@@ -8,13 +8,14 @@
 //! Always true: a connection whose last exchange did not end in order is dropped, never used again.
 
 pub(super) mod lines;
+mod look;
 mod read;
 mod seconds;
+mod warned;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use ::opendal::Metadata as Seen;
 use ::opendal::raw::oio;
 use parking_lot::Mutex;
 use suppaftp::tokio::{AsyncRustlsConnector, AsyncRustlsFtpStream, ImplAsyncFtpStream};
@@ -28,6 +29,7 @@ use tokio::time::timeout;
 
 use self::lines::{Lines, Told, Understood};
 use self::seconds::Seconds;
+use self::warned::Warned;
 use super::source::Source;
 use super::unfinished::Unfinished;
 use super::upload;
@@ -41,6 +43,8 @@ pub(super) const MEMORY_MAX: u64 = 2 * PIECE;
 /// Connections for changes, and as many for listings, so that a look at a file need not wait for what is being put; those for
 /// reading come on top, one for each of the source's slots, and servers allow few.
 const CONNECTIONS_MAX: usize = 2;
+/// For how long after its last answer a connection is taken to be there, where a question can be asked again.
+const FRESH: Duration = Duration::from_secs(1);
 
 type Line = AsyncRustlsFtpStream;
 
@@ -55,8 +59,33 @@ pub(super) struct Ftp {
     vigil: Vigil,
     permits: Semaphore,
     listings: Semaphore,
-    idle: Mutex<Vec<Line>>,
+    idle: Mutex<Vec<Idle>>,
     seconds: Seconds,
+    /// Directories of which it was said that they hold names that cannot be asked for.
+    broken: Warned,
+}
+
+/// A connection that waits for the next question.
+struct Idle {
+    line: Line,
+    /// When its last exchange ended.
+    heard: Instant,
+}
+
+/// What has to be known of a connection before something is asked over it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Proof {
+    /// That it answers now. What changes something is asked once.
+    Answers,
+    /// That it answered a moment ago. Where it turns out to be gone all the same, whoever asks does so once more, over a new one.
+    Answered,
+}
+
+/// A connection to ask something over.
+struct Ready {
+    line: Line,
+    /// Whether it has answered for this question, or is new.
+    proven: bool,
 }
 
 /// Of which names the time of the last change is wanted to the second.
@@ -88,6 +117,18 @@ impl From<FtpError> for Failed {
     }
 }
 
+impl Failed {
+    /// Tells whether the connection was lost, or given up by the server, so that another may do.
+    fn is_loss(&self) -> bool {
+        match self {
+            // What is cut off before its first letter is an answer of no form.
+            Self::Ftp(FtpError::ConnectionError(_) | FtpError::BadResponse) => true,
+            Self::Ftp(FtpError::UnexpectedResponse(response)) => response.status == Status::NotAvailable,
+            _ => false,
+        }
+    }
+}
+
 impl Ftp {
     pub(super) fn new(
         (host, port): (&str, Option<u16>),
@@ -113,6 +154,7 @@ impl Ftp {
             listings: Semaphore::new(CONNECTIONS_MAX),
             idle: Mutex::default(),
             seconds: Seconds::default(),
+            broken: Warned::default(),
         }
     }
 
@@ -130,27 +172,6 @@ impl Ftp {
             Presence::Found(lines) => Presence::Found(Box::new(Lines::new(raw, lines))),
             Presence::Absent => Presence::Absent,
         })
-    }
-
-    /// Looks for a name in its directory, since there is no other question that all servers answer.
-    pub(super) async fn find(
-        &self,
-        source: &Source,
-        operation: Operation,
-        path: &ObjectPath,
-        raw: &str,
-    ) -> Result<Presence<Seen>> {
-        let raw = raw.trim_end_matches('/');
-        let (directory, name) = match raw.rfind('/') {
-            Some(slash) => raw.split_at(slash + 1),
-            None => ("/", raw),
-        };
-        let look = (directory, Precisely::One(name));
-        let Presence::Found(lines) = self.lines(source, operation, path, look).await? else {
-            return Ok(Presence::Absent);
-        };
-        let found = lines.into_iter().find(|line| line.name == name);
-        Ok(found.map_or(Presence::Absent, |line| Presence::Found(line.metadata())))
     }
 
     /// Reads where links of one directory point: its listing tells.
@@ -177,10 +198,7 @@ impl Ftp {
                 return Ok(Presence::Absent);
             };
             match &there.target {
-                Some(target) if !target.contains(char::REPLACEMENT_CHARACTER) => {
-                    Ok(Presence::Found(target.clone().into_bytes()))
-                }
-                Some(_) => Err(source.error(ErrorKind::BadPath, operation, path, "where it points is not UTF-8")),
+                Some(target) => Ok(Presence::Found(target.clone())),
                 None => Err(source.error(
                     ErrorKind::Unsupported,
                     operation,
@@ -199,36 +217,42 @@ impl Ftp {
         path: &ObjectPath,
         (directory, precisely): (&str, Precisely<'_>),
     ) -> Result<Presence<Vec<Told>>> {
-        let (_permit, mut line) = self.line(&self.listings, source, operation, path).await?;
+        let (_permit, mut ready) = self
+            .line(&self.listings, source, operation, path, Proof::Answered)
+            .await?;
         let asked = (directory != "/").then_some(directory);
-        let listed = match within(source.patience, list_on(&mut line, asked)).await {
-            Ok(listed) => listed,
-            Err(failed) => {
-                if matches!(&failed, Failed::Ftp(FtpError::UnexpectedResponse(_))) {
-                    self.idle.lock().push(line);
-                }
-                return match failed {
-                    // "No such directory", in as many words as there are servers.
-                    Failed::Ftp(error) if is_unavailable(&error) && judge(&error) == ErrorKind::Other => {
-                        Ok(Presence::Absent)
+        let listed = loop {
+            match within(source.patience, list_on(&mut ready.line, asked)).await {
+                Ok(listed) => break listed,
+                Err(failed) if failed.is_loss() && !ready.proven => ready = self.anew(source, operation, path).await?,
+                Err(failed) => {
+                    if matches!(&failed, Failed::Ftp(FtpError::UnexpectedResponse(_))) {
+                        self.keep(ready.line);
                     }
-                    failed => Err(self.error(source, operation, path, failed)),
-                };
+                    return match failed {
+                        // "No such directory", in as many words as there are servers.
+                        Failed::Ftp(error) if is_unavailable(&error) && judge(&error) == ErrorKind::Other => {
+                            Ok(Presence::Absent)
+                        }
+                        failed => Err(self.error(source, operation, path, failed)),
+                    };
+                }
             }
         };
+        let mut line = ready.line;
         let Ok(Understood { mut told, broken }) = lines::understand(&listed) else {
-            self.idle.lock().push(line);
+            self.keep(line);
             let why = "a line of the server's listing makes no sense";
             return Err(source.error(ErrorKind::Nonsense, operation, path, why));
         };
-        if broken > 0 && operation == Operation::List {
+        if broken > 0 && operation == Operation::List && self.broken.is_first(path.as_bytes()) {
             tracing::warn!(source = %source.name, directory = %path, names = broken,
                 "names with a line break in them are left out: no FTP command can ask for them");
         }
         let of = told.len();
         let anew = match precisely {
             Precisely::Nothing => {
-                self.idle.lock().push(line);
+                self.keep(line);
                 return Ok(Presence::Found(told));
             }
             Precisely::One(name) => {
@@ -242,7 +266,7 @@ impl Ftp {
             .seconds
             .complete((&mut line, self.tls), source.patience, beneath, &mut told, of, anew);
         match seconds.await {
-            Ok(()) => self.idle.lock().push(line),
+            Ok(()) => self.keep(line),
             Err(failed) => return Err(self.error(source, operation, path, failed)),
         }
         Ok(Presence::Found(told))
@@ -272,7 +296,9 @@ impl Ftp {
     /// Stores a body, however long it takes as long as bytes move.
     async fn store(&self, source: &Source, path: &ObjectPath, raw: &str, body: &dyn Body) -> Result<()> {
         let operation = Operation::Put;
-        let (_permit, mut line) = self.line(&self.permits, source, operation, path).await?;
+        let (_permit, Ready { mut line, .. }) = self
+            .line(&self.permits, source, operation, path, Proof::Answers)
+            .await?;
         let patience = source.put_patience();
         let fault = |failed: Failed| self.error(source, operation, path, failed);
         let mut data = within(patience, line.put_with_stream(raw)).await.map_err(fault)?;
@@ -293,7 +319,7 @@ impl Ftp {
             let why = format!("{size} bytes were sent, and {stored} are there");
             return Err(source.error(ErrorKind::Nonsense, operation, path, why));
         }
-        self.idle.lock().push(line);
+        self.keep(line);
         Ok(())
     }
 
@@ -366,7 +392,9 @@ impl Ftp {
         path: &ObjectPath,
         command: Command<'_>,
     ) -> Result<()> {
-        let (_permit, mut line) = self.line(&self.permits, source, operation, path).await?;
+        let (_permit, Ready { mut line, .. }) = self
+            .line(&self.permits, source, operation, path, Proof::Answers)
+            .await?;
         let step = async {
             match command {
                 Command::MakeDirectory(name) => line.mkdir(name).await,
@@ -377,39 +405,57 @@ impl Ftp {
         };
         let outcome = within(source.patience, step).await;
         if matches!(&outcome, Ok(()) | Err(Failed::Ftp(FtpError::UnexpectedResponse(_)))) {
-            self.idle.lock().push(line);
+            self.keep(line);
         }
         outcome.map_err(|failed| self.error(source, operation, path, failed))
     }
 
-    /// Waits for a turn, and for a connection that has just answered.
+    /// Keeps a connection for the next question. Its last exchange has just ended, in order.
+    fn keep(&self, line: Line) {
+        let heard = Instant::now();
+        self.idle.lock().push(Idle { line, heard });
+    }
+
+    /// Waits for a turn, and for a connection.
     async fn line<'a>(
         &self,
         permits: &'a Semaphore,
         source: &Source,
         operation: Operation,
         path: &ObjectPath,
-    ) -> Result<(tokio::sync::SemaphorePermit<'a>, Line)> {
+        proof: Proof,
+    ) -> Result<(tokio::sync::SemaphorePermit<'a>, Ready)> {
         let permit = permits
             .acquire()
             .await
             .expect("invariant: the semaphore is never closed");
-        Ok((permit, self.ready(source, operation, path).await?))
+        Ok((permit, self.ready(source, operation, path, proof).await?))
     }
 
-    /// Gives a connection that has just answered.
-    async fn ready(&self, source: &Source, operation: Operation, path: &ObjectPath) -> Result<Line> {
+    /// Gives a connection.
+    async fn ready(&self, source: &Source, operation: Operation, path: &ObjectPath, proof: Proof) -> Result<Ready> {
         let kept = self.idle.lock().pop();
-        if let Some(mut line) = kept {
-            if within(self.vigil.unacknowledged, line.noop()).await.is_ok() {
-                return Ok(line);
-            }
-            // What has taken this one has taken the others too; to ask each would take the time of whoever waits.
-            self.idle.lock().clear();
+        let Some(Idle { mut line, heard }) = kept else {
+            return self.anew(source, operation, path).await;
+        };
+        if proof == Proof::Answered && heard.elapsed() < FRESH {
+            return Ok(Ready { line, proven: false });
         }
+        if within(self.vigil.unacknowledged, line.noop()).await.is_ok() {
+            return Ok(Ready { line, proven: true });
+        }
+        self.anew(source, operation, path).await
+    }
+
+    /// Gives a new connection. If an old one was lost, what has taken that has taken the others too; to ask each would take the time of
+    /// whoever waits.
+    async fn anew(&self, source: &Source, operation: Operation, path: &ObjectPath) -> Result<Ready> {
+        self.idle.lock().clear();
         let connecting = within(self.connect_patience + source.patience, self.connect());
-        let failed = |failed| self.error(source, operation, path, failed);
-        connecting.await.map_err(failed)
+        let line = connecting
+            .await
+            .map_err(|failed| self.error(source, operation, path, failed))?;
+        Ok(Ready { line, proven: true })
     }
 
     async fn connect(&self) -> std::result::Result<Line, FtpError> {
@@ -466,7 +512,7 @@ async fn within<T>(
 
 /// Lists a directory. Where nothing came, that it is there and could be read is made sure of: vsftpd sends nothing of one that it
 /// may not open or does not find, and calls that done.
-async fn list_on(line: &mut Line, directory: Option<&str>) -> std::result::Result<Vec<String>, FtpError> {
+async fn list_on(line: &mut Line, directory: Option<&str>) -> std::result::Result<Vec<Vec<u8>>, FtpError> {
     const DONE: [Status; 2] = [Status::ClosingDataConnection, Status::RequestedFileActionOk];
     let command = directory.map_or_else(|| "LIST".to_owned(), |directory| format!("LIST {directory}"));
     let begun = [Status::AboutToSend, Status::AlreadyOpen];

@@ -3,7 +3,7 @@
 //! Parsing, `--help` and `docs/sources.md` are all made from it, so that none of them can know a key that the others
 //! do not.
 
-use super::Scheme;
+use super::{Scheme, nearest};
 
 /// Everything about one kind of source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -439,14 +439,4 @@ impl SchemeInfo {
                 .chain(self.secrets.iter().map(|secret| secret.key)),
         )
     }
-}
-
-/// Gives the candidate that comes nearest to `name`, if any is near enough to be meant.
-pub(super) fn nearest(name: &str, candidates: impl Iterator<Item = &'static str>) -> Option<&'static str> {
-    const NEAR_ENOUGH: f64 = 0.75;
-    candidates
-        .map(|candidate| (strsim::jaro_winkler(name, candidate), candidate))
-        .filter(|(likeness, _)| *likeness >= NEAR_ENOUGH)
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map(|(_, candidate)| candidate)
 }

@@ -169,6 +169,8 @@ fn a_secret_among_the_settings_is_refused_and_not_repeated() {
 fn unknown_and_missing_settings_are_named_with_the_nearest() {
     let error = refuse("s3://b", &[KEY_ID, ("endpont", "http://x")]).to_string();
     assert_eq!(error, "unknown setting `endpont` for s3; did you mean `endpoint`?");
+    let error = refuse("sftp://h/x", &[("kye", "/id")]).to_string();
+    assert_eq!(error, "unknown setting `kye` for sftp; did you mean `key`?");
     let error = refuse("s3://b", &[]).to_string();
     assert_eq!(
         error,

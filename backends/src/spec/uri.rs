@@ -7,7 +7,8 @@ use std::net::Ipv6Addr;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use super::table::{SCHEMES, SchemeInfo, nearest};
+use super::nearest;
+use super::table::{SCHEMES, SchemeInfo};
 use super::{Scheme, SpecError};
 use crate::ObjectPath;
 

@@ -94,8 +94,12 @@ impl Indexer {
         }
     }
 
-    /// Lists a directory by a listing that begins now.
-    pub(crate) async fn list_anew(self: &Arc<Self>, directory: EntryId) -> Outcome {
+    /// Lists a directory by a listing that begins now, so that it tells of whatever is there already. Else as
+    /// [`list_now`](Self::list_now).
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn list_anew(self: &Arc<Self>, directory: EntryId) -> Result<(), IndexError> {
         loop {
             let (waiter, begins_now) = self.listing_of(directory);
             let outcome = waiter.outcome().await;

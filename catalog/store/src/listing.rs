@@ -134,6 +134,8 @@ pub(crate) fn apply_one(
     }
     edit.tickets.check(ticket, cold.parent)?;
     edit.check_ticket(ticket, id.0)?;
+    edit.tickets.check_listing(ticket, cold.parent)?;
+    edit.tickets.check_look(ticket, cold.parent, id.0)?;
     edit.tickets.note_look(ticket, id.0);
     let refuse = |why| Error::Refused {
         directory: id,
@@ -170,7 +172,15 @@ pub(crate) fn apply_one(
         return Ok(());
     }
     if hot.kind() == child.seen.kind {
-        return edit.update_child(&seen, &hot, replaces);
+        let before = edit.changes.len();
+        edit.update_child(&seen, &hot, replaces)?;
+        for change in &edit.changes[before..] {
+            if let Change::Replaced { new, .. } = change {
+                // It was looked at under the number of the one before.
+                edit.tickets.note_look(ticket, new.0);
+            }
+        }
+        return Ok(());
     }
     if edit.is_kept(&hot)? {
         return Ok(());

@@ -1,6 +1,6 @@
 //! Which directories are being changed through the mount, which were a moment ago, and which listings were applied: so
-//! that a listing or a look that may be older than such a change, or a listing that is older than the one that was
-//! applied, or than a look at a single entry, is not taken for what holds after it.
+//! that a listing or a look that may be older than such a change, than the listing that was applied, or than another look at
+//! the entry, is not taken for what holds after it.
 //!
 //! Always true:
 //! - a ticket that was taken before a change ended is overtaken in the directories of that change, for good;
@@ -173,7 +173,7 @@ impl Tickets {
         ended_later || state.under_way.contains_key(&directory)
     }
 
-    /// Refuses a listing that is older than the one of its directory that was applied last.
+    /// Refuses a listing, or a look at one of its entries, that is older than the listing of a directory that was applied last.
     pub(crate) fn check_listing(&self, ticket: Ticket, directory: u64) -> Result<()> {
         match self.0.lock().applied.get(&directory) {
             Some(last) if *last > ticket.taken => Err(Error::Overtaken(EntryId(directory))),
@@ -205,7 +205,7 @@ impl Tickets {
         forget_older_half(&mut state.looked, LOOKED_MAX);
     }
 
-    /// Refuses a listing that would change an entry, and is older than a look at it.
+    /// Refuses a listing or a look that would change an entry, and is older than a look at it.
     pub(crate) fn check_look(&self, ticket: Ticket, directory: u64, id: u64) -> Result<()> {
         match self.0.lock().looked.get(&id) {
             Some(last) if *last > ticket.taken => Err(Error::Overtaken(EntryId(directory))),

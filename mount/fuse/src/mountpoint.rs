@@ -273,11 +273,26 @@ fn attach_directly(point: &Path, options: &MountOptions, device: &OwnedFd) -> Re
     .into_bytes();
     data.retain(|byte| *byte != 0);
     let data = CString::new(data).map_err(|_| Errno::INVAL)?;
-    let mut flags = MountFlags::NOSUID | MountFlags::NODEV;
-    if options.read_only {
-        flags |= MountFlags::RDONLY;
-    }
+    let flags = flags(options)
+        .map(|(_, flag)| flag)
+        .fold(MountFlags::empty(), MountFlags::union);
     rustix::mount::mount(options.fs_name.as_str(), point, KIND, flags, data.as_c_str())
+}
+
+/// What the kernel itself sees to: each as mount(8) calls it, and as the kernel does.
+fn flags(options: &MountOptions) -> impl Iterator<Item = (&'static str, MountFlags)> {
+    let flags = [
+        (true, "nosuid", MountFlags::NOSUID),
+        (true, "nodev", MountFlags::NODEV),
+        (options.read_only, "ro", MountFlags::RDONLY),
+        (!options.read_only, "rw", MountFlags::empty()),
+        (options.no_exec, "noexec", MountFlags::NOEXEC),
+        (options.no_atime, "noatime", MountFlags::NOATIME),
+        (options.no_diratime, "nodiratime", MountFlags::NODIRATIME),
+    ];
+    flags
+        .into_iter()
+        .filter_map(|(is_set, name, flag)| is_set.then_some((name, flag)))
 }
 
 /// Who may come in, in the kernel's words.

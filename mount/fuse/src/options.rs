@@ -10,6 +10,12 @@ pub struct MountOptions {
     pub allow_other: bool,
     /// Nothing can be changed through the mount, whatever its sources allow.
     pub read_only: bool,
+    /// Nothing in the mount can be run as a program.
+    pub no_exec: bool,
+    /// Reading moves no access times. It does not without this either; the kernel's table of mounts then says so.
+    pub no_atime: bool,
+    /// The same of directories alone.
+    pub no_diratime: bool,
     /// Lets the kernel read and write local files, and read wholly cached objects, by itself, where it may (Linux 6.9, `CAP_SYS_ADMIN`).
     pub passthrough: bool,
     /// The files handed to the kernel may lie on overlayfs. Costs the ability to put an overlay on top of this mount.
@@ -41,6 +47,9 @@ impl Default for MountOptions {
         Self {
             allow_other: false,
             read_only: false,
+            no_exec: false,
+            no_atime: false,
+            no_diratime: false,
             passthrough: true,
             sources_on_overlayfs: false,
             threads: std::thread::available_parallelism()

@@ -233,17 +233,19 @@ pub(crate) async fn links_tell_where_they_point(subject: &Subject) {
         return;
     }
     subject.put("links/folder/file", b"target");
-    let links = ["folder/file", "nowhere/at all", ".", "a -> b", "/", "\u{e4}"];
+    let links = ["folder/file", "nowhere/at all", ".", "a -> b", "/", "\u{e4}"].map(str::as_bytes);
+    let links = [&links[..], &[b"line\nbreak", b"not \xff\xfe text"]].concat();
     let path = |index: usize| ObjectPath::from_bytes(format!("links/{index} ->"));
     for (index, target) in links.iter().enumerate() {
-        symlink(target, subject.server.file(path(index).as_bytes())).expect("make a link");
+        let link = subject.server.file(path(index).as_bytes());
+        symlink(OsStr::from_bytes(target), link).expect("make a link");
     }
     let listed = subject.list(b"links").await;
     let of_kind = |kind| listed.iter().filter(|child| child.metadata.kind == kind).count();
     assert_eq!((of_kind(Kind::Symlink), of_kind(Kind::Directory)), (links.len(), 1));
     assert_eq!(listed.len(), links.len() + 1);
     let mut paths: Vec<_> = (0..links.len()).map(path).collect();
-    for (path, target) in paths.iter().zip(links) {
+    for (path, target) in paths.iter().zip(&links) {
         let child = listed
             .iter()
             .find(|child| child.name == path.name())
@@ -251,7 +253,7 @@ pub(crate) async fn links_tell_where_they_point(subject: &Subject) {
         assert_eq!(child.metadata.size, target.len() as u64, "{path}");
         assert_eq!(subject.stat(path.as_bytes()).await, child.metadata, "{path}");
         let read = within(subject.backend.read_link(path)).await;
-        assert_eq!(found(read, target), target.as_bytes(), "{path}");
+        assert_eq!(&found(read, "read it"), target, "{path}");
     }
     // Of many at once, each has its own answer.
     paths.push(ObjectPath::from_bytes("links/missing"));
@@ -260,8 +262,8 @@ pub(crate) async fn links_tell_where_they_point(subject: &Subject) {
     let (folder, missing) = (answers.pop(), answers.pop());
     assert!(matches!(folder, Some(Err(_))), "a folder points nowhere: {folder:?}");
     assert!(matches!(missing, Some(Ok(Presence::Absent))), "{missing:?}");
-    for (answer, target) in answers.into_iter().zip(links) {
-        assert_eq!(found(answer, target), target.as_bytes());
+    for (answer, target) in answers.into_iter().zip(&links) {
+        assert_eq!(&found(answer, "read it"), target);
     }
 }
 

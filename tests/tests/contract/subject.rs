@@ -187,7 +187,14 @@ impl Subject {
     }
 
     async fn new(name: &'static str, server: impl Server + 'static, traits: Traits) -> Self {
-        let server: Arc<dyn Server> = Arc::new(server);
+        Self {
+            traits,
+            ..Self::over(name, Arc::new(server)).await
+        }
+    }
+
+    /// One over a server of the test's own.
+    pub(crate) async fn over(name: &'static str, server: Arc<dyn Server>) -> Self {
         let backend = connect_to(&server.uri(), &server.settings(), &server.secrets())
             .await
             .expect("connect");
@@ -195,7 +202,7 @@ impl Subject {
             name,
             server,
             backend,
-            traits,
+            traits: Traits::SERVER,
             strange: None,
         }
     }

@@ -3,9 +3,9 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use manifold_catalog::{EntryId, Kind, NewSource, SourceId, SourceRecord, WhenStaged};
+use manifold_catalog::{Kind, NewSource, SourceId, SourceRecord, WhenStaged};
+use manifold_vfs::Cursor;
 use manifold_vfs::cache::{ClearScope, SourceTag};
-use manifold_vfs::{Attributes, Cursor, NameMatch};
 
 use crate::attach;
 use crate::connections::{blocking, parse_spec};
@@ -15,6 +15,7 @@ use crate::control::{
     CacheFacts, EntryFacts, EntryLine, HashLine, Listing, PAGE_MAX, Reply, Request, SourceCache, Verified,
 };
 use crate::failure::{Failure, Result};
+use crate::find::Look;
 use crate::open::OpenLibrary;
 use crate::print::{count, visible};
 use crate::time::{rfc3339, told};
@@ -46,7 +47,10 @@ impl OpenLibrary {
             Request::Rescan { path } => self.rescan(&path).await,
             Request::RescanProgress { job } => self.rescan_progress(job).await,
             Request::List { path, after, limit } => self.list(&path, after.as_ref(), limit).await.map(Reply::Listing),
-            Request::Stat { path } => self.stat(&path).await.map(|facts| Reply::Entry(Box::new(facts))),
+            Request::Stat { path, look } => {
+                let look = if look { Look::AtSource } else { Look::Known };
+                self.stat(&path, look).await.map(|facts| Reply::Entry(Box::new(facts)))
+            }
             Request::Hash { path } => self.hash(&path).await.map(Reply::Hashed),
             Request::CacheShow => self.cache_facts().map(Reply::Cache),
             Request::CacheClear { source, pinned } => {
@@ -88,7 +92,7 @@ impl OpenLibrary {
     }
 
     /// Finds a source by its id.
-    fn record(&self, id: SourceId) -> Result<SourceRecord> {
+    pub(crate) fn record(&self, id: SourceId) -> Result<SourceRecord> {
         let found = self.sources()?.into_iter().find(|record| record.id == id);
         found.ok_or_else(|| Failure::new("that source is not in the library any more"))
     }
@@ -221,49 +225,9 @@ impl OpenLibrary {
         Ok(())
     }
 
-    /// Finds the entry at a path as the mount would, listing what was never listed.
-    pub(crate) async fn find(&self, path: &Text) -> Result<Attributes> {
-        let about = || visible(&path.0);
-        let mut found = self.vfs.attributes(EntryId::ROOT, None).wait().await?;
-        for name in path
-            .0
-            .split(|byte| *byte == b'/')
-            .filter(|name| !name.is_empty() && *name != b".")
-        {
-            if name == b".." {
-                return Err(Failure::usage(format!(
-                    "{}: a path of the library holds no '..'",
-                    about()
-                )));
-            }
-            if found.kind != Kind::Directory {
-                return Err(Failure::new(format!("{}: not a directory", about())));
-            }
-            self.connect_for(found.id).await?;
-            let looked_up = self.vfs.lookup(found.id, name, NameMatch::Exact).wait().await;
-            (_, found) = looked_up.map_err(|error| Failure::from(error).about(about()))?;
-        }
-        if path.0.ends_with(b"/") && found.kind != Kind::Directory {
-            return Err(Failure::new(format!("{}: not a directory", about())));
-        }
-        Ok(found)
-    }
-
-    /// Connects the sources of a directory that must be listed first, where no daemon has connected them.
-    async fn connect_for(&self, directory: EntryId) -> Result<()> {
-        if self.keeps_connections() {
-            return Ok(());
-        }
-        for source in self.vfs.unlisted_sources(directory)? {
-            let record = self.record(source)?;
-            self.connections.connect_now(&record).await?;
-        }
-        Ok(())
-    }
-
     async fn list(&self, path: &Text, after: Option<&Text>, limit: u32) -> Result<Listing> {
         let about = || visible(&path.0);
-        let found = self.find(path).await?;
+        let found = self.find(path, Look::Known).await?;
         if found.kind != Kind::Directory {
             return Err(Failure::new(format!("{}: not a directory", about())).hint("`manifold stat` tells what it is"));
         }
@@ -296,8 +260,8 @@ impl OpenLibrary {
         Ok(listing)
     }
 
-    async fn stat(&self, path: &Text) -> Result<EntryFacts> {
-        let found = self.find(path).await?;
+    async fn stat(&self, path: &Text, look: Look) -> Result<EntryFacts> {
+        let found = self.find(path, look).await?;
         let tree_path = self.catalog.tree_path(found.id)?.unwrap_or_else(|| path.0.clone());
         let place = self
             .catalog
@@ -346,7 +310,7 @@ impl OpenLibrary {
     /// Gives the content of a file, which is read in full where it is not known.
     async fn hash(&self, path: &Text) -> Result<HashLine> {
         let about = || visible(&path.0);
-        let found = self.find(path).await?;
+        let found = self.find(path, Look::AtSource).await?;
         if found.kind != Kind::File {
             let (what, hint) = (kind_word(found.kind), "only files have bytes to hash");
             return Err(Failure::new(format!("{}: a {what}", about())).hint(hint));

@@ -316,6 +316,15 @@ pub(crate) struct Mount {
     /// Let nothing be changed, whatever the sources allow
     #[arg(long)]
     pub(crate) read_only: bool,
+    /// Let nothing in it be run as a program
+    #[arg(long)]
+    pub(crate) noexec: bool,
+    /// Have the kernel's table of mounts say that reading moves no access times, which it never does here
+    #[arg(long, hide = true)]
+    pub(crate) noatime: bool,
+    /// The same of directories alone
+    #[arg(long, hide = true)]
+    pub(crate) nodiratime: bool,
     /// Who owns what has no owner at its source: user and group id
     #[arg(long, value_name = "UID:GID", value_parser = owner)]
     pub(crate) owner: Option<(u32, u32)>,

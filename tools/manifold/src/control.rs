@@ -112,6 +112,9 @@ pub(crate) enum Request {
     Stat {
         /// Its path in the tree.
         path: Text,
+        /// Whether it is looked for at its source where it is not known.
+        #[serde(default)]
+        look: bool,
     },
     /// Which bytes does a file hold? It is read in full where that is not known.
     Hash {

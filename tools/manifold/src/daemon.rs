@@ -44,11 +44,17 @@ pub(crate) use end::Signals;
 
 /// How a library is to be mounted, beyond its settings.
 #[derive(Clone, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the mount")]
 pub(crate) struct MountWishes {
     /// Lets other users in, whatever the settings say.
     pub(crate) allow_other: bool,
     /// Lets nothing be changed, whatever the settings say.
     pub(crate) read_only: bool,
+    /// Lets nothing be run as a program.
+    pub(crate) no_exec: bool,
+    /// Tells the kernel that reading moves no access times: of anything, of directories.
+    pub(crate) no_atime: bool,
+    pub(crate) no_diratime: bool,
     /// Who owns what has no owner at its source; whoever mounts without it.
     pub(crate) owner: Option<(u32, u32)>,
 }
@@ -145,6 +151,9 @@ impl Daemon {
         let options = MountOptions {
             allow_other: settings.allow_other || wishes.allow_other,
             read_only: settings.read_only || wishes.read_only,
+            no_exec: wishes.no_exec,
+            no_atime: wishes.no_atime,
+            no_diratime: wishes.no_diratime,
             passthrough: settings.passthrough,
             readahead_kib: u32::try_from(settings.readahead / 1024).unwrap_or(u32::MAX),
             fs_name: open.library.fs_name(),

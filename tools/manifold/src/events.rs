@@ -73,6 +73,22 @@ pub(crate) enum What {
         /// Why it failed.
         reason: Option<String>,
     },
+    /// A part of the tree is being listed anew, since somebody has asked for it.
+    RescanBegan {
+        /// What was asked for.
+        path: Text,
+    },
+    /// That has ended.
+    RescanEnded {
+        /// What was asked for.
+        path: Text,
+        /// Directories that were listed.
+        listed: u64,
+        /// Directories that could not be listed.
+        failed: u64,
+        /// Why the first of them could not.
+        reason: Option<String>,
+    },
     /// A file was changed here and at its source; both versions are kept.
     UploadConflict {
         /// Where the source's version stands in the tree.

@@ -13,6 +13,7 @@ mod control;
 mod daemon;
 mod events;
 mod failure;
+mod find;
 mod guard;
 mod helper;
 mod inherited;
@@ -44,7 +45,12 @@ fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().collect();
     let outcome = match helper::translate(&arguments) {
         None => commands::run(cli::Cli::parse_from(arguments)),
-        Some(Ok(helper::Call::Mount(translated))) => commands::run(cli::Cli::parse_from(translated)),
+        Some(Ok(helper::Call::Mount { arguments, notes })) => {
+            for note in notes {
+                print::say(format_args!("note: {note}"));
+            }
+            commands::run(cli::Cli::parse_from(arguments))
+        }
         Some(Ok(helper::Call::Nothing)) => Ok(()),
         Some(Err(failure)) => Err(failure),
     };

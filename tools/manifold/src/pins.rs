@@ -7,6 +7,7 @@ use crate::control::PAGE_MAX;
 use crate::control::pins::{PinCounts, PinFacts, PinTrouble, Pinned, PinsFacts, Policy};
 use crate::control::text::Text;
 use crate::failure::{Failure, Result};
+use crate::find::Look;
 use crate::open::OpenLibrary;
 use crate::print::visible;
 use crate::time::now_ns;
@@ -17,7 +18,7 @@ impl OpenLibrary {
         self.check_room_for_pins()?;
         let mut pins = Vec::new();
         for path in paths {
-            let found = self.find(path).await?;
+            let found = self.find(path, Look::AtSource).await?;
             if !matches!(found.kind, Kind::File | Kind::Directory) {
                 return Err(Failure::new(format!(
                     "{}: only files and folders can be pinned",
@@ -49,7 +50,7 @@ impl OpenLibrary {
     pub(crate) async fn unpin(&self, paths: &[Text], policies: &[u64], gone: bool) -> Result<()> {
         let mut ids = Vec::new();
         for path in paths {
-            let id = self.find(path).await?.id;
+            let id = self.find(path, Look::Known).await?.id;
             let mut parts = self.vfs.parts(id)?;
             // What was made at other members after the pin has none.
             let pinned = self.all_pinned()?;

@@ -14,7 +14,9 @@ use tokio::time::timeout;
 use crate::connections::blocking;
 use crate::control::text::Text;
 use crate::control::{Reply, RescanFacts};
+use crate::events::What;
 use crate::failure::{Failure, Result};
+use crate::find::Look;
 use crate::open::OpenLibrary;
 
 /// How many are remembered; the oldest are forgotten first, whether somebody still waits or not.
@@ -63,8 +65,19 @@ impl OpenLibrary {
                 }
             }
         }
-        let found = self.find(path).await?;
+        let found = self.find(path, Look::AtSource).await?;
         let scan = self.indexer.scan_beneath(self.vfs.parts(found.id)?);
+        self.events.tell(What::RescanBegan { path: path.clone() });
+        let (mut ended, events, path) = (scan.clone(), self.events.clone(), path.clone());
+        tokio::spawn(async move {
+            let progress = ended.ended().await;
+            events.tell(What::RescanEnded {
+                path,
+                listed: progress.listed,
+                failed: progress.failed,
+                reason: progress.failure,
+            });
+        });
         let facts = facts(self.rescans.add(scan.clone()), scan.progress());
         Ok(Reply::Rescan(facts))
     }

@@ -4,16 +4,20 @@
 //! a local disk whoever opens then gets the one that he has looked up. Here he would be told that there is no such file any more; the
 //! kernel then looks once more, and may meet the next replacement.
 //!
+//! What is replaced through the mount is at hand then. What is replaced beside it is so where somebody has it open; for that a few files
+//! are kept at hand that are left to the kernel. Where nobody has, but several were about to open it, they get what they have found in its
+//! place: on a local disk they would have come a moment later.
+//!
 //! Always true: what is kept for nobody but such a one is kept for [`KEPT_FOR`] and little more, and there are at most [`KEPT_MAX`] of them.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use manifold_backends::local::Held;
+use manifold_backends::local::{Held, LocalFile};
 use manifold_catalog::{EntryId, SourceId};
 
-use super::{OpenEntry, OpenFiles, Opening};
+use super::{Handle, OpenEntry, OpenFiles, Opening};
 use crate::attributes::Attributes;
 use crate::cache::HandedOut;
 use crate::fetch::Object;
@@ -24,6 +28,9 @@ use crate::staging::InUse;
 const KEPT_FOR: Duration = Duration::from_secs(1);
 /// How many replaced files can still be opened, the newest of them. Each has a descriptor, and its room on its disk.
 const KEPT_MAX: usize = 256;
+
+/// How many files that are left to the kernel are kept at hand for as long as they are open, the newest of them. Each has a descriptor.
+const AT_HAND_MAX: usize = 256;
 
 /// What is left of an entry that has lost its name.
 #[derive(Debug)]
@@ -47,7 +54,51 @@ pub(crate) struct PartedObject {
 /// What counts as open because it was replaced a moment ago, the oldest first.
 pub(super) type Queue = VecDeque<(Instant, EntryId)>;
 
+/// What is kept at hand, the oldest first, and by which handle.
+pub(super) type AtHand = VecDeque<(EntryId, Handle)>;
+
 impl OpenFiles {
+    /// Keeps a file at hand that is left to the kernel, until it is closed or others have come.
+    pub(super) fn keep_at_hand(&self, id: EntryId, handle: Handle, file: Arc<LocalFile>) {
+        let keep = |entry: &mut OpenEntry| entry.at_hand.replace((handle, file));
+        let before = self.entries.lock().get_mut(&id).and_then(keep);
+        let mut queue = self.at_hand.lock();
+        queue.push_back((id, handle));
+        let oldest = if queue.len() > AT_HAND_MAX {
+            queue.pop_front()
+        } else {
+            None
+        };
+        drop(queue);
+        let over = oldest.and_then(|(id, handle)| {
+            let mut entries = self.entries.lock();
+            entries.get_mut(&id)?.at_hand.take_if(|(it, _)| *it == handle)
+        });
+        // Closed when nothing is locked any more.
+        drop((before, over));
+    }
+
+    /// Takes note that another file has taken the place of an entry beside the mount. What somebody has open under its number is kept
+    /// open for a moment. Where nobody has, the first who was about to opens the other one under that number: `instead`.
+    pub(crate) fn replaced_beside(&self, id: EntryId, source: SourceId, instead: Option<&LocalFile>, now: Instant) {
+        let opening = self.begin(id);
+        let mut entries = self.entries.lock();
+        let Some(entry) = entries.get_mut(&id).filter(|entry| entry.parted.is_none()) else {
+            return;
+        };
+        let here = entry.at_hand.as_ref().or(entry.locals.first());
+        let here = here.map(|(_, file)| &**file);
+        let Some(file) = here
+            .or(instead.filter(|_| entry.handles == 0))
+            .filter(|file| !file.may_hang())
+        else {
+            return;
+        };
+        entry.parted = Some(Arc::new(Parted::Local(source, file.held())));
+        drop(entries);
+        self.keep_replaced(opening, now);
+    }
+
     /// Gives what is left of an entry that has lost its name.
     pub(crate) fn parted(&self, id: EntryId) -> Option<Arc<Parted>> {
         self.entries.lock().get(&id)?.parted.clone()

@@ -1,8 +1,10 @@
 //! What is told of unions to those who ask for more than the mount shows.
 
+use futures::future::join_all;
 use manifold_catalog::{EntryId, SourceId};
 
 use crate::Error;
+use crate::error::Cause;
 use crate::vfs::Vfs;
 
 /// A union as it is now.
@@ -72,5 +74,50 @@ impl Vfs {
             sources.push(self.core.entry_of(id)?.source);
         }
         Ok(sources)
+    }
+
+    /// Gives the sources that have a part of a directory; none where it is the library's own.
+    ///
+    /// # Errors
+    /// The catalog failed, or there is no such entry.
+    pub fn sources_of(&self, directory: EntryId) -> Result<Vec<SourceId>, Error> {
+        let mut sources = Vec::new();
+        for id in self.parts(directory)? {
+            sources.push(self.core.entry_of(id)?.source);
+        }
+        sources.retain(|source| *source != SourceId::LIBRARY);
+        Ok(sources)
+    }
+
+    /// Has a directory listed at its source now, though it is known, so that a name shows that was made a moment ago.
+    /// `way`: the directory, and before it those that lead there from the root.
+    ///
+    /// # Errors
+    /// A source that could not be asked within the deadline, and why.
+    pub async fn look_in(&self, way: &[EntryId]) -> Result<(), (SourceId, Error)> {
+        let within = |error| (SourceId::LIBRARY, error);
+        for (index, directory) in way.iter().enumerate() {
+            let is_last = index + 1 == way.len();
+            // What one member has not, another may have by now, all the way to it.
+            if is_last || self.core.merged(*directory).map_err(within)?.is_some() {
+                let parts = self.parts(*directory).map_err(within)?;
+                let listed = join_all(parts.into_iter().map(|id| self.list_anew(id))).await;
+                listed.into_iter().collect::<Result<(), _>>()?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn list_anew(&self, directory: EntryId) -> Result<(), (SourceId, Error)> {
+        let entry = self.core.entry_of(directory);
+        let source = entry.map_err(|error| (SourceId::LIBRARY, error))?.source;
+        let deadline = self.core.settings.metadata_deadline;
+        match tokio::time::timeout(deadline, self.core.indexer.list_anew(directory)).await {
+            Ok(listed) => listed.map_err(|error| (source, Error::from_index(error))),
+            Err(_elapsed) => {
+                let why = format!("no answer within {} s", deadline.as_secs_f32());
+                Err((source, Error::TimedOut(Cause::new(why))))
+            }
+        }
     }
 }

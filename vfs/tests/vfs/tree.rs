@@ -378,6 +378,81 @@ async fn the_size_of_the_file_system_is_what_the_catalog_knows() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_size_of_a_source_that_nothing_is_written_to_is_its_own() {
+    let (one, two) = (source(), Scripted::new("test://two", 64 << 10, 1 << 20, 8));
+    one.put("a", 1_000, 1);
+    one.put("b", 234, 1);
+    two.put("c", 5, 1);
+    let sources = [("s", one as Arc<dyn Backend>), ("t", two as Arc<dyn Backend>)];
+    let library = Library::new(&sources, Settings::default());
+    open_directory(&library, "s").await;
+    open_directory(&library, "t").await;
+    for (path, bytes, entries) in [("s", 1_234, 3), ("s/a", 1_234, 3), ("t", 5, 2), ("t/c", 5, 2)] {
+        let totals = library.vfs.statfs(library.find(path).await.unwrap()).unwrap();
+        assert_eq!(
+            (totals.bytes, totals.entries, totals.room),
+            (bytes, entries, None),
+            "{path}"
+        );
+    }
+    let all = library.vfs.statfs(EntryId::ROOT).unwrap();
+    assert_eq!((all.bytes, all.entries, all.room), (1_239, 6, None));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_made_a_moment_ago_shows_once_its_source_was_looked_at() {
+    let source = source();
+    source.put("d/known", 1, 1);
+    let library = library(&source);
+    let directory = library.find("s/d").await.unwrap();
+    open_directory(&library, "s/d").await;
+    source.put("d/new", 2, 1);
+    assert!(matches!(library.find("s/d/new").await, Err(Error::NotFound)));
+    let way = [EntryId::ROOT, library.find("s").await.unwrap(), directory];
+    library.vfs.look_in(&way).await.unwrap();
+    library.find("s/d/new").await.unwrap();
+    source.set_mood(Mood::Fails(ErrorKind::Unreachable));
+    let (of, why) = library.vfs.look_in(&way).await.unwrap_err();
+    assert_eq!(of, library.source());
+    assert!(matches!(why, Error::Unreachable(_)), "{why:?}");
+    // Nobody is asked where the library's own directories are.
+    library.vfs.look_in(&way[..1]).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_looked_up_a_file_that_is_replaced_beside_the_mount_opens_it_if_somebody_has_it_open() {
+    for left_to_kernel in [false, true] {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("f");
+        std::fs::write(&path, "one").unwrap();
+        let backend: Arc<dyn Backend> = Arc::new(LocalBackend::open(folder.path()).unwrap());
+        let library = Library::new(&[("s", backend)], Settings::default());
+        let id = library.find("s/f").await.unwrap();
+        let open = || library.vfs.open(id, Access::Read).wait();
+        let first = open().await.unwrap();
+        if left_to_kernel {
+            library.vfs.leave_to_kernel(first.handle);
+        }
+        std::fs::write(folder.path().join("new"), "two").unwrap();
+        std::fs::rename(folder.path().join("new"), &path).unwrap();
+        // The first who opens it finds that it is another one; the second comes when that is known.
+        for _ in 0..2 {
+            let opened = open().await.unwrap();
+            assert_eq!(library.read(&opened, 0, 10).await.unwrap(), "one");
+            library.vfs.release(opened.handle);
+        }
+        let new = library.open("s/f").await;
+        assert_ne!(library.find("s/f").await.unwrap(), id);
+        assert_eq!(library.read(&new, 0, 10).await.unwrap(), "two");
+        // Nobody has it open, but whoever has looked it up a moment ago may come yet.
+        library.vfs.release(first.handle);
+        let opened = open().await.unwrap();
+        assert_eq!(library.read(&opened, 0, 10).await.unwrap(), "one");
+        assert_eq!(library.vfs.attributes(id, None).wait().await.unwrap().size, 3);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_local_file_is_its_own_truth() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("f");

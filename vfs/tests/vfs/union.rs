@@ -237,6 +237,30 @@ fn mixed() -> World {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_another_member_has_by_now_is_found_by_a_look_all_the_way() {
+    let world = World::new(|a, _, _| std::fs::create_dir_all(a.path().join("d/e")).unwrap());
+    let way = [
+        EntryId::ROOT,
+        world.find("").await.unwrap(),
+        world.find("d").await.unwrap(),
+    ];
+    let deepest = world.find("d/e").await.unwrap();
+    for path in ["", "d", "d/e"] {
+        let id = world.find(path).await.unwrap();
+        world.library.vfs.open_directory(id).wait().await.unwrap();
+    }
+    world.shelf.place("d/e/new", b"x");
+    assert!(matches!(world.find("d/e/new").await, Err(Error::NotFound)));
+    world
+        .library
+        .vfs
+        .look_in(&[&way[..], &[deepest]].concat())
+        .await
+        .unwrap();
+    world.find("d/e/new").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn directories_are_merged_and_of_two_files_the_first_members_is_shown() {
     let world = mixed();
     assert_eq!(world.list("").await.unwrap(), ["both", "odd", "only-b"]);

@@ -1,7 +1,7 @@
 //! The lines of a listing (`LIST`), which no standard describes: servers write them as `ls -l` does, or as DOS did.
 //!
 //! Always true: a line that makes no sense is never taken for a name. It is what follows a line break within the name before it,
-//! and no command can ask for such a name; so that one is left out.
+//! and no command can ask for such a name; so that one is left out. Where a link points may hold a line break, and any bytes.
 
 use std::vec::IntoIter;
 
@@ -24,8 +24,8 @@ pub(super) struct Told {
     pub(super) size: u64,
     /// As finely as it was told.
     pub(super) modified: Timestamp,
-    /// Where a link points, if that was told.
-    pub(super) target: Option<String>,
+    /// Where a link points, byte for byte, if that was told.
+    pub(super) target: Option<Vec<u8>>,
 }
 
 /// What was understood of a listing.
@@ -57,29 +57,41 @@ impl Told {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Nonsense;
 
-/// Cuts a listing into its lines. Servers end them as the protocol has it, so that a lone line feed belongs to a name; where they
-/// do not, each ends a line.
-pub(super) fn cut(listing: &[u8]) -> Vec<String> {
-    let text = String::from_utf8_lossy(listing);
-    if text.ends_with("\r\n") {
-        return text
-            .split("\r\n")
-            .filter(|line| !line.is_empty())
-            .map(str::to_owned)
-            .collect();
+/// Cuts a listing into its lines. Servers end them as the protocol has it, so that a lone line feed belongs to a name, or to where a
+/// link points; where they do not, each ends a line.
+pub(super) fn cut(listing: &[u8]) -> Vec<Vec<u8>> {
+    if listing.ends_with(b"\r\n") {
+        let mut lines = vec![Vec::new()];
+        for &byte in listing {
+            let line = lines.last_mut().expect("invariant: there is always one");
+            if byte == b'\n' && line.last() == Some(&b'\r') {
+                line.pop();
+                lines.push(Vec::new());
+            } else {
+                line.push(byte);
+            }
+        }
+        lines.retain(|line| !line.is_empty());
+        return lines;
     }
-    let text = text.trim_end_matches('\n');
-    if text.is_empty() {
+    let end = listing
+        .iter()
+        .rposition(|byte| *byte != b'\n')
+        .map_or(0, |last| last + 1);
+    if end == 0 {
         return Vec::new();
     }
-    text.split('\n').map(str::to_owned).collect()
+    listing[..end]
+        .split(|byte| *byte == b'\n')
+        .map(<[u8]>::to_vec)
+        .collect()
 }
 
 /// Understands all lines of a listing. What is neither a file, a directory nor a link is left out.
-pub(super) fn understand(lines: &[String]) -> Result<Understood, Nonsense> {
+pub(super) fn understand(lines: &[Vec<u8>]) -> Result<Understood, Nonsense> {
     let mut found: Vec<Line> = Vec::new();
     for (index, text) in lines.iter().enumerate() {
-        if index == 0 && text.split_whitespace().next() == Some("total") {
+        if index == 0 && (text.starts_with(b"total ") || text == b"total") {
             continue;
         }
         match one(text) {
@@ -112,37 +124,44 @@ enum Line {
 }
 
 /// Understands one line.
-fn one(text: &str) -> Result<Line, Nonsense> {
-    if text.contains('\n') {
+fn one(bytes: &[u8]) -> Result<Line, Nonsense> {
+    // Lists of access control are told by a sign behind the mode, which suppaftp does not know.
+    let plain = match bytes.get(10) {
+        Some(b'+' | b'.' | b'@') => [&bytes[..10], &bytes[11..]].concat(),
+        _ => bytes.to_vec(),
+    };
+    let bytes = &*plain;
+    // What suppaftp is asked about is what stands before the name; to it a line break is an end.
+    let text = String::from_utf8_lossy(bytes).replace('\n', " ");
+    let mode = text.get(1..10).unwrap_or_default();
+    let has_mode = !mode.is_empty() && mode.chars().all(|c| "rwxsStT-".contains(c));
+    let words = text.split_whitespace().count();
+    if bytes.contains(&b'\n') && !text.starts_with('l') {
         return Ok(Line::Broken);
     }
-    // Lists of access control are told by a sign behind the mode, which suppaftp does not know.
-    let plain = match text.as_bytes().get(10) {
-        Some(b'+' | b'.' | b'@') => {
-            let (mode, rest) = text.split_at_checked(10).ok_or(Nonsense)?;
-            format!("{mode}{}", &rest[1..])
-        }
-        _ => text.to_owned(),
-    };
-    let words = plain.split_whitespace().count();
-    let mode = plain.get(1..10).unwrap_or_default();
-    let has_mode = !mode.is_empty() && mode.chars().all(|c| "rwxsStT-".contains(c));
-    if has_mode && words == COLUMNS && plain.starts_with(['-', 'd', 'l']) && name_of(&plain).is_none() {
+    if has_mode && words == COLUMNS && text.starts_with(['-', 'd', 'l']) && name_of(bytes).is_none() {
         // The name begins with the line break.
         return Ok(Line::Broken);
     }
-    if let Ok(file) = ListParser::parse_posix(&plain) {
-        let name = name_of(&plain).ok_or(Nonsense)?;
-        if file.is_symlink() {
-            let (name, target) = link_of(name, file.size());
-            return Ok(line(name, &file, target));
+    if let Ok(file) = ListParser::parse_posix(&text) {
+        let name = name_of(bytes).ok_or(Nonsense)?;
+        if !file.is_symlink() {
+            return Ok(line(name, &file, None));
         }
-        return Ok(line(name, &file, None));
+        let Named { name, target, is_sure } = link_of(name, file.size());
+        // Where the length of what follows is not that of the target, nobody knows what is the name and what is not.
+        if name.contains(&b'\n') || (bytes.contains(&b'\n') && !is_sure) {
+            return Ok(Line::Broken);
+        }
+        return Ok(line(name, &file, target));
     }
-    if let Ok(file) = ListParser::parse_dos(&plain) {
-        return Ok(line(file.name(), &file, None));
+    if bytes.contains(&b'\n') {
+        return Ok(Line::Broken);
     }
-    let is_special = plain.starts_with(['p', 's', 'b', 'c']) && words > COLUMNS;
+    if let Ok(file) = ListParser::parse_dos(&text) {
+        return Ok(line(file.name().as_bytes(), &file, None));
+    }
+    let is_special = text.starts_with(['p', 's', 'b', 'c']) && words > COLUMNS;
     if is_special && has_mode {
         Ok(Line::Other)
     } else {
@@ -150,30 +169,46 @@ fn one(text: &str) -> Result<Line, Nonsense> {
     }
 }
 
+/// A link, as a line tells of it.
+struct Named<'a> {
+    name: &'a [u8],
+    target: Option<&'a [u8]>,
+    /// Whether the target has the length that was told.
+    is_sure: bool,
+}
+
 /// Tells the name of a link from where it points. Either may hold the sign that stands between them; the size of a link is the
 /// length of its target.
-fn link_of(text: &str, size: usize) -> (&str, Option<&str>) {
-    const ARROW: &str = " -> ";
-    let at = |at: usize| (&text[..at], Some(&text[at + ARROW.len()..]));
-    let is_arrow = |cut: &usize| text[*cut..].starts_with(ARROW);
-    let mut cuts = text.char_indices().map(|(cut, _)| cut).filter(is_arrow).map(at);
-    let fits = cuts
-        .clone()
-        .find(|(_, target)| target.is_some_and(|target| target.len() == size));
-    fits.or_else(|| cuts.next()).unwrap_or((text, None))
+fn link_of(text: &[u8], size: usize) -> Named<'_> {
+    const ARROW: &[u8] = b" -> ";
+    let cuts = text.windows(ARROW.len()).enumerate();
+    let cuts = cuts.filter_map(|(cut, window)| (window == ARROW).then_some(cut));
+    let named = |cut: usize| Named {
+        name: &text[..cut],
+        target: Some(&text[cut + ARROW.len()..]),
+        is_sure: text.len() - cut - ARROW.len() == size,
+    };
+    let mut cuts = cuts.map(named);
+    let fits = cuts.clone().find(|named| named.is_sure);
+    fits.or_else(|| cuts.next()).unwrap_or(Named {
+        name: text,
+        target: None,
+        is_sure: false,
+    })
 }
 
 /// Gives what stands behind the columns and one blank: further blanks are the name's.
-fn name_of(text: &str) -> Option<&str> {
+fn name_of(text: &[u8]) -> Option<&[u8]> {
     let mut rest = text;
     for _ in 0..COLUMNS {
-        rest = rest.trim_start_matches(' ');
-        rest = &rest[rest.find(' ')?..];
+        let begin = rest.iter().position(|byte| *byte != b' ')?;
+        rest = &rest[begin..];
+        rest = &rest[rest.iter().position(|byte| *byte == b' ')?..];
     }
-    rest.strip_prefix(' ').filter(|name| !name.is_empty())
+    rest.strip_prefix(b" ").filter(|name| !name.is_empty())
 }
 
-fn line(name: &str, file: &File, target: Option<&str>) -> Line {
+fn line(name: &[u8], file: &File, target: Option<&[u8]>) -> Line {
     let mode = if file.is_file() {
         EntryMode::FILE
     } else if file.is_directory() {
@@ -184,15 +219,16 @@ fn line(name: &str, file: &File, target: Option<&str>) -> Line {
     let Ok(modified) = Timestamp::try_from(file.modified()) else {
         return Line::Other;
     };
-    if matches!(name, "." | "..") {
+    if matches!(name, b"." | b"..") {
         return Line::Other;
     }
     Line::Told(Told {
-        name: name.to_owned(),
+        // What is not UTF-8 cannot be asked for, and is told as such by whoever does.
+        name: String::from_utf8_lossy(name).into_owned(),
         mode,
         size: file.size() as u64,
         modified,
-        target: target.filter(|target| !target.is_empty()).map(str::to_owned),
+        target: target.filter(|target| !target.is_empty()).map(<[u8]>::to_vec),
     })
 }
 
@@ -229,7 +265,7 @@ mod tests {
     use super::*;
 
     fn names(lines: &[&str]) -> Result<Vec<(String, char)>, Nonsense> {
-        let lines: Vec<_> = lines.iter().map(|line| (*line).to_owned()).collect();
+        let lines: Vec<_> = lines.iter().map(|line| line.as_bytes().to_vec()).collect();
         Ok(shown(&understand(&lines)?))
     }
 
@@ -286,25 +322,52 @@ mod tests {
         let understood = understand(&cut(listing.as_bytes())).expect("it makes sense");
         assert_eq!(shown(&understood), [("a".to_owned(), 'f'), ("i".to_owned(), 'f')]);
         assert_eq!(understood.broken, 3);
-        assert_eq!(cut(b""), [""; 0]);
-        assert_eq!(cut(b"\r\n"), [""; 0]);
+        assert_eq!(cut(b""), [[0; 0]; 0]);
+        assert_eq!(cut(b"\r\n"), [[0; 0]; 0]);
+        assert_eq!(cut(b"a\r\r\nb\n\r\n"), [b"a\r", b"b\n"]);
     }
 
     #[test]
     fn a_link_is_told_with_where_it_points() {
         let link = |size: usize, text: &str| {
             let line = format!("lrwxrwxrwx 1 u g {size} Nov 5 2018 {text}");
-            let told = understand(&[line]).expect("it makes sense").told;
+            let told = understand(&[line.into_bytes()]).expect("it makes sense").told;
             let [one] = &told[..] else { panic!("{told:?}") };
             (one.name.clone(), one.target.clone())
         };
-        let is = |name: &str, target: Option<&str>| (name.to_owned(), target.map(str::to_owned));
+        let is = |name: &str, target: Option<&str>| (name.to_owned(), target.map(|it| it.as_bytes().to_vec()));
         assert_eq!(link(5, "link -> ../to"), is("link", Some("../to")));
         assert_eq!(link(6, "link -> x -> y"), is("link", Some("x -> y")));
         assert_eq!(link(1, "link -> x -> y"), is("link -> x", Some("y")));
         assert_eq!(link(6, "0 -> -> a -> b"), is("0 ->", Some("a -> b")));
         assert_eq!(link(0, "link -> x -> y"), is("link", Some("x -> y")));
         assert_eq!(link(5, "untold"), is("untold", None));
+    }
+
+    #[test]
+    fn where_a_link_points_may_be_any_bytes() {
+        let link = |size: usize, text: &[u8]| {
+            let line = format!("lrwxrwxrwx 1 u g {size} Nov 5 2018 ");
+            let listing = [line.as_bytes(), text, b"\r\n", file("after").as_bytes(), b"\r\n"].concat();
+            let understood = understand(&cut(&listing)).expect("it makes sense");
+            assert_eq!(shown(&understood).last(), Some(&("after".to_owned(), 'f')));
+            let first = understood.told.into_iter().find(|told| told.name != "after");
+            (
+                first.map(|told| (told.name, told.target.unwrap_or_default())),
+                understood.broken,
+            )
+        };
+        let is = |name: &str, target: &[u8]| (Some((name.to_owned(), target.to_vec())), 0);
+        assert_eq!(link(7, b"l -> tar\nget"), is("l", b"tar\nget"));
+        assert_eq!(link(7, b"l -> a\n -> b"), is("l", b"a\n -> b"));
+        assert_eq!(link(5, b"l -> \xff\xfe/\xc3\n"), is("l", b"\xff\xfe/\xc3\n"));
+        // Of these it is the name that is broken, or it may be.
+        assert_eq!(link(1, b"l\nm -> x"), (None, 1));
+        assert_eq!(link(1, b"\nm -> x"), (None, 1));
+        assert_eq!(link(3, b"l -> tar\nget"), (None, 1));
+        assert_eq!(link(3, b"l\n"), (None, 1));
+        let other = format!("{} -> to\r\n", file("no\nlink"));
+        assert_eq!(understand(&cut(other.as_bytes())).expect("it makes sense").broken, 1);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use suppaftp::FtpError;
 use tokio::io::AsyncReadExt;
 
-use super::{Failed, Ftp, Line, is_unavailable, judge, within};
+use super::{Failed, Ftp, Line, Proof, is_unavailable, judge, within};
 use crate::blocks::Blocks;
 use crate::opendal::source::Source;
 use crate::{ErrorKind, ObjectPath, Operation, Presence, Result};
@@ -29,22 +29,26 @@ impl Ftp {
     ) -> Result<Presence<Vec<Bytes>>> {
         let operation = Operation::Read;
         let fault = |failed: Failed| self.error(source, operation, path, failed);
-        let mut line = self.ready(source, operation, path).await?;
+        let mut ready = self.ready(source, operation, path, Proof::Answered).await?;
         let length = range.end - range.start;
-        let mut data = match within(source.patience, begin(&mut line, raw, range.start)).await {
-            Ok(data) => data,
-            Err(Failed::Ftp(error)) => {
-                if matches!(&error, FtpError::UnexpectedResponse(_)) {
-                    self.idle.lock().push(line);
+        let mut data = loop {
+            match within(source.patience, begin(&mut ready.line, raw, range.start)).await {
+                Ok(data) => break data,
+                Err(failed) if failed.is_loss() && !ready.proven => ready = self.anew(source, operation, path).await?,
+                Err(Failed::Ftp(error)) => {
+                    if matches!(&error, FtpError::UnexpectedResponse(_)) {
+                        self.keep(ready.line);
+                    }
+                    // "No such file", in as many words as there are servers.
+                    if is_unavailable(&error) && judge(&error) == ErrorKind::Other {
+                        return Ok(Presence::Absent);
+                    }
+                    return Err(fault(error.into()));
                 }
-                // "No such file", in as many words as there are servers.
-                if is_unavailable(&error) && judge(&error) == ErrorKind::Other {
-                    return Ok(Presence::Absent);
-                }
-                return Err(fault(error.into()));
+                Err(failed) => return Err(fault(failed)),
             }
-            Err(failed) => return Err(fault(failed)),
         };
+        let mut line = ready.line;
         let mut blocks = Blocks::new(length, block_size);
         let (mut left, mut piece) = (length, BytesMut::new());
         while left > 0 {
@@ -61,7 +65,7 @@ impl Ftp {
         let end = within(self.vigil.unacknowledged, line.finalize_retr_stream(data)).await;
         // Whatever it says of the rest, it is ready for the next question; one that says nothing is asked nothing more.
         if matches!(&end, Ok(()) | Err(Failed::Ftp(FtpError::UnexpectedResponse(_)))) {
-            self.idle.lock().push(line);
+            self.keep(line);
         }
         blocks.finish().map(Presence::Found).map_err(|got| {
             let why = format!("{got} bytes came back where {length} were asked for");

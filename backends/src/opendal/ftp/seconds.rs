@@ -1,4 +1,5 @@
-//! The seconds of files, where listings tell minutes: by `MDTM` (RFC 3659, 3), for one file after the other, many at once.
+//! The seconds of files, where listings tell minutes: by `MDTM` (RFC 3659, 3), for one file after the other, many at once; and of one
+//! file its length too, by `SIZE` (RFC 3659, 4).
 //!
 //! The answer is remembered with what the listing told, so that a file is asked about when it is first listed, and once more when
 //! the minute that its listing tells is over. A look at one file asks anew. Where the server does not know the command, a file has
@@ -82,7 +83,7 @@ impl Seconds {
                 for one in some {
                     let command = format!("MDTM {}", one.1);
                     let answer = within(patience, async {
-                        answer(line.custom_command(command, &[Status::File]).await)
+                        answer(line.custom_command(command, &[Status::File]).await, time_of)
                     });
                     answers.push(answer.await?);
                 }
@@ -93,7 +94,7 @@ impl Seconds {
             for ((index, path), answer) in some.iter().zip(answers) {
                 match answer {
                     Answer::UnknownCommand => self.untold.store(true, Ordering::Relaxed),
-                    Answer::Modified(modified) => {
+                    Answer::Told(modified) => {
                         let file = &mut told[*index];
                         self.note(path, file, modified);
                         file.modified = modified.unwrap_or(file.modified);
@@ -102,6 +103,34 @@ impl Seconds {
             }
         }
         Ok(())
+    }
+
+    /// Asks for the length and time of one file: `None` where the server does not tell both, as it does of files alone.
+    pub(super) async fn of_one(
+        &self,
+        (line, one_by_one): (&mut Line, bool),
+        path: &str,
+    ) -> Result<Option<(u64, Timestamp)>, FtpError> {
+        if self.untold.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        let (size, time) = (format!("SIZE {path}"), format!("MDTM {path}"));
+        let told = [Status::File];
+        let (size, time) = if one_by_one {
+            let size = answer(line.custom_command(size, &told).await, length_of)?;
+            (size, answer(line.custom_command(time, &told).await, time_of)?)
+        } else {
+            send(line, format!("{size}\r\n{time}\r\n").as_bytes()).await?;
+            let size = answer(line.read_response_in(&told).await, length_of)?;
+            (size, answer(line.read_response_in(&told).await, time_of)?)
+        };
+        if matches!(time, Answer::UnknownCommand) {
+            self.untold.store(true, Ordering::Relaxed);
+        }
+        match (size, time) {
+            (Answer::Told(Some(size)), Answer::Told(Some(time))) => Ok(Some((size, time))),
+            _ => Ok(None),
+        }
     }
 
     /// Gives the time that is known for good of a file that is told so.
@@ -133,18 +162,26 @@ impl Seconds {
     }
 }
 
-/// What a server answers to `MDTM`.
-enum Answer {
-    /// The time, or that it does not tell that of this file.
-    Modified(Option<Timestamp>),
+/// What a server answers to a question about one file, in the form `213 …` (RFC 959, 4.2).
+enum Answer<T> {
+    /// The answer, or that it tells none for this file.
+    Told(Option<T>),
     UnknownCommand,
 }
 
 /// Sends commands for all files, and reads the answers then.
-async fn ask(line: &mut Line, files: &[(usize, String)]) -> Result<Vec<Answer>, FtpError> {
+async fn ask(line: &mut Line, files: &[(usize, String)]) -> Result<Vec<Answer<Timestamp>>, FtpError> {
     let commands: Vec<_> = files.iter().map(|(_, path)| format!("MDTM {path}\r\n")).collect();
-    let commands = commands.concat();
-    let (stream, mut rest) = (line.get_ref(), commands.as_bytes());
+    send(line, commands.concat().as_bytes()).await?;
+    let mut answers = Vec::with_capacity(files.len());
+    for _ in files {
+        answers.push(answer(line.read_response_in(&[Status::File]).await, time_of)?);
+    }
+    Ok(answers)
+}
+
+async fn send(line: &Line, commands: &[u8]) -> Result<(), FtpError> {
+    let (stream, mut rest) = (line.get_ref(), commands);
     while !rest.is_empty() {
         stream.writable().await.map_err(FtpError::ConnectionError)?;
         match stream.try_write(rest) {
@@ -153,23 +190,29 @@ async fn ask(line: &mut Line, files: &[(usize, String)]) -> Result<Vec<Answer>, 
             Err(error) => return Err(FtpError::ConnectionError(error)),
         }
     }
-    let mut answers = Vec::with_capacity(files.len());
-    for _ in files {
-        answers.push(answer(line.read_response_in(&[Status::File]).await)?);
-    }
-    Ok(answers)
+    Ok(())
 }
 
-fn answer(response: Result<Response, FtpError>) -> Result<Answer, FtpError> {
+fn answer<T>(
+    response: Result<Response, FtpError>,
+    understood: impl FnOnce(&[u8]) -> Option<T>,
+) -> Result<Answer<T>, FtpError> {
     match response {
-        Ok(response) => Ok(Answer::Modified(time_of(&response.body))),
+        Ok(response) => Ok(Answer::Told(understood(&response.body))),
         Err(FtpError::UnexpectedResponse(response)) => match response.status.code() {
             500 | 502 | 504 => Ok(Answer::UnknownCommand),
-            501 | 550 | 553 => Ok(Answer::Modified(None)),
+            501 | 550 | 553 => Ok(Answer::Told(None)),
             _ => Err(FtpError::UnexpectedResponse(response)),
         },
         Err(error) => Err(error),
     }
+}
+
+/// Reads the length out of an answer: `213 LENGTH`.
+fn length_of(answer: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(answer).ok()?.trim_end();
+    let length = text.split_once(' ')?.1.trim_start();
+    length.parse().ok().filter(|_| is_number(length))
 }
 
 /// Reads the time out of an answer: `213 YYYYMMDDhhmmss`, and perhaps a fraction.
@@ -216,6 +259,23 @@ mod tests {
             b"213 \xff\xff",
         ] {
             assert_eq!(time_of(bad), None, "{}", bad.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn the_length_of_an_answer_is_a_number() {
+        assert_eq!(length_of(b"213 0\r\n"), Some(0));
+        assert_eq!(length_of(b"213 18446744073709551615\r\n"), Some(u64::MAX));
+        for bad in [
+            &b"213"[..],
+            b"213 ",
+            b"213 -1",
+            b"213 +1",
+            b"213 1x",
+            b"213 18446744073709551616",
+            b"213 \xff",
+        ] {
+            assert_eq!(length_of(bad), None, "{}", bad.escape_ascii());
         }
     }
 

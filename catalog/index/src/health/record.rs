@@ -228,10 +228,10 @@ impl Record {
                     // It answers others, so that it is on, and can be reached.
                     return Some(Problem {
                         message: format!(
-                            "{failed} of the last {} requests failed, the last since no answer came in time: it, or the network, is slow",
+                            "{failed} of the last {} requests failed, the last since no answer came in time: it, or the network, is slow or loses connections",
                             self.outcomes.len()
                         ),
-                        hint: "see what else keeps it or the network busy; more time is given by `deadlines.data` and \
+                        hint: "see what else keeps it or the network busy, and what on the way may drop connections; more time is given by `deadlines.data` and \
                                `deadlines.metadata` in the settings"
                             .to_owned(),
                         ..last

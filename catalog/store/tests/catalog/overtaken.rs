@@ -152,6 +152,48 @@ fn a_look_from_before_a_change_is_not_taken_in() {
 }
 
 #[test]
+fn what_was_seen_before_a_look_does_not_bring_back_what_was_replaced() {
+    let scratch = Scratch::new();
+    let catalog = scratch.open();
+    let root = add_source(&catalog, "/s").root;
+    list(&catalog, root, vec![file("f").identity(1)]);
+    let refused =
+        |result: Result<(), Error>| assert!(matches!(result, Err(Error::Overtaken(at)) if at == root), "{result:?}");
+    let (listing, early, look) = (catalog.ticket(), catalog.ticket(), catalog.ticket());
+    let f = id(&catalog, "/s/f");
+    // Somebody has it open, so that the one that has taken its place is another entry.
+    let open = |changed: manifold_catalog::ChangedFile| changed.id == f;
+    let new = file("f").identity(2).size(2).seen;
+    catalog.update_attributes(f, new.clone(), look, &open).unwrap();
+    let replaced = id(&catalog, "/s/f");
+    assert_ne!(replaced, f);
+    // What began before that saw the one before.
+    refused(apply(&catalog, root, vec![file("f").identity(1)], listing));
+    let old = file("f").identity(1).seen;
+    refused(
+        catalog
+            .update_attributes(replaced, old.clone(), early, &|_| true)
+            .map(drop),
+    );
+    assert_eq!(id(&catalog, "/s/f"), replaced);
+    assert_eq!(
+        catalog
+            .update_attributes(replaced, new.clone(), early, &|_| true)
+            .unwrap(),
+        []
+    );
+    // A look from before a listing is no better.
+    let early = catalog.ticket();
+    apply(&catalog, root, vec![file("f").identity(3)], catalog.ticket()).unwrap();
+    refused(catalog.update_attributes(replaced, new, early, &|_| true).map(drop));
+    catalog
+        .update_attributes(replaced, old, catalog.ticket(), &|_| false)
+        .unwrap();
+    assert_eq!(id(&catalog, "/s/f"), replaced);
+    scratch.check(catalog);
+}
+
+#[test]
 fn a_load_passes_over_directories_that_were_changed_since_they_were_listed() {
     let scratch = Scratch::new();
     let catalog = scratch.open();

@@ -20,7 +20,7 @@ impl Adaptor {
     pub(super) fn open_file(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let direct = is_direct(flags);
         let (vfs, shared, runtime) = (Arc::clone(&self.vfs), Arc::clone(&self.shared), self.crossing.runtime());
-        // What the kernel has been told, or will be told is no longer so.
+        // What the kernel has been told, or will be told is no longer so. Of what has lost its name nobody can say what that was.
         let known = match self.vfs.attributes(entry_id(ino), None) {
             Answer::Ready(Ok(attributes)) => Some(attributes.size),
             Answer::Ready(Err(_)) | Answer::Pending(_) => None,
@@ -30,7 +30,9 @@ impl Adaptor {
             reply,
             || self.vfs.open(entry_id(ino), access(flags)),
             move |reply, ticket, opened| match opened {
-                Ok(opened) if shared.is_settled() && known.is_none_or(|size| size == opened.size && !opened.writes) => {
+                Ok(opened)
+                    if shared.is_settled() && known.is_some_and(|size| size == opened.size && !opened.writes) =>
+                {
                     shared.opened(&vfs, ino, &opened, direct, reply);
                 }
                 // The file was found to be another than was known, or has become another and the news has not reached the

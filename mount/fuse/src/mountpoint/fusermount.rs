@@ -73,9 +73,10 @@ pub(super) fn unmount(point: &Path, lazily: bool) -> Result<Left, MountError> {
 fn option_string(options: &MountOptions) -> String {
     // A comma would begin the next option.
     let name = options.fs_name.replace('\\', "\\\\").replace(',', "\\,");
-    let changes = if options.read_only { "ro" } else { "rw" };
+    let flags: Vec<_> = super::flags(options).map(|(name, _)| name).collect();
     format!(
-        "nosuid,nodev,{changes},fsname={name},subtype=manifold,{}",
+        "{},fsname={name},subtype=manifold,{}",
+        flags.join(","),
         super::permissions(options)
     )
 }
@@ -150,6 +151,22 @@ mod tests {
                 format!("nosuid,nodev,{changes},fsname={name},subtype=manifold,default_permissions")
             );
         }
+    }
+
+    #[test]
+    fn what_the_kernel_sees_to_is_asked_for_by_its_name() {
+        let options = MountOptions {
+            read_only: true,
+            no_exec: true,
+            no_atime: true,
+            no_diratime: true,
+            ..MountOptions::default()
+        };
+        let asked = option_string(&options);
+        assert!(
+            asked.starts_with("nosuid,nodev,ro,noexec,noatime,nodiratime,fsname="),
+            "{asked}"
+        );
     }
 
     #[test]

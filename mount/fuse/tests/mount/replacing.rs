@@ -108,6 +108,49 @@ fn no_opening_fails_while_a_file_of_this_machine_is_replaced_by_rename() {
     );
 }
 
+#[test]
+fn no_opening_fails_while_a_file_is_replaced_beside_the_mount() {
+    for options in [MountOptions::default(), cached()] {
+        let (folder, _library, mounted) = document(&options);
+        let (left, over) = (AtomicI64::new(OPENS / 4), AtomicBool::new(false));
+        let path = mounted.path("document");
+        let (troubles, replaced) = thread::scope(|scope| {
+            let read = || open_again_and_again(&path, &left);
+            let readers: Vec<_> = (0..READERS).map(|_| scope.spawn(read)).collect();
+            let replacing = scope.spawn(|| {
+                let mut replaced = 0;
+                for letter in (b'a'..=b'z').cycle() {
+                    replace(folder.path(), "new", &[letter; LENGTH]);
+                    replaced += 1;
+                    // The next one comes once this one shows.
+                    while !over.load(Ordering::Relaxed)
+                        && fs::read(&path).is_ok_and(|text| text.first() != Some(&letter))
+                    {
+                        thread::yield_now();
+                    }
+                    if over.load(Ordering::Relaxed) {
+                        break;
+                    }
+                }
+                replaced
+            });
+            let troubles: Vec<_> = readers
+                .into_iter()
+                .flat_map(|it| it.join().expect("a reader"))
+                .collect();
+            over.store(true, Ordering::Relaxed);
+            (troubles, replacing.join().expect("a replacer"))
+        });
+        assert!(replaced > 10, "it was replaced {replaced} times only");
+        assert!(
+            troubles.is_empty(),
+            "{} opens failed, as {:?}; it was replaced {replaced} times",
+            troubles.len(),
+            troubles[0]
+        );
+    }
+}
+
 /// A file without a name that somebody has open, by another of the kernel's ways to it.
 fn by_descriptor(file: &File) -> PathBuf {
     use std::os::fd::AsRawFd;

@@ -57,6 +57,7 @@ pub(super) async fn stat(path: &OsStr, context: &Context, out: &mut Output) -> R
     let Reply::Entry(facts) = reach
         .ask(Request::Stat {
             path: Text::new(path.as_bytes()),
+            look: false,
         })
         .await?
     else {

@@ -32,10 +32,12 @@ pub(super) async fn check(context: &Context, out: &mut Output) -> Result<()> {
     let library = context.library.clone();
     let report = blocking(move || {
         let held = lock(&library.lock_file(), Role::Command)?;
-        let _held = held.map_err(|holder| {
-            holder
-                .refusal(library.name())
-                .hint("the catalog is examined while no daemon runs")
+        let _held = held.map_err(|holder| match holder.role {
+            Role::Daemon => holder
+                .in_use(library.name())
+                .hint("the catalog is examined while nobody changes it: `manifold unmount`, then `manifold check`, then `manifold mount`")
+                .hint("whether a mounted library is well is told by `manifold status`"),
+            Role::Command => holder.refusal(library.name()),
         })?;
         Catalog::check(&library.catalog_file()).map_err(|error| what_to_do(error, &library))
     })

@@ -60,6 +60,24 @@ fn in_words(event: &Event) -> String {
             let why = reason.as_ref().map_or_else(String::new, |why| format!(": {why}"));
             format!("{}: the scan has {end}{failed}{why}", source.attach.visible())
         }
+        What::RescanBegan { path } => format!("{}: listing it anew, as asked", path.visible()),
+        What::RescanEnded {
+            path,
+            listed,
+            failed,
+            reason,
+        } => {
+            let failed = match failed {
+                0 => String::new(),
+                failed => format!(", but {} could not be", count(*failed, "directory")),
+            };
+            let why = reason.as_ref().map_or_else(String::new, |why| format!(": {why}"));
+            format!(
+                "{}: {} listed anew{failed}{why}",
+                path.visible(),
+                count(*listed, "directory")
+            )
+        }
         What::UploadConflict { path, kept_as } => format!(
             "{} was changed at its source too; the local version is kept as {}",
             path.visible(),

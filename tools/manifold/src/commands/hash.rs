@@ -18,7 +18,11 @@ pub(super) async fn hash(paths: &[OsString], context: &Context, out: &mut Output
     let mut failed = 0;
     let mut next: Vec<_> = paths.iter().rev().map(|path| Text::new(path.as_bytes())).collect();
     while let Some(path) = next.pop() {
-        let Reply::Entry(facts) = reach.ask(Request::Stat { path: path.clone() }).await? else {
+        let stat = Request::Stat {
+            path: path.clone(),
+            look: true,
+        };
+        let Reply::Entry(facts) = reach.ask(stat).await? else {
             return Err(mismatch());
         };
         match &*facts.kind {

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use serde::Serialize;
+
 use crate::cli;
 use crate::control::client::Client;
 use crate::control::{Reply, Request};
@@ -37,7 +39,7 @@ pub(super) async fn mount(mount: cli::Mount, context: &Context, out: &mut Output
         return Ok(());
     }
     if mount.background {
-        return in_background(&mount, context);
+        return in_background(&mount, context, out);
     }
     if mount.detached {
         rustix::process::setsid().map_err(|error| Failure::new(format!("cannot leave the terminal: {error}")))?;
@@ -53,9 +55,33 @@ pub(super) async fn mount(mount: cli::Mount, context: &Context, out: &mut Output
             return Err(failure);
         }
     };
-    out.line(daemon.point().display())?;
+    if mount.detached {
+        // Everything has its absolute path by now. Where it was started from may be a disk that is to be taken away.
+        std::env::set_current_dir("/").map_err(|error| io_failure("go to", Path::new("/"), &error))?;
+    }
+    tell(&daemon.point().to_string_lossy(), std::process::id(), context, out)?;
     out.flush()?;
     daemon.run(&mut signals).await
+}
+
+/// A library that has been mounted.
+#[derive(Serialize)]
+struct Mounted<'a> {
+    library: &'a str,
+    point: &'a str,
+    pid: u32,
+}
+
+/// Says where the library has been mounted, and by which process.
+fn tell(point: &str, pid: u32, context: &Context, out: &mut Output) -> Result<()> {
+    if out.json() {
+        return out.value(&Mounted {
+            library: context.library.name(),
+            point,
+            pid,
+        });
+    }
+    out.line(point)
 }
 
 async fn begin(mount: &cli::Mount, settings: Settings, context: &Context) -> Result<(Daemon, Signals)> {
@@ -72,13 +98,16 @@ async fn begin(mount: &cli::Mount, settings: Settings, context: &Context) -> Res
     let wishes = MountWishes {
         allow_other: mount.allow_other,
         read_only: mount.read_only,
+        no_exec: mount.noexec,
+        no_atime: mount.noatime,
+        no_diratime: mount.nodiratime,
         owner: mount.owner,
     };
     Ok((Daemon::start(open, point, &wishes).await?, signals))
 }
 
 /// Starts a process that stays, and returns when it has mounted, or has said why not.
-fn in_background(mount: &cli::Mount, context: &Context) -> Result<()> {
+fn in_background(mount: &cli::Mount, context: &Context, out: &mut Output) -> Result<()> {
     context.library.create()?;
     let file = context.library.log_file();
     let failed = |error: std::io::Error| library_failure("write the log", &file, &error);
@@ -102,11 +131,16 @@ fn in_background(mount: &cli::Mount, context: &Context) -> Result<()> {
     if let Some(point) = &mount.mountpoint {
         command.arg(point);
     }
-    if mount.allow_other {
-        command.arg("--allow-other");
-    }
-    if mount.read_only {
-        command.arg("--read-only");
+    for (is_set, switch) in [
+        (mount.allow_other, "--allow-other"),
+        (mount.read_only, "--read-only"),
+        (mount.noexec, "--noexec"),
+        (mount.noatime, "--noatime"),
+        (mount.nodiratime, "--nodiratime"),
+    ] {
+        if is_set {
+            command.arg(switch);
+        }
     }
     if let Some((user, group)) = mount.owner {
         command.args(["--owner", &format!("{user}:{group}")]);
@@ -129,7 +163,11 @@ fn in_background(mount: &cli::Mount, context: &Context) -> Result<()> {
         return Err(failure);
     }
     if !heard.is_empty() {
-        say(format_args!("mounted at {}", heard.trim_end()));
+        let point = heard.trim_end_matches('\n');
+        if out.json() {
+            return tell(point, child.id(), context, out);
+        }
+        say(format_args!("mounted at {point}"));
         return Ok(());
     }
     let status = child

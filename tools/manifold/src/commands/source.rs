@@ -6,7 +6,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
-use manifold_backends::{Secrets, SourceSpec};
+use manifold_backends::{Secrets, SourceSpec, nearest};
 use serde::Serialize;
 
 use crate::attach::{self, Present};
@@ -97,7 +97,7 @@ fn from_stdin(spec: &SourceSpec, key: Option<&str>) -> Result<Secrets> {
     let Some(key) = key else { return Ok(given) };
     if spec.scheme().info().secret(key).is_none() {
         let names: Vec<_> = spec.scheme().info().secrets.iter().map(|secret| secret.key).collect();
-        let hint = match (names.as_slice(), nearest(key, &names)) {
+        let hint = match (names.as_slice(), nearest(key, names.iter().copied())) {
             ([], _) => "it has none".to_owned(),
             ([only], _) => format!("it has one: --secret-stdin {only}"),
             (_, Some(meant)) => format!("did you mean `{meant}`? It has {}", names.join(", ")),
@@ -108,17 +108,6 @@ fn from_stdin(spec: &SourceSpec, key: Option<&str>) -> Result<Secrets> {
     }
     given.insert(key.to_owned(), ask::from_stdin(key)?);
     Ok(given)
-}
-
-/// Gives the name that comes nearest to what was given, if it is near enough to be meant.
-fn nearest<'a>(given: &str, names: &[&'a str]) -> Option<&'a str> {
-    const NEAR_ENOUGH: f64 = 0.75;
-    let likeness = |name: &&'a str| (strsim::jaro_winkler(given, name), *name);
-    let all = names
-        .iter()
-        .map(likeness)
-        .filter(|(likeness, _)| *likeness >= NEAR_ENOUGH);
-    all.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, name)| name)
 }
 
 async fn list(context: &Context, out: &mut Output) -> Result<()> {

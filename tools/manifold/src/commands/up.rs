@@ -109,7 +109,7 @@ pub(super) async fn up(up: cli::Up, context: &Context, out: &mut Output) -> Resu
     let wishes = MountWishes {
         allow_other: up.allow_other,
         read_only: up.read_only,
-        owner: None,
+        ..MountWishes::default()
     };
     let mut follower = open.events.follow();
     let daemon = Daemon::start(open, point, &wishes).await?;

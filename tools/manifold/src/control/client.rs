@@ -86,6 +86,7 @@ impl Client {
             }
             Request::List { .. }
             | Request::Stat { .. }
+            | Request::Rescan { .. }
             | Request::Pin { .. }
             | Request::Unpin { .. }
             | Request::AddSource { .. }

@@ -54,20 +54,22 @@ pub(crate) struct Holder {
 
 impl Holder {
     /// Says that the library is in use.
-    pub(crate) fn refusal(self, library: &str) -> Failure {
+    pub(crate) fn in_use(self, library: &str) -> Failure {
         let pid = self
             .pid
             .map_or_else(|| "of unknown id".to_owned(), |pid| pid.to_string());
-        match self.role {
-            Role::Daemon => Failure::new(format!(
-                "the library '{library}' is in use by the daemon with process id {pid}"
-            ))
-            .hint("add to it: manifold source add FOLDER_OR_URI; end it: manifold unmount"),
-            Role::Command => Failure::new(format!(
-                "the library '{library}' is in use by the command with process id {pid}"
-            ))
-            .hint("wait until it is done"),
-        }
+        Failure::new(format!(
+            "the library '{library}' is in use by the {} with process id {pid}",
+            self.role.as_str()
+        ))
+    }
+
+    /// Says that the library is in use, and what can be done about it.
+    pub(crate) fn refusal(self, library: &str) -> Failure {
+        self.in_use(library).hint(match self.role {
+            Role::Daemon => "add to it: manifold source add FOLDER_OR_URI; end it: manifold unmount",
+            Role::Command => "wait until it is done",
+        })
     }
 }
 

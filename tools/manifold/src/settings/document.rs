@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use manifold_backends::nearest;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -286,10 +287,5 @@ fn article(value: &DeValue<'_>) -> &'static str {
 }
 
 fn meant(name: &str, candidates: impl Iterator<Item = String>) -> String {
-    const NEAR_ENOUGH: f64 = 0.75;
-    candidates
-        .map(|candidate| (strsim::jaro_winkler(name, &candidate), candidate))
-        .filter(|(likeness, _)| *likeness >= NEAR_ENOUGH)
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map_or_else(String::new, |(_, candidate)| format!("; did you mean `{candidate}`?"))
+    nearest(name, candidates).map_or_else(String::new, |candidate| format!("; did you mean `{candidate}`?"))
 }

@@ -199,6 +199,13 @@ fn who_follows_hears_that_a_source_goes_and_comes_back_and_status_says_the_same(
     assert_eq!(events.next("scan-began")["source"]["id"], 1);
     let event = events.next("scan-ended");
     assert_eq!((&event["end"], &event["failed"]), (&"finished".into(), &0.into()));
+    home.ok(&["scan", "/Pictures"]);
+    assert_eq!(events.next("rescan-began")["path"], "/Pictures");
+    let event = events.next("rescan-ended");
+    assert_eq!(
+        (&event["path"], &event["listed"], &event["failed"], &event["reason"]),
+        (&"/Pictures".into(), &1.into(), &0.into(), &serde_json::Value::Null)
+    );
     daemon.interrupt();
     events.next("unmounting");
     events.end();
@@ -379,6 +386,47 @@ fn a_mount_in_the_background_returns_when_it_is_there_or_says_why_not() {
 }
 
 #[test]
+fn a_daemon_in_the_background_leaves_the_folder_that_it_was_started_in() {
+    let home = Home::new();
+    let stick = home.join("stick");
+    fs::create_dir(&stick).expect("a folder");
+    home.ok(&[
+        "--library",
+        "./library",
+        "source",
+        "add",
+        text(&home.source("Pictures")),
+    ]);
+    let mut command = home.command();
+    command
+        .current_dir(&stick)
+        .args(["--library", "../library", "--json", "mount", "../at", "--background"]);
+    let mounted = said(&mut command).json();
+    assert_eq!(mounted["point"], text(&home.join("at")), "{mounted}");
+    assert_eq!(mounted["library"], "library");
+    let pid = mounted["pid"].as_u64().expect("a number");
+    for process in daemon_and_guard(pid) {
+        let stands_in = fs::read_link(format!("/proc/{process}/cwd")).expect("it runs");
+        assert_eq!(stands_in, Path::new("/"), "process {process}");
+    }
+    // What was given by a relative path is found all the same.
+    assert_eq!(names(&home.join("at")), ["Pictures"]);
+    assert_eq!(
+        home.run(&["--library", "./library", "status", "--json"]).json()["daemon"]["pid"],
+        pid
+    );
+    home.ok(&["--library", "./library", "unmount"]);
+}
+
+fn daemon_and_guard(pid: u64) -> Vec<u64> {
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).expect("it runs");
+    let children = children
+        .split_whitespace()
+        .map(|child| child.parse().expect("a number"));
+    std::iter::once(pid).chain(children).collect()
+}
+
+#[test]
 fn of_two_mounts_in_the_background_one_says_why_it_is_none_and_nothing_else() {
     let home = Home::new();
     home.ok(&["source", "add", text(&home.source("Pictures"))]);
@@ -415,15 +463,13 @@ fn the_mount_helper_mounts_as_fstab_asks() {
             .args(["-o", "ro,cache=full"]),
     )
     .ended(2, &["unknown mount option"]);
-    let mounted =
-        said(
-            home.run_as(&helper)
-                .env_remove("HOME")
-                .arg(&library)
-                .arg(&at)
-                .args(["-n", "-o", "rw,_netdev,nofail"]),
-        );
+    let mounted = said(home.run_as(&helper).env_remove("HOME").arg(&library).arg(&at).args([
+        "-n",
+        "-o",
+        "rw,_netdev,nofail,noexec,noatime,suid",
+    ]));
     assert_eq!(mounted.code(), 0, "{}", mounted.stderr);
+    assert!(mounted.stderr.contains("'suid' has no effect"), "{}", mounted.stderr);
     assert_eq!(
         fs::read_to_string(at.join("Pictures/Pictures.txt")).expect("it is shown"),
         "Pictures"
@@ -433,7 +479,22 @@ fn the_mount_helper_mounts_as_fstab_asks() {
     assert_eq!(again.code(), 0, "{}", again.stderr);
     let mounts = fs::read_to_string("/proc/self/mountinfo").expect("the table");
     let here = mounts.lines().filter(|line| line.split(' ').nth(4) == at.to_str());
-    assert_eq!(here.count(), 1, "it is mounted once");
+    let here: Vec<_> = here.collect();
+    let [line] = here[..] else {
+        panic!("it is mounted once: {here:?}")
+    };
+    let options: Vec<_> = line.split(' ').nth(5).expect("its options").split(',').collect();
+    for option in ["rw", "nosuid", "nodev", "noexec", "noatime"] {
+        assert!(options.contains(&option), "no {option} in {options:?}");
+    }
+    let script = pictures.join("script");
+    fs::write(&script, "#!/bin/sh\n").expect("a file");
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("it can be run");
+    wait_until("the script shows", || at.join("Pictures/script").exists());
+    let run = Command::new(at.join("Pictures/script"))
+        .status()
+        .expect_err("it is not run");
+    assert_eq!(run.kind(), std::io::ErrorKind::PermissionDenied);
     // Another place is another matter.
     let elsewhere = home.join("elsewhere");
     fs::create_dir(&elsewhere).expect("a folder");

@@ -52,7 +52,9 @@ fn every_command_that_prints_data_prints_json_with_and_without_a_daemon() {
     assert_eq!(with[0]["verdict"], "ok");
     assert_eq!(with[0]["daemon"]["pid"], daemon.pid());
     assert_eq!(with[4], without[4], "the tree is the same, whoever is asked");
-    home.run(&["check"]).refused(&["in use by the daemon"]);
+    let check = home.run(&["check"]);
+    check.refused(&["in use by the daemon", "`manifold unmount`, then `manifold check`"]);
+    assert!(!check.stderr.contains("source add"), "{}", check.stderr);
     daemon.interrupt();
 }
 
@@ -215,4 +217,38 @@ fn a_reader_that_has_enough_is_no_error() {
     );
     let shown = crate::support::said(home.run_as(std::path::Path::new("/bin/bash")).args(["-c", &script]));
     assert_eq!((shown.code(), shown.stderr.as_str()), (0, ""));
+}
+
+#[test]
+fn what_was_made_a_moment_ago_is_looked_for_at_its_source() {
+    let home = Home::new();
+    let pictures = home.source("Pictures");
+    home.ok(&["source", "add", text(&pictures)]);
+    assert_eq!(home.ok(&["ls", "/Pictures"]).lines().count(), 1);
+    let make = |name: &str| std::fs::write(pictures.join(name), "new").expect("a file");
+    make("scanned");
+    home.ok(&["scan", "/Pictures/scanned"]);
+    make("hashed");
+    assert!(home.ok(&["hash", "/Pictures/hashed"]).contains("/Pictures/hashed"));
+    make("pinned");
+    home.ok(&["pin", "/Pictures/pinned"]);
+    std::fs::create_dir_all(pictures.join("a/b")).expect("folders");
+    make("a/b/deep");
+    home.ok(&["scan", "/Pictures/a/b/deep"]);
+    // What stood there as a file is a folder by now.
+    std::fs::remove_file(pictures.join("pinned")).expect("it goes");
+    std::fs::create_dir(pictures.join("pinned")).expect("a folder");
+    make("pinned/in");
+    home.ok(&["hash", "/Pictures/pinned/in"]);
+    make("later");
+    home.run(&["stat", "/Pictures/later"]).refused(&["no such file"]);
+    for command in ["scan", "hash", "pin"] {
+        home.run(&[command, "/Pictures/never"])
+            .refused(&["/Pictures/never: no such file or directory"]);
+    }
+    std::fs::rename(&pictures, home.join("unplugged")).expect("it goes");
+    for command in ["hash", "pin"] {
+        home.run(&[command, "/Pictures/newest"])
+            .refused(&["/Pictures/newest: it is not known here, and ", "could not be asked"]);
+    }
 }

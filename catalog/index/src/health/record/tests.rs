@@ -83,7 +83,8 @@ fn a_source_that_answers_some_requests_too_late_is_not_said_to_be_off() {
     }
     assert_eq!(record.state(), HealthState::Degraded);
     let problem = record.problem(start).expect("it is degraded");
-    assert!(problem.message.contains("is slow"), "{problem:?}");
+    // Nor is it known whether the answer was late or its connection was lost.
+    assert!(problem.message.contains("is slow or loses connections"), "{problem:?}");
     assert!(
         problem.hint.contains("deadlines.data") && !problem.hint.contains("switched on"),
         "{problem:?}"
