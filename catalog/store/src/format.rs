@@ -8,6 +8,7 @@ mod hot;
 mod kept;
 mod keys;
 mod moves;
+mod origins;
 mod pins;
 mod records;
 mod staged;
@@ -23,13 +24,14 @@ pub(crate) use keys::{
     identity_range, name_fault, owned_id, owned_key, owned_range, subtree_range,
 };
 pub(crate) use moves::{MoveRow, MovedRow, PLACES_MAX};
+pub(crate) use origins::{ORIGINS_MAX, OriginPlace, OriginsRow, left_id, left_key, left_name, left_range};
 pub(crate) use pins::PinRow;
 pub(crate) use records::{ScanRow, SourceRow, TOTALS_BYTES, TotalsRow, decode_state, encode_state};
 pub use staged::STAGED_ROW_MAX;
 pub(crate) use staged::decode_staged;
 
 /// The format that this program writes.
-pub(crate) const FORMAT: u64 = 4;
+pub(crate) const FORMAT: u64 = 5;
 /// The format that brought contents and pins.
 pub(crate) const FORMAT_OF_PINS: u64 = 2;
 /// The oldest format that this program brings up to date.
@@ -69,6 +71,10 @@ pub(crate) const KEPT: TableDefinition<'static, u64, &'static [u8]> = TableDefin
 pub(crate) const MOVES: TableDefinition<'static, u64, &'static [u8]> = TableDefinition::new("moves");
 /// Id of a file that lies elsewhere than its directory does, to where.
 pub(crate) const MOVED: TableDefinition<'static, u64, &'static [u8]> = TableDefinition::new("moved");
+/// Id of a file that was moved here from another source, to where its former objects still are.
+pub(crate) const ORIGINS: TableDefinition<'static, u64, &'static [u8]> = TableDefinition::new("origins");
+/// Directory, raw name, and id of a file that has left something there under that name.
+pub(crate) const LEFT: TableDefinition<'static, &'static [u8], ()> = TableDefinition::new("left");
 /// Source and id of what has left the tree, to the time when it did.
 pub(crate) const DEPARTED: TableDefinition<'static, OwnedKey, i64> = TableDefinition::new("departed");
 /// The sources.
@@ -125,6 +131,9 @@ pub fn decode_any(bytes: &[u8]) {
     }
     if let Ok(row) = MovedRow::decode(bytes) {
         assert_eq!(MovedRow::decode(&row.encode()), Ok(row));
+    }
+    if let Ok(row) = OriginsRow::decode(bytes) {
+        assert_eq!(OriginsRow::decode(&row.encode()), Ok(row));
     }
     if let Ok(row) = decode_staged(bytes) {
         assert_eq!(row, bytes);

@@ -25,6 +25,7 @@ mod keep;
 mod listing;
 mod load;
 mod moves;
+mod origins;
 mod pins;
 mod read;
 mod source;
@@ -49,6 +50,7 @@ pub use format::{KEPT_ATTRIBUTES_MAX, STAGED_ROW_MAX};
 pub use keep::{AttributeMustBe, AttributeRefused, Keep};
 pub use load::{BulkLoader, LoadedDirectory};
 pub use moves::{Copied, Move, Moved};
+pub use origins::{Across, Left, Origin, Origins};
 /// The longest version, in bytes.
 pub const VERSION_MAX: usize = 4096;
 

@@ -168,7 +168,7 @@ fn other_files_are_left_alone() {
 fn a_newer_format_is_refused_and_left_alone() {
     let scratch = Scratch::new();
     drop(scratch.open());
-    set_format(&scratch, 5);
+    set_format(&scratch, 6);
     let before = fs::read(scratch.file()).unwrap();
     for result in [
         Catalog::open(&scratch.file(), Options::default()).map(drop),
@@ -176,7 +176,7 @@ fn a_newer_format_is_refused_and_left_alone() {
     ] {
         let error = result.unwrap_err();
         assert!(
-            matches!(error, OpenError::NewerVersion { found: 5, known: 4, .. }),
+            matches!(error, OpenError::NewerVersion { found: 6, known: 5, .. }),
             "{error:?}"
         );
         assert!(error.to_string().contains("newer version"));
@@ -200,6 +200,15 @@ fn rows_of_moves_that_belong_to_nothing_on_the_move_are_found() {
     scratch.check(catalog);
     let whole = fs::read(scratch.file()).unwrap();
     let (place, file_place) = (&b"\x01\x01\0\0\0x"[..], &b"\0\x01\0\0\0x"[..]);
+    let origin = |flags: u8, directory: u64| {
+        let place = [
+            &1_u32.to_le_bytes()[..],
+            &directory.to_le_bytes(),
+            b"\x01\0\0\0x\x01\0\0\0v",
+        ]
+        .concat();
+        [&[flags, 1][..], &place].concat()
+    };
     for (rows, what) in [
         (vec![("moves", d, place)], ""),
         (vec![("moves", d, place), ("moved", g, file_place)], ""),
@@ -213,6 +222,10 @@ fn rows_of_moves_that_belong_to_nothing_on_the_move_are_found() {
         ),
         (vec![("moves", d, place), ("moved", d, file_place)], "is on the move"),
         (vec![("moves", d, place), ("moved", g, place)], "malformed"),
+        (vec![("origins", f, &origin(1, d)[..])], "missing in its index"),
+        (vec![("origins", f, &origin(0, d))], "is not staged"),
+        (vec![("origins", 1 << 40, &origin(1, d))], "was never given"),
+        (vec![("origins", f, b"\x01\0")], "malformed"),
     ] {
         fs::write(scratch.file(), &whole).unwrap();
         let database = redb::Database::open(scratch.file()).unwrap();
@@ -347,7 +360,7 @@ fn work_with(scratch: &Scratch, catalog: Catalog) {
     assert_eq!(catalog.pin(&[pin(root, None)]).unwrap(), 1);
     list(&catalog, root, vec![file("file").size(1)]);
     let report = scratch.check(catalog);
-    assert_eq!(report.format, 4);
+    assert_eq!(report.format, 5);
 }
 
 #[test]
@@ -386,12 +399,44 @@ fn a_catalog_of_format_3_is_brought_up_to_date() {
 }
 
 #[test]
-fn a_catalog_of_format_4_opens_as_it_was_written() {
+fn a_catalog_of_format_4_is_brought_up_to_date() {
     let scratch = Scratch::new();
     let catalog = open_kept(&scratch, 4);
-    finds_what_is_staged(&catalog);
-    let escaped = id(&catalog, "/outer/escaped");
-    let (link, sub) = (id(&catalog, "/outer/link"), id(&catalog, "/outer/sub"));
+    finds_what_is_kept_and_on_the_move(&catalog);
+    assert_eq!(catalog.all_origins().unwrap(), []);
+    let catalog = scratch.checked(catalog);
+    let (escaped, sub) = (id(&catalog, "/outer/escaped"), id(&catalog, "/outer/sub"));
+    work_with(&scratch, catalog);
+    let catalog = scratch.open();
+    assert_eq!(id(&catalog, "/outer/escaped"), escaped, "a listing took it away");
+    assert_eq!(id(&catalog, "/outer/sub"), sub, "a listing took it away");
+}
+
+#[test]
+fn a_catalog_of_format_5_opens_as_it_was_written() {
+    let scratch = Scratch::new();
+    let catalog = open_kept(&scratch, 5);
+    finds_what_is_kept_and_on_the_move(&catalog);
+    let [origins] = &catalog.all_origins().unwrap()[..] else {
+        panic!("{:?}", catalog.all_origins())
+    };
+    let [place] = &origins.places[..] else {
+        panic!("{origins:?}")
+    };
+    assert_eq!(
+        (origins.id, origins.is_due, origins.shows_through),
+        (id(&catalog, "/outer/file"), true, true)
+    );
+    assert_eq!((place.source, place.directory), (SourceId(1), id(&catalog, "/outer")));
+    assert_eq!((&place.name[..], &place.version[..]), (&b"left"[..], &b"v1"[..]));
+    assert_eq!(place.path.as_deref(), Some(&b"left"[..]));
+    work_with(&scratch, catalog);
+}
+
+/// What the kept files hold from the fourth format on.
+fn finds_what_is_kept_and_on_the_move(catalog: &Catalog) {
+    finds_what_is_staged(catalog);
+    let (link, sub) = (id(catalog, "/outer/link"), id(catalog, "/outer/sub"));
     let entry = catalog.entry(sub).unwrap().unwrap();
     assert_eq!(
         (entry.mode, entry.owner, entry.modified_ns, entry.changed_ns),
@@ -406,10 +451,6 @@ fn a_catalog_of_format_4_opens_as_it_was_written() {
     assert_eq!(moves[0].places, [b"was".to_vec(), b"was once".to_vec()]);
     let (_, lies_at) = catalog.object_path(sub).unwrap().unwrap();
     assert_eq!(lies_at, b"was");
-    work_with(&scratch, catalog);
-    let catalog = scratch.open();
-    assert_eq!(id(&catalog, "/outer/escaped"), escaped, "a listing took it away");
-    assert_eq!(id(&catalog, "/outer/sub"), sub, "a listing took it away");
 }
 
 /// What the kept files hold from the third format on.
@@ -478,7 +519,7 @@ fn an_upgrade_indexes_the_contents_that_are_known() {
     let catalog = scratch.open();
     assert_eq!(catalog.hashed().unwrap(), 50);
     assert_eq!(catalog.replicas(known[0].id, 99).unwrap().len(), 4);
-    assert_eq!(scratch.check(catalog).format, 4);
+    assert_eq!(scratch.check(catalog).format, 5);
 }
 
 /// Writes the fixture anew, when a format is made: run it alone, with the path in this variable.

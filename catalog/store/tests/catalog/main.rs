@@ -14,6 +14,7 @@ mod listings;
 mod loads;
 mod model;
 mod moves;
+mod origins;
 mod overtaken;
 mod pins;
 mod properties;
