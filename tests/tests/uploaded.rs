@@ -3,6 +3,8 @@
 //!
 //! Needs /dev/fuse, the servers of `tests/servers/install`, and root for the servers.
 
+#[path = "uploaded/across.rs"]
+mod across;
 #[path = "uploaded/attributes.rs"]
 mod attributes;
 #[path = "uploaded/crash.rs"]

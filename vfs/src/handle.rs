@@ -13,10 +13,12 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use manifold_backends::local::{FileAccess, Held, LocalFile};
 use manifold_catalog::{EntryId, SourceId};
 use parking_lot::{Mutex, RwLock};
+use tokio::sync::Notify;
 
 use late::Late;
 
@@ -164,6 +166,8 @@ pub(crate) struct OpenFiles {
     /// How many handles of files of this machine are open here.
     locals: AtomicU64,
     staging: OnceLock<Arc<Staging>>,
+    /// Told of each entry that nobody has open any more.
+    closed: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -193,6 +197,21 @@ impl OpenFiles {
     /// Tells whether an entry is open, or being opened.
     pub(crate) fn is_open(&self, id: EntryId) -> bool {
         self.entries.lock().contains_key(&id)
+    }
+
+    /// Waits until nobody has an entry open, but no longer than `patience`, and tells whether it came to that. The kernel closes
+    /// files behind the back of whoever has closed them.
+    pub(crate) async fn until_closed(&self, id: EntryId, patience: Duration) -> bool {
+        let closed = async {
+            loop {
+                let next = self.closed.notified();
+                if !self.is_open(id) {
+                    return;
+                }
+                next.await;
+            }
+        };
+        tokio::time::timeout(patience, closed).await.is_ok()
     }
 
     /// Gives what stands behind a handle.
@@ -370,6 +389,7 @@ impl OpenFiles {
             entry.count -= 1;
             if entry.count == 0 {
                 entries.remove(&id);
+                self.closed.notify_waiters();
             }
         }
     }

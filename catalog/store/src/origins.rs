@@ -72,6 +72,8 @@ pub struct Origins {
     pub id: EntryId,
     /// Whether the origins are to be taken away.
     pub is_due: bool,
+    /// Whether the file was removed or replaced through the mount.
+    pub is_removed: bool,
     /// Whether the file is made of what is in the first of them.
     pub shows_through: bool,
     /// The places, at least one.
@@ -222,6 +224,7 @@ fn shown(snapshot: &Snapshot, id: u64, row: OriginsRow) -> Result<Origins> {
     Ok(Origins {
         id: EntryId(id),
         is_due: row.is_due,
+        is_removed: row.is_removed,
         shows_through: row.shows_through,
         places,
     })

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use manifold_tests::chance::Chance;
 
 use crate::manifest::{Change, Manifest};
+use crate::site::ELSEWHERE;
 
 /// How many names each writer has.
 const NAMES: usize = 6;
@@ -25,16 +26,19 @@ const DEADLINE: Duration = Duration::from_mins(2);
 pub(crate) struct Work<'a> {
     manifest: &'a Manifest,
     folder: PathBuf,
+    /// Whether another source is within the folder.
+    has_elsewhere: bool,
     is_over: AtomicBool,
     done: Mutex<usize>,
     more_done: Condvar,
 }
 
 impl<'a> Work<'a> {
-    pub(crate) fn new(manifest: &'a Manifest, folder: PathBuf) -> Self {
+    pub(crate) fn new(manifest: &'a Manifest, folder: PathBuf, has_elsewhere: bool) -> Self {
         Self {
             manifest,
             folder,
+            has_elsewhere,
             is_over: AtomicBool::new(false),
             done: Mutex::new(0),
             more_done: Condvar::new(),
@@ -100,7 +104,7 @@ impl<'a> Work<'a> {
         let by_sync = chance.below(2) == 0;
         let known = self.manifest.certain(path);
         // Where it is in doubt what is there, only what leaves nothing of it.
-        match (chance.below(9), known) {
+        match (chance.below(10), known) {
             (0 | 1, Some(file)) => {
                 let at = chance.below(file.len() + 1_000);
                 self.write(path, at, &bytes, by_sync)
@@ -125,6 +129,12 @@ impl<'a> Work<'a> {
             (7, _) => {
                 // As editors save.
                 let temporary = format!("{path}.{temporary}");
+                self.save(&temporary, &bytes, by_sync)?;
+                self.rename(&temporary, path, bytes)
+            }
+            (9, _) if self.has_elsewhere => {
+                // As downloads are put in their place, here at another source.
+                let temporary = format!("{ELSEWHERE}/{}.{temporary}", path.replace('/', "."));
                 self.save(&temporary, &bytes, by_sync)?;
                 self.rename(&temporary, path, bytes)
             }
@@ -159,7 +169,13 @@ impl<'a> Work<'a> {
         self.manifest.begin(to, Change::Replace(bytes, former));
         match fs::rename(self.folder.join(from), self.folder.join(to)) {
             // After a rename that a crash has broken off, an upload has to settle first what is whose.
-            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+            // A file of another source that is closed a moment ago may still be open for the kernel.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::ResourceBusy | io::ErrorKind::CrossesDevices
+                ) =>
+            {
                 self.manifest.withdraw(from);
                 self.manifest.withdraw(to);
                 return Ok(());

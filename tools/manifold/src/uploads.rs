@@ -51,6 +51,14 @@ fn listener(hub: Hub) -> UploadListener {
                 error,
                 remedy,
             },
+            UploadEvent::MoveUndone { path, what, .. } => What::MoveUndone { path: Text(path), what },
+            UploadEvent::OriginalRefused {
+                path, error, remedy, ..
+            } => What::OriginalRefused {
+                path: Text(path),
+                error,
+                remedy,
+            },
             UploadEvent::MoveRefused {
                 path, error, remedy, ..
             } => What::MoveRefused {
@@ -87,13 +95,18 @@ impl OpenLibrary {
             // Without a daemon, nobody works on them.
             let waiting = self.catalog.staged_all()?.len() as u64;
             let moves = self.catalog.moves()?.len() as u64;
+            let originals = self.catalog.all_origins()?.len() as u64;
             return Ok(UploadCounts {
                 waiting,
                 moves,
+                originals,
                 ..UploadCounts::default()
             });
         };
-        let (reports, moves) = (self.vfs.uploads(), self.vfs.moves());
+        let (reports, (originals, moves)) = (
+            self.vfs.uploads(),
+            self.vfs.moves().into_iter().partition::<Vec<_>, _>(|it| it.is_across),
+        );
         let is_refused = |it: &&MoveReport| matches!(it.state, MoveState::Refused { .. });
         let of = |is: fn(&UploadState) -> bool| reports.iter().filter(|it| is(&it.state)).count() as u64;
         Ok(UploadCounts {
@@ -109,6 +122,9 @@ impl OpenLibrary {
             moves_refused: moves.iter().filter(is_refused).count() as u64,
             to_move: moves.iter().map(|it| it.left).sum(),
             moved: self.vfs.moved(),
+            moving: reports.iter().filter(|it| it.from.is_some()).count() as u64,
+            originals: originals.len() as u64,
+            originals_refused: originals.iter().filter(is_refused).count() as u64,
         })
     }
 
@@ -137,14 +153,19 @@ impl OpenLibrary {
             path: Text(conflict.path),
             kept_as: Text(conflict.kept_as),
         });
-        let moves = self.vfs.moves().into_iter();
+        let (originals, moves): (Vec<_>, Vec<_>) = self.vfs.moves().into_iter().partition(|it| it.is_across);
+        let told = |reports: Vec<MoveReport>| {
+            let facts = reports.into_iter();
+            facts
+                .map(|report| move_facts(uri(Some(report.source)), report))
+                .collect()
+        };
         Ok(Reply::Uploads(Box::new(UploadsFacts {
             uploads,
             more: rest.next().is_some(),
             conflicts: conflicts.collect(),
-            moves: moves
-                .map(|report| move_facts(uri(Some(report.source)), report))
-                .collect(),
+            moves: told(moves),
+            originals: told(originals),
         })))
     }
 
@@ -201,6 +222,7 @@ fn facts(source: String, report: UploadReport) -> UploadFacts {
     UploadFacts {
         id: report.id.0,
         path: Text(report.path),
+        from: report.from.map(Text),
         source,
         size: report.size,
         staged: report.staged,

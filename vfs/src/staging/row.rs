@@ -7,9 +7,11 @@ use std::ops::Range;
 use super::extents::Extents;
 
 /// The version of the format that is written.
-pub const FORMAT: u8 = 2;
+pub const FORMAT: u8 = 3;
 /// The first version, which tells of no uploads, and is read for good.
 const FORMAT_1: u8 = 1;
+/// The second, whose bases all lie where their files do; it is read for good.
+const FORMAT_2: u8 = 2;
 /// The longest version of an object, in bytes, as the catalog takes it.
 const VERSION_MAX: usize = manifold_catalog::VERSION_MAX;
 /// The most ranges of one row.
@@ -21,7 +23,8 @@ pub const UNCONFIRMED_MAX: usize = 16;
 const HAS_BASE: u8 = 1;
 const HAS_EXPECTED: u8 = 2;
 const IS_DRAFT: u8 = 4;
-const ALL_FLAGS: u8 = HAS_BASE | HAS_EXPECTED | IS_DRAFT;
+const IS_ORIGIN: u8 = 8;
+const ALL_FLAGS: u8 = HAS_BASE | HAS_EXPECTED | IS_DRAFT | IS_ORIGIN;
 
 /// Why bytes are not a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -43,6 +46,8 @@ pub struct Base {
     pub size: u64,
     /// How far it shows through: what lies behind was cut off at some time, and reads as zeroes.
     pub shows: u64,
+    /// Whether it lies at another source, from where the file was moved: where the catalog says. Else where the file does.
+    pub is_origin: bool,
 }
 
 /// A state of a file that was sent to its source, which may have it: nobody confirmed it.
@@ -87,7 +92,8 @@ impl Row {
         bytes.push(
             flag(self.base.is_some(), HAS_BASE)
                 | flag(self.expected.is_some(), HAS_EXPECTED)
-                | flag(self.draft, IS_DRAFT),
+                | flag(self.draft, IS_DRAFT)
+                | flag(self.base.as_ref().is_some_and(|base| base.is_origin), IS_ORIGIN),
         );
         for number in [self.number, self.size] {
             bytes.extend_from_slice(&number.to_le_bytes());
@@ -119,7 +125,7 @@ impl Row {
     /// Reads back what [`encode`](Self::encode) gave, now or in a former version.
     pub fn parse(bytes: &[u8]) -> Result<Self, RowError> {
         match bytes.first() {
-            Some(&(FORMAT_1 | FORMAT)) => {}
+            Some(&(FORMAT_1 | FORMAT_2 | FORMAT)) => {}
             Some(&other) => return Err(RowError::Version(other)),
             None => return Err(RowError::Damaged),
         }
@@ -142,7 +148,8 @@ struct Parts<'a>(&'a [u8]);
 impl<'a> Parts<'a> {
     fn row(mut self) -> Option<Row> {
         let [format, flags] = *self.take::<2>()?;
-        if flags & !ALL_FLAGS != 0 {
+        let is_origin = flags & IS_ORIGIN != 0;
+        if flags & !ALL_FLAGS != 0 || (is_origin && (format < FORMAT || flags & HAS_BASE == 0)) {
             return None;
         }
         let (number, size) = (self.u64()?, self.u64()?);
@@ -156,6 +163,7 @@ impl<'a> Parts<'a> {
                 version,
                 size: base_size,
                 shows,
+                is_origin,
             })
         };
         let expected = if flags & HAS_EXPECTED == 0 {
@@ -242,6 +250,7 @@ mod tests {
                 version: (*b"v1").into(),
                 size: 90,
                 shows: 80,
+                is_origin: false,
             }),
             expected: Some((*b"v1").into()),
             draft: false,
@@ -257,7 +266,7 @@ mod tests {
     /// What format 1 looks like, for good.
     const KEPT_1: &str = "010307000000000000006400000000000000fbffffffffffffff5a00000000000000500000000000000002007631020076310300000000000000000000000400000000\
                           0000000a00000000000000140000000000000063000000000000006400000000000000";
-    /// What format 2 looks like, for good.
+    /// What format 2 looks like, for good; format 3 has another number in front, and flag 8.
     const KEPT_2: &str = "020307000000000000006400000000000000fbffffffffffffff5a000000000000005000000000000000020076310200763101\
                           5f000000000000000300000000000000abababababababababababababababababababababababababababababababab\
                           0300000000000000000000000400000000\
@@ -297,10 +306,22 @@ mod tests {
     }
 
     #[test]
-    fn format_2_is_what_it_was() {
-        let encoded = row().encode();
-        assert_eq!(hex(&encoded[..encoded.len() - 4]), KEPT_2);
+    fn format_3_is_what_it_was() {
+        let kept_3 = [&["03", &KEPT_2[2..]].concat(), &["030b", &KEPT_2[4..]].concat()];
+        let mut moved = row();
+        moved.base.as_mut().unwrap().is_origin = true;
+        for (row, kept_3) in [row(), moved].into_iter().zip(&kept_3) {
+            let encoded = row.encode();
+            assert_eq!(hex(&encoded[..encoded.len() - 4]).as_str(), kept_3.as_str());
+            assert_eq!(Row::parse(&kept(kept_3)), Ok(row));
+        }
+    }
+
+    #[test]
+    fn format_2_is_read_for_good_and_knows_of_no_origins() {
         assert_eq!(Row::parse(&kept(KEPT_2)), Ok(row()));
+        let told_of_one = ["020b", &KEPT_2[4..]].concat();
+        assert_eq!(Row::parse(&kept(&told_of_one)), Err(RowError::Damaged));
     }
 
     #[test]
@@ -315,8 +336,8 @@ mod tests {
     #[test]
     fn another_version_is_told_from_damage() {
         let mut bytes = row().encode();
-        bytes[0] = 3;
-        assert_eq!(Row::parse(&bytes), Err(RowError::Version(3)));
+        bytes[0] = 4;
+        assert_eq!(Row::parse(&bytes), Err(RowError::Version(4)));
         assert_eq!(Row::parse(&[]), Err(RowError::Damaged));
     }
 
@@ -328,6 +349,7 @@ mod tests {
                 version: Box::default(),
                 size: 5,
                 shows: 6,
+                is_origin: false,
             }),
             ..row()
         };
@@ -362,7 +384,7 @@ mod tests {
         #[test]
         fn whatever_stands_in_a_row_makes_sense_or_is_refused(
             changes in proptest::collection::vec((0_usize..200, any::<u8>()), 0..6),
-            format in 0_u8..4,
+            format in 0_u8..5,
             length in 0_usize..250,
         ) {
             let mut bytes = row().encode();
@@ -381,7 +403,7 @@ mod tests {
                 prop_assert!(row.base.as_ref().is_none_or(|base| base.shows <= base.size.min(row.size)));
                 let again = row.encode();
                 prop_assert_eq!(Row::parse(&again), Ok(row));
-                prop_assert!(again == bytes || bytes[0] == FORMAT_1);
+                prop_assert!(again == bytes || bytes[0] < FORMAT);
             }
         }
 

@@ -129,6 +129,7 @@ impl Edit<'_> {
     ) -> Result<()> {
         let mut row = before.unwrap_or(OriginsRow {
             is_due,
+            is_removed: false,
             shows_through: false,
             places: Vec::new(),
         });
@@ -147,10 +148,14 @@ impl Edit<'_> {
         self.set_origins(id, Some(&row))
     }
 
-    /// Says that nobody needs any more what a file has left elsewhere.
-    pub(crate) fn origins_are_due(&mut self, id: u64) -> Result<()> {
+    /// Says that nobody needs any more what a file has left elsewhere: its source has it, or it was removed.
+    pub(crate) fn origins_are_due(&mut self, id: u64, is_removed: bool) -> Result<()> {
         if let Some(row) = self.origins_of(id)? {
-            let row = OriginsRow { is_due: true, ..row };
+            let row = OriginsRow {
+                is_due: true,
+                is_removed,
+                ..row
+            };
             self.origins.insert(id, row.encode().as_slice())?;
         }
         Ok(())

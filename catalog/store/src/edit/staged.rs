@@ -42,7 +42,7 @@ impl Edit<'_> {
         self.tickets.touch(&[known.cold.parent]);
         if let Some(seen) = seen {
             // Its source has all of it: what it was made from at another is not needed any more.
-            self.origins_are_due(id.0)?;
+            self.origins_are_due(id.0, false)?;
             let told_ns = seen.modified_ns;
             self.take_own_change(&known, seen, Keeping::ButTime)?;
             if kept_ns.is_some_and(|kept_ns| kept_ns != told_ns) {

@@ -7,12 +7,15 @@ pub(crate) const ORIGINS_MAX: usize = u8::MAX as usize;
 
 const IS_DUE: u8 = 1;
 const SHOWS_THROUGH: u8 = 2;
+const IS_REMOVED: u8 = 4;
 
 /// Where something of a file still is that stands elsewhere.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct OriginsRow {
     /// Whether nobody needs it any more.
     pub(crate) is_due: bool,
+    /// Whether the file was removed or replaced through the mount.
+    pub(crate) is_removed: bool,
     /// Whether the file is made of what is in the first place.
     pub(crate) shows_through: bool,
     /// The places, at least one.
@@ -32,7 +35,8 @@ pub(crate) struct OriginPlace {
 impl OriginsRow {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let flag = |is: bool, flag: u8| if is { flag } else { 0 };
-        let flags = flag(self.is_due, IS_DUE) | flag(self.shows_through, SHOWS_THROUGH);
+        let flags =
+            flag(self.is_due, IS_DUE) | flag(self.shows_through, SHOWS_THROUGH) | flag(self.is_removed, IS_REMOVED);
         let mut bytes = vec![flags, self.places.len() as u8];
         for place in &self.places {
             bytes.extend_from_slice(&place.source.to_le_bytes());
@@ -48,7 +52,7 @@ impl OriginsRow {
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
         let read = || {
             let ([flags, count], mut rest) = bytes.split_first_chunk().map(|(head, rest)| (*head, rest))?;
-            if flags & !(IS_DUE | SHOWS_THROUGH) != 0 {
+            if flags & !(IS_DUE | SHOWS_THROUGH | IS_REMOVED) != 0 {
                 return None;
             }
             let mut places = Vec::with_capacity(usize::from(count));
@@ -62,6 +66,7 @@ impl OriginsRow {
             }
             (rest.is_empty() && !places.is_empty()).then_some(Self {
                 is_due: flags & IS_DUE != 0,
+                is_removed: flags & IS_REMOVED != 0,
                 shows_through: flags & SHOWS_THROUGH != 0,
                 places,
             })
@@ -148,6 +153,7 @@ mod tests {
     fn the_layout_is_what_the_format_says() {
         let row = OriginsRow {
             is_due: false,
+            is_removed: false,
             shows_through: true,
             places: vec![OriginPlace {
                 source: 3,
@@ -161,11 +167,12 @@ mod tests {
         assert_eq!(OriginsRow::decode(&bytes), Ok(row.clone()));
         let due = OriginsRow {
             is_due: true,
+            is_removed: true,
             shows_through: false,
             places: vec![row.places[0].clone(), row.places[0].clone()],
         };
         assert_eq!(OriginsRow::decode(&due.encode()), Ok(due));
-        for wrong in [&b""[..], b"\0", b"\0\0", b"\x04\x01", &bytes[..bytes.len() - 1]] {
+        for wrong in [&b""[..], b"\0", b"\0\0", b"\x08\x01", &bytes[..bytes.len() - 1]] {
             assert!(OriginsRow::decode(wrong).is_err(), "{wrong:?}");
         }
         assert!(OriginsRow::decode(&[&bytes[..], b"x"].concat()).is_err());

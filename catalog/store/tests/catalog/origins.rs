@@ -161,7 +161,7 @@ fn what_is_left_is_due_with_the_end_of_the_upload_and_shown_no_more_until_it_is_
     let [origins] = &world.origins()[..] else {
         panic!("{:?}", world.origins())
     };
-    assert!(origins.is_due && origins.id == f, "{origins:?}");
+    assert!(origins.is_due && !origins.is_removed && origins.id == f, "{origins:?}");
     world.list_d("v1");
     assert_eq!(world.names("/s/d"), ["g"]);
     let begun = listing(&world.catalog, vec![file("f").identity(1), file("g").identity(2)]);
@@ -198,7 +198,7 @@ fn a_file_that_is_removed_or_replaced_leaves_what_is_due() {
         let [origins] = &world.origins()[..] else {
             panic!("{:?}", world.origins())
         };
-        assert!(origins.is_due && origins.id == f);
+        assert!(origins.is_due && origins.is_removed && origins.id == f);
         world.list_d("v1");
         assert_eq!(world.names("/s/d"), ["g"]);
     }
