@@ -22,6 +22,7 @@ mod opendal;
 pub mod secrets;
 mod sftp;
 mod smb;
+mod socket;
 pub mod spec;
 mod watch;
 mod write;

@@ -66,6 +66,23 @@ impl SecretReference {
         let path = text.strip_prefix("file:")?;
         (path.starts_with('/') && !path.contains('\0')).then(|| Self::File(path.into()))
     }
+
+    /// Says what is wrong with a text that looks like a reference and is none.
+    pub(crate) fn why_not(text: &str) -> Option<&'static str> {
+        if Self::parse(text).is_some() {
+            return None;
+        }
+        if text == "env:" {
+            return Some("no variable of the environment: write its name, as in env:NAS_PASSWORD");
+        }
+        if text.starts_with("env:") {
+            return Some(
+                "a variable of the environment, whose name has letters, digits and `_` alone, as in env:NAS_PASSWORD",
+            );
+        }
+        text.starts_with("file:")
+            .then_some("a file: write its absolute path, as in file:/home/ada/nas-password")
+    }
 }
 
 impl fmt::Display for SecretReference {

@@ -24,8 +24,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use futures::{StreamExt, TryStreamExt, stream};
-use tokio::sync::{Mutex, Semaphore};
+use futures::future::{BoxFuture, Shared};
+use futures::{FutureExt, StreamExt, TryStreamExt, stream};
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 
 use self::session::{Answer, Fault, Handle, Session, SshCommand};
 use self::wire::{Reply, Request, Status};
@@ -38,6 +40,8 @@ use crate::{
 const PIECE: u64 = 128 * 1024;
 /// Pieces of one read that are under way at once.
 const PIECES: usize = 16;
+/// Links that are asked for at once.
+const LINKS: usize = 64;
 /// Files that are kept open between reads.
 const OPEN_MAX: usize = 32;
 
@@ -66,14 +70,15 @@ pub(crate) async fn connect(spec: &SourceSpec, limits: &Limits) -> Result<Arc<dy
             identities: false,
             implicit_directories: false,
             lists_may_be_cut: false,
+            tells_minutes: false,
             writes: Some(write::ABILITIES),
         },
         command,
         connect_patience: limits.connect_timeout + limits.request_timeout,
         patience: limits.request_timeout,
         slots: Semaphore::new(concurrency as usize),
-        session: Mutex::new(None),
-        open: parking_lot::Mutex::new(Vec::new()),
+        sessions: Arc::default(),
+        open: Mutex::new(Vec::new()),
     }))))
 }
 
@@ -96,11 +101,21 @@ struct Server {
     connect_patience: Duration,
     patience: Duration,
     slots: Semaphore,
-    /// The session in use; replaced when it is found dead.
-    session: Mutex<Option<Arc<Session>>>,
+    sessions: Arc<Mutex<Sessions>>,
     /// Files kept open, the last used at the end.
-    open: parking_lot::Mutex<Vec<(ObjectPath, Version, Arc<Handle>)>>,
+    open: Mutex<Vec<(ObjectPath, Version, Arc<Handle>)>>,
 }
+
+/// The session in use, and the one that is being made.
+#[derive(Default)]
+struct Sessions {
+    /// Replaced when it is found dead.
+    current: Option<Arc<Session>>,
+    connecting: Option<Connecting>,
+}
+
+/// A session in the making, awaited by all who need it.
+type Connecting = Shared<BoxFuture<'static, std::result::Result<Arc<Session>, Fault>>>;
 
 #[async_trait]
 impl Backend for SftpBackend {
@@ -133,14 +148,13 @@ impl Backend for SftpBackend {
 
     async fn read_link(&self, path: &ObjectPath) -> Result<Presence<Vec<u8>>> {
         let _slot = self.0.slot().await;
-        let request = Request::ReadLink(self.0.raw(Operation::ReadLink, path)?);
-        match self.0.ask(Operation::ReadLink, path, &request).await? {
-            Presence::Absent => self.0.missing(Operation::ReadLink).await,
-            Presence::Found(Reply::Names(names)) if names.len() == 1 => Ok(Presence::Found(
-                names.into_iter().next().map(|entry| entry.name).unwrap_or_default(),
-            )),
-            Presence::Found(_) => Err(self.0.nonsense(Operation::ReadLink, path)),
-        }
+        self.0.read_link(path).await
+    }
+
+    async fn read_links(&self, paths: &[ObjectPath]) -> Vec<Result<Presence<Vec<u8>>>> {
+        let _slot = self.0.slot().await;
+        let reads: Vec<_> = paths.iter().map(|path| self.0.read_link(path)).collect();
+        stream::iter(reads).buffered(LINKS).collect().await
     }
 
     async fn put(&self, path: &ObjectPath, body: &dyn Body, expected: &Expected) -> Result<Metadata> {
@@ -223,23 +237,51 @@ impl Server {
 
     /// Gives the session, making one if there is none that lives. Whether it is new.
     async fn session(&self, operation: Operation, path: &ObjectPath) -> Result<(Arc<Session>, bool)> {
-        let mut current = self.session.lock().await;
-        if let Some(session) = current.as_ref().filter(|session| session.lives()) {
-            return Ok((session.clone(), false));
-        }
+        let connecting = {
+            let mut sessions = self.sessions.lock();
+            if let Some(session) = sessions.current.as_ref().filter(|session| session.lives()) {
+                return Ok((session.clone(), false));
+            }
+            match &sessions.connecting {
+                Some(connecting) => connecting.clone(),
+                None => self.connect(&mut sessions),
+            }
+        };
+        let made = connecting.await.map_err(|fault| self.fault(operation, path, fault))?;
+        Ok((made, true))
+    }
+
+    /// Starts to make a session, as a task of its own: one that takes longer than the patience of who asked for it is there
+    /// for who asks next.
+    fn connect(&self, sessions: &mut Sessions) -> Connecting {
         self.open.lock().clear();
-        let made = tokio::time::timeout(self.connect_patience, Session::connect(&self.command)).await;
-        match made {
-            Ok(Ok(session)) => {
-                *current = Some(session.clone());
-                Ok((session, true))
+        let (command, patience, settled) = (self.command.clone(), self.connect_patience, self.sessions.clone());
+        let task = tokio::spawn(async move {
+            let made = tokio::time::timeout(patience, Session::connect(&command)).await;
+            let made = made.unwrap_or_else(|_elapsed| {
+                Err(Fault {
+                    kind: ErrorKind::TimedOut,
+                    why: format!("no connection within {} s", patience.as_secs_f32()),
+                })
+            });
+            let mut sessions = settled.lock();
+            sessions.connecting = None;
+            if let Ok(session) = &made {
+                sessions.current = Some(session.clone());
             }
-            Ok(Err(fault)) => Err(self.fault(operation, path, fault)),
-            Err(_elapsed) => {
-                let why = format!("no connection within {} s", self.connect_patience.as_secs_f32());
-                Err(self.error(ErrorKind::TimedOut, operation, path, why))
-            }
-        }
+            made
+        });
+        let connecting = async move {
+            task.await.unwrap_or_else(|error| {
+                Err(Fault {
+                    kind: ErrorKind::Other,
+                    why: format!("the connecting was broken off: {error}"),
+                })
+            })
+        };
+        let connecting = connecting.boxed().shared();
+        sessions.connecting = Some(connecting.clone());
+        connecting
     }
 
     fn fault(&self, operation: Operation, path: &ObjectPath, fault: Fault) -> Error {
@@ -358,6 +400,19 @@ impl Server {
         }
     }
 
+    async fn read_link(&self, path: &ObjectPath) -> Result<Presence<Vec<u8>>> {
+        let request = Request::ReadLink(self.raw(Operation::ReadLink, path)?);
+        let names = match self.ask(Operation::ReadLink, path, &request).await? {
+            Presence::Absent => return self.missing(Operation::ReadLink).await,
+            Presence::Found(Reply::Names(names)) => names,
+            Presence::Found(_) => return Err(self.nonsense(Operation::ReadLink, path)),
+        };
+        match <[_; 1]>::try_from(names) {
+            Ok([entry]) if !entry.name.is_empty() => Ok(Presence::Found(entry.name)),
+            _ => Err(self.nonsense(Operation::ReadLink, path)),
+        }
+    }
+
     fn not_a_directory(&self, path: &ObjectPath) -> Error {
         self.error(ErrorKind::NotADirectory, Operation::List, path, "not a directory")
     }
@@ -378,12 +433,9 @@ impl Server {
 
     async fn read(&self, path: &ObjectPath, version: &Version, range: Range<u64>) -> Result<Presence<Bytes>> {
         let kept = self.kept_open(path, version);
-        let known = kept.is_some();
         match self.read_once(path, version, &range, kept).await {
             // The session that the open file belonged to has died: open it anew.
-            Err(error) if known && error.kind() == ErrorKind::Unreachable => {
-                self.read_once(path, version, &range, None).await
-            }
+            Err(error) if error.kind() == ErrorKind::Unreachable => self.read_once(path, version, &range, None).await,
             answer => answer,
         }
     }

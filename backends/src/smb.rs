@@ -1,6 +1,6 @@
 //! SMB shares, of Windows, Samba and every NAS, through the crate `smb2`.
 //!
-//! From the wire up: [`wire`] reads and writes what `smb2` does not; [`handshake`] mends its first words; a [`session`] is one connection; the [`pool`] keeps
+//! From the wire up: [`wire`] reads and writes what `smb2` does not; [`frames`] has the socket; [`handshake`] mends its first words; a [`session`] is one connection; the [`pool`] keeps
 //! a few of them and runs each exchange so that dropping a future harms nothing; [`files`] keeps handles open and proves
 //! the version of what is read; [`listing`] brings directories page by page; [`service`] makes an `OpenDAL` service of
 //! it, and the backend here speaks to that service through an operator, as our other backends do to theirs; [`write`](mod@write)
@@ -20,9 +20,11 @@ mod absence;
 mod facts;
 mod failure;
 mod files;
+mod frames;
 mod handshake;
 mod listing;
 mod names;
+mod patience;
 mod pool;
 mod service;
 mod session;
@@ -116,6 +118,7 @@ impl SmbBackend {
                 identities: true,
                 implicit_directories: false,
                 lists_may_be_cut: true,
+                tells_minutes: false,
                 writes: Some(write::ABILITIES),
             },
         })

@@ -390,6 +390,10 @@ pub(crate) fn named_place(name: &str) -> Option<NamedPlace> {
 /// Checks one setting, and gives the one spelling of its value.
 fn check(info: &'static SchemeInfo, key: &str, value: &str) -> Result<String, SpecError> {
     let reference = SecretReference::parse(value).map(|reference| reference.to_string());
+    let refers = info.secret(key).is_some() || info.key(key).is_some_and(|known| known.reference);
+    if refers && let Some(why) = SecretReference::why_not(value) {
+        return Err(SpecError::BadReference { key: key.into(), why });
+    }
     if let Some(secret) = info.secret(key) {
         return reference.ok_or(SpecError::PlainSecret { key: secret.key });
     }

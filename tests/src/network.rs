@@ -75,6 +75,27 @@ impl Namespace {
         }
     }
 
+    /// Loses every packet that leaves the namespace on a TCP connection that is open now, for good: as where a packet filter
+    /// has forgotten it. Neither end is told, what the client says still comes in, and new connections pass. Gives their
+    /// number.
+    pub fn forget_connections(&self) -> usize {
+        let inside = self.inside.to_string();
+        let said = expect_success(self.within("ss").args(["-Htn", "state", "established", "src", &inside]));
+        let port = |end: &str| end.rsplit_once(':').expect("an address with a port").1.to_owned();
+        let connections = said.lines().map(|line| {
+            let mut ends = line.split_whitespace().skip(2).map(port);
+            let mut end = || ends.next().expect("two ends of a connection");
+            (end(), end())
+        });
+        let mut count = 0;
+        for (from, to) in connections {
+            let connection = ["from", &inside, "ipproto", "tcp", "sport", &from, "dport", &to];
+            self.ip_inside(&[&["rule", "add"][..], &connection, &["blackhole"]].concat());
+            count += 1;
+        }
+        count
+    }
+
     /// Does something on a thread within the namespace. A socket that is made there stays there.
     pub fn enter<T: Send>(&self, act: impl FnOnce() -> T + Send) -> T {
         let namespace = File::open(format!("/proc/{}/ns/net", self.keeper.id())).expect("open the namespace");
@@ -95,8 +116,14 @@ impl Namespace {
     }
 
     fn ip_inside(&self, arguments: &[&str]) {
-        let pid = self.keeper.id().to_string();
-        expect_success(Command::new("nsenter").args(["-t", &pid, "-n", "ip"]).args(arguments));
+        expect_success(self.within("ip").args(arguments));
+    }
+
+    /// Gives a program, to be run within.
+    fn within(&self, program: &str) -> Command {
+        let mut command = Command::new("nsenter");
+        command.args(["-t", &self.keeper.id().to_string(), "-n", program]);
+        command
     }
 }
 

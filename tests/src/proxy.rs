@@ -17,6 +17,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
@@ -50,6 +51,11 @@ pub enum Fault {
     Corrupt {
         /// How many bytes come as they are.
         after: u64,
+    },
+    /// What the server says comes so much later, piece by piece: each waits until the one before it has passed.
+    Late {
+        /// How much later.
+        by: Duration,
     },
     /// What a client says reaches the server, but from the first piece on in which these bytes stand, nothing that the server
     /// says on that connection comes back. It is reset when the fault ends.

@@ -65,7 +65,7 @@ fn the_tree_stays_and_readers_are_answered_whatever_befalls_the_sources() {
             during.push(views.look());
         }
         for round in before.iter().chain(&during) {
-            round.looks.must_show(&truth, ailment.name);
+            round.must_show(&truth, ailment.name);
         }
         let delay_ms = delay_ms(&during);
         println!("{}: the looks take {delay_ms:.1} ms longer", ailment.name);
@@ -122,6 +122,6 @@ fn the_tree_stays_and_readers_are_answered_whatever_befalls_the_sources() {
                 kind.name()
             );
         }
-        Looks::take(&at).must_show(&truth, ailment.name);
+        views.look().must_show(&truth, ailment.name);
     }
 }

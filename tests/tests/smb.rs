@@ -19,7 +19,8 @@ use manifold_backends::{
     Backend, Child, Error, ErrorKind, Limits, Metadata, ObjectPath, Presence, Result, Secret, Secrets, SourceSpec,
     Version,
 };
-use manifold_tests::servers::{Samba, Server};
+use manifold_tests::proxy::Fault;
+use manifold_tests::servers::{Behind, Samba, Server};
 
 /// Long enough for everything that ends at all.
 const PATIENCE: Duration = Duration::from_mins(1);

@@ -113,6 +113,37 @@ pub struct FilesystemTotals {
     pub entries: u64,
     /// Sum of the sizes of all files known, in bytes.
     pub bytes: u64,
-    /// The room of the disk on which something can be made where it was asked for; `None` where nothing can.
-    pub space: Option<Space>,
+    /// The room that there is where it was asked for; `None` where nothing can be made.
+    pub room: Option<Room>,
+}
+
+/// The room of one file system, or of several together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Room {
+    /// What is there and what is free, in bytes.
+    pub bytes: u64,
+    /// What is free, in bytes.
+    pub free: u64,
+    /// What is free for everybody, in bytes.
+    pub available: u64,
+    /// How many objects it can hold; 0 where that has no bound.
+    pub objects: u64,
+    /// How many more it can hold.
+    pub free_objects: u64,
+}
+
+impl Room {
+    pub(crate) fn add(&mut self, disk: &Space) {
+        self.bytes = self.bytes.saturating_add(disk.bytes);
+        self.free = self.free.saturating_add(disk.free);
+        self.available = self.available.saturating_add(disk.available);
+        self.objects = self.objects.saturating_add(disk.objects);
+        self.free_objects = self.free_objects.saturating_add(disk.free_objects);
+    }
+
+    pub(crate) fn add_free(&mut self, bytes: u64) {
+        self.bytes = self.bytes.saturating_add(bytes);
+        self.free = self.free.saturating_add(bytes);
+        self.available = self.available.saturating_add(bytes);
+    }
 }

@@ -4,10 +4,13 @@
 //! - an entry counts as open from before its row is read until its last handle is released, so that a file that changes
 //!   meanwhile gets an entry of its own;
 //! - an entry that leaves the catalog while it is open keeps its attributes until then;
+//! - an entry whose place another has just taken counts as open for a moment longer, so that whoever has looked its name up gets it
+//!   ([`parted`]);
 //! - a file of this machine that is open here has the attributes that the disk says, and none of the catalog's;
 //! - a handle is never given out twice.
 
 mod late;
+mod parted;
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -15,12 +18,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use manifold_backends::local::{FileAccess, Held, LocalFile};
+use manifold_backends::local::{FileAccess, LocalFile};
 use manifold_catalog::{EntryId, SourceId};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
 use late::Late;
+pub(crate) use parted::{Parted, PartedObject};
 
 use crate::attributes::Attributes;
 use crate::cache::{HandedOut, ObjectKey};
@@ -165,6 +169,8 @@ pub(crate) struct OpenFiles {
     versions: Mutex<HashMap<EntryId, ObjectKey>>,
     /// How many handles of files of this machine are open here.
     locals: AtomicU64,
+    /// What counts as open only because it was replaced a moment ago.
+    parted: Mutex<parted::Queue>,
     staging: OnceLock<Arc<Staging>>,
     /// Told of each entry that nobody has open any more.
     closed: Notify,
@@ -176,8 +182,8 @@ struct OpenEntry {
     attributes: Option<Attributes>,
     /// The handles of a file of this machine that are open here, and not left to the kernel.
     locals: Vec<(Handle, Arc<LocalFile>)>,
-    /// The object itself, once it has lost its name.
-    held: Option<Held>,
+    /// What is left of it once it has lost its name.
+    parted: Option<Arc<Parted>>,
     late: Option<Late>,
 }
 
@@ -304,21 +310,11 @@ impl OpenFiles {
         if !self.is_open(id) {
             return None;
         }
+        if let Some(Parted::Local(source, _)) = self.parted(id).as_deref() {
+            return Some(*source);
+        }
         let files = self.files.read();
         files.values().find(|file| file.id() == id).map(|file| file.source())
-    }
-
-    /// Gives the object behind an open entry that has lost its name.
-    pub(crate) fn held(&self, id: EntryId) -> Option<Held> {
-        self.entries.lock().get(&id)?.held.clone()
-    }
-
-    /// Keeps what an open entry needs that loses its name: the object, where it is at hand, and its attributes.
-    pub(crate) fn lost_name(&self, id: EntryId, held: Option<&Held>, attributes: &Attributes) {
-        if let Some(entry) = self.entries.lock().get_mut(&id) {
-            entry.held = held.cloned();
-            entry.attributes = Some(attributes.clone());
-        }
     }
 
     /// Notes the attributes of an open entry.
@@ -383,21 +379,28 @@ impl OpenFiles {
         }
     }
 
-    fn end(&self, id: EntryId) {
+    /// Takes an opening off the count. Gives what was left of the entry if that was the last: letting go of it may take a disk a while.
+    fn end(&self, id: EntryId) -> Option<OpenEntry> {
         let mut entries = self.entries.lock();
-        if let Some(entry) = entries.get_mut(&id) {
-            entry.count -= 1;
-            if entry.count == 0 {
-                entries.remove(&id);
-                self.closed.notify_waiters();
-            }
+        let entry = entries.get_mut(&id)?;
+        entry.count -= 1;
+        if entry.count > 0 {
+            return None;
         }
+        self.closed.notify_waiters();
+        entries.remove(&id)
     }
 }
 
 impl Opening<'_> {
     /// Turns the opening into a handle.
     pub(crate) fn finish(self, file: OpenFile, attributes: Attributes) -> Handle {
+        self.files.note_attributes(self.id, attributes);
+        self.finish_as_noted(file)
+    }
+
+    /// As [`finish`](Self::finish), of an entry whose attributes were noted when it lost its name.
+    pub(crate) fn finish_as_noted(self, file: OpenFile) -> Handle {
         let handle = Handle(self.files.next.fetch_add(1, Ordering::Relaxed) + 1);
         let local = match &file {
             OpenFile::Local(_, _, local) => Some((handle, Arc::clone(local))),
@@ -407,7 +410,6 @@ impl Opening<'_> {
             self.files.locals.fetch_add(1, Ordering::Relaxed);
         }
         if let Some(entry) = self.files.entries.lock().get_mut(&self.id) {
-            entry.attributes = Some(attributes);
             entry.locals.extend(local);
         }
         self.files.files.write().insert(handle, Arc::new(file));

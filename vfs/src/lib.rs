@@ -27,6 +27,7 @@ mod pins;
 mod prefetch;
 mod read;
 mod recent;
+mod room;
 mod settings;
 pub mod staging;
 mod sync;
@@ -35,7 +36,7 @@ mod upload;
 mod vfs;
 
 pub use answer::Answer;
-pub use attributes::{Attributes, FilesystemTotals, NameMatch};
+pub use attributes::{Attributes, FilesystemTotals, NameMatch, Room};
 pub use cache::BlockCache;
 pub use change::remote::WriteSettings;
 pub use change::{Created, Creation, Requester, Writing};
@@ -45,9 +46,7 @@ pub use error::{Cause, Error};
 pub use events::{Event, EventStream, Received, Settling};
 pub use fetch::Waiting;
 pub use handle::{Access, Backing, Handle, Opened};
-pub use manifold_backends::local::{
-    AttributeChange, Durable, Making, NewTime, RenameMode, Seek, SetMode, Space, WriteAt,
-};
+pub use manifold_backends::local::{AttributeChange, Durable, Making, NewTime, RenameMode, Seek, SetMode, WriteAt};
 pub use manifold_catalog::{EntryId, Kind, PolicyId, SourceId};
 pub use manifold_index::{ByWord, Histogram, HistogramPicture};
 pub use moves::{MoveReport, MoveState};
@@ -56,5 +55,7 @@ pub use recent::KEPT_FRESH;
 pub use settings::{CrossSourceRename, Settings};
 pub use staging::StagingUsage;
 pub use union::{PlaceRule, Placement, Union, UnionReport};
-pub use upload::{AttributePolicy, Conflict, UploadEvent, UploadListener, UploadReport, UploadState, WritePolicy};
+pub use upload::{
+    AttributePolicy, Conflict, UploadEvent, UploadListener, UploadReport, UploadState, UploadTally, WritePolicy,
+};
 pub use vfs::Vfs;

@@ -5,17 +5,17 @@
 
 use std::sync::Arc;
 
-use manifold_backends::local::{LocalBackend, LocalFile};
+use manifold_backends::local::{Held, LocalBackend, LocalFile};
 use manifold_backends::{Backend, Metadata, ObjectPath, Presence, Version};
 use manifold_catalog::{ChangedFile, Details, Entry, EntryId, Kind, SourceId, Ticket};
 
 use crate::attributes::Attributes;
 use crate::cache::{HandedOut, ObjectKey};
-use crate::change::follow::seen_attributes;
+use crate::change::follow::{Loss, seen_attributes};
 use crate::error::Cause;
 use crate::fetch::Object;
 use crate::fetch::object::{not_connected, rows};
-use crate::handle::{Access, Backing, OpenFile, OpenObject, Opened, Opening};
+use crate::handle::{Access, Backing, OpenFile, OpenObject, Opened, Opening, Parted, PartedObject};
 use crate::vfs::Core;
 use crate::{Answer, Error, Handle};
 
@@ -82,6 +82,13 @@ impl Core {
     }
 
     fn open_now(self: &Arc<Self>, id: EntryId, access: Access) -> Answer<Opened> {
+        match self.open_named(id, access) {
+            Answer::Ready(Err(Error::Stale)) => Answer::Ready(self.open_parted(id, access)),
+            answer => answer,
+        }
+    }
+
+    fn open_named(self: &Arc<Self>, id: EntryId, access: Access) -> Answer<Opened> {
         let (source, backend) = match self.openable(id) {
             Ok(found) => found,
             Err(error) => return Answer::err(error),
@@ -190,6 +197,67 @@ impl Core {
             size,
             writes: access.writes(),
             privileged: false,
+        })
+    }
+
+    /// Opens what has no name any more, but is at hand: somebody has it open, or another has just taken its place.
+    fn open_parted(&self, id: EntryId, access: Access) -> Result<Opened, Error> {
+        // So that it stays at hand.
+        let opening = self.files.begin(id);
+        match self.files.parted(id).as_deref() {
+            Some(Parted::Local(source, held)) if !held.may_hang() => self.open_held(id, *source, held, access),
+            Some(Parted::Object(parted)) if access == Access::Read => Ok(self.open_parted_object(opening, parted)),
+            _ => Err(match self.gone.get(&id) {
+                Some(gone) if gone.loss == Loss::Removed => Error::NotFound,
+                _ => Error::Stale,
+            }),
+        }
+    }
+
+    fn open_held(&self, id: EntryId, source: SourceId, held: &Held, access: Access) -> Result<Opened, Error> {
+        if access.writes() && self.read_only.read().contains(&source) {
+            return Err(Error::ReadOnly);
+        }
+        let backend = self.indexer.backend(source);
+        let backend = backend.ok_or_else(|| not_connected(&self.indexer, source))?;
+        let local = backend.as_local().ok_or(Error::Stale)?;
+        let opened = local.open_held(held, access.of_file());
+        let (file, seen) = opened.map_err(|error| Error::from_backend(&Arc::new(error)))?;
+        Ok(self.open_as_made(id, source, file, &seen, false))
+    }
+
+    fn open_parted_object(&self, opening: Opening<'_>, parted: &PartedObject) -> Opened {
+        let object = &parted.object;
+        let keep_cache = self
+            .files
+            .same_version(object.id, pages_key(&object.version, object.shape.size));
+        let open = OpenObject::new(Arc::clone(object), false, None);
+        if let Some(staged) = &parted.staged {
+            open.meet(staged.file());
+        }
+        let size = self.size_of(&open);
+        Opened {
+            handle: opening.finish_as_noted(OpenFile::Object(open)),
+            backing: Backing::Blocks,
+            keep_cache,
+            size,
+            writes: false,
+            privileged: false,
+        }
+    }
+
+    /// Finds what a remote file is to be opened from once another has taken its place: nothing, where its bytes are not all here.
+    pub(crate) fn at_hand(&self, id: EntryId) -> Option<Parted> {
+        let staged = self.staged_entry(id).and_then(|file| file.use_it().ok());
+        let (object, _) = Object::find(&self.catalog, &self.indexer, id).ok()?;
+        let cached = self.cache.whole_file(object.shape);
+        let is_here = staged.is_some() || cached.is_some() || object.shape.size == 0;
+        is_here.then(|| {
+            Parted::Object(PartedObject {
+                object: Arc::new(object),
+                staged,
+                _cached: cached,
+            })
         })
     }
 

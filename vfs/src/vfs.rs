@@ -1,7 +1,7 @@
 //! The file system's own interface, which serves two kernels: names are bytes, handles are opaque, changes leave as events.
 //!
-//! A request that the catalog or memory can answer is answered at once. Only a directory that was never listed, a link's target and bytes that
-//! are not cached are asked of a source, within a deadline. Always true: what is not known is never answered as not there.
+//! A request that the catalog or memory can answer is answered at once. Only a directory that was never listed, a link's target that no listing has
+//! brought and bytes that are not cached are asked of a source, within a deadline. Always true: what is not known is never answered as not there.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
@@ -11,6 +11,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use manifold_backends::local::Space;
 use manifold_catalog::{Catalog, Change, EntryId, SourceId, Subscription};
 use manifold_index::{Clock, Indexer};
 use moka::sync::Cache;
@@ -20,6 +21,7 @@ use tokio::runtime::Handle as Runtime;
 use crate::attributes::{Attributes, FilesystemTotals, NameMatch};
 use crate::cache::{BlockCache, DiskSettings};
 use crate::change::OwnChanges;
+use crate::change::follow::Gone;
 use crate::counters::{Counters, Tally};
 use crate::directory::{Cursor, Directories, DirectoryHandle, DirectoryItem};
 use crate::error::Cause;
@@ -37,7 +39,7 @@ use crate::{Answer, Error, Settings, look};
 /// How long fetching waits for a disk cache that is slower than the source. The disk's own pauses, when it writes back what
 /// it has in memory, are of this length.
 const DISK_PATIENCE: Duration = Duration::from_millis(250);
-/// How many targets of symbolic links are remembered.
+/// How many targets of symbolic links in folders of this machine are remembered; the catalog has the others.
 const LINKS_MAX: u64 = 4_096;
 /// How long the thread that passes on changes may take to notice that it is to end.
 const WATCH_EVERY: Duration = Duration::from_millis(200);
@@ -78,6 +80,7 @@ pub(crate) struct Core {
     /// The limit of the memory tier, in bytes.
     pub(crate) memory_for_blocks: u64,
     pub(crate) directories: Directories,
+    /// Targets of links in folders of this machine.
     pub(crate) links: Cache<LinkVersion, Arc<[u8]>>,
     pub(crate) refresh: RwLock<HashMap<SourceId, Duration>>,
     /// Sources in which nothing is changed.
@@ -86,7 +89,7 @@ pub(crate) struct Core {
     /// way; alone by whoever changes names there.
     pub(crate) paths: Arc<Paths>,
     /// What entries were like that have lost their names through the mount.
-    pub(crate) gone: Cache<EntryId, Attributes>,
+    pub(crate) gone: Cache<EntryId, Gone>,
     /// Who owns what has no owner, as it is shown: user and group.
     pub(crate) owner: RwLock<(u32, u32)>,
     /// Changes of the catalog of which the kernel is not told.
@@ -95,6 +98,8 @@ pub(crate) struct Core {
     pub(crate) pins: Pins,
     pub(crate) recent: Recent,
     pub(crate) unions: Unions,
+    /// The room of disks, as last known: what `df` shows does not depend on whether they are there.
+    pub(crate) spaces: Mutex<HashMap<SourceId, Space>>,
     changes: Subscription,
     pub(crate) publisher: Arc<Publisher>,
     /// Unset: nothing of a remote source can be written.
@@ -178,6 +183,7 @@ impl Vfs {
             pins,
             recent: Recent::default(),
             unions: Unions::default(),
+            spaces: Mutex::default(),
             changes,
             publisher: Arc::default(),
             uploads: OnceLock::new(),
@@ -314,12 +320,7 @@ impl Vfs {
     /// # Errors
     /// The catalog failed.
     pub fn statfs(&self, id: EntryId) -> Result<FilesystemTotals, Error> {
-        let all = self.core.catalog.totals().map_err(Error::from_catalog)?.all;
-        Ok(FilesystemTotals {
-            entries: all.entries,
-            bytes: all.bytes,
-            space: self.core.space_at(id)?,
-        })
+        self.core.totals_at(id)
     }
 
     /// Subscribes to what a kernel must be told from now on.
@@ -410,6 +411,10 @@ impl Core {
         let mut events = Vec::new();
         while !stop.load(Ordering::Relaxed) && !changes.is_closed() {
             self.keep_recent_fresh();
+            let over = self.files.replaced_long_ago(Instant::now());
+            if !over.is_empty() {
+                self.runtime.spawn_blocking(move || drop(over));
+            }
             let mut next = changes.recv_timeout(WATCH_EVERY);
             while let Some(change) = next {
                 self.forget_versions(&change);

@@ -9,6 +9,8 @@ use crate::{ObjectPath, Operation, Result};
 /// The room of a file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Space {
+    /// The number of the file system: two folders of one number have their room together.
+    pub device: u64,
     /// All of it, in bytes.
     pub bytes: u64,
     /// What is free, in bytes.
@@ -28,8 +30,10 @@ impl LocalBackend {
         let ask = || {
             let root = self.folder.root.open()?;
             let seen = rustix::fs::fstatvfs(root.as_fd()).map_err(Failure::Object)?;
+            let device = rustix::fs::fstat(root.as_fd()).map_err(Failure::Object)?.st_dev;
             let bytes = |blocks: u64| blocks.saturating_mul(seen.f_frsize);
             Ok(Space {
+                device,
                 bytes: bytes(seen.f_blocks),
                 free: bytes(seen.f_bfree),
                 available: bytes(seen.f_bavail),

@@ -303,6 +303,7 @@ impl Plan {
                 )
             }
             Scheme::Ftp => {
+                // Of the service only the settings are used, to be checked; the server is spoken to by our own client.
                 ftp(&mut options)?;
                 let traits = Traits {
                     line_protocol: true,

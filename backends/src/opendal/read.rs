@@ -9,7 +9,7 @@ use ::opendal::raw::{OpRead, OpReader};
 use bytes::Bytes;
 
 use super::plan::ReadGuard;
-use super::source::Source;
+use super::source::{Own, Source};
 use crate::blocks::Blocks;
 use crate::{Error, ErrorKind, Kind, Metadata, ObjectPath, Operation, Presence, Result, Version};
 
@@ -103,6 +103,12 @@ impl Source {
     ) -> Result<Presence<(Vec<Bytes>, Option<::opendal::Metadata>)>> {
         let length = range.end - range.start;
         let _slot = self.slot().await;
+        if let Own::Ftp(ftp) = &self.own {
+            return Ok(match ftp.read(self, path, raw, range, block_size).await? {
+                Presence::Found(blocks) => Presence::Found((blocks, None)),
+                Presence::Absent => Presence::Absent,
+            });
+        }
         let opened = self
             .step(Operation::Read, path, async {
                 let reader = self.service.read_dyn(&self.context, raw, options)?;

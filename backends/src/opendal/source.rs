@@ -5,6 +5,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use ::opendal::Metadata as Seen;
 use ::opendal::OperationContext;
 use ::opendal::options::ListOptions;
 use ::opendal::raw::{OpList, OpStat, Servicer, oio};
@@ -47,7 +48,7 @@ pub(super) struct Source {
 pub(super) enum Own {
     None,
     Dav(dav::Dav),
-    Ftp(ftp::Ftp),
+    Ftp(Box<ftp::Ftp>),
 }
 
 impl Source {
@@ -161,11 +162,20 @@ impl Source {
         if self.traits.implicit_directories || self.prefix.is_empty() {
             return false;
         }
-        let step = self.service.stat_dyn(&self.context, &raw, OpStat::default());
-        match self.ask(operation, &root, step).await {
-            Ok(Presence::Found(reply)) => reply.into_metadata().is_file(),
-            Ok(Presence::Absent) | Err(_) => false,
+        matches!(self.look_at(operation, &root, &raw).await, Ok(Presence::Found(seen)) if seen.is_file())
+    }
+
+    /// Asks for what stands at exactly that name.
+    async fn look_at(&self, operation: Operation, path: &ObjectPath, raw: &str) -> Result<Presence<Seen>> {
+        if let Own::Ftp(ftp) = &self.own {
+            let _slot = self.slot().await;
+            return ftp.find(self, operation, path, raw).await;
         }
+        let step = self.service.stat_dyn(&self.context, raw, OpStat::default());
+        Ok(match self.ask(operation, path, step).await? {
+            Presence::Found(reply) => Presence::Found(reply.into_metadata()),
+            Presence::Absent => Presence::Absent,
+        })
     }
 
     async fn look_at_root(&self, operation: Operation) -> Result<()> {
@@ -179,14 +189,8 @@ impl Source {
             if self.traits.root_needs_listing && self.prefix.is_empty() {
                 matches!(self.first_entry(operation, &root).await?, Presence::Found(_))
             } else {
-                let looked = self
-                    .ask(
-                        operation,
-                        &root,
-                        self.service.stat_dyn(&self.context, &raw, OpStat::default()),
-                    )
-                    .await?;
-                matches!(looked, Presence::Found(_))
+                let looked = self.look_at(operation, &root, &raw).await?;
+                matches!(looked, Presence::Found(seen) if !seen.is_file())
             }
         };
         if there {
@@ -212,6 +216,13 @@ impl Source {
         directory: &ObjectPath,
     ) -> Result<Presence<Option<oio::Entry>>> {
         let raw = self.raw(operation, directory, true)?;
+        if let Own::Ftp(ftp) = &self.own {
+            let _slot = self.slot().await;
+            return Ok(match ftp.list(self, directory, &raw).await? {
+                Presence::Found(_) => Presence::Found(None),
+                Presence::Absent => Presence::Absent,
+            });
+        }
         let options = OpList::from(ListOptions {
             limit: Some(1),
             ..ListOptions::default()
@@ -284,17 +295,7 @@ impl Source {
             let marker = self.marker(operation, path, &raw).await?;
             return Ok(marker.map_or(Presence::Absent, Presence::Found));
         }
-        let seen = if let Own::Ftp(ftp) = &self.own {
-            let _slot = self.slot().await;
-            ftp.find(self, operation, path, &raw).await?
-        } else {
-            let step = self.service.stat_dyn(&self.context, &raw, OpStat::default());
-            match self.ask(operation, path, step).await? {
-                Presence::Found(reply) => Presence::Found(reply.into_metadata()),
-                Presence::Absent => Presence::Absent,
-            }
-        };
-        match seen {
+        match self.look_at(operation, path, &raw).await? {
             Presence::Absent => Ok(Presence::Absent),
             Presence::Found(seen) => match self.metadata(&seen) {
                 Some(metadata) => Ok(Presence::Found(metadata)),
@@ -332,7 +333,7 @@ impl Source {
         self.absent(operation).await
     }
 
-    /// Gives what we say of an object, or `None` if it is neither file nor directory.
+    /// Gives what we say of an object, or `None` if it is neither file, directory nor link.
     pub(super) fn metadata(&self, seen: &::opendal::Metadata) -> Option<Metadata> {
         if seen.is_dir() {
             return Some(directory(if self.traits.implicit_directories {
@@ -341,7 +342,10 @@ impl Source {
                 self.modified(seen)
             }));
         }
-        seen.is_file().then(|| self.file(seen, seen.content_length()))
+        let file = seen.is_file().then(|| self.file(seen, seen.content_length()))?;
+        let is_link = matches!(self.own, Own::Ftp(_)) && seen.content_type() == Some(ftp::lines::LINK);
+        let kind = if is_link { Kind::Symlink } else { file.kind };
+        Some(Metadata { kind, ..file })
     }
 
     pub(super) fn file(&self, seen: &::opendal::Metadata, size: u64) -> Metadata {

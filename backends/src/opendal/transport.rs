@@ -2,6 +2,10 @@
 //!
 //! Always true: a server that has asked to be left alone for a while (429, or 503 with `Retry-After`) is sent nothing until
 //! that is over. A request that has the time waits for it, once; one that has not fails at once, and says for how long.
+//!
+//! Connections that a path has silently lost are found out by the kernel ([`Vigil`]). What has taken one of them has taken the
+//! others too: with the first, all that are kept are given up. A request that changes something is not made again, so that it
+//! goes on a connection of which something was heard a moment ago, or on a new one.
 
 use std::convert::Infallible;
 use std::pin::{Pin, pin};
@@ -22,9 +26,16 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::{range, trust};
 use crate::Limits;
+use crate::socket::Vigil;
 
 /// How long an idle connection is kept; servers drop theirs after a minute or more.
 const IDLE_LIMIT: Duration = Duration::from_secs(30);
+
+/// How long one is kept for another request that changes something.
+const FRESH: Duration = Duration::from_secs(2);
+
+/// How many signs of life in a row may be missing.
+const SIGNS_MISSING: u32 = 2;
 
 /// How long a server is left alone that asks for fewer requests, and does not say for how long.
 const LEFT_ALONE: Duration = Duration::from_secs(1);
@@ -209,13 +220,80 @@ fn retry_after(status: StatusCode, headers: &HeaderMap) -> Option<Duration> {
 pub(super) struct Transport(Arc<Line>);
 
 struct Line {
-    inner: ReqwestTransport,
-    client: reqwest::Client,
+    /// The connections of requests that change nothing.
+    asking: Mutex<Kept>,
+    /// The connections of those that do.
+    changing: Kept,
+    plan: Plan,
     /// What takes the place of the service's own scheme and host.
     origin: Option<http::uri::Parts>,
     /// Until when the server has asked to be left alone.
     left_alone: Mutex<Option<Instant>>,
     family: Mutex<Family>,
+}
+
+/// Connections that are kept.
+#[derive(Clone)]
+struct Kept {
+    client: reqwest::Client,
+    since: Instant,
+}
+
+/// How clients are built.
+struct Plan {
+    connect_timeout: Duration,
+    vigil: Vigil,
+    concurrency: u32,
+    tls: Option<rustls::ClientConfig>,
+}
+
+impl Plan {
+    /// Builds a client, with no connections yet.
+    fn kept(&self, changing: bool) -> Result<Kept, String> {
+        let mut builder = reqwest::Client::builder()
+            .user_agent(concat!("manifold/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(self.connect_timeout)
+            .tcp_keepalive(self.vigil.quiet)
+            .tcp_keepalive_interval(self.vigil.again)
+            .tcp_keepalive_retries(SIGNS_MISSING)
+            .pool_idle_timeout(if changing { FRESH } else { IDLE_LIMIT })
+            .pool_max_idle_per_host(self.concurrency as usize)
+            // Parallel ranges travel on connections of their own; on one they would wait for each other.
+            .http1_only()
+            .no_proxy();
+        if !changing {
+            // A server that takes a body may acknowledge no more than its buffers hold, while its disk takes its time.
+            builder = builder.tcp_user_timeout(self.vigil.unacknowledged);
+        }
+        if let Some(tls) = &self.tls {
+            builder = builder.tls_backend_preconfigured(tls.clone());
+        }
+        let client = builder
+            .build()
+            .map_err(|error| format!("the HTTP client cannot be set up: {error}"))?;
+        Ok(Kept {
+            client,
+            since: Instant::now(),
+        })
+    }
+}
+
+/// Tells whether a request may change something.
+fn changes(method: &http::Method) -> bool {
+    let asks = [http::Method::GET, http::Method::HEAD, http::Method::OPTIONS];
+    !asks.contains(method) && method.as_str() != "PROPFIND"
+}
+
+/// Tells whether a request failed because its connection was lost, after it was made.
+fn is_loss(error: &::opendal::Error) -> bool {
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<reqwest::Error>() {
+            return error.is_request() && !error.is_connect();
+        }
+        cause = error.source();
+    }
+    false
 }
 
 impl Transport {
@@ -226,22 +304,17 @@ impl Transport {
         ca_file: Option<&str>,
         origin: Option<&str>,
     ) -> Result<Self, String> {
-        let mut builder = reqwest::Client::builder()
-            .user_agent(concat!("manifold/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(limits.connect_timeout)
-            .pool_idle_timeout(IDLE_LIMIT)
-            .pool_max_idle_per_host(concurrency as usize)
-            // Parallel ranges travel on connections of their own; on one they would wait for each other.
-            .http1_only()
-            .no_proxy();
+        let mut plan = Plan {
+            connect_timeout: limits.connect_timeout,
+            vigil: Vigil::of(limits.request_timeout),
+            concurrency,
+            tls: None,
+        };
         if let Some(file) = ca_file {
             let unusable = |why: String| format!("the certificate in the file `{file}` cannot be used: {why}");
             let pem = std::fs::read(file).map_err(|error| unusable(error.to_string()))?;
-            builder = builder.tls_backend_preconfigured(trust::tls(&pem).map_err(unusable)?);
+            plan.tls = Some(trust::tls(&pem).map_err(unusable)?);
         }
-        let client = builder
-            .build()
-            .map_err(|error| format!("the HTTP client cannot be set up: {error}"))?;
         let origin = match origin {
             None => None,
             Some(origin) => {
@@ -252,8 +325,9 @@ impl Transport {
             }
         };
         Ok(Self(Arc::new(Line {
-            inner: ReqwestTransport::new(client.clone()),
-            client,
+            asking: Mutex::new(plan.kept(false)?),
+            changing: plan.kept(true)?,
+            plan,
             origin,
             left_alone: Mutex::new(None),
             family: Mutex::default(),
@@ -306,7 +380,8 @@ impl HttpTransport for Transport {
         if request.body().len() > PIECE {
             return self.send(request.map(Outgoing::here)).await;
         }
-        self.exchange(request, |request| self.0.inner.fetch(request)).await
+        let fetch = |client, request| async move { ReqwestTransport::new(client).fetch(request).await };
+        self.exchange(request, fetch).await
     }
 }
 
@@ -316,15 +391,33 @@ impl Transport {
         *self.0.family.lock()
     }
 
+    fn kept(&self, method: &http::Method) -> Kept {
+        if changes(method) {
+            self.0.changing.clone()
+        } else {
+            self.0.asking.lock().clone()
+        }
+    }
+
+    /// Gives up all connections that were kept before that, but for those that something is under way on.
+    fn give_up(&self, before: Instant) {
+        let mut asking = self.0.asking.lock();
+        if asking.since < before
+            && let Ok(fresh) = self.0.plan.kept(false)
+        {
+            *asking = fresh;
+        }
+    }
+
     /// Sends a request with a body that is not in memory, or that tells of its bytes when they move.
     pub(super) async fn send(&self, request: Request<Outgoing>) -> ::opendal::Result<Response<HttpBody>> {
-        self.exchange(request, |request| self.pass_on(request)).await
+        self.exchange(request, pass_on).await
     }
 
     async fn exchange<B, F>(
         &self,
         mut request: Request<B>,
-        send: impl FnOnce(Request<B>) -> F + Send,
+        send: impl FnOnce(reqwest::Client, Request<B>) -> F + Send,
     ) -> ::opendal::Result<Response<HttpBody>>
     where
         B: Send,
@@ -336,7 +429,16 @@ impl Transport {
         note(Answer::default());
         self.leave_alone().await?;
         let asked = request.headers().clone();
-        let response = send(request).await?;
+        let (begun, kept) = (Instant::now(), self.kept(request.method()));
+        let outcome = send(kept.client, request).await;
+        if let Err(error) = &outcome
+            && is_loss(error)
+            // What is reset or closed at once says nothing of the others, and a server in trouble does that all the time.
+            && begun.elapsed() >= self.0.plan.vigil.unacknowledged / 2
+        {
+            self.give_up(begun);
+        }
+        let response = outcome?;
         if let Some(why) = range::contradiction(&asked, response.status(), response.headers()) {
             return Err(::opendal::Error::new(::opendal::ErrorKind::RangeNotSatisfied, why));
         }
@@ -360,36 +462,37 @@ impl Transport {
         }
         Ok(response)
     }
+}
 
-    async fn pass_on(&self, request: Request<Outgoing>) -> ::opendal::Result<Response<HttpBody>> {
-        use ::opendal::{Error, ErrorKind};
-        // An address may be signed: it is left out of what is said of an error.
-        let failed = |what: &'static str| {
-            move |error: reqwest::Error| {
-                let temporary = error.is_request() || error.is_body() || error.is_decode();
-                Error::new(ErrorKind::Unexpected, what)
-                    .with_temporary(temporary)
-                    .set_source(error.without_url())
-            }
-        };
-        let (parts, body) = request.into_parts();
-        let url = reqwest::Url::parse(&parts.uri.to_string())
-            .map_err(|error| Error::new(ErrorKind::ConfigInvalid, "the address is invalid").set_source(error))?;
-        let request = self.0.client.request(parts.method, url).headers(parts.headers);
-        let request = request.body(reqwest::Body::wrap(body));
-        let mut answer = request.send().await.map_err(failed("send http request"))?;
-        let mut response = Response::builder().status(answer.status()).version(answer.version());
-        if let Some(headers) = response.headers_mut() {
-            std::mem::swap(headers, answer.headers_mut());
+/// Sends a request as it is.
+async fn pass_on(client: reqwest::Client, request: Request<Outgoing>) -> ::opendal::Result<Response<HttpBody>> {
+    use ::opendal::{Error, ErrorKind};
+    // An address may be signed: it is left out of what is said of an error.
+    let failed = |what: &'static str| {
+        move |error: reqwest::Error| {
+            let temporary = error.is_request() || error.is_body() || error.is_decode();
+            Error::new(ErrorKind::Unexpected, what)
+                .with_temporary(temporary)
+                .set_source(error.without_url())
         }
-        let body = answer
-            .bytes_stream()
-            .map_ok(Buffer::from)
-            .map_err(failed("read data from http response"));
-        response
-            .body(HttpBody::new(body, None))
-            .map_err(|error| Error::new(ErrorKind::Unexpected, "the answer has no form").set_source(error))
+    };
+    let (parts, body) = request.into_parts();
+    let url = reqwest::Url::parse(&parts.uri.to_string())
+        .map_err(|error| Error::new(ErrorKind::ConfigInvalid, "the address is invalid").set_source(error))?;
+    let request = client.request(parts.method, url).headers(parts.headers);
+    let request = request.body(reqwest::Body::wrap(body));
+    let mut answer = request.send().await.map_err(failed("send http request"))?;
+    let mut response = Response::builder().status(answer.status()).version(answer.version());
+    if let Some(headers) = response.headers_mut() {
+        std::mem::swap(headers, answer.headers_mut());
     }
+    let body = answer
+        .bytes_stream()
+        .map_ok(Buffer::from)
+        .map_err(failed("read data from http response"));
+    response
+        .body(HttpBody::new(body, None))
+        .map_err(|error| Error::new(ErrorKind::Unexpected, "the answer has no form").set_source(error))
 }
 
 fn family(headers: &HeaderMap) -> Family {

@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::wire::{self, Extensions, Reply, Request};
 use super::words;
+use crate::socket::Vigil;
 use crate::{ErrorKind, Limits, SourceSpec};
 
 /// How much of what `ssh` says is kept for the error message, in bytes.
@@ -44,9 +45,13 @@ impl SshCommand {
             // Nobody is there to answer.
             "BatchMode=yes".to_owned(),
             format!("ConnectTimeout={}", limits.connect_timeout.as_secs().max(1)),
-            // A connection that has silently gone is noticed.
-            "ServerAliveInterval=5".to_owned(),
+            // A connection that has silently gone is noticed in time for another try: after three such spans without a word.
+            format!(
+                "ServerAliveInterval={}",
+                Vigil::of(limits.request_timeout).again.as_secs().max(1)
+            ),
             "ServerAliveCountMax=2".to_owned(),
+            "TCPKeepAlive=yes".to_owned(),
             // A connection of its own, whatever the user shares elsewhere.
             "ControlMaster=no".to_owned(),
             "ControlPath=none".to_owned(),

@@ -67,6 +67,18 @@ impl Failure {
         }
     }
 
+    /// Tells whether the connection was lost without a word of the server.
+    pub(super) fn is_silence(&self) -> bool {
+        matches!(
+            self,
+            Self::Failed {
+                left: Left::Nothing,
+                kind: ErrorKind::Unreachable | ErrorKind::TimedOut,
+                ..
+            }
+        )
+    }
+
     /// Says what a status means as the answer to `command`.
     pub(super) fn of_status(status: NtStatus, command: Command) -> Self {
         let failed = |left, kind, hint: &str| {

@@ -7,17 +7,20 @@
 //!
 //! Always true: after the first message in each direction, everything passes through untouched.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use smb2::client::connection::Connection;
 use smb2::crypto::kdf::PreauthHasher;
-use smb2::transport::{ConnectOptions, ReceiveProgress, TcpTransport, TransportReceive, TransportSend};
+use smb2::transport::{ReceiveProgress, TransportReceive, TransportSend};
+use tokio::time::timeout;
 
 use super::failure::Failure;
+use super::frames::Frames;
 use super::settings::Settings;
 use crate::ErrorKind;
+use crate::socket::Vigil;
 
 /// Where the capabilities stand in a NEGOTIATE request: after the header, the size of the structure, the number of
 /// dialects, the security mode and a reserved word (MS-SMB2 2.2.3).
@@ -26,11 +29,24 @@ const CAPABILITIES_AT: usize = smb2::msg::header::Header::SIZE + 8;
 /// `SMB2_GLOBAL_CAP_ENCRYPTION`, which lies in the first byte.
 const CAN_ENCRYPT: u8 = 0x40;
 
-/// Connects and negotiates the dialect. The connection is not logged in yet.
-pub(super) async fn connect(settings: &Settings) -> Result<Connection, Failure> {
-    let options = ConnectOptions::with_timeout(settings.connect_timeout);
-    // Without Nagle's delay; `smb2` sees to it.
-    let socket = TcpTransport::connect_with(&settings.address, options).await?;
+/// Connects and negotiates the dialect. The connection is not logged in yet. Gives its socket too, for as long as it lives.
+pub(super) async fn connect(settings: &Settings) -> Result<(Connection, Weak<Frames>), Failure> {
+    let limit = settings.connect_timeout;
+    let connecting = Frames::connect(&settings.address, Vigil::of(settings.request_timeout));
+    let socket = match timeout(limit, connecting).await {
+        Ok(Ok(socket)) => Arc::new(socket),
+        Ok(Err(error)) => {
+            return Err(Failure::lost(
+                ErrorKind::Unreachable,
+                format!("no connection to {}: {error}", settings.address),
+            ));
+        }
+        Err(_elapsed) => {
+            let text = format!("no connection within {limit:.0?}; check that an SMB server answers there");
+            return Err(Failure::lost(ErrorKind::TimedOut, text));
+        }
+    };
+    let line = Arc::downgrade(&socket);
     let wire = Arc::new(Wire {
         socket,
         said: Mutex::new(Said::default()),
@@ -57,12 +73,12 @@ pub(super) async fn connect(settings: &Settings) -> Result<Connection, Failure> 
         hasher.update(&request);
         hasher.update(&answer);
     });
-    Ok(connection)
+    Ok((connection, line))
 }
 
 /// A socket, and the first message in each direction.
 struct Wire {
-    socket: TcpTransport,
+    socket: Arc<Frames>,
     said: Mutex<Said>,
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Nothing is connected until something is asked. One connection carries many exchanges; when they pile up, another is
 //! made, up to [`SESSIONS_MAX`] (a server serves each connection with a process or thread of its own). A connection that
-//! broke is forgotten by whoever meets it, and the next to ask makes a new one. However many ask, one connection is being
+//! broke is forgotten by whoever meets it, with all from before, and the next to ask makes a new one. However many ask, one connection is being
 //! made at a time; when that fails, all of them learn it, and the next attempt begins after a short pause. Who comes in
 //! that pause waits for the attempt, so that a server that is back is reached by the first to ask; but where the server
 //! answered and refused, they learn that at once.
@@ -106,7 +106,7 @@ impl Pool {
     }
 
     /// Makes an exchange on this connection, as a task of its own.
-    pub(super) async fn exchange_on<T, R>(&self, session: &Arc<Session>, exchange: R) -> Result<T, Failure>
+    pub(super) async fn exchange_on<T, R>(self: &Arc<Self>, session: &Arc<Session>, exchange: R) -> Result<T, Failure>
     where
         T: Send + 'static,
         R: Future<Output = Result<T, Failure>> + Send + 'static,
@@ -116,10 +116,15 @@ impl Pool {
             .await
             .map_err(|_| Failure::new(ErrorKind::Other, "the source is being closed"))?;
         let busy = Busy::count(Arc::clone(session));
+        let pool = Arc::clone(self);
         let task = tokio::spawn(async move {
+            let begun = Instant::now();
             let result = exchange.await;
             if let Err(failure) = &result {
                 busy.0.note(failure);
+                if failure.is_silence() {
+                    pool.distrust(begun);
+                }
             }
             drop((busy, permit));
             result
@@ -130,6 +135,15 @@ impl Pool {
                 ErrorKind::Other,
                 format!("the exchange was broken off: {error}"),
             )),
+        }
+    }
+
+    /// Takes all connections out of use that were made before that: what has taken one of them has taken the others too, and
+    /// to find that out one after the other would take the time of whoever asks. What is under way on them goes on.
+    fn distrust(&self, before: Instant) {
+        let state = self.state.lock();
+        for session in state.sessions.iter().filter(|session| session.made() < before) {
+            session.give_up();
         }
     }
 
@@ -171,11 +185,11 @@ impl Pool {
                 tokio::time::sleep_until(until).await;
             }
             // Every step has its own limit, but a server that answers each of them late could string them together.
-            let limit = pool.settings.connect_timeout;
+            let limit = pool.settings.set_up_timeout();
             let set_up = tokio::time::timeout(limit, Session::set_up(&pool.settings)).await;
             let result = set_up.map_or_else(
                 |_| {
-                    let text = format!("no connection within {limit:.0?}; check that an SMB server answers there");
+                    let text = format!("no log-in within {limit:.0?}; check that an SMB server answers there");
                     Err(Failure::lost(ErrorKind::TimedOut, text))
                 },
                 |result| result.map(Arc::new),

@@ -31,6 +31,7 @@ use super::facts::Facts;
 use super::failure::{Failure, Left};
 use super::handshake;
 use super::listing::Page;
+use super::patience::Patience;
 use super::settings::{Protection, Settings};
 use super::wire::{self, LinkTarget, Open};
 use crate::{ErrorKind, Secret};
@@ -44,6 +45,7 @@ const PAGE_BYTES: u32 = 256 * 1024;
 /// A connection that is set up.
 pub(super) struct Session {
     connection: Connection,
+    patience: Patience,
     tree: Tree,
     /// `host\share\`, which a share of a DFS tree wants before each name (MS-SMB2 3.2.4.3).
     prefix: Vec<u16>,
@@ -69,7 +71,7 @@ impl std::fmt::Debug for Session {
 impl Session {
     /// Connects, logs in and enters the share.
     pub(super) async fn set_up(settings: &Settings) -> Result<Self, Failure> {
-        let mut connection = handshake::connect(settings).await?;
+        let (mut connection, line) = handshake::connect(settings).await?;
         let password = settings.password.as_ref().map_or("", Secret::expose);
         let session = smb2::Session::setup(&mut connection, &settings.user, password, &settings.domain).await?;
         if settings.encryption == Protection::Required {
@@ -101,6 +103,7 @@ impl Session {
             page_max: parameters.max_transact_size.clamp(CREDIT_BYTES, PAGE_BYTES),
             prefix,
             connection,
+            patience: Patience::with(line, settings.request_timeout),
             tree,
             made: Instant::now(),
             lost: AtomicBool::new(false),
@@ -122,8 +125,13 @@ impl Session {
     /// Takes the connection out of use if `failure` says that nothing of it is left.
     pub(super) fn note(&self, failure: &Failure) {
         if failure.left() == Left::Nothing {
-            self.lost.store(true, Ordering::Release);
+            self.give_up();
         }
+    }
+
+    /// Takes the connection out of use. What is under way on it goes on.
+    pub(super) fn give_up(&self) {
+        self.lost.store(true, Ordering::Release);
     }
 
     /// Asks for the attributes of what stands at `name`, the link itself if it is one.
@@ -167,15 +175,8 @@ impl Session {
             let text = "the server could not close what it had opened";
             return Err(facts.err().unwrap_or_else(|| Failure::new(ErrorKind::Nonsense, text)));
         };
-        let closed = CloseResponse::unpack(&mut ReadCursor::new(&closed.body))?;
         let mut facts = facts?;
-        if closed.flags & SMB2_CLOSE_FLAG_POSTQUERY_ATTRIB != 0 {
-            facts.created = closed.creation_time.0;
-            facts.modified = closed.last_write_time.0;
-            facts.changed = closed.change_time.0;
-            facts.size = closed.end_of_file;
-            facts.attributes = closed.file_attributes;
-        }
+        take_last(&mut facts, &closed)?;
         if facts.attributes & Facts::REPARSE_POINT != 0 {
             facts.tag = wire::reparse_tag(wire::output_buffer(&tag?.body)?)?;
         }
@@ -283,6 +284,7 @@ impl Session {
 
     /// Writes all of `data`, which is at most what [`write_size`](Self::write_size) gives.
     pub(super) async fn write(&self, handle: FileId, offset: u64, data: &[u8]) -> Result<(), Failure> {
+        let _writing = self.patience.writing();
         let mut written = 0;
         while written < data.len() {
             let request = WriteRequest {
@@ -348,6 +350,16 @@ impl Session {
             file_id: handle,
         };
         self.single(Command::Close, &request, 1).await.map(drop)
+    }
+
+    /// Closes a handle, and says what its file is like from then on, if the server tells; `facts` is how the handle saw it.
+    pub(super) async fn close_telling(&self, handle: FileId, mut facts: Facts) -> Result<Option<Facts>, Failure> {
+        let request = CloseRequest {
+            flags: SMB2_CLOSE_FLAG_POSTQUERY_ATTRIB,
+            file_id: handle,
+        };
+        let closed = self.single(Command::Close, &request, 1).await?;
+        Ok(take_last(&mut facts, &closed)?.then_some(facts))
     }
 
     /// Opens the directory at `name` for listing.
@@ -534,6 +546,20 @@ fn accept(frame: Frame, command: Command) -> Result<Frame, Failure> {
 pub(super) fn file_id(created: &Frame) -> Result<FileId, Failure> {
     let response = smb2::msg::create::CreateResponse::unpack(&mut ReadCursor::new(&created.body))?;
     Ok(response.file_id)
+}
+
+/// Takes over what the answer to a closing tells, if it does.
+fn take_last(facts: &mut Facts, closed: &Frame) -> Result<bool, Failure> {
+    let closed = CloseResponse::unpack(&mut ReadCursor::new(&closed.body))?;
+    let tells = closed.flags & SMB2_CLOSE_FLAG_POSTQUERY_ATTRIB != 0;
+    if tells {
+        facts.created = closed.creation_time.0;
+        facts.modified = closed.last_write_time.0;
+        facts.changed = closed.change_time.0;
+        facts.size = closed.end_of_file;
+        facts.attributes = closed.file_attributes;
+    }
+    Ok(tells)
 }
 
 fn facts_of(frame: &Frame) -> Result<Facts, Failure> {

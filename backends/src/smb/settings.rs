@@ -45,6 +45,7 @@ pub(super) struct Settings {
     pub(super) encryption: Protection,
     /// Exchanges at once, over all connections.
     pub(super) concurrency: u32,
+    /// How long the server may take to accept a connection.
     pub(super) connect_timeout: Duration,
     /// How long the server may say nothing to a request.
     pub(super) request_timeout: Duration,
@@ -57,6 +58,12 @@ impl Settings {
     /// Exchanges at once unless the settings say otherwise: enough to keep a fast link busy with pieces of
     /// [`PIECE`](super::files::PIECE), and half of the credits that a server commonly grants.
     pub(super) const CONCURRENCY: u32 = 16;
+
+    /// How long it may take until a connection can be used. The log-in is several requests, each of which has its time; a
+    /// server that is busy makes a process for each connection, and checks the password, at its leisure.
+    pub(super) fn set_up_timeout(&self) -> Duration {
+        self.connect_timeout + self.request_timeout
+    }
 
     /// Gives `host:port` of a host that may be an IPv6 address.
     pub(super) fn address(host: &str, port: Option<u16>) -> String {

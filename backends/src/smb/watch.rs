@@ -1,7 +1,7 @@
 //! Watching a share (`CHANGE_NOTIFY`, MS-SMB2 2.2.35), from the source's folder down.
 //!
 //! The watch has a connection of its own: a request that the server may answer in a week takes no credit and no turn from
-//! those that read, and what they do cannot end it. The crate's keep-alive finds out when the server has gone silent.
+//! those that read, and what they do cannot end it. The crate's keep-alive finds out when the server has gone silent, and the kernel's when the way to it has.
 //!
 //! What a server does not tell is not noticed here: Samba knows of changes that other programs on the server make only in
 //! the folder at the top.
@@ -9,7 +9,6 @@
 //! Always true: what is noticed waits in a queue with a bound, and what does not fit becomes [`Noticed::Missed`].
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -141,16 +140,14 @@ impl Told {
 async fn talk(settings: &Settings, told: &Told) -> std::result::Result<std::convert::Infallible, Failure> {
     let root = std::str::from_utf8(settings.root.as_bytes())
         .map_err(|_| Failure::new(ErrorKind::Unsupported, "the folder's name cannot be watched"))?;
-    let limit = settings.connect_timeout;
+    let limit = settings.set_up_timeout();
     let set_up = async {
         let session = Session::set_up(settings).await?;
         let watcher = session.watch(root).await?;
         Ok::<_, Failure>((session, watcher))
     };
     let silence = |_| Failure::lost(ErrorKind::TimedOut, format!("no watch within {limit:.0?}"));
-    let (_session, mut watcher) = timeout(limit.max(Duration::from_secs(1)), set_up)
-        .await
-        .map_err(silence)??;
+    let (_session, mut watcher) = timeout(limit, set_up).await.map_err(silence)??;
     told.state.lock().standing = true;
     told.add(std::iter::once(Noticed::Began));
     loop {

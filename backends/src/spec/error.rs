@@ -8,7 +8,7 @@ pub enum SpecError {
     #[error("expected an absolute path or a URI such as smb://host/share")]
     RelativePath,
     /// The URI's scheme is not in the table.
-    #[error("unknown kind of source `{scheme}://`{}", meant(*nearest, "://"))]
+    #[error("unknown kind of source `{scheme}://`{}", meant_or_all(*nearest))]
     UnknownScheme {
         /// What was given.
         scheme: String,
@@ -61,6 +61,14 @@ pub enum SpecError {
         /// The setting.
         key: String,
     },
+    /// A reference to a secret does not say where it is.
+    #[error("the setting `{key}` refers to {why}")]
+    BadReference {
+        /// The setting.
+        key: String,
+        /// What is wrong, and what to write.
+        why: &'static str,
+    },
     /// A secret was given as a plain setting.
     #[error(
         "`{key}` is a secret and is not kept among the settings: leave it out to be asked for it, or give `env:NAME` or \
@@ -70,6 +78,15 @@ pub enum SpecError {
         /// The setting.
         key: &'static str,
     },
+}
+
+fn meant_or_all(nearest: Option<&str>) -> String {
+    if nearest.is_some() {
+        return meant(nearest, "://");
+    }
+    let kinds = super::schemes().iter().flat_map(|info| info.uri_schemes);
+    let kinds: Vec<_> = kinds.map(|scheme| format!("{scheme}://")).collect();
+    format!("; there are folders of this machine, and {}", kinds.join(", "))
 }
 
 fn meant(nearest: Option<&str>, suffix: &str) -> String {

@@ -186,6 +186,24 @@ fn unknown_and_missing_settings_are_named_with_the_nearest() {
         refuse("https://h/x", &[]).to_string(),
         "unknown kind of source `https://`; did you mean `webdavs://`?"
     );
+    let all = refuse("gopher://h/x", &[]).to_string();
+    assert!(
+        all.starts_with("unknown kind of source `gopher://`; there are folders of this machine, and ")
+            && all.contains("smb://, s3://, webdav://, webdavs://"),
+        "{all}"
+    );
+    for (given, says) in [
+        (
+            "env:",
+            "no variable of the environment: write its name, as in env:NAS_PASSWORD",
+        ),
+        ("env:MY-PASSWORD", "letters, digits and `_` alone"),
+        ("file:nas-password", "write its absolute path"),
+    ] {
+        let error = refuse("smb://ada@h/x", &[("password", given)]).to_string();
+        assert!(error.contains("`password`") && error.contains(says), "{error}");
+        assert!(!error.contains("MY-PASSWORD"), "{error}");
+    }
     let far = refuse("/a", &[("zzz", "1")]).to_string();
     assert_eq!(far, "unknown setting `zzz` for file");
 }

@@ -10,9 +10,9 @@ use redb::{ReadableTable, ReadableTableMetadata};
 use crate::edit::moves::topmost;
 use crate::error::{Error, OpenError, Result};
 use crate::format::{
-    ChildKey, FORMAT, HotRow, KeptRow, META_ID_LIMIT, META_NEXT_POLICY, META_NEXT_SOURCE, MoveRow, MovedRow, NOWHERE,
-    OriginsRow, PinRow, ScanRow, SourceRow, TotalsRow, child_name, child_parent, content_id, content_key,
-    decode_staged, decode_state, identity_id, identity_key, left_key, name_fault, owned_id,
+    ChildKey, FORMAT, HotRow, KeptRow, LinkRow, META_ID_LIMIT, META_NEXT_POLICY, META_NEXT_SOURCE, MoveRow, MovedRow,
+    NOWHERE, OriginsRow, PinRow, STAGED_BYTES_MAX, ScanRow, SourceRow, TotalsRow, child_name, child_parent, content_id,
+    content_key, decode_staged, decode_state, identity_id, identity_key, left_key, name_fault, owned_id,
 };
 use crate::store::{Snapshot, open_file, refuse_file, upgrade_file};
 use crate::tree::{self, Top};
@@ -53,6 +53,7 @@ pub(crate) fn examine(snapshot: &Snapshot) -> Result<CheckReport> {
     examination.pins()?;
     examination.staged()?;
     examination.kept()?;
+    examination.links()?;
     examination.moves()?;
     examination.origins()?;
     examination.departed()?;
@@ -317,6 +318,16 @@ impl Examination<'_> {
                 format!("entry {id} is staged, but does not stand in the tree of a source")
             })?;
         }
+        for row in self.snapshot.staged_bytes.iter()? {
+            let (id, bytes) = row?;
+            let id = id.value();
+            agree(bytes.value().len() <= STAGED_BYTES_MAX, || {
+                format!("there are too many bytes beside the row of entry {id}")
+            })?;
+            agree(self.snapshot.staged.get(id)?.is_some(), || {
+                format!("there are bytes of entry {id}, which is not staged")
+            })?;
+        }
         Ok(())
     }
 
@@ -334,6 +345,20 @@ impl Examination<'_> {
         agree(self.snapshot.kept.len()? == self.seen.kept, || {
             "what is kept of an entry is missing".into()
         })
+    }
+
+    /// Where something points is known of links alone.
+    fn links(&self) -> Result<()> {
+        for row in self.snapshot.links.iter()? {
+            let (id, row) = row?;
+            let id = id.value();
+            LinkRow::decode(row.value())?;
+            let node = tree::node(&self.snapshot.children, &self.snapshot.entries, id)?;
+            agree(node.is_some_and(|(_, hot)| hot.kind() == Kind::Symlink), || {
+                format!("entry {id} points elsewhere, but is no link")
+            })?;
+        }
+        Ok(())
     }
 
     /// What is on the move stands in the tree of a source: directories, and files beneath them.

@@ -7,6 +7,7 @@ pub(crate) mod depart;
 pub(crate) mod follow;
 mod insert;
 pub(crate) mod keep;
+mod links;
 pub(crate) mod moves;
 pub(crate) mod origins;
 mod pins;
@@ -24,9 +25,10 @@ use redb::{ReadableTable, Table, WriteTransaction};
 use crate::error::{Error, Result};
 use crate::format::{
     self, CHILDREN, CONTENTS, ChildKey, Cold, ContentKey, DEPARTED, DIRECTORIES, ENTRIES, FORMAT, FORMAT_OF_PINS,
-    HOT_BYTES, HotRow, IDENTITIES, IdentityKey, KEPT, LEFT, META, META_FORMAT, META_ID_LIMIT, META_NEXT_POLICY,
-    META_NEXT_SOURCE, MOVED, MOVES, NOWHERE, ORIGINS, OwnedKey, PIN_POLICIES, PINS, QUEUE, SOURCES, STAGED, ScanRow,
-    SourceRow, TOTALS_BYTES, TotalsRow, child_name, decode_state, encode_state, identity_key, subtree_range,
+    HOT_BYTES, HotRow, IDENTITIES, IdentityKey, KEPT, LEFT, LINKS, META, META_FORMAT, META_ID_LIMIT, META_NEXT_POLICY,
+    META_NEXT_SOURCE, MOVED, MOVES, NOWHERE, ORIGINS, OwnedKey, PIN_POLICIES, PINS, QUEUE, SOURCES, STAGED,
+    STAGED_BYTES, ScanRow, SourceRow, TOTALS_BYTES, TotalsRow, child_name, decode_state, encode_state, identity_key,
+    subtree_range,
 };
 use crate::ticket::Tickets;
 use crate::tree::{self, Top};
@@ -46,9 +48,11 @@ pub(crate) struct Edit<'t> {
     pins: Table<'t, u64, &'static [u8]>,
     pin_policies: Table<'t, u64, &'static [u8]>,
     staged: Table<'t, u64, &'static [u8]>,
+    staged_bytes: Table<'t, u64, &'static [u8]>,
     kept: Table<'t, u64, &'static [u8]>,
     moves: Table<'t, u64, &'static [u8]>,
     moved: Table<'t, u64, &'static [u8]>,
+    links: Table<'t, u64, &'static [u8]>,
     origins: Table<'t, u64, &'static [u8]>,
     left: Table<'t, &'static [u8], ()>,
     pub(crate) departed: Table<'t, OwnedKey, i64>,
@@ -113,9 +117,11 @@ impl<'t> Edit<'t> {
             pins: transaction.open_table(PINS)?,
             pin_policies: transaction.open_table(PIN_POLICIES)?,
             staged: transaction.open_table(STAGED)?,
+            staged_bytes: transaction.open_table(STAGED_BYTES)?,
             kept: transaction.open_table(KEPT)?,
             moves: transaction.open_table(MOVES)?,
             moved: transaction.open_table(MOVED)?,
+            links: transaction.open_table(LINKS)?,
             origins: transaction.open_table(ORIGINS)?,
             left: transaction.open_table(LEFT)?,
             departed: transaction.open_table(DEPARTED)?,

@@ -7,6 +7,7 @@ mod cold;
 mod hot;
 mod kept;
 mod keys;
+mod links;
 mod moves;
 mod origins;
 mod pins;
@@ -23,15 +24,17 @@ pub(crate) use keys::{
     ChildKey, child_name, child_parent, content_id, content_key, content_range, identity_id, identity_key,
     identity_range, name_fault, owned_id, owned_key, owned_range, subtree_range,
 };
+pub use links::LINK_TARGET_MAX;
+pub(crate) use links::LinkRow;
 pub(crate) use moves::{MoveRow, MovedRow, PLACES_MAX};
 pub(crate) use origins::{ORIGINS_MAX, OriginPlace, OriginsRow, left_id, left_key, left_name, left_range};
 pub(crate) use pins::PinRow;
 pub(crate) use records::{ScanRow, SourceRow, TOTALS_BYTES, TotalsRow, decode_state, encode_state};
-pub use staged::STAGED_ROW_MAX;
 pub(crate) use staged::decode_staged;
+pub use staged::{STAGED_BYTES_MAX, STAGED_ROW_MAX};
 
 /// The format that this program writes.
-pub(crate) const FORMAT: u64 = 5;
+pub(crate) const FORMAT: u64 = 7;
 /// The format that brought contents and pins.
 pub(crate) const FORMAT_OF_PINS: u64 = 2;
 /// The oldest format that this program brings up to date.
@@ -65,12 +68,16 @@ pub(crate) const PINS: TableDefinition<'static, u64, &'static [u8]> = TableDefin
 pub(crate) const PIN_POLICIES: TableDefinition<'static, u64, &'static [u8]> = TableDefinition::new("pin_policies");
 /// Id of what has changes that its source does not have yet, to what their maker wrote of them.
 pub(crate) const STAGED: TableDefinition<'static, u64, &'static [u8]> = TableDefinition::new("staged");
+/// Id of what is staged and short, to the bytes that were written.
+pub(crate) const STAGED_BYTES: TableDefinition<'static, u64, &'static [u8]> = TableDefinition::new("staged_bytes");
 /// Id of what the catalog keeps more of than a hot row holds, to that.
 pub(crate) const KEPT: TableDefinition<'static, u64, &'static [u8]> = TableDefinition::new("kept");
 /// Id of a directory whose objects are still to follow it, to the places where they lie.
 pub(crate) const MOVES: TableDefinition<'static, u64, &'static [u8]> = TableDefinition::new("moves");
 /// Id of a file that lies elsewhere than its directory does, to where.
 pub(crate) const MOVED: TableDefinition<'static, u64, &'static [u8]> = TableDefinition::new("moved");
+/// Id of a symbolic link, to where it points.
+pub(crate) const LINKS: TableDefinition<'static, u64, &'static [u8]> = TableDefinition::new("links");
 /// Id of a file that was moved here from another source, to where its former objects still are.
 pub(crate) const ORIGINS: TableDefinition<'static, u64, &'static [u8]> = TableDefinition::new("origins");
 /// Directory, raw name, and id of a file that has left something there under that name.
@@ -131,6 +138,9 @@ pub fn decode_any(bytes: &[u8]) {
     }
     if let Ok(row) = MovedRow::decode(bytes) {
         assert_eq!(MovedRow::decode(&row.encode()), Ok(row));
+    }
+    if let Ok(row) = LinkRow::decode(bytes) {
+        assert_eq!(row.encode(), bytes);
     }
     if let Ok(row) = OriginsRow::decode(bytes) {
         assert_eq!(OriginsRow::decode(&row.encode()), Ok(row));

@@ -14,6 +14,9 @@ use crate::store::{Snapshot, When};
 use crate::tree::{self, Top};
 use crate::{Catalog, Change, EntryId, Keep, SeenAttributes, SourceId};
 
+/// Name and value of an extended attribute.
+pub type ExtendedAttribute = (Box<[u8]>, Box<[u8]>);
+
 /// A file that is moved to another source.
 #[derive(Clone, Debug)]
 pub struct Across<'a> {
@@ -32,11 +35,13 @@ pub struct Across<'a> {
     /// What is kept from now on, where anything is.
     pub keep: Keep,
     /// Extended attributes that are kept from now on.
-    pub attributes: Vec<(Box<[u8]>, Box<[u8]>)>,
+    pub attributes: Vec<ExtendedAttribute>,
     /// What is left in its former place; `None`: its source had nothing there.
     pub left: Option<Left>,
     /// Its row of the journal; `None`: its new source has all of it already.
     pub staged: Option<Vec<u8>>,
+    /// The bytes that lie beside that row, no more than [`STAGED_BYTES_MAX`](crate::STAGED_BYTES_MAX).
+    pub staged_bytes: Option<Vec<u8>>,
     /// When it was moved, in nanoseconds since 1970 UTC.
     pub at_ns: i64,
 }

@@ -187,6 +187,10 @@ async fn pump(
         if count == 0 {
             return to.shutdown().await.map_or_else(End::from, |()| End::Said);
         }
+        if let (Some(Fault::Late { by }), Some(_)) = (now.fault, &down) {
+            // This is what the fault is, and ends with it.
+            let _changed_or_over = tokio::time::timeout(by, state.clone().changed()).await;
+        }
         let bytes = &mut buffer[..count];
         if let (Some(Fault::Corrupt { after }), Some(_)) = (now.fault, &down) {
             for (at, byte) in (passed..).zip(bytes.iter_mut()) {

@@ -24,21 +24,33 @@ pub struct Azurite {
 impl Azurite {
     /// Starts the server and makes the container.
     pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// Starts a server that writes nothing to disk, which takes it a quarter less of the processor for each put. Once killed it has forgotten
+    /// everything.
+    pub fn start_in_memory() -> Self {
+        Self::start_with(&["--inMemoryPersistence"])
+    }
+
+    fn start_with(more: &[&str]) -> Self {
         let folder = memory_folder();
         let data = subfolder(folder.path(), "data");
         let port = Port::take();
         let number = port.number();
-        let arguments = vec![
+        let mut arguments = vec![
             "--blobHost".to_owned(),
             "127.0.0.1".to_owned(),
             "--blobPort".to_owned(),
             number.to_string(),
-            "-l".to_owned(),
-            data.display().to_string(),
             "--skipApiVersionCheck".to_owned(),
             "--silent".to_owned(),
             "--disableTelemetry".to_owned(),
         ];
+        if more.is_empty() {
+            arguments.extend(["-l".to_owned(), data.display().to_string()]);
+        }
+        arguments.extend(more.iter().map(|it| (*it).to_owned()));
         let ready = move || {
             let target = format!("/{ACCOUNT}/{CONTAINER}?restype=container&{SIGNATURE}");
             matches!(http::request(number, "PUT", &target, &[], b""), Some((201 | 409, _)))

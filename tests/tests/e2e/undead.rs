@@ -163,8 +163,11 @@ fn a_daemon_that_was_killed_with_its_guard_is_cleared_away_by_the_next_command()
     let mut held = Held::start();
     let daemon = held.library.pid();
     until("it has a guard", || guard_of(daemon).is_some());
-    kill_process(guard_of(daemon).expect("it was there"), Signal::KILL).expect("it is ours");
+    let guard = guard_of(daemon).expect("it was there");
+    // One that is killed before the daemon is followed by another.
+    kill_process(guard, Signal::STOP).expect("it is ours");
     held.kill();
+    kill_process(guard, Signal::KILL).expect("it is ours");
     // What a guard is for.
     assert!(held.reader.try_wait().expect("it is ours").is_none());
     expect_success(held.library.command().arg("unmount").arg(held.library.at()));
@@ -193,4 +196,23 @@ fn the_guard_ends_with_its_daemon() {
     assert_eq!(fs::read(guard.join("environ")).expect("it is ours"), b"");
     library.unmount();
     assert!(!guard.exists());
+}
+
+#[test]
+fn a_guard_that_was_killed_is_followed_by_another() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut library = Library::new(User::Current);
+    library.add_folder(folder.path(), "/files");
+    library.mount();
+    let daemon = library.pid();
+    until("it has a guard", || guard_of(daemon).is_some());
+    let first = guard_of(daemon).expect("it was there");
+    kill_process(first, Signal::KILL).expect("it is ours");
+    until("nothing is left of it", || {
+        !Path::new(&format!("/proc/{}", first.as_raw_pid())).exists()
+    });
+    until("it has another guard", || guard_of(daemon).is_some());
+    let status = expect_success(library.command().arg("status"));
+    assert!(!status.contains("no guard"), "{status}");
+    library.unmount();
 }

@@ -179,6 +179,7 @@ async fn no_server_and_a_silent_server_are_unreachable_and_late() {
     let uri = format!("smb://127.0.0.1:{port}/share");
     let short = Limits {
         connect_timeout: Duration::from_millis(300),
+        request_timeout: Duration::from_millis(300),
         ..limits()
     };
     let silent = connect_to(&uri, &[], None, &short).await;

@@ -190,3 +190,22 @@ fn open_below(server: &Samba, folder: &str) -> usize {
         .filter(|target| target.starts_with(&folder))
         .count()
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_takes_its_time_over_each_step_of_the_log_in_is_entered_all_the_same() {
+    let server = Behind::proxy(Samba::start());
+    server.put(b"file", b"content");
+    let limits = Limits {
+        connect_timeout: Duration::from_secs(1),
+        ..limits()
+    };
+    // A server on a busy machine: four answers until the share is entered, which are later together than a connection may be.
+    server.line().fail(Fault::Late {
+        by: Duration::from_millis(400),
+    });
+    let password = server.secrets().remove("password");
+    let backend = connect_to(&server.uri(), &[], password.as_deref(), &limits).await;
+    let metadata = stat(&*backend, "file").await;
+    let bytes = read(&*backend, "file", &metadata.version, 0..7).await.expect("bytes");
+    assert_eq!(bytes, b"content"[..]);
+}

@@ -26,7 +26,7 @@ impl OpenLibrary {
     /// Answers a request. Those about a daemon are answered as by a library that has none.
     pub(crate) async fn answer(self: Arc<Self>, request: Request) -> Result<Reply> {
         match request {
-            Request::Status => Ok(Reply::Status(Box::new(self.status(None, None)?))),
+            Request::Status => Ok(Reply::Status(Box::new(self.status(None, None, None)?))),
             Request::Sources => Ok(Reply::Sources {
                 sources: self.source_statuses()?,
             }),
@@ -189,11 +189,11 @@ impl OpenLibrary {
         }
         let origins = self.catalog.all_origins()?;
         let is_left = |it: &&manifold_catalog::Origins| it.places.iter().any(|place| place.source == id);
-        let moved = origins.iter().filter(is_left).count() as u64;
-        if moved > 0 {
+        let on_their_way = origins.iter().filter(is_left).count() as u64;
+        if on_their_way > 0 {
             return Err(Failure::new(format!(
                 "{} of {} not at the source yet to which it was moved, or not taken away here",
-                count(moved, "file"),
+                count(on_their_way, "file"),
                 record.name
             ))
             .hint("wait until it is: manifold uploads shows what is left"));

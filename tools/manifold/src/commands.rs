@@ -21,6 +21,7 @@ use rustix::fs::Mode;
 use crate::cli::{Cli, Command};
 use crate::failure::{Failure, Result};
 use crate::guard;
+use crate::inherited::close_inherited;
 use crate::library::{Library, Surroundings};
 use crate::logging;
 use crate::print::Output;
@@ -29,6 +30,11 @@ use crate::settings::{self, Level};
 
 /// Does what was asked for.
 pub(crate) fn run(cli: Cli) -> Result<()> {
+    // What stays is begun by itself.
+    if matches!(&cli.command, Command::Guard) || matches!(&cli.command, Command::Mount(mount) if mount.detached) {
+        let closed = close_inherited();
+        closed.map_err(|error| Failure::new(format!("cannot close what others have open: {error}")))?;
+    }
     let mut out = Output::new(cli.json);
     let asked = std::env::var("MANIFOLD_LOG").ok();
     let done = match &cli.command {

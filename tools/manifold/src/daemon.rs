@@ -16,11 +16,12 @@ use manifold_fuse::{Ended, Meter, Mount, MountError, MountOptions, Unmounted};
 use manifold_vfs::Vfs;
 use parking_lot::Mutex;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 
 use crate::connections::{blocking, parse_spec};
 use crate::control::server::{Answer, Server};
-use crate::control::status::{DaemonFacts, MountFacts, Status};
+use crate::control::status::{DaemonFacts, MountFacts, Status, Trouble, TroubleWith};
 use crate::control::text::Text;
 use crate::control::{MetricsForm, Reply, Request};
 use crate::events::{self, Follower, What};
@@ -36,6 +37,8 @@ use crate::time::{now_ns, rfc3339};
 
 /// How long the kernel may take to be told of what a command has changed.
 const SETTLE_PATIENCE: Duration = Duration::from_secs(2);
+/// How long it takes at least from the start of one guard to the start of the next.
+const GUARD_PAUSE: Duration = Duration::from_secs(5);
 
 pub(crate) use end::Signals;
 
@@ -70,7 +73,7 @@ struct Mounted {
     /// Counts what the kernel asks, of all mounts that were made.
     meter: Arc<Meter>,
     given_up: AtomicU64,
-    /// `None`: it could not be started.
+    /// `None`: it could not be started, or was killed.
     guard: Mutex<Option<Guard>>,
     started_ns: i64,
     /// Told when a command asks for the end.
@@ -206,6 +209,7 @@ impl Daemon {
             () = service::keep_alive() => Ok(()),
             () = signals.next() => Ok(()),
             () = mounted.stop.notified() => Ok(()),
+            () = mounted.keep_guarded() => Ok(()),
             over = mounted.keep_mounted() => over,
         };
         service::stopping();
@@ -252,6 +256,38 @@ impl Mounted {
         }
     }
 
+    /// Starts a new guard whenever the one that there is has been killed. To be awaited on the main thread, whose end a guard is told of.
+    /// Never ends.
+    async fn keep_guarded(&self) {
+        let mut children = match signal(SignalKind::child()) {
+            Ok(children) => children,
+            Err(error) => {
+                tracing::warn!(%error, "nobody sees whether the guard of the mount is killed");
+                return std::future::pending().await;
+            }
+        };
+        loop {
+            let is_gone = match &mut *self.guard.lock() {
+                Some(guard) => guard.has_ended(),
+                None => true,
+            };
+            if !is_gone {
+                // Another child may have been meant, and its end may come with that of the guard.
+                let _came = children.recv().await;
+                continue;
+            }
+            let before = self.guard.lock().take();
+            if before.is_some() {
+                tracing::warn!("the guard of the mount was killed");
+            }
+            let guard = Guard::start().inspect_err(warn_of_no_guard).ok();
+            *self.guard.lock() = guard;
+            self.have_guarded();
+            // One that is killed again and again is not to keep the machine busy.
+            tokio::time::sleep(GUARD_PAUSE).await;
+        }
+    }
+
     fn text_of_point(&self) -> Text {
         Text::new(self.point.as_os_str().as_encoded_bytes())
     }
@@ -285,7 +321,16 @@ impl Mounted {
             passthrough,
             passthrough_why_not: (!passthrough).then(|| why_no_passthrough(self.open.settings.mount.passthrough)),
         };
-        self.open.status(Some(daemon), Some(mount))
+        self.open.status(Some(daemon), Some(mount), self.trouble_of_guard())
+    }
+
+    fn trouble_of_guard(&self) -> Option<Trouble> {
+        let is_there = self.guard.lock().as_mut().is_some_and(|guard| !guard.has_ended());
+        (!is_there).then(|| Trouble {
+            with: TroubleWith::Guard,
+            message: "the mount has no guard, so that readers may have to wait for a daemon that was killed".to_owned(),
+            hint: "its log tells why; a new one is started by itself as soon as that can be".to_owned(),
+        })
     }
 
     /// Gathers what was counted, on a thread where that may block.

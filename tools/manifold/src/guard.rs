@@ -68,6 +68,17 @@ impl Guard {
             .map_err(|error| Failure::new(format!("cannot tell the guard of the mount: {error}")))
     }
 
+    /// Tells whether it has ended, though nobody has asked it to: it was killed.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        match self.process.try_wait() {
+            Ok(status) => status.is_some(),
+            Err(error) => {
+                tracing::debug!(%error, "the guard of the mount was not looked at");
+                false
+            }
+        }
+    }
+
     /// Has it end, and with it what is left of the mount.
     pub(crate) fn dismiss(self) {
         let Self { mut process, told } = self;
@@ -156,6 +167,9 @@ fn say_that_it_is_unguarded(error: &manifold_fuse::MountError) {
     say(format_args!(
         "if this daemon is killed, readers may have to wait until its mount is taken away by force: {error}"
     ));
+    if !Grip::control_is_mounted() {
+        say("hint: root can mend that for all mounts to come: mount -t fusectl fusectl /sys/fs/fuse/connections");
+    }
 }
 
 fn parse(message: &[u8]) -> Option<(u64, PathBuf)> {

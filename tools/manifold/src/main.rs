@@ -15,6 +15,7 @@ mod events;
 mod failure;
 mod guard;
 mod helper;
+mod inherited;
 mod intake;
 mod library;
 mod logging;

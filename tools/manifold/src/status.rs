@@ -22,10 +22,16 @@ const SCHEMA: u32 = 1;
 
 impl OpenLibrary {
     /// Says how everything is.
-    pub(crate) fn status(&self, daemon: Option<DaemonFacts>, mount: Option<MountFacts>) -> Result<Status> {
+    pub(crate) fn status(
+        &self,
+        daemon: Option<DaemonFacts>,
+        mount: Option<MountFacts>,
+        of_mount: Option<Trouble>,
+    ) -> Result<Status> {
         let sources = self.source_statuses()?;
         let uploads = self.upload_counts()?;
-        let troubles = self.machine_troubles();
+        let mut troubles = self.machine_troubles();
+        troubles.extend(of_mount);
         let (verdict, summary) = judge(&troubles, &sources, &uploads, mount.as_ref());
         let path = |path: &std::path::Path| Text::new(path.as_os_str().as_encoded_bytes());
         Ok(Status {
@@ -237,24 +243,38 @@ fn judge(
     if let Some(Trouble { message, hint, .. }) = troubles.first() {
         return (Verdict::Attention, format!("mounted at {point}, but {message}; {hint}"));
     }
-    for (state, what) in [
+    for (state, one, many) in [
         (
             SourceState::Refused,
             "did not take the credentials; what is known of it is shown",
+            "did not take the credentials; what is known of them is shown",
         ),
-        (SourceState::Offline, "cannot be reached; what is known of it is shown"),
-        (SourceState::Degraded, "failed some requests lately"),
-        (SourceState::Slow, "took far longer than usual lately"),
+        (
+            SourceState::Offline,
+            "cannot be reached; what is known of it is shown",
+            "cannot be reached; what is known of them is shown",
+        ),
+        (
+            SourceState::Degraded,
+            "failed some requests lately",
+            "failed some requests lately",
+        ),
+        (
+            SourceState::Slow,
+            "took far longer than usual lately",
+            "took far longer than usual lately",
+        ),
         (
             SourceState::Connecting,
             "has not answered yet; what is known of it is shown, and `manifold source test` tells more",
+            "have not answered yet; what is known of them is shown, and `manifold source test` tells more",
         ),
     ] {
         let mut alike = sources.iter().filter(|it| it.state == state);
         if let Some(first) = alike.next() {
-            let others = match alike.count() {
-                0 => String::new(),
-                others => format!(" and {others} more"),
+            let (others, what) = match alike.count() {
+                0 => (String::new(), one),
+                others => (format!(" and {others} more"), many),
             };
             let attach = first.attach.visible();
             return (
@@ -385,7 +405,10 @@ mod tests {
         );
         let (verdict, words) = judge(&[], &[well.clone(), away.clone(), away], &none, Some(&mount));
         assert_eq!(verdict, Verdict::Attention);
-        assert!(words.contains("but /c and 1 more cannot be reached"), "{words}");
+        assert!(
+            words.ends_with("but /c and 1 more cannot be reached; what is known of them is shown"),
+            "{words}"
+        );
         let slow = source("/d", SourceState::Slow, 0);
         let refused = source("/e", SourceState::Refused, 0);
         let (verdict, words) = judge(&[], &[well.clone(), slow, refused], &none, Some(&mount));
@@ -404,7 +427,10 @@ mod tests {
             Some(&mount),
         );
         assert_eq!(verdict, Verdict::Attention);
-        assert!(words.contains("but /f and 1 more has not answered yet"), "{words}");
+        assert!(
+            words.contains("but /f and 1 more have not answered yet; what is known of them is shown, and "),
+            "{words}"
+        );
         let full = Trouble {
             with: TroubleWith::Catalog,
             message: "the disk of /var is full".to_owned(),

@@ -103,17 +103,14 @@ impl OpenLibrary {
                 ..UploadCounts::default()
             });
         };
-        let (reports, (originals, moves)) = (
-            self.vfs.uploads(),
-            self.vfs.moves().into_iter().partition::<Vec<_>, _>(|it| it.is_across),
-        );
+        let tally = self.vfs.upload_tally();
+        let (originals, moves) = self.vfs.moves().into_iter().partition::<Vec<_>, _>(|it| it.is_across);
         let is_refused = |it: &&MoveReport| matches!(it.state, MoveState::Refused { .. });
-        let of = |is: fn(&UploadState) -> bool| reports.iter().filter(|it| is(&it.state)).count() as u64;
         Ok(UploadCounts {
             waiting: usage.files,
-            under_way: of(|state| matches!(state, UploadState::UnderWay { .. })),
-            delayed: of(|state| matches!(state, UploadState::Delayed { .. })),
-            refused: of(|state| matches!(state, UploadState::Refused { .. })),
+            under_way: tally.under_way,
+            delayed: tally.delayed,
+            refused: tally.refused,
             staged_bytes: usage.used,
             limit_bytes: usage.limit,
             done: self.vfs.uploaded(),
@@ -122,7 +119,7 @@ impl OpenLibrary {
             moves_refused: moves.iter().filter(is_refused).count() as u64,
             to_move: moves.iter().map(|it| it.left).sum(),
             moved: self.vfs.moved(),
-            moving: reports.iter().filter(|it| it.from.is_some()).count() as u64,
+            moving: tally.moving,
             originals: originals.len() as u64,
             originals_refused: originals.iter().filter(is_refused).count() as u64,
         })

@@ -1,5 +1,7 @@
 //! The catalog follows what was done on a disk of this machine.
 
+use std::time::Instant;
+
 use manifold_backends::local::Held;
 use manifold_backends::{Kind as SeenKind, Metadata};
 use manifold_catalog::{Catalog, Change, Entry, EntryId, Kind, NewChild, SeenAttributes, SourceId};
@@ -7,9 +9,27 @@ use manifold_catalog::{Catalog, Change, Entry, EntryId, Kind, NewChild, SeenAttr
 use super::Site;
 use crate::Error;
 use crate::attributes::Attributes;
+use crate::handle::Parted;
 use crate::vfs::Core;
 
 type Catalogued<T> = manifold_catalog::Result<T>;
+/// How an entry has lost its last name through the mount.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Loss {
+    /// It was removed.
+    Removed,
+    /// Another has taken its place.
+    Replaced,
+}
+
+/// An entry that has lost its last name through the mount.
+#[derive(Clone, Debug)]
+pub(crate) struct Gone {
+    /// What it was like then.
+    pub(crate) attributes: Attributes,
+    pub(crate) loss: Loss,
+}
+
 /// A name, with what the source calls it where that differs.
 type NextName = (Entry, Option<Box<[u8]>>);
 
@@ -98,7 +118,10 @@ impl Core {
         before: &Metadata,
         held: Option<&Held>,
         at_ns: i64,
+        loss: Loss,
     ) -> Result<(), Error> {
+        // Before its row goes, so that whoever opens it finds the one or the other.
+        let opening = self.files.begin(entry.id);
         let now = held
             .filter(|held| !held.may_hang())
             .and_then(|held| held.metadata().ok());
@@ -120,10 +143,14 @@ impl Core {
             let (to, seen) = ((next.parent, &*next.name), Some(seen_attributes(&seen)));
             self.follow(|catalog| Ok(((), catalog.follow_moved(place, to, raw, seen, at_ns)?)))?;
         } else {
-            self.follow(|catalog| Ok(((), catalog.follow_removed(place.0, place.1, at_ns)?)))?;
             let attributes = Attributes::of_disk(entry.id, &seen, None);
-            self.files.lost_name(entry.id, held, &attributes);
-            self.gone.insert(entry.id, attributes);
+            let parted = held.map(|held| Parted::Local(entry.source, held.clone()));
+            self.files.lost_name(entry.id, parted, &attributes);
+            self.gone.insert(entry.id, Gone { attributes, loss });
+            self.follow(|catalog| Ok(((), catalog.follow_removed(place.0, place.1, at_ns)?)))?;
+            if loss == Loss::Replaced && held.is_some_and(|held| !held.may_hang()) {
+                self.files.keep_replaced(opening, Instant::now());
+            }
         }
         if seen.links > 0 {
             self.follow_other_names(None, entry.source, &seen);

@@ -188,24 +188,7 @@ impl Core {
         }
     }
 
-    /// Gives the room of the disk that an entry of this machine is on, where that can be changed; in a union, that of all its
-    /// members together.
-    pub(crate) fn space_at(&self, id: EntryId) -> Result<Option<Space>, Error> {
-        let mut sources = self.joined_with(id)?;
-        if sources.is_empty() {
-            sources.extend(self.source_of(id).ok());
-        }
-        let spaces = sources.into_iter().filter_map(|source| self.space_of_source(source));
-        Ok(spaces.reduce(|sum, space| Space {
-            bytes: sum.bytes.saturating_add(space.bytes),
-            free: sum.free.saturating_add(space.free),
-            available: sum.available.saturating_add(space.available),
-            objects: sum.objects.saturating_add(space.objects),
-            free_objects: sum.free_objects.saturating_add(space.free_objects),
-        }))
-    }
-
-    /// Gives the room of the disk that a source is on, where that can be changed.
+    /// Gives the room of the disk that a source is on, where that can be changed; as last known while the disk is not there.
     pub(crate) fn space_of_source(&self, source: SourceId) -> Option<Space> {
         let Ok(Half::Local(local)) = self.half_of_source(source) else {
             return None;
@@ -213,6 +196,12 @@ impl Core {
         if local.may_hang(&ObjectPath::root()) {
             return None;
         }
-        local.space().ok()
+        // Asked without the lock.
+        let now = local.space();
+        let mut last = self.spaces.lock();
+        if let Ok(space) = now {
+            last.insert(source, space);
+        }
+        last.get(&source).copied()
     }
 }

@@ -15,6 +15,8 @@ pub struct Problem {
     pub refused: bool,
     /// Whether the source asks for fewer requests.
     pub asks_for_less: bool,
+    /// Whether no answer came in time.
+    pub timed_out: bool,
 }
 
 impl Problem {
@@ -37,6 +39,7 @@ impl Problem {
             hint,
             refused: error.kind() == Some(ErrorKind::CredentialsRefused),
             asks_for_less: error.kind() == Some(ErrorKind::RateLimited),
+            timed_out: matches!(error, IndexError::TimedOut { .. }) || error.kind() == Some(ErrorKind::TimedOut),
         }
     }
 
@@ -55,6 +58,7 @@ impl Problem {
             hint: hint.into(),
             refused: false,
             asks_for_less: false,
+            timed_out: false,
         }
     }
 }

@@ -224,6 +224,19 @@ impl Record {
             (HealthState::Degraded | HealthState::Offline | HealthState::Refused, _) => {
                 let failed = self.outcomes.iter().filter(|(_, failed)| *failed).count();
                 let last = last("no reason was given");
+                if last.timed_out && failed < self.outcomes.len() {
+                    // It answers others, so that it is on, and can be reached.
+                    return Some(Problem {
+                        message: format!(
+                            "{failed} of the last {} requests failed, the last since no answer came in time: it, or the network, is slow",
+                            self.outcomes.len()
+                        ),
+                        hint: "see what else keeps it or the network busy; more time is given by `deadlines.data` and \
+                               `deadlines.metadata` in the settings"
+                            .to_owned(),
+                        ..last
+                    });
+                }
                 Some(Problem {
                     message: format!(
                         "{failed} of the last {} requests failed: {}",

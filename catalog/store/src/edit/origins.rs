@@ -15,7 +15,9 @@ use super::follow::refuse;
 use super::keep::Keeping;
 use super::update::{Moving, Seen};
 use crate::error::Result;
-use crate::format::{Cold, ORIGINS_MAX, OriginPlace, OriginsRow, TotalsRow, left_id, left_key, left_name, left_range};
+use crate::format::{
+    Cold, ORIGINS_MAX, OriginPlace, OriginsRow, STAGED_BYTES_MAX, TotalsRow, left_id, left_key, left_name, left_range,
+};
 use crate::origins::Across;
 use crate::tree;
 use crate::{AttributeMustBe, EntryId, Kind, NewChild, SourceId, listing};
@@ -28,6 +30,13 @@ impl Edit<'_> {
         let source = self.source_directory(to.0)?.source();
         if left_source == source {
             return Err(refuse(to, "it belongs to the same source"));
+        }
+        if across
+            .staged_bytes
+            .as_ref()
+            .is_some_and(|bytes| bytes.len() > STAGED_BYTES_MAX)
+        {
+            return Err(refuse(from, "there are more than 64 KiB of bytes"));
         }
         self.tickets.touch(&[from.0.0, to.0.0]);
         let standing = self
@@ -88,22 +97,9 @@ impl Edit<'_> {
             self.keep_content(id, content)?;
         }
         if across.keeps {
-            self.keep(EntryId(id), &across.keep, None)?;
-            for (name, value) in &across.attributes {
-                let any = AttributeMustBe::Anything;
-                if self
-                    .keep_attribute(EntryId(id), name, Some(value), any, across.at_ns)?
-                    .is_err()
-                {
-                    return Err(refuse(from, "its extended attributes find no room"));
-                }
-            }
+            self.keep_across(id, across)?;
         }
-        self.drop_staged(id)?;
-        if let Some(row) = &across.staged {
-            self.staged.insert(id, row.as_slice())?;
-            self.leading.take();
-        }
+        self.stage_across(id, across)?;
         let left = across.left.as_ref().map(|left| {
             let place = OriginPlace {
                 source: left_source,
@@ -117,6 +113,32 @@ impl Edit<'_> {
         self.tell_directories(from, to);
         self.names_changed(from.0, across.at_ns, true)?;
         self.names_changed(to.0, across.at_ns, true)
+    }
+
+    /// Keeps of a moved file what its new source cannot store.
+    fn keep_across(&mut self, id: u64, across: &Across<'_>) -> Result<()> {
+        self.keep(EntryId(id), &across.keep, None)?;
+        for (name, value) in &across.attributes {
+            let any = AttributeMustBe::Anything;
+            let kept = self.keep_attribute(EntryId(id), name, Some(value), any, across.at_ns)?;
+            if kept.is_err() {
+                return Err(refuse(across.from, "its extended attributes find no room"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts the row of a moved file, with what lies beside it, in the place of another.
+    fn stage_across(&mut self, id: u64, across: &Across<'_>) -> Result<()> {
+        self.drop_staged(id)?;
+        if let Some(row) = &across.staged {
+            self.staged.insert(id, row.as_slice())?;
+            if let Some(bytes) = &across.staged_bytes {
+                self.staged_bytes.insert(id, bytes.as_slice())?;
+            }
+            self.leading.take();
+        }
+        Ok(())
     }
 
     /// Adds a place to those of a file. What shows through lies in the first.

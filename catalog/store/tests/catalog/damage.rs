@@ -4,7 +4,9 @@ use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use manifold_catalog::{AttributeMustBe, Catalog, Keep, OpenError, Options, Pin, PolicyId, SourceId};
+use manifold_catalog::{
+    Across, AttributeMustBe, Catalog, CheckReport, Keep, Left, LinkTarget, OpenError, Options, Pin, PolicyId, SourceId,
+};
 use redb::TableHandle;
 
 use crate::support::{Scratch, With, add_source, file, folder, hashed, id, list, listing, names, pin};
@@ -31,7 +33,7 @@ fn sample(scratch: &Scratch) -> Vec<u8> {
     let pins: Vec<_> = hashed.iter().map(|one| pin(one.id, Some(policy))).collect();
     assert_eq!(catalog.pin(&pins).unwrap(), 100);
     for one in &hashed[..20] {
-        catalog.stage(one.id, &[7; 300], None, false).unwrap();
+        catalog.stage_with(one.id, &[7; 300], &[9; 900], None).unwrap();
         let set = catalog.keep_attribute(one.id, b"user.a", &[8; 300], AttributeMustBe::Absent, 9);
         set.unwrap().unwrap();
     }
@@ -168,7 +170,7 @@ fn other_files_are_left_alone() {
 fn a_newer_format_is_refused_and_left_alone() {
     let scratch = Scratch::new();
     drop(scratch.open());
-    set_format(&scratch, 6);
+    set_format(&scratch, 8);
     let before = fs::read(scratch.file()).unwrap();
     for result in [
         Catalog::open(&scratch.file(), Options::default()).map(drop),
@@ -176,7 +178,7 @@ fn a_newer_format_is_refused_and_left_alone() {
     ] {
         let error = result.unwrap_err();
         assert!(
-            matches!(error, OpenError::NewerVersion { found: 6, known: 5, .. }),
+            matches!(error, OpenError::NewerVersion { found: 8, known: 7, .. }),
             "{error:?}"
         );
         assert!(error.to_string().contains("newer version"));
@@ -227,26 +229,29 @@ fn rows_of_moves_that_belong_to_nothing_on_the_move_are_found() {
         (vec![("origins", 1 << 40, &origin(1, d))], "was never given"),
         (vec![("origins", f, b"\x01\0")], "malformed"),
     ] {
-        fs::write(scratch.file(), &whole).unwrap();
-        let database = redb::Database::open(scratch.file()).unwrap();
-        let mut transaction = database.begin_write().unwrap();
-        transaction.set_quick_repair(true);
-        for (table, id, row) in &rows {
-            transaction
-                .open_table(redb::TableDefinition::<u64, &[u8]>::new(table))
-                .unwrap()
-                .insert(id, row)
-                .unwrap();
-        }
-        transaction.commit().unwrap();
-        drop(database);
-        match Catalog::check(&scratch.file()) {
-            Ok(_) => assert_eq!(what, "", "{rows:?}"),
-            Err(OpenError::Damaged { why, .. }) => {
-                assert!(!what.is_empty() && why.contains(what), "{rows:?}: {why}");
-            }
-            Err(other) => panic!("{rows:?}: {other:?}"),
-        }
+        check_with(&scratch, &whole, &rows, what);
+    }
+}
+
+#[test]
+fn rows_of_links_that_are_none_are_found() {
+    let scratch = Scratch::new();
+    let catalog = scratch.open();
+    let root = add_source(&catalog, "/s").root;
+    let mut link = file("link").size(0);
+    link.seen.kind = manifold_catalog::Kind::Symlink;
+    list(&catalog, root, vec![link, file("f")]);
+    let [link, f] = ["/s/link", "/s/f"].map(|path| id(&catalog, path).0);
+    scratch.check(catalog);
+    let whole = fs::read(scratch.file()).unwrap();
+    for (id, row, what) in [
+        (link, &b"\x02\0v1to"[..], ""),
+        (link, b"\x02\0v0to", ""),
+        (link, b"\x02\0v", "malformed"),
+        (f, b"\x02\0v1to", "is no link"),
+        (4711, b"\x02\0v1to", "is no link"),
+    ] {
+        check_with(&scratch, &whole, &[("links", id, row)], what);
     }
 }
 
@@ -272,22 +277,36 @@ fn rows_of_the_journal_that_belong_to_nothing_in_the_tree_are_found() {
         (there, b"", "malformed"),
         (there, b"row", ""),
     ] {
-        fs::write(scratch.file(), &whole).unwrap();
-        let database = redb::Database::open(scratch.file()).unwrap();
-        let mut transaction = database.begin_write().unwrap();
-        transaction.set_quick_repair(true);
+        let report = check_with(&scratch, &whole, &[("staged", id, row)], what);
+        assert!(report.is_none_or(|report| report.staged == 1), "{id}");
+    }
+}
+
+/// Examines a whole file with some more rows in it, which are an error of those words, or none.
+fn check_with(scratch: &Scratch, whole: &[u8], rows: &[(&str, u64, &[u8])], what: &str) -> Option<CheckReport> {
+    fs::write(scratch.file(), whole).unwrap();
+    let database = redb::Database::open(scratch.file()).unwrap();
+    let mut transaction = database.begin_write().unwrap();
+    transaction.set_quick_repair(true);
+    for (table, id, row) in rows {
         transaction
-            .open_table(redb::TableDefinition::<u64, &[u8]>::new("staged"))
+            .open_table(redb::TableDefinition::<u64, &[u8]>::new(table))
             .unwrap()
             .insert(id, row)
             .unwrap();
-        transaction.commit().unwrap();
-        drop(database);
-        match Catalog::check(&scratch.file()) {
-            Ok(report) => assert_eq!((what, report.staged), ("", 1), "{id}"),
-            Err(OpenError::Damaged { why, .. }) => assert!(!what.is_empty() && why.contains(what), "{id}: {why}"),
-            Err(other) => panic!("{id}: {other:?}"),
+    }
+    transaction.commit().unwrap();
+    drop(database);
+    match Catalog::check(&scratch.file()) {
+        Ok(report) => {
+            assert_eq!(what, "", "{rows:?}");
+            Some(report)
         }
+        Err(OpenError::Damaged { why, .. }) => {
+            assert!(!what.is_empty() && why.contains(what), "{rows:?}: {why}");
+            None
+        }
+        Err(other) => panic!("{rows:?}: {other:?}"),
     }
 }
 
@@ -360,7 +379,7 @@ fn work_with(scratch: &Scratch, catalog: Catalog) {
     assert_eq!(catalog.pin(&[pin(root, None)]).unwrap(), 1);
     list(&catalog, root, vec![file("file").size(1)]);
     let report = scratch.check(catalog);
-    assert_eq!(report.format, 5);
+    assert_eq!(report.format, 7);
 }
 
 #[test]
@@ -402,21 +421,38 @@ fn a_catalog_of_format_3_is_brought_up_to_date() {
 fn a_catalog_of_format_4_is_brought_up_to_date() {
     let scratch = Scratch::new();
     let catalog = open_kept(&scratch, 4);
-    finds_what_is_kept_and_on_the_move(&catalog);
-    assert_eq!(catalog.all_origins().unwrap(), []);
-    let catalog = scratch.checked(catalog);
-    let (escaped, sub) = (id(&catalog, "/outer/escaped"), id(&catalog, "/outer/sub"));
-    work_with(&scratch, catalog);
-    let catalog = scratch.open();
-    assert_eq!(id(&catalog, "/outer/escaped"), escaped, "a listing took it away");
-    assert_eq!(id(&catalog, "/outer/sub"), sub, "a listing took it away");
+    let link = id(&catalog, "/outer/link");
+    assert_eq!(catalog.link_target(link).unwrap(), None);
+    let escaped = id(&catalog, "/outer/escaped");
+    assert_eq!(catalog.staged_bytes(escaped).unwrap(), None);
+    finds_what_is_kept_and_moved(&scratch, catalog);
 }
 
 #[test]
-fn a_catalog_of_format_5_opens_as_it_was_written() {
+fn a_catalog_of_format_5_is_brought_up_to_date() {
     let scratch = Scratch::new();
     let catalog = open_kept(&scratch, 5);
-    finds_what_is_kept_and_on_the_move(&catalog);
+    let link = id(&catalog, "/outer/link");
+    assert_eq!(catalog.link_target(link).unwrap().as_deref(), Some(&b"../to/it"[..]));
+    let escaped = id(&catalog, "/outer/escaped");
+    assert_eq!(catalog.staged_bytes(escaped).unwrap(), None);
+    finds_what_is_kept_and_moved(&scratch, catalog);
+}
+
+#[test]
+fn a_catalog_of_format_6_is_brought_up_to_date() {
+    let scratch = Scratch::new();
+    let catalog = open_kept(&scratch, 6);
+    finds_bytes_beside_a_row(&catalog);
+    assert_eq!(catalog.all_origins().unwrap(), []);
+    finds_what_is_kept_and_moved(&scratch, catalog);
+}
+
+#[test]
+fn a_catalog_of_format_7_opens_as_it_was_written() {
+    let scratch = Scratch::new();
+    let catalog = open_kept(&scratch, 7);
+    finds_bytes_beside_a_row(&catalog);
     let [origins] = &catalog.all_origins().unwrap()[..] else {
         panic!("{:?}", catalog.all_origins())
     };
@@ -424,19 +460,26 @@ fn a_catalog_of_format_5_opens_as_it_was_written() {
         panic!("{origins:?}")
     };
     assert_eq!(
-        (origins.id, origins.is_due, origins.shows_through),
-        (id(&catalog, "/outer/file"), true, true)
+        (origins.id, origins.is_due, origins.is_removed, origins.shows_through),
+        (id(&catalog, "/outer/way/inner/empty"), true, false, true)
     );
     assert_eq!((place.source, place.directory), (SourceId(1), id(&catalog, "/outer")));
     assert_eq!((&place.name[..], &place.version[..]), (&b"left"[..], &b"v1"[..]));
     assert_eq!(place.path.as_deref(), Some(&b"left"[..]));
-    work_with(&scratch, catalog);
+    finds_what_is_kept_and_moved(&scratch, catalog);
+}
+
+/// What the kept files hold from the sixth format on.
+fn finds_bytes_beside_a_row(catalog: &Catalog) {
+    let bytes = catalog.staged_bytes(id(catalog, "/outer/escaped")).unwrap();
+    assert_eq!(bytes.as_deref(), Some(&b"bytes of it"[..]));
 }
 
 /// What the kept files hold from the fourth format on.
-fn finds_what_is_kept_and_on_the_move(catalog: &Catalog) {
-    finds_what_is_staged(catalog);
-    let (link, sub) = (id(catalog, "/outer/link"), id(catalog, "/outer/sub"));
+fn finds_what_is_kept_and_moved(scratch: &Scratch, catalog: Catalog) {
+    finds_what_is_staged(&catalog);
+    let escaped = id(&catalog, "/outer/escaped");
+    let (link, sub) = (id(&catalog, "/outer/link"), id(&catalog, "/outer/sub"));
     let entry = catalog.entry(sub).unwrap().unwrap();
     assert_eq!(
         (entry.mode, entry.owner, entry.modified_ns, entry.changed_ns),
@@ -451,6 +494,10 @@ fn finds_what_is_kept_and_on_the_move(catalog: &Catalog) {
     assert_eq!(moves[0].places, [b"was".to_vec(), b"was once".to_vec()]);
     let (_, lies_at) = catalog.object_path(sub).unwrap().unwrap();
     assert_eq!(lies_at, b"was");
+    work_with(scratch, catalog);
+    let catalog = scratch.open();
+    assert_eq!(id(&catalog, "/outer/escaped"), escaped, "a listing took it away");
+    assert_eq!(id(&catalog, "/outer/sub"), sub, "a listing took it away");
 }
 
 /// What the kept files hold from the third format on.
@@ -499,7 +546,17 @@ fn an_upgrade_indexes_the_contents_that_are_known() {
     let database = redb::Database::open(scratch.file()).unwrap();
     let mut transaction = database.begin_write().unwrap();
     transaction.set_quick_repair(true);
-    for table in ["contents", "pins", "pin_policies", "staged", "kept"] {
+    for table in [
+        "contents",
+        "pins",
+        "pin_policies",
+        "staged",
+        "staged_bytes",
+        "kept",
+        "links",
+        "origins",
+        "left",
+    ] {
         let handle = transaction
             .list_tables()
             .unwrap()
@@ -519,7 +576,7 @@ fn an_upgrade_indexes_the_contents_that_are_known() {
     let catalog = scratch.open();
     assert_eq!(catalog.hashed().unwrap(), 50);
     assert_eq!(catalog.replicas(known[0].id, 99).unwrap().len(), 4);
-    assert_eq!(scratch.check(catalog).format, 5);
+    assert_eq!(scratch.check(catalog).format, 7);
 }
 
 /// Writes the fixture anew, when a format is made: run it alone, with the path in this variable.
@@ -543,7 +600,8 @@ fn the_fixture_is_written_where_it_is_asked_for() {
     escaped.seen.owner = None;
     let mut link = file("link").size(0);
     link.seen.kind = manifold_catalog::Kind::Symlink;
-    let children = vec![escaped, link, file("file").size(1234), folder("was")];
+    let left = file("left").size(0);
+    let children = vec![escaped, link, file("file").size(1234), folder("was"), left.clone()];
     let mut before = children.clone();
     before.push(file("departed").identity(8).size(1234));
     list(&catalog, outer.root, before);
@@ -560,7 +618,28 @@ fn the_fixture_is_written_where_it_is_asked_for() {
     catalog
         .note_failure(id(&catalog, "/outer/sub"), "no answer", 42)
         .unwrap();
-    list(&catalog, inner.root, vec![folder("queued"), file("empty").size(0)]);
+    list(&catalog, inner.root, vec![folder("queued")]);
+    // A move to another source that is done, but for what it left.
+    let moved = Across {
+        from: (outer.root, b"left"),
+        to: (inner.root, b"empty"),
+        raw_name: None,
+        seen: left.seen.clone(),
+        same_bytes: true,
+        keeps: true,
+        keep: Keep::default(),
+        attributes: Vec::new(),
+        left: Some(Left {
+            version: (*b"v1").into(),
+            shows_through: true,
+        }),
+        staged: Some(b"\x01staged".to_vec()),
+        staged_bytes: None,
+        at_ns: 44,
+    };
+    catalog.follow_across(&moved).unwrap();
+    let empty = id(&catalog, "/outer/way/inner/empty");
+    catalog.unstage(empty, Some(left.seen), None).unwrap();
     let sub = id(&catalog, "/outer/sub");
     catalog.add_pin_policy(b"*.png").unwrap();
     let policy = catalog.add_pin_policy(b"*.jpg").unwrap();
@@ -585,7 +664,15 @@ fn the_fixture_is_written_where_it_is_asked_for() {
     let link = id(&catalog, "/outer/link");
     let set = catalog.keep_attribute(link, b"user.kept", b"value", AttributeMustBe::Absent, 8);
     set.unwrap().unwrap();
-    catalog.stage(escaped, b"\x01staged", None, true).unwrap();
+    catalog
+        .stage_with(escaped, b"\x01staged", b"bytes of it", None)
+        .unwrap();
+    let read = LinkTarget {
+        id: link,
+        version: b"v1".as_slice().into(),
+        target: b"../to/it".as_slice().into(),
+    };
+    catalog.set_link_targets(&[read]).unwrap();
     scratch.check(catalog);
     fs::copy(scratch.file(), target).unwrap();
 }

@@ -57,6 +57,7 @@ impl World {
                 shows_through: true,
             }),
             staged: Some(b"row".to_vec()),
+            staged_bytes: Some(b"bytes".to_vec()),
             at_ns: 50,
         }
     }
@@ -106,6 +107,7 @@ fn a_file_keeps_its_id_across_sources_and_what_it_leaves_is_not_listed() {
     );
     assert_eq!(world.catalog.details(f).unwrap().unwrap().content, Some([3; 32]));
     assert_eq!(world.catalog.staged(f).unwrap(), Some(b"row".to_vec()));
+    assert_eq!(world.catalog.staged_bytes(f).unwrap(), Some(b"bytes".to_vec()));
     world.list_d("v1");
     assert_eq!(
         world.names("/s/d"),

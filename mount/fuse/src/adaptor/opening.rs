@@ -73,13 +73,13 @@ impl Adaptor {
         self.crossing.now(ticket, || match self.vfs.statfs(entry_id(ino)) {
             Ok(totals) => {
                 let blocks = |bytes: u64| bytes / u64::from(STATFS_BLOCK);
-                if let Some(space) = totals.space {
+                if let Some(room) = totals.room {
                     reply.statfs(
-                        blocks(space.bytes),
-                        blocks(space.free),
-                        blocks(space.available),
-                        space.objects,
-                        space.free_objects,
+                        blocks(room.bytes),
+                        blocks(room.free),
+                        blocks(room.available),
+                        room.objects,
+                        room.free_objects,
                         STATFS_BLOCK,
                         NAME_MAX,
                         STATFS_BLOCK,

@@ -24,6 +24,9 @@ use crate::MountError;
 /// Where fusectl is mounted, if it is.
 const CONNECTIONS: &str = "/sys/fs/fuse/connections";
 
+/// What fusectl is called in the table of mounts.
+const CONTROL: &str = "fusectl";
+
 /// A grip on the connection of one mount.
 #[derive(Debug)]
 pub struct Grip {
@@ -58,6 +61,11 @@ impl Grip {
         }
     }
 
+    /// Tells whether fusectl is mounted where it belongs. Where it is not, root alone can take hold of a mount.
+    pub fn control_is_mounted() -> bool {
+        table::topmost(Path::new(CONNECTIONS)).is_ok_and(|top| top.is_some_and(|top| top.kind == CONTROL))
+    }
+
     /// Makes every request of the connection fail, and all that come: who waits for one gets an error. What is mounted stays
     /// mounted, dead. Nothing is done where the connection has ended already.
     pub fn abort(&self) -> Result<(), MountError> {
@@ -84,7 +92,7 @@ fn open_abort(device: Device) -> Result<OwnedFd, Errno> {
 
 /// The root of fusectl, mounted nowhere. Root may have it.
 fn unmounted_control() -> Result<OwnedFd, Errno> {
-    let context = rustix::mount::fsopen("fusectl", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    let context = rustix::mount::fsopen(CONTROL, FsOpenFlags::FSOPEN_CLOEXEC)?;
     rustix::mount::fsconfig_create(&context)?;
     rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
 }

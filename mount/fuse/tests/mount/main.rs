@@ -9,6 +9,7 @@ mod lifecycle;
 mod listing;
 mod reading;
 mod readonly;
+mod replacing;
 mod script;
 mod troubles;
 mod writing;

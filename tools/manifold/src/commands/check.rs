@@ -1,14 +1,17 @@
 //! `check` and `settings`: whether what a library is made of is in order, looked at without changing it.
 
+use std::io::ErrorKind;
+
 use serde::Serialize;
 
 use crate::connections::blocking;
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
+use crate::library::Library;
 use crate::library::lock::{Role, lock};
 use crate::print::{Output, count, human_size, say};
 use crate::reach::Context;
 use crate::settings::Shown;
-use manifold_catalog::Catalog;
+use manifold_catalog::{Catalog, OpenError};
 
 #[derive(Serialize)]
 struct Report {
@@ -34,7 +37,7 @@ pub(super) async fn check(context: &Context, out: &mut Output) -> Result<()> {
                 .refusal(library.name())
                 .hint("the catalog is examined while no daemon runs")
         })?;
-        Ok(Catalog::check(&library.catalog_file())?)
+        Catalog::check(&library.catalog_file()).map_err(|error| what_to_do(error, &library))
     })
     .await?;
     let report = Report {
@@ -70,6 +73,31 @@ pub(super) async fn check(context: &Context, out: &mut Output) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+/// Says what can be done about a catalog that is not in order. Nobody is told to look at it with this command again.
+fn what_to_do(error: OpenError, library: &Library) -> Failure {
+    let OpenError::Damaged { file, .. } = &error else {
+        return error.into();
+    };
+    let (file, staging) = (file.display(), library.staging_folder());
+    let failure = Failure::new(error.to_string())
+        .hint("it is left as it is, and so is all that lies at the sources; if you have a copy of it, put that in its place")
+        .hint(format!(
+            "to begin anew, move it away and add the sources again: mv '{file}' '{file}.damaged'"
+        ));
+    // A folder that cannot be looked at is named: better once too often.
+    if std::fs::read_dir(&staging).map_or_else(
+        |error| error.kind() != ErrorKind::NotFound,
+        |mut it| it.next().is_some(),
+    ) {
+        return failure.hint(format!(
+            "what was written through the mount and not uploaded lies in {}, and only this catalog knows where it belongs: copy that \
+             folder first",
+            staging.display()
+        ));
+    }
+    failure
 }
 
 #[derive(Serialize)]

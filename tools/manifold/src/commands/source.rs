@@ -97,15 +97,28 @@ fn from_stdin(spec: &SourceSpec, key: Option<&str>) -> Result<Secrets> {
     let Some(key) = key else { return Ok(given) };
     if spec.scheme().info().secret(key).is_none() {
         let names: Vec<_> = spec.scheme().info().secrets.iter().map(|secret| secret.key).collect();
-        let hint = if names.is_empty() {
-            "it has none".to_owned()
-        } else {
-            format!("it has {}", names.join(", "))
+        let hint = match (names.as_slice(), nearest(key, &names)) {
+            ([], _) => "it has none".to_owned(),
+            ([only], _) => format!("it has one: --secret-stdin {only}"),
+            (_, Some(meant)) => format!("did you mean `{meant}`? It has {}", names.join(", ")),
+            (_, None) => format!("it has {}", names.join(", ")),
         };
+        // What was given is not repeated: it may be a secret gone astray.
         return Err(Failure::usage("--secret-stdin takes the name of a secret of this kind of source").hint(hint));
     }
     given.insert(key.to_owned(), ask::from_stdin(key)?);
     Ok(given)
+}
+
+/// Gives the name that comes nearest to what was given, if it is near enough to be meant.
+fn nearest<'a>(given: &str, names: &[&'a str]) -> Option<&'a str> {
+    const NEAR_ENOUGH: f64 = 0.75;
+    let likeness = |name: &&'a str| (strsim::jaro_winkler(given, name), *name);
+    let all = names
+        .iter()
+        .map(likeness)
+        .filter(|(likeness, _)| *likeness >= NEAR_ENOUGH);
+    all.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, name)| name)
 }
 
 async fn list(context: &Context, out: &mut Output) -> Result<()> {

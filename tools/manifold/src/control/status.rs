@@ -95,6 +95,8 @@ pub(crate) enum TroubleWith {
     Catalog,
     /// The disk cache, or its disk.
     Cache,
+    /// The guard of the mount.
+    Guard,
 }
 
 /// Which library.

@@ -275,6 +275,23 @@ fn a_daemon_takes_as_many_open_files_as_it_may() {
 }
 
 #[test]
+fn a_daemon_in_the_background_keeps_nothing_open_that_it_was_not_given() {
+    let home = Home::new();
+    home.ok(&["source", "add", text(&home.source("Pictures"))]);
+    let mut shell = home.run_as(Path::new("sh"));
+    shell.args([
+        "-c",
+        r#"exec "$0" mount --background 3>&1 >/dev/null 2>&1"#,
+        env!("CARGO_BIN_EXE_manifold"),
+    ]);
+    // Its end is the end of the pipe, which comes when nobody has it open any more.
+    let output = shell.output().expect("sh runs");
+    assert!(output.status.success() && output.stdout.is_empty(), "{output:?}");
+    home.ok(&["status"]);
+    home.ok(&["unmount"]);
+}
+
+#[test]
 fn the_socket_answers_one_line_of_json_for_each() {
     let home = Home::new();
     let daemon = home.up(&[text(&home.source("Pictures"))]);

@@ -121,7 +121,7 @@ fn a_missing_secret_is_asked_for_only_on_a_terminal() {
             .args(["source", "add", &uri, "--secret-stdin", "passwort"]),
         SECRET,
     )
-    .ended(2, &["it has password"]);
+    .ended(2, &["it has one: --secret-stdin password"]);
     run_with_input(
         home.command()
             .args(["source", "add", "smb://127.0.0.1:1/x", "--secret-stdin", "password"]),

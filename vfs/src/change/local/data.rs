@@ -155,7 +155,7 @@ impl Core {
     }
 
     /// Makes a handle of a file that was just opened, or made, in the same operation that the catalog has followed.
-    pub(super) fn open_as_made(
+    pub(crate) fn open_as_made(
         &self,
         id: EntryId,
         source: SourceId,

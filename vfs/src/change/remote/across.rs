@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use manifold_backends::local::{LocalBackend, RenameMode};
 use manifold_backends::{Kind as ObjectKind, Metadata, ObjectPath, Operation, Presence, Version};
-use manifold_catalog::{Across, Entry, EntryId, Keep, Kind, Left, SeenAttributes, SourceId};
+use manifold_catalog::{Across, Entry, EntryId, ExtendedAttribute, Keep, Kind, Left, SeenAttributes, SourceId};
 
 use super::Target;
 use super::journal::{Journal, staged_version};
@@ -51,7 +51,7 @@ struct Crossing {
 struct Found {
     /// `None`: nothing that its upload was not to replace.
     object: Option<Metadata>,
-    attributes: Vec<(Box<[u8]>, Box<[u8]>)>,
+    attributes: Vec<ExtendedAttribute>,
 }
 
 impl Core {
@@ -403,6 +403,7 @@ impl Core {
             attributes: found.attributes,
             left,
             staged: None,
+            staged_bytes: None,
             at_ns: self.writable()?.now_ns(),
         })
     }
@@ -436,7 +437,7 @@ impl Durability for Follows<'_> {
         self.journal.folder(folder)
     }
 
-    fn row(&self, _id: EntryId, row: &Row) -> Result<(), Error> {
+    fn row(&self, _id: EntryId, row: &Row, bytes: Option<&[u8]>) -> Result<(), Error> {
         let across = Across {
             seen: SeenAttributes {
                 size: row.size,
@@ -445,9 +446,14 @@ impl Durability for Follows<'_> {
                 ..self.across.seen.clone()
             },
             staged: Some(row.encode()),
+            staged_bytes: bytes.map(<[u8]>::to_vec),
             ..self.across.clone()
         };
         self.core.follow(|catalog| Ok(((), catalog.follow_across(&across)?)))
+    }
+
+    fn bytes(&self, id: EntryId) -> Result<Option<Vec<u8>>, Error> {
+        self.journal.bytes(id)
     }
 
     fn rows(&self) -> Result<(), Error> {

@@ -1,6 +1,7 @@
 //! Renaming at remote sources: what the source has, it renames; what stands here alone changes its name here.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use manifold_backends::local::RenameMode;
 use manifold_backends::{ObjectPath, Presence, Renames, Version};
@@ -12,6 +13,7 @@ use super::names::is_unable;
 use crate::change::Site;
 use crate::error::Cause;
 use crate::fetch::Object;
+use crate::handle::Opening;
 use crate::moves::NameLock;
 use crate::staging::StagedFile;
 use crate::upload::settle::Confirmed;
@@ -283,9 +285,9 @@ impl Core {
         };
         let core = Arc::clone(self);
         self.blocking(move || {
-            core.part_with_replaced(&renaming)?;
+            let replaced = core.part_with_replaced(&renaming)?;
             core.follow_renamed(&renaming, None)?;
-            core.forget_replaced(&renaming)?;
+            core.forget_replaced(&renaming, replaced)?;
             file.rebase(None, expected.as_deref());
             // A file that nobody has closed yet has only a draft of a row, which goes with it.
             if file.is_recorded() {
@@ -319,10 +321,10 @@ impl Core {
         let metadata = self.rename_at_source(&renaming).await?;
         let core = Arc::clone(self);
         self.blocking(move || {
-            core.part_with_replaced(&renaming)?;
+            let replaced = core.part_with_replaced(&renaming)?;
             let seen = staged.is_none().then_some(&metadata);
             core.follow_renamed(&renaming, seen)?;
-            core.forget_replaced(&renaming)?;
+            core.forget_replaced(&renaming, replaced)?;
             if let Some(file) = &staged {
                 let version = metadata.version.as_bytes();
                 file.rebase(Some(version), Some(version));
@@ -379,25 +381,27 @@ impl Core {
         }
     }
 
-    /// What has the new name is about to be gone for all but those who have it open.
-    fn part_with_replaced(&self, renaming: &Renaming) -> Result<(), Error> {
-        let Some(over) = &renaming.over else { return Ok(()) };
+    /// What has the new name is about to be gone for all but those who have it open, or have just looked it up.
+    fn part_with_replaced(&self, renaming: &Renaming) -> Result<Option<Opening<'_>>, Error> {
+        let Some(over) = &renaming.over else { return Ok(None) };
         if let Some(file) = self.staged_entry(over.id) {
             file.forget();
         }
-        if self.files.is_open(over.id) {
-            let attributes = self.attributes(over.id, None)?;
-            self.files.note_attributes(over.id, attributes);
-        }
-        Ok(())
+        let opening = self.files.begin(over.id);
+        let attributes = self.attributes(over.id, None)?;
+        self.files.lost_name(over.id, self.at_hand(over.id), &attributes);
+        Ok(Some(opening))
     }
 
-    /// What had the new name is gone, also for whoever has just looked it up.
-    fn forget_replaced(&self, renaming: &Renaming) -> Result<(), Error> {
-        match &renaming.over {
-            Some(over) => self.forget_staged(over.id),
-            None => Ok(()),
+    /// What had the new name is gone, but for those.
+    fn forget_replaced(&self, renaming: &Renaming, replaced: Option<Opening<'_>>) -> Result<(), Error> {
+        let Some(over) = &renaming.over else { return Ok(()) };
+        if let Some(opening) = replaced
+            && self.files.parted(over.id).is_some()
+        {
+            self.files.keep_replaced(opening, Instant::now());
         }
+        self.forget_staged(over.id)
     }
 
     fn follow_renamed(&self, renaming: &Renaming, metadata: Option<&manifold_backends::Metadata>) -> Result<(), Error> {

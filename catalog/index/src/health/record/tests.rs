@@ -65,6 +65,32 @@ fn the_breaker_says_whether_it_is_offline_refused_or_asks_for_less() {
 }
 
 #[test]
+fn a_source_that_answers_some_requests_too_late_is_not_said_to_be_off() {
+    let start = Instant::now();
+    let (mut record, mut ms) = settled(start);
+    let late = Problem {
+        timed_out: true,
+        ..Problem::new("nas did not answer in time", "check that it is switched on")
+    };
+    for turn in 0..OUTCOMES_MAX {
+        ms += 10;
+        let sign = if turn % 4 == 0 {
+            Sign::Failed(late.clone())
+        } else {
+            Sign::Answered(RequestKind::ReadShort, Duration::from_millis(20))
+        };
+        record.take(sign, moment(start, ms));
+    }
+    assert_eq!(record.state(), HealthState::Degraded);
+    let problem = record.problem(start).expect("it is degraded");
+    assert!(problem.message.contains("is slow"), "{problem:?}");
+    assert!(
+        problem.hint.contains("deadlines.data") && !problem.hint.contains("switched on"),
+        "{problem:?}"
+    );
+}
+
+#[test]
 fn a_share_of_failures_makes_it_degraded_until_they_are_few() {
     let start = Instant::now();
     let (mut record, mut ms) = settled(start);
