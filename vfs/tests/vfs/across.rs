@@ -1,6 +1,7 @@
 //! Files renamed from one source to another: the tree shows them in their new place at once, the bytes follow, and the original
 //! goes when they have arrived, whatever fails on the way and whoever else changes something.
 
+mod left;
 mod model;
 
 use std::collections::HashMap;

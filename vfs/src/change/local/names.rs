@@ -8,7 +8,7 @@ use manifold_catalog::{Entry, EntryId, Kind, SourceId};
 
 use super::found;
 use crate::attributes::Attributes;
-use crate::change::follow::seen_attributes;
+use crate::change::follow::{Loss, seen_attributes};
 use crate::change::{Created, Creation, Requester, Site};
 use crate::vfs::Core;
 use crate::{Answer, Error};
@@ -125,7 +125,9 @@ impl Core {
             let removed = found(local.remove(&place, is_directory, hold))?;
             let at_ns = removed.directory.changed.map_or(0, |it| it.0);
             match entry {
-                Some(entry) => core.lost_name(&entry, &removed.object, removed.held.as_ref(), at_ns)?,
+                Some(entry) => {
+                    core.lost_name(&entry, &removed.object, removed.held.as_ref(), at_ns, Loss::Removed)?;
+                }
                 None => core.follow(|catalog| Ok(((), catalog.follow_removed(directory, &name, at_ns)?)))?,
             }
             core.follow_directory(directory, &removed.directory);
@@ -161,7 +163,10 @@ impl Core {
             let _change = core
                 .catalog
                 .begin_change(&[from.directory, from.parent, to.directory, to.parent]);
-            let hold = target.as_ref().is_some_and(|target| core.files.is_open(target.id));
+            // For those who have it open, and for those who have just looked it up.
+            let hold = target.as_ref().is_some_and(|target| {
+                core.files.is_open(target.id) || target.kind == Kind::File && !local.may_hang(&to.path)
+            });
             let renamed = found(local.rename_local(&place, &target_place, mode, hold))?;
             if renamed.nothing {
                 return Ok(());
@@ -177,7 +182,7 @@ impl Core {
                 let raw = (target_place.name != *new_name).then(|| target_place.name.as_slice().into());
                 let seen = Some(seen_attributes(&renamed.object));
                 if let (Some(target), Some(before)) = (&target, &renamed.replaced) {
-                    core.lost_name(target, before, renamed.held.as_ref(), at_ns)?;
+                    core.lost_name(target, before, renamed.held.as_ref(), at_ns, Loss::Replaced)?;
                 }
                 core.follow(|catalog| Ok(((), catalog.follow_moved(here, there, raw, seen, at_ns)?)))?;
             }
@@ -215,7 +220,18 @@ impl Core {
     fn place_of(&self, site: &Site, name: &[u8]) -> Result<(Option<Entry>, Place), Error> {
         let entry = self.catalog.lookup(site.directory, name).map_err(Error::from_catalog)?;
         let raw = match &entry {
-            None => Site::raw_name(name)?,
+            None => {
+                let raw = Site::raw_name(name)?;
+                // What lies there is what a file that stands elsewhere by now is made of.
+                if self
+                    .catalog
+                    .is_left_at(site.directory, &raw)
+                    .map_err(Error::from_catalog)?
+                {
+                    return Err(Error::NotFound);
+                }
+                raw
+            }
             Some(entry) => {
                 if entry.attach_point || entry.source == SourceId::LIBRARY || self.leads_to_source(entry)? {
                     return Err(Error::Busy);
