@@ -15,6 +15,8 @@ mod limits;
 mod links;
 #[path = "uploaded/moving.rs"]
 mod moving;
+#[path = "uploaded/mv.rs"]
+mod mv;
 #[path = "uploaded/own.rs"]
 mod own;
 #[path = "uploaded/trash.rs"]

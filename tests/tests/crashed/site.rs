@@ -1,4 +1,5 @@
-//! A library over one source, and a folder within it from which files are moved into it, whose daemon is killed; or the power goes on the disk that keeps the library.
+//! A library over one source and another within it, between which files are moved, whose daemon is killed; or the power goes on the
+//! disk that keeps the library.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -13,6 +14,7 @@ use crate::manifest::Manifest;
 
 /// Where another source is attached, beneath the first.
 pub(crate) const ELSEWHERE: &str = "elsewhere";
+const ELSEWHERE_AT: &str = "/s/elsewhere";
 /// Only ends tests that hang.
 const DEADLINE: Duration = Duration::from_mins(2);
 /// What a scan says that came between too many uploads.
@@ -46,8 +48,8 @@ pub(crate) struct Site {
     /// The library's disk, where its power goes. Dropped first.
     disk: Option<Lossy>,
     source: Source,
-    /// Another source, from which files are moved into the first.
-    elsewhere: Option<tempfile::TempDir>,
+    /// Another source, within the first.
+    elsewhere: Option<Source>,
     library: Library,
 }
 
@@ -66,8 +68,17 @@ impl Site {
             Source::Folder(folder) => library.add_folder(folder.path(), "/s"),
             Source::Server(server) => library.add_server_with(&**server, "/s", &[("write", "back")]),
         }
-        let elsewhere = (kind != Kind::Local).then(|| tempfile::tempdir().expect("make a folder"));
-        add_elsewhere(&library, elsewhere.as_ref());
+        let elsewhere = match kind {
+            Kind::Local => None,
+            Kind::Smb | Kind::S3 => Some(Source::Folder(tempfile::tempdir().expect("make a folder"))),
+            Kind::Webdav => Some(Source::Server(Box::new(Sshd::start()))),
+            Kind::Sftp => Some(Source::Server(Box::new(SeaweedFs::start()))),
+        };
+        match &elsewhere {
+            None => {}
+            Some(Source::Folder(folder)) => library.add_folder(folder.path(), ELSEWHERE_AT),
+            Some(Source::Server(server)) => library.add_server_with(&**server, ELSEWHERE_AT, &[("write", "back")]),
+        }
         library.mount();
         if let Some(disk) = &disk {
             disk.sync();
@@ -106,8 +117,8 @@ impl Site {
             // What the catalog had not committed it learns from the disk again.
             self.scan("/s");
         }
-        if self.elsewhere.is_some() {
-            self.scan(&format!("/s/{ELSEWHERE}"));
+        if let Some(Source::Folder(_)) = self.elsewhere {
+            self.scan(ELSEWHERE_AT);
         }
     }
 
@@ -148,8 +159,10 @@ impl Site {
         self.is_as(manifest, &self.folder(), "in the mount", true);
         if matches!(self.source, Source::Server(_)) {
             self.scan("/s");
+            self.scan(ELSEWHERE_AT);
             self.is_as(manifest, &self.folder(), "in the mount, as listed", false);
         }
+        manifest.settle_crossings(&self.folder());
         manifest.begin_life();
     }
 
@@ -162,7 +175,11 @@ impl Site {
                 self.until_uploaded(manifest);
                 let mut library = Library::new(User::Current);
                 library.add_server(&**server, "/s");
-                add_elsewhere(&library, self.elsewhere.as_ref());
+                match &self.elsewhere {
+                    None => {}
+                    Some(Source::Folder(folder)) => library.add_folder(folder.path(), ELSEWHERE_AT),
+                    Some(Source::Server(server)) => library.add_server(&**server, ELSEWHERE_AT),
+                }
                 library.mount();
                 self.is_as(manifest, &library.at().join("s"), "at the source", false);
                 library.unmount();
@@ -203,11 +220,5 @@ impl Site {
 
     pub(crate) fn end(mut self) {
         self.library.unmount();
-    }
-}
-
-fn add_elsewhere(library: &Library, folder: Option<&tempfile::TempDir>) {
-    if let Some(folder) = folder {
-        library.add_folder(folder.path(), &format!("/s/{ELSEWHERE}"));
     }
 }
