@@ -55,7 +55,7 @@ fn ends_again_and_again(kind: Kind, end: End, first: u64) {
         let longest = MOMENTS_MAX_US[chance.below(MOMENTS_MAX_US.len())];
         let moment = Duration::from_micros(chance.below(longest) as u64);
         println!("seed {seed}: killed {moment:?} after {changes} changes");
-        let work = Work::new(&manifest, site.folder());
+        let work = Work::new(&manifest, site.folder(), site.has_elsewhere());
         std::thread::scope(|scope| {
             for writer in 0..WRITERS {
                 let work = &work;

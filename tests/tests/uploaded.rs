@@ -3,6 +3,8 @@
 //!
 //! Needs /dev/fuse, the servers of `tests/servers/install`, and root for the servers.
 
+#[path = "uploaded/across.rs"]
+mod across;
 #[path = "uploaded/attributes.rs"]
 mod attributes;
 #[path = "uploaded/crash.rs"]
@@ -13,6 +15,8 @@ mod limits;
 mod links;
 #[path = "uploaded/moving.rs"]
 mod moving;
+#[path = "uploaded/mv.rs"]
+mod mv;
 #[path = "uploaded/own.rs"]
 mod own;
 #[path = "uploaded/trash.rs"]

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use manifold_backends::{ObjectPath, Presence};
-use manifold_catalog::{Catalog, EntryId};
+use manifold_catalog::Catalog;
 use manifold_index::Indexer;
 use parking_lot::Mutex;
 use tokio::runtime::Handle as Runtime;
@@ -399,13 +399,13 @@ impl Fetcher {
                 blocks.iter().map(Bytes::len).sum::<usize>()
             )))),
             Ok(Presence::Absent) => {
-                self.look_again(object.id);
+                self.look_again(object);
                 Err(Error::Stale)
             }
             Err(error) => {
                 let error = Error::from_index(error);
                 if matches!(error, Error::Stale) {
-                    self.look_again(object.id);
+                    self.look_again(object);
                 }
                 Err(error)
             }
@@ -414,14 +414,24 @@ impl Fetcher {
 
     /// Finds where the object stands now: a directory above it may have been renamed since it was opened.
     fn current_path(&self, object: &Object) -> Result<ObjectPath, Error> {
-        let path = self.catalog.object_path(object.id).map_err(Error::from_catalog)?;
-        Ok(path
+        let place = if object.is_origin {
+            self.catalog.origin_place(object.id)
+        } else {
+            self.catalog.object_path(object.id)
+        };
+        Ok(place
+            .map_err(Error::from_catalog)?
             .filter(|it| it.0 == object.source)
             .map_or_else(|| object.path.clone(), |it| ObjectPath::from_bytes(it.1)))
     }
 
     /// Has the catalog learn what the source has just shown: that the object has changed, or is gone.
-    fn look_again(&self, id: EntryId) {
+    fn look_again(&self, object: &Object) {
+        if object.is_origin {
+            // Whoever moves it sees to that.
+            return;
+        }
+        let id = object.id;
         let indexer = Arc::clone(&self.indexer);
         self.runtime.spawn(async move {
             if let Err(error) = indexer.refresh(id).await {

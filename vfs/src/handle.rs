@@ -16,10 +16,12 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use manifold_backends::local::{FileAccess, LocalFile};
 use manifold_catalog::{EntryId, SourceId};
 use parking_lot::{Mutex, RwLock};
+use tokio::sync::Notify;
 
 use late::Late;
 pub(crate) use parted::{Parted, PartedObject};
@@ -172,6 +174,8 @@ pub(crate) struct OpenFiles {
     /// What the kernel reads by itself and is kept at hand all the same.
     at_hand: Mutex<parted::AtHand>,
     staging: OnceLock<Arc<Staging>>,
+    /// Told of each entry that nobody has open any more.
+    closed: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -206,6 +210,21 @@ impl OpenFiles {
     /// Tells whether an entry is open, or being opened.
     pub(crate) fn is_open(&self, id: EntryId) -> bool {
         self.entries.lock().contains_key(&id)
+    }
+
+    /// Waits until nobody has an entry open, but no longer than `patience`, and tells whether it came to that. The kernel closes
+    /// files behind the back of whoever has closed them.
+    pub(crate) async fn until_closed(&self, id: EntryId, patience: Duration) -> bool {
+        let closed = async {
+            loop {
+                let next = self.closed.notified();
+                if !self.is_open(id) {
+                    return;
+                }
+                next.await;
+            }
+        };
+        tokio::time::timeout(patience, closed).await.is_ok()
     }
 
     /// Gives what stands behind a handle.
@@ -388,7 +407,11 @@ impl OpenFiles {
         let mut entries = self.entries.lock();
         let entry = entries.get_mut(&id)?;
         entry.count -= 1;
-        if entry.count == 0 { entries.remove(&id) } else { None }
+        if entry.count > 0 {
+            return None;
+        }
+        self.closed.notify_waiters();
+        entries.remove(&id)
     }
 }
 

@@ -52,7 +52,7 @@ pub use manifold_index::{ByWord, Histogram, HistogramPicture};
 pub use moves::{MoveReport, MoveState};
 pub use pins::{PinPolicy, PinProblem, PinReport, PinRule, PinTotals, RuleReport};
 pub use recent::KEPT_FRESH;
-pub use settings::Settings;
+pub use settings::{CrossSourceRename, Settings};
 pub use staging::StagingUsage;
 pub use union::{PlaceRule, Placement, Union, UnionReport};
 pub use upload::{

@@ -1,5 +1,5 @@
 //! Moves: the objects of renamed directories on their way to where the tree has them, at sources that have no directories to
-//! rename.
+//! rename; and what files have left at the sources from which they were moved.
 //!
 //! It owns a task for each directory that was renamed ahead of what it holds. What is to be done stands in the catalog
 //! (`docs/catalog-format.md`), so that each start goes on with it. Always true:
@@ -12,26 +12,29 @@ mod bring;
 mod directories;
 mod job;
 mod names;
+mod origins;
 mod places;
 mod together;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use manifold_backends::Backend;
 use manifold_catalog::{EntryId, SourceId};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock as RwLocked};
 use tokio::sync::{Notify, RwLock, RwLockReadGuard, Semaphore, watch};
 use tokio::time::timeout;
 
 pub(crate) use self::names::NameLock;
 use self::names::NameLocks;
+use self::origins::Leaving;
 pub(crate) use self::places::Place;
 use self::together::Together;
 use crate::Error;
 use crate::upload::Uploads;
+use crate::vfs::Paths;
 
 /// How many directories are moved at once.
 const JOBS_MAX: usize = 4;
@@ -57,17 +60,20 @@ pub enum MoveState {
     },
 }
 
-/// A directory whose objects are still to follow it, for people.
+/// A directory whose objects are still to follow it, or a file that has still to be taken away where it was moved from, for
+/// people.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MoveReport {
-    /// The directory.
+    /// The directory or file.
     pub id: EntryId,
-    /// Its source.
+    /// The source that is changed.
     pub source: SourceId,
-    /// Where it stands in the tree.
+    /// Where it stands in the tree; empty where it was removed since.
     pub path: Vec<u8>,
-    /// Where it lay at its source: a path beneath the source's root.
+    /// Where it lay at the source: a path beneath the source's root.
     pub from: Vec<u8>,
+    /// Whether it is a file that was moved to another source, and has arrived there.
+    pub is_across: bool,
     /// Files that have been brought since the daemon started.
     pub moved: u64,
     /// Files that are still to be brought, as far as is known.
@@ -86,6 +92,9 @@ pub(crate) struct Moves {
     steady: RwLock<()>,
     together: Together,
     turns: Semaphore,
+    paths: Arc<Paths>,
+    read_only: Arc<RwLocked<HashSet<SourceId>>>,
+    leaving: Leaving,
     /// Counts what happens, for those who wait for something of it.
     happened: watch::Sender<u64>,
     stopped: watch::Sender<bool>,
@@ -121,7 +130,11 @@ struct Ground {
 }
 
 impl Moves {
-    pub(crate) fn new(uploads: &Arc<Uploads>) -> Arc<Self> {
+    pub(crate) fn new(
+        uploads: &Arc<Uploads>,
+        paths: &Arc<Paths>,
+        read_only: &Arc<RwLocked<HashSet<SourceId>>>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             uploads: Arc::clone(uploads),
             jobs: Mutex::default(),
@@ -129,6 +142,9 @@ impl Moves {
             steady: RwLock::default(),
             together: Together::default(),
             turns: Semaphore::new(JOBS_MAX),
+            paths: Arc::clone(paths),
+            read_only: Arc::clone(read_only),
+            leaving: Leaving::default(),
             happened: watch::Sender::new(0),
             stopped: watch::Sender::new(false),
             done: AtomicU64::new(0),
@@ -140,6 +156,7 @@ impl Moves {
         for one in self.uploads.fetcher.catalog.moves().map_err(Error::from_catalog)? {
             self.start(one.id);
         }
+        self.start_leaving();
         Ok(())
     }
 
@@ -173,7 +190,7 @@ impl Moves {
     /// Ends all tasks, and waits until they have ended. What is left to do stands in the catalog.
     pub(crate) async fn stop(&self) {
         self.stopped.send_replace(true);
-        self.until(|| self.jobs.lock().is_empty()).await;
+        self.until(|| self.jobs.lock().is_empty() && !self.leaving.runs()).await;
     }
 
     /// Tries everything again now that failed, and says how many moves that were.
@@ -187,7 +204,7 @@ impl Moves {
             job.nudge.notify_one();
             count += 1;
         }
-        count
+        count + self.leaving.retry()
     }
 
     /// Lists what is on the move, in the order of ids.
@@ -209,12 +226,15 @@ impl Moves {
                 source: one.source,
                 path: catalog.tree_path(one.id).ok().flatten().unwrap_or_default(),
                 from: one.places.into_iter().next().unwrap_or_default(),
+                is_across: false,
                 moved: job.map_or(0, |job| job.moved),
                 left: job.map_or(0, |job| job.left),
                 state,
             }
         });
-        reports.collect()
+        let mut reports: Vec<_> = reports.collect();
+        reports.extend(self.report_leaving());
+        reports
     }
 
     /// Counts the files that were brought since the start.

@@ -287,7 +287,7 @@ impl Core {
             tries += 1;
             // Else its name might be another's by the time it is opened.
             let (begun, seen) = self.while_names_stay(source, local, || {
-                let begun = self.begin_local(id)?;
+                let begun = self.begin_local(id, source)?;
                 let seen = local.open_as(&begun.path, access.of_file());
                 Ok::<_, Error>((begun, seen))
             })?;
@@ -314,7 +314,7 @@ impl Core {
         let mut tries = 0;
         loop {
             tries += 1;
-            let begun = self.begin_local(id)?;
+            let begun = self.begin_local(id, source)?;
             let rest = end.saturating_duration_since(tokio::time::Instant::now());
             let request = local.open_as_soon(&begun.path, access.of_file());
             let seen = self.indexer.ask(source, &begun.path, rest, request).await;
@@ -327,7 +327,7 @@ impl Core {
         }
     }
 
-    fn begin_local(&self, id: EntryId) -> Result<Begun<'_>, Error> {
+    fn begin_local(&self, id: EntryId, source: SourceId) -> Result<Begun<'_>, Error> {
         let opening = self.files.begin(id);
         let ticket = self.catalog.ticket();
         let (entry, details) = rows(&self.catalog, id)?;
@@ -335,6 +335,8 @@ impl Core {
             .catalog
             .object_path(id)
             .map_err(Error::from_catalog)?
+            // It may have been moved to another source meanwhile.
+            .filter(|(now, _)| *now == source)
             .ok_or(Error::Stale)?;
         Ok(Begun {
             opening,

@@ -25,6 +25,18 @@ pub struct Settings {
     pub prefetch_bytes: u64,
     /// After how long a listing counts as stale, and is made anew behind the answer, unless the source has a time of its own.
     pub refresh: Duration,
+    /// What a rename from one source to another comes to.
+    pub rename: CrossSourceRename,
+}
+
+/// What a rename from one source to another comes to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CrossSourceRename {
+    /// It is done: the file is copied, the copy is verified, and the original is removed.
+    #[default]
+    Copy,
+    /// It is refused, and whoever asked copies.
+    Strict,
 }
 
 impl Default for Settings {
@@ -39,6 +51,7 @@ impl Default for Settings {
             pinned_bytes: 0,
             prefetch_bytes: 64 << 20,
             refresh: Duration::from_mins(1),
+            rename: CrossSourceRename::default(),
         }
     }
 }

@@ -226,6 +226,11 @@ impl Staging {
         file.sync(&*self.area.durability, &self.folder_file)
     }
 
+    /// As [`sync`](Self::sync), with a journal of the caller's own.
+    pub(crate) fn sync_with(&self, file: &StagedFile, durability: &dyn Durability) -> Result<(), Error> {
+        file.sync(durability, &self.folder_file)
+    }
+
     /// Makes it last what uploads of a file have sent, so that they are recognised at the source after a crash too. Blocks the
     /// thread.
     pub(crate) fn record(&self, file: &StagedFile) -> Result<(), Error> {

@@ -10,9 +10,11 @@ mod attempt;
 mod body;
 pub(crate) mod conflict;
 mod job;
+mod origin;
 mod report;
 mod rush;
 pub(crate) mod settle;
+mod told;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -24,6 +26,8 @@ use manifold_index::Clock;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout};
+
+pub use self::told::{Conflict, UploadEvent, UploadListener};
 
 use crate::Error;
 use crate::error::Cause;
@@ -99,6 +103,8 @@ pub struct UploadReport {
     pub source: Option<SourceId>,
     /// Where it stands in the tree.
     pub path: Vec<u8>,
+    /// Where it was moved from, at another source that still has it: a path in the tree.
+    pub from: Option<Vec<u8>>,
     /// Its length in bytes.
     pub size: u64,
     /// Bytes of it that are staged.
@@ -116,52 +122,9 @@ pub struct UploadTally {
     pub delayed: u64,
     /// Refused by their sources, or not to be read here.
     pub refused: u64,
+    /// Moved from another source, whose object they are made of.
+    pub moving: u64,
 }
-
-/// A file whose place was taken by another version.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Conflict {
-    /// When it was noticed, in nanoseconds since 1970-01-01 UTC.
-    pub at_ns: i64,
-    /// The source.
-    pub source: SourceId,
-    /// Where the other version stands in the tree.
-    pub path: Vec<u8>,
-    /// The name under which the local version is kept, in the same directory.
-    pub kept_as: Vec<u8>,
-}
-
-/// Something that became of an upload, for people.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum UploadEvent {
-    /// A place was taken: both versions are kept.
-    Conflict(Conflict),
-    /// A source does not take a file.
-    Refused {
-        /// The source, where it is known.
-        source: Option<SourceId>,
-        /// Where the file stands in the tree.
-        path: Vec<u8>,
-        /// Why.
-        error: String,
-        /// What to do.
-        remedy: String,
-    },
-    /// The objects of a renamed directory cannot follow it.
-    MoveRefused {
-        /// The source.
-        source: SourceId,
-        /// Where the directory stands in the tree.
-        path: Vec<u8>,
-        /// Why.
-        error: String,
-        /// What to do.
-        remedy: String,
-    },
-}
-
-/// Tells of what becomes of uploads, and of objects that are to follow their directories.
-pub type UploadListener = Arc<dyn Fn(UploadEvent) + Send + Sync>;
 
 /// The queue.
 pub(crate) struct Uploads {
@@ -386,6 +349,11 @@ impl Uploads {
     /// Waits until something is so that may become so when something happens to a job.
     pub(crate) async fn until_news(&self, holds: impl Fn() -> bool) {
         self.until(|_| holds()).await;
+    }
+
+    /// Tells of everything that happens to a job.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<u64> {
+        self.happened.subscribe()
     }
 
     fn note(&self) {

@@ -60,6 +60,9 @@ pub struct Vfs {
 /// One version of a symbolic link.
 type LinkVersion = (EntryId, Box<[u8]>);
 
+/// A lock for each folder of this machine; see [`Core::paths`].
+pub(crate) type Paths = Mutex<HashMap<SourceId, Arc<RwLock<()>>>>;
+
 /// What all requests share.
 pub(crate) struct Core {
     pub(crate) catalog: Arc<Catalog>,
@@ -81,10 +84,10 @@ pub(crate) struct Core {
     pub(crate) links: Cache<LinkVersion, Arc<[u8]>>,
     pub(crate) refresh: RwLock<HashMap<SourceId, Duration>>,
     /// Sources in which nothing is changed.
-    pub(crate) read_only: RwLock<HashSet<SourceId>>,
+    pub(crate) read_only: Arc<RwLock<HashSet<SourceId>>>,
     /// Held while a path of a folder of this machine is used that was made from the catalog, so that no name changes on the
     /// way; alone by whoever changes names there.
-    pub(crate) paths: Mutex<HashMap<SourceId, Arc<RwLock<()>>>>,
+    pub(crate) paths: Arc<Paths>,
     /// What entries were like that have lost their names through the mount.
     pub(crate) gone: Cache<EntryId, Gone>,
     /// Who owns what has no owner, as it is shown: user and group.
@@ -171,8 +174,8 @@ impl Vfs {
             directories: Directories::default(),
             links: Cache::new(LINKS_MAX),
             refresh: RwLock::default(),
-            read_only: RwLock::default(),
-            paths: Mutex::default(),
+            read_only: Arc::default(),
+            paths: Arc::default(),
             gone: Cache::new(GONE_MAX),
             owner: RwLock::default(),
             own: OwnChanges::default(),

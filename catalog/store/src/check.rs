@@ -11,8 +11,8 @@ use crate::edit::moves::topmost;
 use crate::error::{Error, OpenError, Result};
 use crate::format::{
     ChildKey, FORMAT, HotRow, KeptRow, LinkRow, META_ID_LIMIT, META_NEXT_POLICY, META_NEXT_SOURCE, MoveRow, MovedRow,
-    NOWHERE, PinRow, STAGED_BYTES_MAX, ScanRow, SourceRow, TotalsRow, child_name, child_parent, content_id,
-    content_key, decode_staged, decode_state, identity_id, identity_key, name_fault, owned_id,
+    NOWHERE, OriginsRow, PinRow, STAGED_BYTES_MAX, ScanRow, SourceRow, TotalsRow, child_name, child_parent, content_id,
+    content_key, decode_staged, decode_state, identity_id, identity_key, left_key, name_fault, owned_id,
 };
 use crate::store::{Snapshot, bring_up_to_date, open_file, refuse_file};
 use crate::tree::{self, Top};
@@ -55,6 +55,7 @@ pub(crate) fn examine(snapshot: &Snapshot) -> Result<CheckReport> {
     examination.kept()?;
     examination.links()?;
     examination.moves()?;
+    examination.origins()?;
     examination.departed()?;
     examination.attach_points()?;
     examination.totals()?;
@@ -379,6 +380,36 @@ impl Examination<'_> {
             })?;
         }
         Ok(())
+    }
+
+    /// What is left of files that stand elsewhere is in directories of its source; who still needs it is staged.
+    fn origins(&mut self) -> Result<()> {
+        let (snapshot, mut places) = (self.snapshot, 0);
+        for row in snapshot.origins.iter()? {
+            let (id, row) = row?;
+            let (id, row) = (id.value(), OriginsRow::decode(row.value())?);
+            agree(id < self.id_limit, || {
+                format!("something is left of {id}, which was never given")
+            })?;
+            agree(row.is_due || snapshot.staged.get(id)?.is_some(), || {
+                format!("entry {id} has left something elsewhere that it needs, but is not staged")
+            })?;
+            places += row.places.len() as u64;
+            for place in row.places {
+                let key = left_key(place.directory, &place.name, id);
+                agree(snapshot.left.get(key.as_slice())?.is_some(), || {
+                    format!("what is left of entry {id} is missing in its index")
+                })?;
+                let is_there = self.is_directory_of(place.directory, Some(place.source))?
+                    && self.place_of(place.directory)?.0 == Top::Root;
+                agree(is_there, || {
+                    format!("what is left of entry {id} is in no directory of its source")
+                })?;
+            }
+        }
+        agree(snapshot.left.len()? <= places, || {
+            "the index of what is left names what is not".into()
+        })
     }
 
     fn is_on_the_move(&mut self, id: u64, is_directory: bool) -> Result<()> {

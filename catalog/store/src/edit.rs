@@ -9,6 +9,7 @@ mod insert;
 pub(crate) mod keep;
 mod links;
 pub(crate) mod moves;
+pub(crate) mod origins;
 mod pins;
 mod queue;
 mod redo;
@@ -25,10 +26,10 @@ use redb::{Key, ReadableTable, TableDefinition, Value, WriteTransaction};
 use crate::error::{Error, Result};
 use crate::format::{
     self, CHILDREN, CONTENTS, ChildKey, Cold, ContentKey, DEPARTED, DIRECTORIES, ENTRIES, FORMAT, FORMAT_OF_PINS,
-    HOT_BYTES, HotRow, IDENTITIES, IdentityKey, KEPT, LINKS, META, META_FORMAT, META_GENERATION, META_ID_LIMIT,
-    META_NEXT_POLICY, META_NEXT_SOURCE, MOVED, MOVES, NOWHERE, OwnedKey, PIN_POLICIES, PINS, QUEUE, SOURCES, STAGED,
-    STAGED_BYTES, ScanRow, SourceRow, TOTALS_BYTES, TotalsRow, child_name, decode_state, encode_state, identity_key,
-    subtree_range,
+    HOT_BYTES, HotRow, IDENTITIES, IdentityKey, KEPT, LEFT, LINKS, META, META_FORMAT, META_GENERATION, META_ID_LIMIT,
+    META_NEXT_POLICY, META_NEXT_SOURCE, MOVED, MOVES, NOWHERE, ORIGINS, OwnedKey, PIN_POLICIES, PINS, QUEUE, SOURCES,
+    STAGED, STAGED_BYTES, ScanRow, SourceRow, TOTALS_BYTES, TotalsRow, child_name, decode_state, encode_state,
+    identity_key, subtree_range,
 };
 use crate::rows::Rows;
 use crate::store::wal::Record;
@@ -59,6 +60,8 @@ pub(crate) struct Edit<'t> {
     pub(crate) sources: Rows<'t, u32, &'static [u8]>,
     totals: Rows<'t, u32, &'static [u8; TOTALS_BYTES]>,
     scans: Rows<'t, u32, &'static [u8]>,
+    origins: Rows<'t, u64, &'static [u8]>,
+    left: Rows<'t, &'static [u8], ()>,
     next_id: &'t AtomicU64,
     pub(crate) tickets: &'t Tickets,
     /// Totals and scans that were touched, as they are now.
@@ -153,6 +156,8 @@ impl<'t> Edit<'t> {
             sources: rows(transaction, SOURCES, 16, record)?,
             totals: rows(transaction, format::TOTALS, 17, record)?,
             scans: rows(transaction, format::SCANS, 18, record)?,
+            origins: rows(transaction, ORIGINS, 19, record)?,
+            left: rows(transaction, LEFT, 20, record)?,
             next_id,
             tickets,
             totals_now: BTreeMap::new(),

@@ -9,6 +9,7 @@ mod kept;
 mod keys;
 mod links;
 mod moves;
+mod origins;
 mod pins;
 mod records;
 mod staged;
@@ -26,13 +27,14 @@ pub(crate) use keys::{
 pub use links::LINK_TARGET_MAX;
 pub(crate) use links::LinkRow;
 pub(crate) use moves::{MoveRow, MovedRow, PLACES_MAX};
+pub(crate) use origins::{ORIGINS_MAX, OriginPlace, OriginsRow, left_id, left_key, left_name, left_range};
 pub(crate) use pins::PinRow;
 pub(crate) use records::{ScanRow, SourceRow, TOTALS_BYTES, TotalsRow, decode_state, encode_state};
 pub(crate) use staged::decode_staged;
 pub use staged::{STAGED_BYTES_MAX, STAGED_ROW_MAX};
 
 /// The format that this program writes.
-pub(crate) const FORMAT: u64 = 6;
+pub(crate) const FORMAT: u64 = 7;
 /// The format that brought contents and pins.
 pub(crate) const FORMAT_OF_PINS: u64 = 2;
 /// The oldest format that this program brings up to date.
@@ -76,6 +78,10 @@ pub(crate) const MOVES: TableDefinition<'static, u64, &'static [u8]> = TableDefi
 pub(crate) const MOVED: TableDefinition<'static, u64, &'static [u8]> = TableDefinition::new("moved");
 /// Id of a symbolic link, to where it points.
 pub(crate) const LINKS: TableDefinition<'static, u64, &'static [u8]> = TableDefinition::new("links");
+/// Id of a file that was moved here from another source, to where its former objects still are.
+pub(crate) const ORIGINS: TableDefinition<'static, u64, &'static [u8]> = TableDefinition::new("origins");
+/// Directory, raw name, and id of a file that has left something there under that name.
+pub(crate) const LEFT: TableDefinition<'static, &'static [u8], ()> = TableDefinition::new("left");
 /// Source and id of what has left the tree, to the time when it did.
 pub(crate) const DEPARTED: TableDefinition<'static, OwnedKey, i64> = TableDefinition::new("departed");
 /// The sources.
@@ -137,6 +143,9 @@ pub fn decode_any(bytes: &[u8]) {
     }
     if let Ok(row) = LinkRow::decode(bytes) {
         assert_eq!(row.encode(), bytes);
+    }
+    if let Ok(row) = OriginsRow::decode(bytes) {
+        assert_eq!(OriginsRow::decode(&row.encode()), Ok(row));
     }
     if let Ok(row) = decode_staged(bytes) {
         assert_eq!(row, bytes);

@@ -26,6 +26,7 @@ mod links;
 mod listing;
 mod load;
 mod moves;
+mod origins;
 mod pins;
 mod read;
 mod rows;
@@ -52,6 +53,7 @@ pub use keep::{AttributeMustBe, AttributeRefused, Keep};
 pub use links::{KnownLink, LinkTarget};
 pub use load::{BulkLoader, LoadedDirectory};
 pub use moves::{Copied, Move, Moved};
+pub use origins::{Across, ExtendedAttribute, Left, Origin, Origins};
 /// The longest version, in bytes.
 pub const VERSION_MAX: usize = 4096;
 

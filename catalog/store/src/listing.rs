@@ -3,7 +3,8 @@
 //! First everything is only looked at, and each child gets its fate; then the tables are changed. What stands in the
 //! directory for another reason than the listing (attach points, and the library's directories that lead to them)
 //! stays whatever the listing says, and hides a listed child of the same name. So does what is staged, and what leads to
-//! it. What was renamed ahead of the objects in it, and all beneath that, is not changed, and its old places are not shown.
+//! it. What was renamed ahead of the objects in it, and all beneath that, is not changed, and its old places are not shown; nor
+//! is what was moved to another source and not taken away yet.
 
 mod adopt;
 
@@ -259,6 +260,7 @@ impl<'a> Plan<'a> {
         let mut claims = HashMap::new();
         let mut next = 0;
         let moved_away = edit.names_moved_away(directory, source)?;
+        let left = edit.left_in(directory)?;
         let range = subtree_range(directory);
         for row in edit.children.range(range.start.as_slice()..range.end.as_slice())? {
             let (key, row) = row?;
@@ -276,6 +278,7 @@ impl<'a> Plan<'a> {
         }
         plan.fresh.extend(next..children.len());
         plan.hide(&moved_away);
+        plan.hide_left(&left);
         plan.weigh_adoptions(edit)?;
         plan.settle_claims(claims);
         Ok(plan)
@@ -291,6 +294,20 @@ impl<'a> Plan<'a> {
             let child = &children[*index];
             let raw: &[u8] = child.raw_name.as_deref().unwrap_or(&child.name);
             child.seen.kind != Kind::Directory || !moved_away.contains(raw)
+        });
+    }
+
+    /// Leaves out what was moved to another source and is still here, in the version that was moved.
+    fn hide_left(&mut self, left: &HashMap<Vec<u8>, Vec<Vec<u8>>>) {
+        if left.is_empty() {
+            return;
+        }
+        let children = self.children;
+        self.fresh.retain(|index| {
+            let child = &children[*index];
+            let raw: &[u8] = child.raw_name.as_deref().unwrap_or(&child.name);
+            let is_left = |versions: &Vec<Vec<u8>>| versions.iter().any(|version| **version == *child.seen.version);
+            child.seen.kind != Kind::File || !left.get(raw).is_some_and(is_left)
         });
     }
 

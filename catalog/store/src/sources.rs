@@ -97,7 +97,7 @@ pub(crate) fn update(edit: &mut Edit<'_>, id: SourceId, spec: String, options: S
 pub(crate) fn remove(edit: &mut Edit<'_>, id: SourceId, when_staged: WhenStaged) -> Result<()> {
     let row = get(edit, id)?;
     let staged = edit.staged_of(id)?;
-    let waiting = (staged.len() + edit.moves_of(id)?.len()) as u64;
+    let waiting = (staged.len() + edit.moves_of(id)?.len() + edit.origins_in(id)?.len()) as u64;
     if when_staged == WhenStaged::Refuse && waiting > 0 {
         return Err(Error::SourceWaiting {
             source_id: id,
@@ -105,6 +105,7 @@ pub(crate) fn remove(edit: &mut Edit<'_>, id: SourceId, when_staged: WhenStaged)
         });
     }
     edit.drop_moves_of(id)?;
+    edit.drop_origins_of(id)?;
     for entry in staged {
         edit.drop_staged(entry)?;
     }

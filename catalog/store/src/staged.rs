@@ -88,9 +88,12 @@ impl Catalog {
         })
     }
 
-    /// Tells whether a directory leads to an entry that has a row, or to another directory whose objects are still to follow
-    /// it, so that it stays although its source may not have it.
+    /// Tells whether a directory leads to an entry that has a row, to another directory whose objects are still to follow
+    /// it, or to what is left of a file that stands elsewhere, so that it stays although its source may not have it.
     pub fn leads_to_staged(&self, directory: EntryId) -> Result<bool> {
+        if self.is_left_beneath(directory)? {
+            return Ok(true);
+        }
         self.store().read(|snapshot| {
             if snapshot.staged.is_empty()? && snapshot.moves.is_empty()? {
                 return Ok(false);
@@ -117,7 +120,7 @@ impl Catalog {
     }
 
     /// Takes the row of an entry away: its source has the bytes now and the entry looks like `seen`, or they were given
-    /// up, and it looks as it did. `kept_ns` is kept as the time of its last change over that of `seen`, where there is one
+    /// up, and it looks as it did. In the first case its [origins](crate::Origins) are due from then on. `kept_ns` is kept as the time of its last change over that of `seen`, where there is one
     /// (in nanoseconds since 1970 UTC). Listings that began before are overtaken. Durable soon: a crash may bring the row
     /// back, so keep what it speaks of until [`sync`](Self::sync) or the next durable change has returned.
     pub fn unstage(&self, id: EntryId, seen: Option<SeenAttributes>, kept_ns: Option<i64>) -> Result<Vec<Change>> {

@@ -81,10 +81,19 @@ struct File {
     is_in_conflict: bool,
 }
 
+/// A rename from one source to another that was begun: the catalog makes all of it or nothing.
+#[derive(Debug)]
+struct Crossing {
+    from: String,
+    to: String,
+    bytes: Vec<u8>,
+}
+
 /// All files, by their paths.
 #[derive(Debug, Default)]
 pub(crate) struct Manifest {
     files: Mutex<BTreeMap<String, File>>,
+    crossings: Mutex<Vec<Crossing>>,
     acknowledged: AtomicU64,
 }
 
@@ -119,6 +128,44 @@ impl Manifest {
         let mut files = self.files();
         let withdrawn = files.get_mut(path).and_then(|file| file.under_way.pop());
         assert!(withdrawn.is_some(), "it was begun");
+    }
+
+    /// Takes note that a file is renamed from one source to another.
+    pub(crate) fn begin_crossing(&self, from: &str, to: &str, bytes: &[u8]) {
+        self.crossings.lock().expect("no panic").push(Crossing {
+            from: from.to_owned(),
+            to: to.to_owned(),
+            bytes: bytes.to_vec(),
+        });
+    }
+
+    /// Takes note that the rename was acknowledged, or refused.
+    pub(crate) fn end_crossing(&self, from: &str) {
+        self.crossings.lock().expect("no panic").retain(|it| it.from != from);
+    }
+
+    /// Makes sure that each file whose rename to another source a crash has broken off is in one of its two places, whole, and
+    /// has it there from now on.
+    pub(crate) fn settle_crossings(&self, folder: &Path) {
+        for Crossing { from, to, bytes } in self.crossings.lock().expect("no panic").drain(..) {
+            let holds = |path: &str| std::fs::read(folder.join(path)).is_ok_and(|found| found == bytes);
+            let (stayed, crossed) = (holds(&from), holds(&to));
+            assert!(
+                stayed != crossed,
+                "{from}, on its way to {to} in a crash, is in the one place: {stayed}, in the other: {crossed}"
+            );
+            println!(
+                "{from}, on its way to {to} in a crash, is at {}",
+                if crossed { &to } else { &from }
+            );
+            if crossed {
+                self.acknowledge(&from);
+                self.acknowledge(&to);
+            } else {
+                self.withdraw(&from);
+                self.withdraw(&to);
+            }
+        }
     }
 
     /// Counts the changes that were acknowledged.
@@ -163,7 +210,11 @@ impl Manifest {
 
     /// Takes note that the daemon has died.
     pub(crate) fn end_life(&self) {
-        for file in self.files().values_mut() {
+        let crossings = self.crossings.lock().expect("no panic");
+        for (path, file) in self.files().iter_mut() {
+            if crossings.iter().any(|crossing| crossing.to == *path) {
+                continue;
+            }
             file.is_in_conflict |= file
                 .under_way
                 .iter()

@@ -1,4 +1,5 @@
-//! A library over one source, whose daemon is killed; or the power goes on the disk that keeps the library.
+//! A library over one source and another within it, between which files are moved, whose daemon is killed; or the power goes on the
+//! disk that keeps the library.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -11,6 +12,9 @@ use serde_json::Value;
 
 use crate::manifest::Manifest;
 
+/// Where another source is attached, beneath the first.
+pub(crate) const ELSEWHERE: &str = "elsewhere";
+const ELSEWHERE_AT: &str = "/s/elsewhere";
 /// Only ends tests that hang.
 const DEADLINE: Duration = Duration::from_mins(2);
 /// What a scan says that came between too many uploads.
@@ -44,6 +48,8 @@ pub(crate) struct Site {
     /// The library's disk, where its power goes. Dropped first.
     disk: Option<Lossy>,
     source: Source,
+    /// Another source, within the first.
+    elsewhere: Option<Source>,
     library: Library,
 }
 
@@ -62,11 +68,32 @@ impl Site {
             Source::Folder(folder) => library.add_folder(folder.path(), "/s"),
             Source::Server(server) => library.add_server_with(&**server, "/s", &[("write", "back")]),
         }
+        let elsewhere = match kind {
+            Kind::Local => None,
+            Kind::Smb | Kind::S3 => Some(Source::Folder(tempfile::tempdir().expect("make a folder"))),
+            Kind::Webdav => Some(Source::Server(Box::new(Sshd::start()))),
+            Kind::Sftp => Some(Source::Server(Box::new(SeaweedFs::start()))),
+        };
+        match &elsewhere {
+            None => {}
+            Some(Source::Folder(folder)) => library.add_folder(folder.path(), ELSEWHERE_AT),
+            Some(Source::Server(server)) => library.add_server_with(&**server, ELSEWHERE_AT, &[("write", "back")]),
+        }
         library.mount();
         if let Some(disk) = &disk {
             disk.sync();
         }
-        Self { disk, source, library }
+        Self {
+            disk,
+            source,
+            elsewhere,
+            library,
+        }
+    }
+
+    /// Tells whether there is another source within the first.
+    pub(crate) fn has_elsewhere(&self) -> bool {
+        self.elsewhere.is_some()
     }
 
     /// Gives the source's folder in the mount.
@@ -88,15 +115,18 @@ impl Site {
         self.library.mount();
         if let Source::Folder(_) = self.source {
             // What the catalog had not committed it learns from the disk again.
-            self.scan();
+            self.scan("/s");
+        }
+        if let Some(Source::Folder(_)) = self.elsewhere {
+            self.scan(ELSEWHERE_AT);
         }
     }
 
     /// Has the source listed. Where uploads arrive in a directory each time that it is looked at, it is looked at again.
-    fn scan(&self) {
+    fn scan(&self, path: &str) {
         let end = Instant::now() + DEADLINE;
         loop {
-            let scanned = self.library.command().args(["scan", "/s"]).output();
+            let scanned = self.library.command().args(["scan", path]).output();
             let scanned = scanned.expect("run manifold");
             if scanned.status.success() {
                 return;
@@ -128,9 +158,11 @@ impl Site {
         manifest.end_life();
         self.is_as(manifest, &self.folder(), "in the mount", true);
         if matches!(self.source, Source::Server(_)) {
-            self.scan();
+            self.scan("/s");
+            self.scan(ELSEWHERE_AT);
             self.is_as(manifest, &self.folder(), "in the mount, as listed", false);
         }
+        manifest.settle_crossings(&self.folder());
         manifest.begin_life();
     }
 
@@ -143,6 +175,11 @@ impl Site {
                 self.until_uploaded(manifest);
                 let mut library = Library::new(User::Current);
                 library.add_server(&**server, "/s");
+                match &self.elsewhere {
+                    None => {}
+                    Some(Source::Folder(folder)) => library.add_folder(folder.path(), ELSEWHERE_AT),
+                    Some(Source::Server(server)) => library.add_server(&**server, ELSEWHERE_AT),
+                }
                 library.mount();
                 self.is_as(manifest, &library.at().join("s"), "at the source", false);
                 library.unmount();
@@ -164,7 +201,7 @@ impl Site {
             }
             let said = expect_success(self.library.command().args(["status", "--json"]));
             let status: Value = serde_json::from_str(&said).expect("JSON");
-            if status["uploads"]["waiting"] == 0 {
+            if status["uploads"]["waiting"] == 0 && status["uploads"]["originals"] == 0 {
                 return;
             }
             assert!(

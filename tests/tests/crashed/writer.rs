@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use manifold_tests::chance::Chance;
 
 use crate::manifest::{Change, Manifest};
+use crate::site::ELSEWHERE;
 
 /// How many names each writer has.
 const NAMES: usize = 6;
@@ -25,16 +26,19 @@ const DEADLINE: Duration = Duration::from_mins(2);
 pub(crate) struct Work<'a> {
     manifest: &'a Manifest,
     folder: PathBuf,
+    /// Whether another source is within the folder.
+    has_elsewhere: bool,
     is_over: AtomicBool,
     done: Mutex<usize>,
     more_done: Condvar,
 }
 
 impl<'a> Work<'a> {
-    pub(crate) fn new(manifest: &'a Manifest, folder: PathBuf) -> Self {
+    pub(crate) fn new(manifest: &'a Manifest, folder: PathBuf, has_elsewhere: bool) -> Self {
         Self {
             manifest,
             folder,
+            has_elsewhere,
             is_over: AtomicBool::new(false),
             done: Mutex::new(0),
             more_done: Condvar::new(),
@@ -100,7 +104,7 @@ impl<'a> Work<'a> {
         let by_sync = chance.below(2) == 0;
         let known = self.manifest.certain(path);
         // Where it is in doubt what is there, only what leaves nothing of it.
-        match (chance.below(9), known) {
+        match (chance.below(12), known) {
             (0 | 1, Some(file)) => {
                 let at = chance.below(file.len() + 1_000);
                 self.write(path, at, &bytes, by_sync)
@@ -128,6 +132,19 @@ impl<'a> Work<'a> {
                 self.save(&temporary, &bytes, by_sync)?;
                 self.rename(&temporary, path, bytes)
             }
+            (9 | 10, _) if self.has_elsewhere => {
+                // As downloads are put in their place, here from another source: at once, or when they were uploaded there.
+                let aside = aside(path);
+                if let Some(file) = self.manifest.certain(&aside) {
+                    return self.rename(&aside, path, file);
+                }
+                self.save(&aside, &bytes, by_sync)?;
+                if chance.below(2) == 0 {
+                    return Ok(());
+                }
+                self.rename(&aside, path, bytes)
+            }
+            (11, Some(file)) if self.has_elsewhere => self.rename(path, &aside(path), file),
             _ => self.save(path, &bytes, by_sync),
         }
     }
@@ -156,20 +173,41 @@ impl<'a> Work<'a> {
     fn rename(&self, from: &str, to: &str, bytes: Vec<u8>) -> io::Result<()> {
         let former = self.manifest.history(from);
         self.manifest.begin(from, Change::Remove);
+        let crosses = is_elsewhere(from) != is_elsewhere(to);
+        if crosses {
+            self.manifest.begin_crossing(from, to, &bytes);
+        }
         self.manifest.begin(to, Change::Replace(bytes, former));
         match fs::rename(self.folder.join(from), self.folder.join(to)) {
             // After a rename that a crash has broken off, an upload has to settle first what is whose.
-            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+            // A file of a folder that was closed a moment ago may still be open for the kernel, and none goes to a folder.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::ResourceBusy | io::ErrorKind::CrossesDevices
+                ) =>
+            {
+                self.manifest.end_crossing(from);
                 self.manifest.withdraw(from);
                 self.manifest.withdraw(to);
                 return Ok(());
             }
             renamed => renamed?,
         }
+        self.manifest.end_crossing(from);
         self.acknowledge(from);
         self.acknowledge(to);
         Ok(())
     }
+}
+
+/// Gives the place of a file at the other source.
+fn aside(path: &str) -> String {
+    format!("{ELSEWHERE}/{}", path.replace('/', "."))
+}
+
+fn is_elsewhere(path: &str) -> bool {
+    path.starts_with(ELSEWHERE)
 }
 
 /// Has what was written acknowledged: by `fsync`, or by `close`.

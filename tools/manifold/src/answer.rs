@@ -191,6 +191,17 @@ impl OpenLibrary {
             ))
             .hint("wait until it is: manifold uploads shows what is left"));
         }
+        let origins = self.catalog.all_origins()?;
+        let is_left = |it: &&manifold_catalog::Origins| it.places.iter().any(|place| place.source == id);
+        let on_their_way = origins.iter().filter(is_left).count() as u64;
+        if on_their_way > 0 {
+            return Err(Failure::new(format!(
+                "{} of {} not at the source yet to which it was moved, or not taken away here",
+                count(on_their_way, "file"),
+                record.name
+            ))
+            .hint("wait until it is: manifold uploads shows what is left"));
+        }
         // First, since it can fail for a reason of its own, such as a locked keyring: nothing has changed then.
         self.connections.forget_secrets(&record.name).await?;
         self.connections.let_go(id);

@@ -105,6 +105,22 @@ pub(crate) enum What {
         /// What to do.
         remedy: String,
     },
+    /// Another has changed what a file was moved from, before it had arrived or been taken away.
+    MoveUndone {
+        /// Where the file stands in the tree, or stood.
+        path: Text,
+        /// What became of it.
+        what: String,
+    },
+    /// What a file was moved from cannot be taken away, though its copy has arrived; both are there.
+    OriginalRefused {
+        /// Where the file stands in the tree.
+        path: Text,
+        /// Why.
+        error: String,
+        /// What to do.
+        remedy: String,
+    },
     /// The objects of a renamed directory cannot follow it; it stays as it is.
     MoveRefused {
         /// Where it stands in the tree.

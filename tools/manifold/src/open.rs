@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use manifold_backends::{SecretStore, StoreOptions};
 use manifold_catalog::{Catalog, OpenError, SourceRecord};
 use manifold_index::{HashSettings, IndexSettings, Indexer};
-use manifold_vfs::Vfs;
+use manifold_vfs::{CrossSourceRename, Vfs};
 use tokio::runtime::Handle;
 
 use crate::connections::Connections;
@@ -19,7 +19,7 @@ use crate::library::Library;
 use crate::library::lock::{Lock, Role};
 use crate::mounts;
 use crate::rescan::Rescans;
-use crate::settings::{Settings, UnionSettings};
+use crate::settings::{Rename, Settings, UnionSettings};
 use crate::time::now_ns;
 use crate::uploads;
 
@@ -82,6 +82,10 @@ impl OpenLibrary {
             pinned_bytes: settings.cache.pinned_bytes,
             cache_directory,
             hash_cached: settings.hash.cached,
+            rename: match settings.mount.rename {
+                Rename::Copy => CrossSourceRename::Copy,
+                Rename::Strict => CrossSourceRename::Strict,
+            },
             ..manifold_vfs::Settings::default()
         };
         let vfs = Vfs::new(Arc::clone(&catalog), Arc::clone(&indexer), vfs_settings, runtime)

@@ -106,6 +106,8 @@ pub(crate) struct Mount {
     pub(crate) point: Option<PathBuf>,
     /// Bytes that the kernel reads ahead.
     pub(crate) readahead: u64,
+    /// What a rename from one source to another comes to.
+    pub(crate) rename: Rename,
 }
 
 /// How sources are scanned.
@@ -182,6 +184,30 @@ impl RunOrWait {
         match self {
             Self::Run => "run",
             Self::Wait => "wait",
+        }
+    }
+
+    /// Finds what a word stands for.
+    pub(crate) fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|it| it.as_str() == word)
+    }
+}
+
+/// What a rename from one source to another comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rename {
+    Copy,
+    Strict,
+}
+
+impl Rename {
+    const ALL: [Self; 2] = [Self::Copy, Self::Strict];
+
+    /// Gives the word for it.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Copy => "copy",
+            Self::Strict => "strict",
         }
     }
 

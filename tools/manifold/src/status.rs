@@ -297,6 +297,15 @@ fn judge(
             format!("mounted at {point}, but the objects of {refused} cannot follow; `manifold uploads` tells why"),
         );
     }
+    if uploads.originals_refused > 0 {
+        let refused = count(uploads.originals_refused, "moved file");
+        return (
+            Verdict::Attention,
+            format!(
+                "mounted at {point}, but the original of {refused} cannot be taken away; `manifold uploads` tells why"
+            ),
+        );
+    }
     let failed: u64 = sources
         .iter()
         .filter_map(|it| it.scan.as_ref())
@@ -449,6 +458,16 @@ mod tests {
         let (verdict, words) = judge(&[], std::slice::from_ref(&scanning), &moves, Some(&mount));
         assert_eq!(verdict, Verdict::Attention);
         assert!(words.contains("of 1 renamed directory cannot follow"), "{words}");
+        let originals = UploadCounts {
+            originals_refused: 1,
+            ..UploadCounts::default()
+        };
+        let (verdict, words) = judge(&[], std::slice::from_ref(&scanning), &originals, Some(&mount));
+        assert_eq!(verdict, Verdict::Attention);
+        assert!(
+            words.contains("original of 1 moved file cannot be taken away"),
+            "{words}"
+        );
         let (verdict, words) = judge(&[], &[scanning], &none, None);
         assert_eq!(
             (verdict, words.as_str()),

@@ -51,6 +51,14 @@ fn listener(hub: Hub) -> UploadListener {
                 error,
                 remedy,
             },
+            UploadEvent::MoveUndone { path, what, .. } => What::MoveUndone { path: Text(path), what },
+            UploadEvent::OriginalRefused {
+                path, error, remedy, ..
+            } => What::OriginalRefused {
+                path: Text(path),
+                error,
+                remedy,
+            },
             UploadEvent::MoveRefused {
                 path, error, remedy, ..
             } => What::MoveRefused {
@@ -87,13 +95,16 @@ impl OpenLibrary {
             // Without a daemon, nobody works on them.
             let waiting = self.catalog.staged_all()?.len() as u64;
             let moves = self.catalog.moves()?.len() as u64;
+            let originals = self.catalog.all_origins()?.len() as u64;
             return Ok(UploadCounts {
                 waiting,
                 moves,
+                originals,
                 ..UploadCounts::default()
             });
         };
-        let (tally, moves) = (self.vfs.upload_tally(), self.vfs.moves());
+        let tally = self.vfs.upload_tally();
+        let (originals, moves) = self.vfs.moves().into_iter().partition::<Vec<_>, _>(|it| it.is_across);
         let is_refused = |it: &&MoveReport| matches!(it.state, MoveState::Refused { .. });
         Ok(UploadCounts {
             waiting: usage.files,
@@ -108,6 +119,9 @@ impl OpenLibrary {
             moves_refused: moves.iter().filter(is_refused).count() as u64,
             to_move: moves.iter().map(|it| it.left).sum(),
             moved: self.vfs.moved(),
+            moving: tally.moving,
+            originals: originals.len() as u64,
+            originals_refused: originals.iter().filter(is_refused).count() as u64,
         })
     }
 
@@ -136,14 +150,19 @@ impl OpenLibrary {
             path: Text(conflict.path),
             kept_as: Text(conflict.kept_as),
         });
-        let moves = self.vfs.moves().into_iter();
+        let (originals, moves): (Vec<_>, Vec<_>) = self.vfs.moves().into_iter().partition(|it| it.is_across);
+        let told = |reports: Vec<MoveReport>| {
+            let facts = reports.into_iter();
+            facts
+                .map(|report| move_facts(uri(Some(report.source)), report))
+                .collect()
+        };
         Ok(Reply::Uploads(Box::new(UploadsFacts {
             uploads,
             more: rest.next().is_some(),
             conflicts: conflicts.collect(),
-            moves: moves
-                .map(|report| move_facts(uri(Some(report.source)), report))
-                .collect(),
+            moves: told(moves),
+            originals: told(originals),
         })))
     }
 
@@ -200,6 +219,7 @@ fn facts(source: String, report: UploadReport) -> UploadFacts {
     UploadFacts {
         id: report.id.0,
         path: Text(report.path),
+        from: report.from.map(Text),
         source,
         size: report.size,
         staged: report.staged,

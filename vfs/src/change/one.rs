@@ -21,9 +21,17 @@ impl Core {
         creation: Creation,
         by: Requester,
     ) -> Answer<Created> {
-        let name = Box::from(name);
+        let name = Box::<[u8]>::from(name);
         self.in_directory(directory, Paths::Stay, move |core, site, half| match half {
-            Half::Local(local) => core.local_create(&local, site, name, creation, by),
+            Half::Local(local) => {
+                let again = name.clone();
+                core.once_left(
+                    directory,
+                    &again.clone(),
+                    || core.local_create(&local, site, name, creation, by),
+                    move |core| core.create_in(directory, &again, creation, by),
+                )
+            }
             Half::Remote => core.remote_create(&site, &name, creation, by),
         })
     }
@@ -37,16 +45,24 @@ impl Core {
         mode: u32,
         by: Requester,
     ) -> Answer<Attributes> {
-        let name = Box::from(name);
+        let name = Box::<[u8]>::from(name);
         self.in_directory(directory, Paths::Stay, move |core, site, half| match half {
-            Half::Local(local) => core.local_make(&local, site, name, making, mode, by),
+            Half::Local(local) => {
+                let again = (name.clone(), making.clone());
+                core.once_left(
+                    directory,
+                    &name.clone(),
+                    || core.local_make(&local, site, name, making, mode, by),
+                    move |core| core.make_in(directory, &again.0, again.1, mode, by),
+                )
+            }
             Half::Remote => core.remote_make(&site, &name, &making, mode, by),
         })
     }
 
     /// Gives a file a further name.
     pub(crate) fn link_in(self: &Arc<Self>, id: EntryId, directory: EntryId, name: &[u8]) -> Answer<Attributes> {
-        let name = Box::from(name);
+        let name = Box::<[u8]>::from(name);
         self.in_directory(directory, Paths::Stay, move |core, site, half| {
             match core.source_of(id) {
                 Ok(source) if source == site.source => {}
@@ -54,7 +70,15 @@ impl Core {
                 Err(error) => return Answer::err(error),
             }
             match half {
-                Half::Local(local) => core.local_link(&local, id, site, name),
+                Half::Local(local) => {
+                    let again = name.clone();
+                    core.once_left(
+                        directory,
+                        &again.clone(),
+                        || core.local_link(&local, id, site, name),
+                        move |core| core.link_in(id, directory, &again),
+                    )
+                }
                 Half::Remote => core.remote_link(id, &site, &name),
             }
         })
@@ -62,9 +86,24 @@ impl Core {
 
     /// Removes a name.
     pub(crate) fn remove_in(self: &Arc<Self>, directory: EntryId, name: &[u8], is_directory: bool) -> Answer<()> {
-        let name = Box::from(name);
+        let name = Box::<[u8]>::from(name);
         self.in_directory(directory, Paths::Change, move |core, site, half| match half {
-            Half::Local(local) => core.local_remove(&local, &site, &name, is_directory),
+            Half::Local(local) => {
+                let found = core.catalog.lookup(directory, &name).map_err(Error::from_catalog);
+                let removed = match found {
+                    Ok(found) => found.filter(|_| is_directory),
+                    Err(error) => return Answer::err(error),
+                };
+                let Some(removed) = removed else {
+                    return core.local_remove(&local, &site, &name, is_directory);
+                };
+                let again = name.clone();
+                core.once_left_beneath(
+                    removed.id,
+                    || core.local_remove(&local, &site, &name, is_directory),
+                    move |core| core.remove_in(directory, &again, is_directory),
+                )
+            }
             Half::Remote => core.remote_remove(&site, &name, is_directory),
         })
     }
@@ -76,14 +115,24 @@ impl Core {
         to: (EntryId, &[u8]),
         mode: RenameMode,
     ) -> Answer<()> {
-        let (target, names) = (to.0, (Box::from(from.1), Box::from(to.1)));
-        self.in_directory(from.0, Paths::Change, move |core, from, _| {
+        let (source, target) = (from.0, to.0);
+        let names: (Box<[u8]>, Box<[u8]>) = (from.1.into(), to.1.into());
+        self.in_directory(from.0, Paths::Change, move |core, from, from_half| {
             core.in_directory(target, Paths::Kept, move |core, to, half| {
                 if from.source != to.source {
-                    return Answer::err(Error::CrossSource);
+                    let (from, to) = ((&from, &*names.0, from_half), (&to, &*names.1, half));
+                    return core.rename_across(from, to, mode);
                 }
                 match half {
-                    Half::Local(local) => core.local_rename(&local, (from, names.0), (to, names.1), mode),
+                    Half::Local(local) => {
+                        let again = names.clone();
+                        core.once_left(
+                            target,
+                            &again.1.clone(),
+                            || core.local_rename(&local, (from, names.0), (to, names.1), mode),
+                            move |core| core.rename_in((source, &again.0), (target, &again.1), mode),
+                        )
+                    }
                     Half::Remote => core.lasting(core.remote_rename((&from, &names.0), (&to, &names.1), mode)),
                 }
             })

@@ -6,6 +6,7 @@
 //!   here alone;
 //! - what a source cannot do is refused; attributes that it cannot store are kept in the catalog, where its settings say so.
 
+mod across;
 mod ahead;
 mod attributes;
 mod bytes;
@@ -21,17 +22,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use manifold_backends::{Backend, ObjectPath, WriteAbilities};
-use manifold_catalog::{EntryId, STAGED_BYTES_MAX, SourceId};
+use manifold_catalog::{Catalog, EntryId, STAGED_BYTES_MAX, SourceId};
 use manifold_index::Clock;
 
 use self::journal::Journal;
-use crate::Error;
+use crate::change::Site;
 use crate::error::Cause;
 use crate::fetch::object::not_connected;
 use crate::moves::{MoveReport, Moves, NameLock, Place};
 use crate::staging::{Limits, Recovered, Staging, StagingUsage};
 use crate::upload::{AttributePolicy, Conflict, UploadListener, UploadReport, UploadTally, Uploads, WritePolicy};
 use crate::vfs::{Core, Vfs};
+use crate::{Answer, Error};
 
 /// What writing to remote sources needs to know.
 #[derive(Clone)]
@@ -210,7 +212,7 @@ impl Core {
         for id in staged {
             uploads.queue(id, false);
         }
-        let moves = Moves::new(&uploads);
+        let moves = Moves::new(&uploads, &self.paths, &self.read_only);
         let once = self.uploads.set(uploads);
         once.map_err(|_| Error::Io(Cause::new("the staging area is open already")))?;
         self.moves.get_or_init(|| moves).start_all()
@@ -265,6 +267,67 @@ impl Core {
     async fn until_free(&self, directory: EntryId, target: &Target) -> Result<(), Error> {
         let (place, patience) = (target.place_in(directory), self.settings.data_deadline);
         self.moves()?.until_free(place, patience).await
+    }
+
+    /// Waits until no file that stands at another source by now has left anything under a name.
+    async fn until_left_at(&self, directory: EntryId, raw_name: &[u8]) -> Result<(), Error> {
+        let left = |catalog: &Catalog| catalog.is_left_at(directory, raw_name);
+        self.moves()?.until_left(left, self.settings.data_deadline).await
+    }
+
+    /// The same of anything in a directory, or beneath it.
+    async fn until_left_beneath(&self, directory: EntryId) -> Result<(), Error> {
+        let left = |catalog: &Catalog| catalog.is_left_beneath(directory);
+        self.moves()?.until_left(left, self.settings.data_deadline).await
+    }
+
+    /// Does something in a directory of this machine, once nothing is left there, under that name, of a file that stands at
+    /// another source by now. `do_it` begins it anew.
+    pub(in crate::change) fn once_left<T: Send + 'static>(
+        self: &Arc<Self>,
+        directory: EntryId,
+        name: &[u8],
+        now: impl FnOnce() -> Answer<T>,
+        then: impl FnOnce(&Arc<Self>) -> Answer<T> + Send + 'static,
+    ) -> Answer<T> {
+        let Ok(raw_name) = Site::raw_name(name) else {
+            return now();
+        };
+        match self
+            .catalog
+            .is_left_at(directory, &raw_name)
+            .map_err(Error::from_catalog)
+        {
+            Ok(false) => now(),
+            Ok(true) => {
+                let core = Arc::clone(self);
+                Answer::Pending(Box::pin(async move {
+                    core.until_left_at(directory, &raw_name).await?;
+                    then(&core).wait().await
+                }))
+            }
+            Err(error) => Answer::err(error),
+        }
+    }
+
+    /// The same for a directory from which nothing may be missing.
+    pub(in crate::change) fn once_left_beneath<T: Send + 'static>(
+        self: &Arc<Self>,
+        directory: EntryId,
+        now: impl FnOnce() -> Answer<T>,
+        then: impl FnOnce(&Arc<Self>) -> Answer<T> + Send + 'static,
+    ) -> Answer<T> {
+        match self.catalog.is_left_beneath(directory).map_err(Error::from_catalog) {
+            Ok(false) => now(),
+            Ok(true) => {
+                let core = Arc::clone(self);
+                Answer::Pending(Box::pin(async move {
+                    core.until_left_beneath(directory).await?;
+                    then(&core).wait().await
+                }))
+            }
+            Err(error) => Answer::err(error),
+        }
     }
 
     /// Finds what is to be changed, and makes sure that it may be.

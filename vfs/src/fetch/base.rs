@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use manifold_backends::Version;
+use manifold_backends::{Presence, Version};
 use manifold_catalog::EntryId;
 
 use super::{Fetcher, Object, Wanted};
 use crate::Error;
+use crate::error::Cause;
 use crate::read::{blocks_of, within};
 use crate::staging::Rest;
 
@@ -21,7 +22,16 @@ pub(crate) async fn fill(
     buffer: &mut [u8],
 ) -> Result<(), Error> {
     let version = Version::from_stored(&rest.base.version);
-    let object = Object::of_version(&fetcher.catalog, &fetcher.indexer, id, version, rest.base.size)?;
+    let (catalog, indexer, size) = (&fetcher.catalog, &fetcher.indexer, rest.base.size);
+    let object = if rest.base.is_origin {
+        Object::of_origin(catalog, indexer, id, version, size)?
+    } else {
+        Object::of_version(catalog, indexer, id, version, size)?
+    };
+    let backend = indexer.backend(object.source);
+    if backend.is_some_and(|backend| backend.as_local().is_some()) {
+        return fill_from_disk(fetcher, &object, rest, offset, buffer).await;
+    }
     let object = Arc::new(object);
     for range in &rest.ranges {
         let mut coming = Vec::new();
@@ -39,6 +49,39 @@ pub(crate) async fn fill(
         }
         for (index, wait) in coming {
             copy(index, &fetcher.bring(&object, index, wait).await?);
+        }
+    }
+    Ok(())
+}
+
+/// The same from a file of this machine, which needs no cache.
+async fn fill_from_disk(
+    fetcher: &Fetcher,
+    object: &Object,
+    rest: &Rest,
+    offset: u64,
+    buffer: &mut [u8],
+) -> Result<(), Error> {
+    let (path, block_size) = (fetcher.current_path(object)?, object.shape.block_size);
+    let most = object.run_max * u64::from(block_size);
+    for range in &rest.ranges {
+        let mut at = range.start;
+        while at < range.end {
+            let part = at..range.end.min(at + most);
+            let (version, deadline) = (&object.version, fetcher.deadline);
+            let asked = fetcher
+                .indexer
+                .read(object.source, &path, version, part.clone(), block_size, deadline);
+            let Presence::Found(blocks) = asked.await.map_err(Error::from_index)? else {
+                return Err(Error::Stale);
+            };
+            let bytes = blocks.concat();
+            if bytes.len() as u64 != part.end - part.start {
+                return Err(Error::Io(Cause::new("the disk gave other bytes than it was asked for")));
+            }
+            let place = (at - offset) as usize;
+            buffer[place..place + bytes.len()].copy_from_slice(&bytes);
+            at = part.end;
         }
     }
     Ok(())

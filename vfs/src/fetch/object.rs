@@ -28,6 +28,8 @@ pub(crate) struct Object {
     pub(crate) concurrency: u32,
     /// What its bytes are, where that was known when it was opened.
     pub(crate) content: Option<[u8; 32]>,
+    /// Whether it is what the entry was moved from, at another source.
+    pub(crate) is_origin: bool,
     /// Whether the log tells already that a copy is read in its place.
     pub(crate) told_of_copy: AtomicBool,
 }
@@ -51,7 +53,32 @@ impl Object {
         size: u64,
     ) -> Result<Self, Error> {
         let place = catalog.object_path(id).map_err(Error::from_catalog)?;
-        let (source, path) = place.ok_or(Error::Stale)?;
+        Self::at(indexer, id, place.ok_or(Error::Stale)?, version, size)
+    }
+
+    /// Finds what an entry was moved from, at another source.
+    pub(crate) fn of_origin(
+        catalog: &Catalog,
+        indexer: &Indexer,
+        id: EntryId,
+        version: Version,
+        size: u64,
+    ) -> Result<Self, Error> {
+        let place = catalog.origin_place(id).map_err(Error::from_catalog)?;
+        let object = Self::at(indexer, id, place.ok_or(Error::Stale)?, version, size)?;
+        Ok(Self {
+            is_origin: true,
+            ..object
+        })
+    }
+
+    fn at(
+        indexer: &Indexer,
+        id: EntryId,
+        (source, path): (SourceId, Vec<u8>),
+        version: Version,
+        size: u64,
+    ) -> Result<Self, Error> {
         let backend = indexer.backend(source).ok_or_else(|| not_connected(indexer, source))?;
         let path = ObjectPath::from_bytes(path);
         let able = backend.capabilities();
@@ -72,6 +99,7 @@ impl Object {
             run_max: u64::from((able.read_size_max / able.block_size).max(1)),
             concurrency: able.concurrency,
             content: None,
+            is_origin: false,
             told_of_copy: AtomicBool::new(false),
         })
     }

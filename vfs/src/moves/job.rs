@@ -175,7 +175,7 @@ impl Moves {
     }
 
     /// Finds the source, where it may be written to.
-    async fn ground(&self, top: EntryId, source: manifold_catalog::SourceId) -> Result<Ground, Fault> {
+    pub(super) async fn ground(&self, top: EntryId, source: manifold_catalog::SourceId) -> Result<Ground, Fault> {
         let fetcher = &self.uploads.fetcher;
         let connected = tokio::time::timeout(fetcher.deadline, fetcher.indexer.until_connected(source));
         // Whether it is connected is seen next.

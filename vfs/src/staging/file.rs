@@ -467,7 +467,6 @@ impl StagedFile {
     }
 
     /// Gives the object that shows through, where one does.
-    #[cfg(test)]
     pub(crate) fn base(&self) -> Option<Base> {
         self.state.lock().base.clone()
     }

@@ -7,11 +7,13 @@ use std::ops::Range;
 use super::extents::Extents;
 
 /// The version of the format that is written.
-pub const FORMAT: u8 = 3;
+pub const FORMAT: u8 = 4;
 /// The first version, which tells of no uploads, and is read for good.
 const FORMAT_1: u8 = 1;
 /// The version in which all bytes lie in data files; it is read for good.
 const FORMAT_2: u8 = 2;
+/// The version whose bases all lie where their files do; it is read for good.
+const FORMAT_3: u8 = 3;
 /// The longest version of an object, in bytes, as the catalog takes it.
 const VERSION_MAX: usize = manifold_catalog::VERSION_MAX;
 /// The most ranges of one row.
@@ -24,7 +26,8 @@ const HAS_BASE: u8 = 1;
 const HAS_EXPECTED: u8 = 2;
 const IS_DRAFT: u8 = 4;
 const IS_BESIDE: u8 = 8;
-const ALL_FLAGS: u8 = HAS_BASE | HAS_EXPECTED | IS_DRAFT | IS_BESIDE;
+const IS_ORIGIN: u8 = 16;
+const ALL_FLAGS: u8 = HAS_BASE | HAS_EXPECTED | IS_DRAFT | IS_BESIDE | IS_ORIGIN;
 /// How far the extents of a file may go whose bytes lie beside its row.
 const BESIDE_MAX: u64 = manifold_catalog::STAGED_BYTES_MAX as u64;
 
@@ -48,6 +51,8 @@ pub struct Base {
     pub size: u64,
     /// How far it shows through: what lies behind was cut off at some time, and reads as zeroes.
     pub shows: u64,
+    /// Whether it lies at another source, from where the file was moved: where the catalog says. Else where the file does.
+    pub is_origin: bool,
 }
 
 /// A state of a file that was sent to its source, which may have it: nobody confirmed it.
@@ -95,7 +100,8 @@ impl Row {
             flag(self.base.is_some(), HAS_BASE)
                 | flag(self.expected.is_some(), HAS_EXPECTED)
                 | flag(self.draft, IS_DRAFT)
-                | flag(self.beside.is_some(), IS_BESIDE),
+                | flag(self.beside.is_some(), IS_BESIDE)
+                | flag(self.base.as_ref().is_some_and(|base| base.is_origin), IS_ORIGIN),
         );
         for number in [self.number, self.size] {
             bytes.extend_from_slice(&number.to_le_bytes());
@@ -130,7 +136,7 @@ impl Row {
     /// Reads back what [`encode`](Self::encode) gave, now or in a former version.
     pub fn parse(bytes: &[u8]) -> Result<Self, RowError> {
         match bytes.first() {
-            Some(&(FORMAT_1 | FORMAT_2 | FORMAT)) => {}
+            Some(&(FORMAT_1 | FORMAT_2 | FORMAT_3 | FORMAT)) => {}
             Some(&other) => return Err(RowError::Version(other)),
             None => return Err(RowError::Damaged),
         }
@@ -153,7 +159,13 @@ struct Parts<'a>(&'a [u8]);
 impl<'a> Parts<'a> {
     fn row(mut self) -> Option<Row> {
         let [format, flags] = *self.take::<2>()?;
-        if flags & !ALL_FLAGS != 0 || (format != FORMAT && flags & IS_BESIDE != 0) {
+        let is_origin = flags & IS_ORIGIN != 0;
+        let known_then = match format {
+            FORMAT_1 | FORMAT_2 => ALL_FLAGS & !IS_BESIDE & !IS_ORIGIN,
+            FORMAT_3 => ALL_FLAGS & !IS_ORIGIN,
+            _ => ALL_FLAGS,
+        };
+        if flags & !known_then != 0 || (is_origin && flags & HAS_BASE == 0) {
             return None;
         }
         let (number, size) = (self.u64()?, self.u64()?);
@@ -167,6 +179,7 @@ impl<'a> Parts<'a> {
                 version,
                 size: base_size,
                 shows,
+                is_origin,
             })
         };
         let expected = if flags & HAS_EXPECTED == 0 {
@@ -260,6 +273,7 @@ mod tests {
                 version: (*b"v1").into(),
                 size: 90,
                 shows: 80,
+                is_origin: false,
             }),
             expected: Some((*b"v1").into()),
             draft: false,
@@ -311,7 +325,7 @@ mod tests {
             extents: Extents::default(),
             ..row()
         };
-        for row in [row(), plain, beside()] {
+        for row in [row(), plain, beside(), moved(row()), moved(beside())] {
             assert_eq!(Row::parse(&row.encode()), Ok(row));
         }
     }
@@ -326,23 +340,46 @@ mod tests {
         bytes
     }
 
+    fn moved(row: Row) -> Row {
+        let base = row.base.map(|base| Base {
+            is_origin: true,
+            ..base
+        });
+        Row { base, ..row }
+    }
+
     #[test]
-    fn format_3_is_what_it_was() {
-        let encoded = beside().encode();
-        assert_eq!(hex(&encoded[..encoded.len() - 4]), KEPT_3);
+    fn format_4_is_what_it_was() {
+        // Numbers and flags, and what follows them in a kept row of an older format.
+        for (row, front, rest) in [
+            (row(), "0403", KEPT_2),
+            (moved(row()), "0413", KEPT_2),
+            (beside(), "040b", KEPT_3),
+            (moved(beside()), "041b", KEPT_3),
+        ] {
+            let kept_4 = [front, &rest[4..]].concat();
+            let encoded = row.encode();
+            assert_eq!(hex(&encoded[..encoded.len() - 4]), kept_4);
+            assert_eq!(Row::parse(&kept(&kept_4)), Ok(row));
+        }
+    }
+
+    #[test]
+    fn format_3_is_read_for_good() {
         assert_eq!(Row::parse(&kept(KEPT_3)), Ok(beside()));
-        assert_eq!(
-            row().encode().len(),
-            encoded.len() - 4,
-            "a row without has no room for it"
-        );
+        let plain = KEPT_2.replacen("02", "03", 1);
+        assert_eq!(Row::parse(&kept(&plain)), Ok(row()));
+        // What it did not know stands for damage in it.
+        let told_of_an_origin = KEPT_3.replacen("030b", "031b", 1);
+        assert_eq!(Row::parse(&kept(&told_of_an_origin)), Err(RowError::Damaged));
     }
 
     #[test]
     fn format_2_is_read_for_good() {
         assert_eq!(Row::parse(&kept(KEPT_2)), Ok(row()));
-        // What it did not know stands for damage in it.
         let odd = KEPT_3.replacen("03", "02", 1);
+        assert_eq!(Row::parse(&kept(&odd)), Err(RowError::Damaged));
+        let odd = KEPT_2.replacen("0203", "0213", 1);
         assert_eq!(Row::parse(&kept(&odd)), Err(RowError::Damaged));
     }
 
@@ -358,8 +395,8 @@ mod tests {
     #[test]
     fn another_version_is_told_from_damage() {
         let mut bytes = row().encode();
-        bytes[0] = 4;
-        assert_eq!(Row::parse(&bytes), Err(RowError::Version(4)));
+        bytes[0] = 5;
+        assert_eq!(Row::parse(&bytes), Err(RowError::Version(5)));
         assert_eq!(Row::parse(&[]), Err(RowError::Damaged));
     }
 
@@ -371,6 +408,7 @@ mod tests {
                 version: Box::default(),
                 size: 5,
                 shows: 6,
+                is_origin: false,
             }),
             ..row()
         };
@@ -410,11 +448,13 @@ mod tests {
         #[test]
         fn whatever_stands_in_a_row_makes_sense_or_is_refused(
             changes in proptest::collection::vec((0_usize..200, any::<u8>()), 0..6),
-            format in 0_u8..5,
+            format in 0_u8..6,
             is_beside in any::<bool>(),
+            is_moved in any::<bool>(),
             length in 0_usize..250,
         ) {
-            let mut bytes = if is_beside { beside() } else { row() }.encode();
+            let row = if is_beside { beside() } else { row() };
+            let mut bytes = if is_moved { moved(row) } else { row }.encode();
             bytes.truncate(bytes.len() - 4);
             bytes[0] = format;
             for (at, byte) in changes {

@@ -86,6 +86,7 @@ fn base_bytes(length: u64) -> Vec<u8> {
 
 fn stage(staging: &Staging, base_size: Option<u64>) -> Arc<StagedFile> {
     let base = base_size.map(|size| Base {
+        is_origin: false,
         version: (*b"v1").into(),
         size,
         shows: size,

@@ -42,6 +42,16 @@ pub(super) enum Outcome {
     Refused { error: String, remedy: String },
 }
 
+/// What sending a file came to.
+enum Put {
+    /// It was not begun.
+    Nothing,
+    /// The source has it.
+    Sent(Sending, Metadata),
+    /// What it was moved from could not be read.
+    NoOrigin(Error),
+}
+
 /// A file and where it is to go.
 pub(super) struct Upload {
     pub(super) file: Arc<StagedFile>,
@@ -63,6 +73,11 @@ impl Uploads {
             Ok(upload) => upload,
             Err(outcome) => return outcome,
         };
+        match self.why_wait(&upload.file) {
+            Ok(None) => {}
+            Ok(Some(why)) => return Outcome::Delayed(why),
+            Err(error) => return delayed(&error),
+        }
         let base_is_gone = Arc::new(AtomicBool::new(false));
         let began = Mutex::new(None);
         let request = self.put(&upload, &base_is_gone, &began);
@@ -81,11 +96,17 @@ impl Uploads {
             },
         };
         match result {
-            Ok(None) if upload.file.has_unsynced_bytes() => Outcome::Overtaken,
+            Ok(Put::Nothing) if upload.file.has_unsynced_bytes() => Outcome::Overtaken,
             // It is gone, or its data could not be opened.
-            Ok(None) if self.staging.get(id).is_none() => Outcome::Done,
-            Ok(None) => Outcome::Delayed("what was written cannot be read".to_owned()),
-            Ok(Some((sending, metadata))) => self.conclude(&upload, sending, metadata).await,
+            Ok(Put::Nothing) if self.staging.get(id).is_none() => Outcome::Done,
+            Ok(Put::Nothing) => Outcome::Delayed("what was written cannot be read".to_owned()),
+            Ok(Put::Sent(sending, metadata)) => self.conclude(&upload, sending, metadata).await,
+            Ok(Put::NoOrigin(error)) => {
+                if let Some(sending) = *began.lock() {
+                    upload.file.end_sending(sending, false);
+                }
+                self.no_origin(&upload, error).await
+            }
             Err(error) => {
                 let (began, base_is_gone) = (*began.lock(), base_is_gone.load(Ordering::Relaxed));
                 self.failed(&upload, began, error, base_is_gone).await
@@ -137,7 +158,7 @@ impl Uploads {
         upload: &Upload,
         base_is_gone: &Arc<AtomicBool>,
         began: &Mutex<Option<Sending>>,
-    ) -> manifold_backends::Result<Option<(Sending, Metadata)>> {
+    ) -> manifold_backends::Result<Put> {
         let (sent, id) = {
             let mut jobs = self.jobs.lock();
             let job = jobs.entry(upload.file.id).or_default();
@@ -147,12 +168,13 @@ impl Uploads {
         };
         let in_use = upload.file.use_it().ok().filter(|_| !upload.file.has_unsynced_bytes());
         let Some(in_use) = in_use else {
-            return Ok(None);
+            return Ok(Put::Nothing);
         };
         let Some((sending, expected, tally)) = upload.file.begin_sending() else {
-            return Ok(None);
+            return Ok(Put::Nothing);
         };
         *began.lock() = Some(sending);
+        let no_origin = Arc::<Mutex<Option<Error>>>::default();
         let keeps_mode = upload.backend.capabilities().writes.is_some_and(|able| able.keeps_mode);
         let entry = self.fetcher.catalog.entry(id).ok().flatten().filter(|_| keeps_mode);
         let body = StagedBody {
@@ -164,16 +186,24 @@ impl Uploads {
             mode: entry.map(|entry| u32::from(entry.mode)),
             read: sent,
             base_is_gone: Arc::clone(base_is_gone),
+            no_origin: Arc::clone(&no_origin),
         };
         let expected = expected.map_or(Expected::Absent, |version| {
             Expected::Version(Version::from_stored(&version))
         });
-        let metadata = upload.backend.put(&upload.path, &body, &expected).await?;
-        Ok(Some((sending, metadata)))
+        let put = upload.backend.put(&upload.path, &body, &expected).await;
+        match (put, no_origin.lock().take()) {
+            (Ok(metadata), _) => Ok(Put::Sent(sending, metadata)),
+            (Err(_), Some(error)) => Ok(Put::NoOrigin(error)),
+            (Err(error), None) => Err(error),
+        }
     }
 
     /// Takes note that the source has what was sent.
     pub(super) async fn conclude(self: &Arc<Self>, upload: &Upload, sending: Sending, metadata: Metadata) -> Outcome {
+        if let Err(outcome) = self.verify_moved(upload, sending, &metadata) {
+            return outcome;
+        }
         let (uploads, file) = (Arc::clone(self), Arc::clone(&upload.file));
         let keeps = self.keeps_attributes(upload.source);
         let concluded = self.blocking(move || {

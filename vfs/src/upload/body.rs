@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use async_trait::async_trait;
 use bytes::Bytes;
 use manifold_backends::{Attributes, Body, Timestamp};
+use parking_lot::Mutex;
 
 use crate::Error;
 use crate::fetch::{Fetcher, base};
@@ -31,6 +32,8 @@ pub(crate) struct StagedBody {
     pub(crate) read: Arc<AtomicU64>,
     /// Whether a part was wanted of the version that the file is based on, and that cannot be had any more.
     pub(crate) base_is_gone: Arc<AtomicBool>,
+    /// Why a part could not be read of what the file was moved from: that is no failure of the source that is written to.
+    pub(crate) no_origin: Arc<Mutex<Option<Error>>>,
 }
 
 impl StagedBody {
@@ -51,7 +54,11 @@ impl StagedBody {
         };
         if let Some(rest) = rest {
             let filled = base::fill(&self.fetcher, self.file.file().id, &rest, range.start, &mut buffer).await;
-            if matches!(filled, Err(Error::Stale | Error::NotFound)) {
+            if let Err(error) = &filled
+                && rest.base.is_origin
+            {
+                *self.no_origin.lock() = Some(error.clone());
+            } else if matches!(filled, Err(Error::Stale | Error::NotFound)) {
                 self.base_is_gone.store(true, Ordering::Relaxed);
             }
             filled?;

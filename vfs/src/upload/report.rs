@@ -13,6 +13,7 @@ impl Uploads {
         let files = self.staging.all();
         let jobs = self.jobs.lock();
         for file in files {
+            tally.moving += u64::from(file.has_origin());
             let state = jobs.get(&file.id).filter(|job| job.is_wanted()).map(|job| &job.state);
             match state {
                 _ if file.is_broken().is_some() => tally.refused += 1,
@@ -48,8 +49,10 @@ impl Uploads {
                     },
                     None => self.state_of(file.id),
                 };
+                let from = file.has_origin().then(|| self.origin_in_tree(file.id)).flatten();
                 UploadReport {
                     id: file.id,
+                    from,
                     source: entry.map(|entry| entry.source),
                     path,
                     size: look.size,

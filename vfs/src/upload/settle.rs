@@ -190,6 +190,7 @@ impl Uploads {
             mode: None,
             read: Arc::new(AtomicU64::new(0)),
             base_is_gone: Arc::new(AtomicBool::new(false)),
+            no_origin: Arc::default(),
         }
     }
 
@@ -220,24 +221,30 @@ impl Uploads {
         Ok(Some(upload.file.is_still(sending)).filter(|is_still| *is_still))
     }
 
+    /// Finds out whether an upload of our own has arrived that was not confirmed, and makes the best of it; `None`: none has.
+    pub(super) async fn has_arrived_unseen(self: &Arc<Self>, upload: &Upload) -> Option<Outcome> {
+        if upload.file.unconfirmed().is_empty() {
+            return None;
+        }
+        let request = upload.backend.stat(&upload.path);
+        let (indexer, deadline) = (&self.fetcher.indexer, self.fetcher.deadline);
+        let metadata = match indexer.ask(upload.source, &upload.path, deadline, request).await {
+            Ok(Presence::Found(metadata)) => metadata,
+            Ok(Presence::Absent) => return None,
+            Err(error) => return Some(delayed(&error)),
+        };
+        match self.find_ours(upload, None, &metadata).await {
+            Ok(Some(ours)) => Some(self.conclude_ours(upload, ours, metadata).await),
+            Ok(None) => None,
+            Err(error) => Some(delayed(&error)),
+        }
+    }
+
     /// Says that a file can neither be uploaded nor read whole, unless an upload of our own has replaced what is missing, or that
     /// is in the cache after all.
     pub(super) async fn base_is_gone(self: &Arc<Self>, upload: &Upload) -> Outcome {
-        if !upload.file.unconfirmed().is_empty() {
-            let request = upload.backend.stat(&upload.path);
-            let (indexer, deadline) = (&self.fetcher.indexer, self.fetcher.deadline);
-            let metadata = match indexer.ask(upload.source, &upload.path, deadline, request).await {
-                Ok(Presence::Found(metadata)) => Some(metadata),
-                Ok(Presence::Absent) => None,
-                Err(error) => return delayed(&error),
-            };
-            if let Some(metadata) = metadata {
-                match self.find_ours(upload, None, &metadata).await {
-                    Ok(Some(ours)) => return self.conclude_ours(upload, ours, metadata).await,
-                    Ok(None) => {}
-                    Err(error) => return delayed(&error),
-                }
-            }
+        if let Some(outcome) = self.has_arrived_unseen(upload).await {
+            return outcome;
         }
         match self.complete(upload).await {
             Ok(()) => Outcome::Again,
@@ -256,6 +263,10 @@ impl Uploads {
 
     /// Takes over what shows through of the version that a file was made from, or says why that cannot be.
     async fn complete(&self, upload: &Upload) -> Result<(), Outcome> {
+        if upload.file.has_origin() {
+            // That stays where it is, whatever name the file has.
+            return Ok(());
+        }
         match self.take_over_base(&upload.file).await {
             Ok(()) => Ok(()),
             Err(Error::Stale | Error::NotFound) => Err(Outcome::Refused {

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "what a helper cannot do fails the test")]
 
+mod across;
 mod changing;
 mod copies;
 mod library;

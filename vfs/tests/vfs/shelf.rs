@@ -43,6 +43,7 @@ pub(crate) enum Cue {
 /// A source of the test's own.
 #[derive(Debug)]
 pub(crate) struct Shelf {
+    name: &'static str,
     able: Capabilities,
     state: Mutex<State>,
     cue: watch::Sender<Cue>,
@@ -88,15 +89,20 @@ impl Object {
 
 impl Shelf {
     pub(crate) fn new() -> Arc<Self> {
-        Self::with_directories(true)
+        Self::named("test://shelf")
+    }
+
+    /// One of several.
+    pub(crate) fn named(name: &'static str) -> Arc<Self> {
+        Self::with_directories(name, true)
     }
 
     /// As an object store: directories are only what names have in common, and cannot be renamed.
     pub(crate) fn store() -> Arc<Self> {
-        Self::with_directories(false)
+        Self::with_directories("test://shelf", false)
     }
 
-    fn with_directories(real_directories: bool) -> Arc<Self> {
+    fn with_directories(name: &'static str, real_directories: bool) -> Arc<Self> {
         let writes = WriteAbilities {
             condition: Condition::Source,
             memory_max: u64::from(BLOCK),
@@ -110,6 +116,7 @@ impl Shelf {
             makes_links: false,
         };
         Arc::new(Self {
+            name,
             able: Capabilities {
                 block_size: BLOCK,
                 read_size_max: 1 << 20,
@@ -134,6 +141,12 @@ impl Shelf {
         let path = ObjectPath::from_bytes(path);
         self.insert_above(&path);
         self.insert(path.as_bytes(), Some(bytes.to_vec()));
+    }
+
+    /// Takes a file away, as somebody else would.
+    pub(crate) fn take(&self, path: &str) {
+        self.state.lock().objects.remove(path.as_bytes());
+        self.changed.send_modify(|count| *count += 1);
     }
 
     /// Makes the directories that lead to a path.
@@ -244,7 +257,7 @@ impl Shelf {
 #[async_trait]
 impl Backend for Shelf {
     fn name(&self) -> &'static str {
-        "test://shelf"
+        self.name
     }
 
     fn capabilities(&self) -> &Capabilities {

@@ -75,6 +75,7 @@ impl Edit<'_> {
         self.drop_kept(id)?;
         self.drop_move(id)?;
         self.drop_link_target(id)?;
+        self.leave_origins(id)?;
         self.change_content(id, cold.content, None)
     }
 }

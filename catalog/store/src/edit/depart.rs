@@ -47,6 +47,7 @@ impl Edit<'_> {
         if is_directory && self.leads_to_staged(id)? {
             return Err(Error::Waiting(EntryId(id)));
         }
+        self.origins_are_due(id, true)?;
         self.changes.push(Change::Removed {
             parent: EntryId(child.parent),
             name: child.name.clone(),

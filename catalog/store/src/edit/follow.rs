@@ -38,7 +38,7 @@ impl Known {
     }
 }
 
-fn refuse((directory, name): Place<'_>, why: &'static str) -> Error {
+pub(crate) fn refuse((directory, name): Place<'_>, why: &'static str) -> Error {
     Error::Refused {
         directory,
         what: "change of",
@@ -291,7 +291,7 @@ impl Edit<'_> {
         Ok(known)
     }
 
-    fn standing(&self, (directory, name): Place<'_>) -> Result<Option<Standing>> {
+    pub(crate) fn standing(&self, (directory, name): Place<'_>) -> Result<Option<Standing>> {
         if let Some(why) = name_fault(name) {
             return Err(refuse((directory, name), why));
         }
@@ -304,7 +304,7 @@ impl Edit<'_> {
     }
 
     /// Refuses what is not the source's own to change.
-    fn may_be_changed(&self, standing: &Standing) -> Result<()> {
+    pub(crate) fn may_be_changed(&self, standing: &Standing) -> Result<()> {
         let place = (EntryId(standing.parent), &*standing.name);
         let hot = &standing.hot;
         if hot.is_attach_point() || hot.source() == SourceId::LIBRARY.0 {
@@ -350,14 +350,14 @@ impl Edit<'_> {
     }
 
     /// Gives the pin of a file to the file that takes its place.
-    fn bequeath_pin(&mut self, before: &HotRow, heir: u64, kind: Kind) -> Result<()> {
+    pub(crate) fn bequeath_pin(&mut self, before: &HotRow, heir: u64, kind: Kind) -> Result<()> {
         if before.kind() == Kind::File && kind == Kind::File {
             self.move_pin(before.id(), heir)?;
         }
         Ok(())
     }
 
-    fn tell_directories(&mut self, a: Place<'_>, b: Place<'_>) {
+    pub(crate) fn tell_directories(&mut self, a: Place<'_>, b: Place<'_>) {
         let directories = HashSet::from([a.0, b.0]);
         let mut directories: Vec<_> = directories.into_iter().collect();
         directories.sort_unstable();

@@ -54,6 +54,12 @@ impl Edit<'_> {
         self.change_kept(heir.keeping(old, false), |row| row.accessed_ns = None)
     }
 
+    /// Forgets all that is kept of an entry: its new source stores it.
+    pub(crate) fn without_kept(&mut self, hot: &HotRow) -> Result<HotRow> {
+        self.drop_kept(hot.id())?;
+        Ok(hot.without_kept())
+    }
+
     /// Forgets what is kept in an entry's own row; its hot row goes too, or is written anew.
     pub(crate) fn drop_kept(&mut self, id: u64) -> Result<()> {
         if !self.kept.is_empty()? {

@@ -39,6 +39,8 @@ impl Edit<'_> {
             16 => self.sources.redo(step),
             17 => self.totals.redo(step),
             18 => self.scans.redo(step),
+            19 => self.origins.redo(step),
+            20 => self.left.redo(step),
             _ => Err(Error::damaged("the write-ahead log has a row of no table")),
         }
     }

@@ -47,6 +47,8 @@ impl Edit<'_> {
         let known = self.known(id)?;
         self.tickets.touch(&[known.cold.parent]);
         if let Some(seen) = seen {
+            // Its source has all of it: what it was made from at another is not needed any more.
+            self.origins_are_due(id.0, false)?;
             let told_ns = seen.modified_ns;
             self.take_own_change(&known, seen, Keeping::ButTime)?;
             if kept_ns.is_some_and(|kept_ns| kept_ns != told_ns) {
@@ -97,10 +99,10 @@ impl Edit<'_> {
         Ok(!self.staged.is_empty()? && self.staged.get(id)?.is_some())
     }
 
-    /// Tells whether a directory leads to an entry that has a row, or to another directory whose objects are still to follow
-    /// it.
+    /// Tells whether a directory leads to an entry that has a row, to another directory whose objects are still to follow
+    /// it, or to what is left of a file that stands elsewhere.
     pub(crate) fn leads_to_staged(&self, id: u64) -> Result<bool> {
-        if self.staged.is_empty()? && self.moves.is_empty()? {
+        if self.staged.is_empty()? && self.moves.is_empty()? && !self.has_origins()? {
             return Ok(false);
         }
         if let Some(leading) = self.leading.get() {
@@ -118,6 +120,13 @@ impl Edit<'_> {
                 }
             })?;
         }
+        self.lead_to_origins(|above| {
+            if leading.insert(above) {
+                ControlFlow::Continue(())
+            } else {
+                ControlFlow::Break(())
+            }
+        })?;
         Ok(self.leading.get_or_init(|| leading).contains(&id))
     }
 

@@ -205,6 +205,12 @@ impl HotRow {
         self
     }
 
+    /// Says that nothing is kept.
+    pub(crate) fn without_kept(mut self) -> Self {
+        self.flags &= !KEPT;
+        self
+    }
+
     /// Gives what the source said of the entry, as far as the two rows keep it: all of it, but for what is kept instead.
     pub(crate) fn seen(&self, cold: &Cold) -> SeenAttributes {
         let has_owner = self.flags & OWNER_KNOWN != 0;

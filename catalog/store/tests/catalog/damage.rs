@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use manifold_catalog::{
-    AttributeMustBe, Catalog, CheckReport, Keep, LinkTarget, OpenError, Options, Pin, PolicyId, SourceId,
+    Across, AttributeMustBe, Catalog, CheckReport, Keep, Left, LinkTarget, OpenError, Options, Pin, PolicyId, SourceId,
 };
 use redb::TableHandle;
 
@@ -170,7 +170,7 @@ fn other_files_are_left_alone() {
 fn a_newer_format_is_refused_and_left_alone() {
     let scratch = Scratch::new();
     drop(scratch.open());
-    set_format(&scratch, 7);
+    set_format(&scratch, 8);
     let before = fs::read(scratch.file()).unwrap();
     for result in [
         Catalog::open(&scratch.file(), Options::default()).map(drop),
@@ -178,7 +178,7 @@ fn a_newer_format_is_refused_and_left_alone() {
     ] {
         let error = result.unwrap_err();
         assert!(
-            matches!(error, OpenError::NewerVersion { found: 7, known: 6, .. }),
+            matches!(error, OpenError::NewerVersion { found: 8, known: 7, .. }),
             "{error:?}"
         );
         assert!(error.to_string().contains("newer version"));
@@ -202,6 +202,15 @@ fn rows_of_moves_that_belong_to_nothing_on_the_move_are_found() {
     scratch.check(catalog);
     let whole = fs::read(scratch.file()).unwrap();
     let (place, file_place) = (&b"\x01\x01\0\0\0x"[..], &b"\0\x01\0\0\0x"[..]);
+    let origin = |flags: u8, directory: u64| {
+        let place = [
+            &1_u32.to_le_bytes()[..],
+            &directory.to_le_bytes(),
+            b"\x01\0\0\0x\x01\0\0\0v",
+        ]
+        .concat();
+        [&[flags, 1][..], &place].concat()
+    };
     for (rows, what) in [
         (vec![("moves", d, place)], ""),
         (vec![("moves", d, place), ("moved", g, file_place)], ""),
@@ -215,6 +224,10 @@ fn rows_of_moves_that_belong_to_nothing_on_the_move_are_found() {
         ),
         (vec![("moves", d, place), ("moved", d, file_place)], "is on the move"),
         (vec![("moves", d, place), ("moved", g, place)], "malformed"),
+        (vec![("origins", f, &origin(1, d)[..])], "missing in its index"),
+        (vec![("origins", f, &origin(0, d))], "is not staged"),
+        (vec![("origins", 1 << 40, &origin(1, d))], "was never given"),
+        (vec![("origins", f, b"\x01\0")], "malformed"),
     ] {
         check_with(&scratch, &whole, &rows, what);
     }
@@ -366,7 +379,7 @@ fn work_with(scratch: &Scratch, catalog: Catalog) {
     assert_eq!(catalog.pin(&[pin(root, None)]).unwrap(), 1);
     list(&catalog, root, vec![file("file").size(1)]);
     let report = scratch.check(catalog);
-    assert_eq!(report.format, 6);
+    assert_eq!(report.format, 7);
 }
 
 #[test]
@@ -427,13 +440,39 @@ fn a_catalog_of_format_5_is_brought_up_to_date() {
 }
 
 #[test]
-fn a_catalog_of_format_6_opens_as_it_was_written() {
+fn a_catalog_of_format_6_is_brought_up_to_date() {
     let scratch = Scratch::new();
     let catalog = open_kept(&scratch, 6);
-    let escaped = id(&catalog, "/outer/escaped");
-    let bytes = catalog.staged_bytes(escaped).unwrap();
-    assert_eq!(bytes.as_deref(), Some(&b"bytes of it"[..]));
+    finds_bytes_beside_a_row(&catalog);
+    assert_eq!(catalog.all_origins().unwrap(), []);
     finds_what_is_kept_and_moved(&scratch, catalog);
+}
+
+#[test]
+fn a_catalog_of_format_7_opens_as_it_was_written() {
+    let scratch = Scratch::new();
+    let catalog = open_kept(&scratch, 7);
+    finds_bytes_beside_a_row(&catalog);
+    let [origins] = &catalog.all_origins().unwrap()[..] else {
+        panic!("{:?}", catalog.all_origins())
+    };
+    let [place] = &origins.places[..] else {
+        panic!("{origins:?}")
+    };
+    assert_eq!(
+        (origins.id, origins.is_due, origins.is_removed, origins.shows_through),
+        (id(&catalog, "/outer/way/inner/empty"), true, false, true)
+    );
+    assert_eq!((place.source, place.directory), (SourceId(1), id(&catalog, "/outer")));
+    assert_eq!((&place.name[..], &place.version[..]), (&b"left"[..], &b"v1"[..]));
+    assert_eq!(place.path.as_deref(), Some(&b"left"[..]));
+    finds_what_is_kept_and_moved(&scratch, catalog);
+}
+
+/// What the kept files hold from the sixth format on.
+fn finds_bytes_beside_a_row(catalog: &Catalog) {
+    let bytes = catalog.staged_bytes(id(catalog, "/outer/escaped")).unwrap();
+    assert_eq!(bytes.as_deref(), Some(&b"bytes of it"[..]));
 }
 
 /// What the kept files hold from the fourth format on.
@@ -515,6 +554,8 @@ fn an_upgrade_indexes_the_contents_that_are_known() {
         "staged_bytes",
         "kept",
         "links",
+        "origins",
+        "left",
     ] {
         let handle = transaction
             .list_tables()
@@ -535,7 +576,7 @@ fn an_upgrade_indexes_the_contents_that_are_known() {
     let catalog = scratch.open();
     assert_eq!(catalog.hashed().unwrap(), 50);
     assert_eq!(catalog.replicas(known[0].id, 99).unwrap().len(), 4);
-    assert_eq!(scratch.check(catalog).format, 6);
+    assert_eq!(scratch.check(catalog).format, 7);
 }
 
 /// Writes the fixture anew, when a format is made: run it alone, with the path in this variable.
@@ -559,7 +600,8 @@ fn the_fixture_is_written_where_it_is_asked_for() {
     escaped.seen.owner = None;
     let mut link = file("link").size(0);
     link.seen.kind = manifold_catalog::Kind::Symlink;
-    let children = vec![escaped, link, file("file").size(1234), folder("was")];
+    let left = file("left").size(0);
+    let children = vec![escaped, link, file("file").size(1234), folder("was"), left.clone()];
     let mut before = children.clone();
     before.push(file("departed").identity(8).size(1234));
     list(&catalog, outer.root, before);
@@ -576,7 +618,28 @@ fn the_fixture_is_written_where_it_is_asked_for() {
     catalog
         .note_failure(id(&catalog, "/outer/sub"), "no answer", 42)
         .unwrap();
-    list(&catalog, inner.root, vec![folder("queued"), file("empty").size(0)]);
+    list(&catalog, inner.root, vec![folder("queued")]);
+    // A move to another source that is done, but for what it left.
+    let moved = Across {
+        from: (outer.root, b"left"),
+        to: (inner.root, b"empty"),
+        raw_name: None,
+        seen: left.seen.clone(),
+        same_bytes: true,
+        keeps: true,
+        keep: Keep::default(),
+        attributes: Vec::new(),
+        left: Some(Left {
+            version: (*b"v1").into(),
+            shows_through: true,
+        }),
+        staged: Some(b"\x01staged".to_vec()),
+        staged_bytes: None,
+        at_ns: 44,
+    };
+    catalog.follow_across(&moved).unwrap();
+    let empty = id(&catalog, "/outer/way/inner/empty");
+    catalog.unstage(empty, Some(left.seen), None).unwrap();
     let sub = id(&catalog, "/outer/sub");
     catalog.add_pin_policy(b"*.png").unwrap();
     let policy = catalog.add_pin_policy(b"*.jpg").unwrap();

@@ -15,6 +15,7 @@ mod listings;
 mod loads;
 mod model;
 mod moves;
+mod origins;
 mod overtaken;
 mod pins;
 mod properties;

@@ -86,6 +86,13 @@ fn in_words(event: &Event) -> String {
         What::UploadRefused { path, error, remedy } => {
             format!("{} cannot be uploaded: {error}; {remedy}", path.visible())
         }
+        What::OriginalRefused { path, error, remedy } => {
+            format!(
+                "{} has arrived, but stays where it was too: {error}; {remedy}",
+                path.visible()
+            )
+        }
+        What::MoveUndone { path, what } => format!("{}: {what}", path.visible()),
         What::MoveRefused { path, error, remedy } => {
             format!("{} is not followed by what it holds: {error}; {remedy}", path.visible())
         }

@@ -98,6 +98,13 @@ fn uploads(counts: &UploadCounts) -> String {
             parts.push(format!("{number} {what}"));
         }
     }
+    if counts.moving > 0 {
+        parts.push(format!("{} moved from another source", counts.moving));
+    }
+    if counts.originals > 0 {
+        let originals = count(counts.originals, "original");
+        parts.push(format!("{originals} of moved files still to be taken away"));
+    }
     if counts.moves > 0 {
         let (objects, directories) = (
             count(counts.to_move, "object"),

@@ -67,9 +67,24 @@ fn show(facts: &UploadsFacts, out: &mut Output) -> Result<()> {
             out.line(format_args!("    {line}"))?;
         }
     }
-    for upload in &facts.uploads {
+    for one in &facts.originals {
         out.line(format_args!(
-            "{:<9}  {:>10}  {}",
+            "{:<9}  {:>10}  {} (it has arrived; its original is still to be taken away: {} at {})",
+            one.state,
+            "",
+            one.path.visible(),
+            one.from.visible(),
+            one.source
+        ))?;
+        for line in [&one.error, &one.remedy].into_iter().flatten() {
+            out.line(format_args!("    {line}"))?;
+        }
+    }
+    for upload in &facts.uploads {
+        let from = upload.from.as_ref();
+        let from = from.map_or_else(String::new, |from| format!(" (moved from {})", from.visible()));
+        out.line(format_args!(
+            "{:<9}  {:>10}  {}{from}",
             word(upload),
             human_size(upload.size),
             upload.path.visible()

@@ -40,9 +40,18 @@ pub(crate) struct UploadCounts {
     /// Objects that are still to follow a renamed directory, as far as is known.
     #[serde(default)]
     pub(crate) to_move: u64,
-    /// Objects that have followed a renamed directory since the daemon started.
+    /// Objects that have followed a renamed directory, and originals that were taken away, since the daemon started.
     #[serde(default)]
     pub(crate) moved: u64,
+    /// Files of `waiting` that were moved from another source, which still has them.
+    #[serde(default)]
+    pub(crate) moving: u64,
+    /// Files that have arrived at another source, and whose originals are still to be taken away.
+    #[serde(default)]
+    pub(crate) originals: u64,
+    /// Those of them that cannot be taken away as things are.
+    #[serde(default)]
+    pub(crate) originals_refused: u64,
 }
 
 /// What is staged.
@@ -57,16 +66,19 @@ pub(crate) struct UploadsFacts {
     /// Renamed directories whose objects are still to follow them.
     #[serde(default)]
     pub(crate) moves: Vec<MoveFacts>,
+    /// Files that have arrived at another source, and whose originals are still to be taken away.
+    #[serde(default)]
+    pub(crate) originals: Vec<MoveFacts>,
 }
 
-/// A renamed directory whose objects are still to follow it.
+/// A renamed directory whose objects are still to follow it, or a moved file whose original is still to be taken away.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct MoveFacts {
     /// Its inode number.
     pub(crate) id: u64,
     /// Its path in the tree.
     pub(crate) path: Text,
-    /// Its source, by its URI.
+    /// The source that is changed, by its URI.
     pub(crate) source: String,
     /// Where it lay at its source, from the source's root.
     pub(crate) from: Text,
@@ -89,6 +101,9 @@ pub(crate) struct UploadFacts {
     pub(crate) id: u64,
     /// Its path in the tree.
     pub(crate) path: Text,
+    /// Where it was moved from, at another source that still has it: a path in the tree.
+    #[serde(default)]
+    pub(crate) from: Option<Text>,
     /// Its source, by its URI; empty where that is gone.
     pub(crate) source: String,
     /// Bytes.

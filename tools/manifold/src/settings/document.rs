@@ -10,7 +10,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::table::{Field, KEYS, Key};
-use super::{Level, RunOrWait, Settings, unions, values};
+use super::{Level, Rename, RunOrWait, Settings, unions, values};
 
 /// Something that is wrong with the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -224,6 +224,13 @@ fn set(settings: &mut Settings, field: &Field, value: &DeValue<'_>, home: Option
                 None => return Err("expected \"run\" or \"wait\"".into()),
             },
             _ => return wrong("\"run\" or \"wait\""),
+        },
+        Field::Rename(field) => match value {
+            DeValue::String(text) => match Rename::parse(text) {
+                Some(choice) => *field(settings) = choice,
+                None => return Err("expected \"copy\" or \"strict\"".into()),
+            },
+            _ => return wrong("\"copy\" or \"strict\""),
         },
     }
     Ok(())

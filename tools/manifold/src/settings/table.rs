@@ -6,7 +6,9 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{Cache, Deadlines, Hash, Level, Log, Metrics, Mount, RunOrWait, Scan, Secrets, Settings, Staging, values};
+use super::{
+    Cache, Deadlines, Hash, Level, Log, Metrics, Mount, Rename, RunOrWait, Scan, Secrets, Settings, Staging, values,
+};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -45,6 +47,8 @@ pub(super) enum Field {
     Loopback(fn(&mut Settings) -> &mut Option<SocketAddr>),
     /// `"run"` or `"wait"`.
     RunOrWait(fn(&mut Settings) -> &mut RunOrWait),
+    /// `"copy"` or `"strict"`.
+    Rename(fn(&mut Settings) -> &mut Rename),
 }
 
 /// Every setting; those of one table stand together.
@@ -182,6 +186,13 @@ pub(super) const KEYS: &[Key] = &[
         field: Field::Size(&[0..=64 * MIB], |it| &mut it.mount.readahead),
     },
     Key {
+        table: "mount",
+        name: "rename",
+        default: "\"copy\"",
+        meaning: "Rename of a file to another source: \"copy\" shows it there at once, copies, verifies and removes the original; \"strict\": EXDEV.",
+        field: Field::Rename(|it| &mut it.mount.rename),
+    },
+    Key {
         table: "scan",
         name: "concurrency",
         default: "8",
@@ -257,6 +268,7 @@ impl Key {
             Field::Loopback(field) => quoted(&field(settings).map_or_else(String::new, |address| address.to_string())),
             Field::Level(field) => quoted(field(settings).as_str()),
             Field::RunOrWait(field) => quoted(field(settings).as_str()),
+            Field::Rename(field) => quoted(field(settings).as_str()),
         }
     }
 }
@@ -293,6 +305,7 @@ pub(super) fn defaults() -> Settings {
             point: None,
             read_only: false,
             readahead: 4096 * KIB,
+            rename: Rename::Copy,
         },
         scan: Scan {
             concurrency: 8,

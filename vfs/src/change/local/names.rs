@@ -220,7 +220,18 @@ impl Core {
     fn place_of(&self, site: &Site, name: &[u8]) -> Result<(Option<Entry>, Place), Error> {
         let entry = self.catalog.lookup(site.directory, name).map_err(Error::from_catalog)?;
         let raw = match &entry {
-            None => Site::raw_name(name)?,
+            None => {
+                let raw = Site::raw_name(name)?;
+                // What lies there is what a file that stands elsewhere by now is made of.
+                if self
+                    .catalog
+                    .is_left_at(site.directory, &raw)
+                    .map_err(Error::from_catalog)?
+                {
+                    return Err(Error::NotFound);
+                }
+                raw
+            }
             Some(entry) => {
                 if entry.attach_point || entry.source == SourceId::LIBRARY || self.leads_to_source(entry)? {
                     return Err(Error::Busy);

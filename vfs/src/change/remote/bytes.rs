@@ -222,6 +222,7 @@ impl Core {
             version: details.version.clone(),
             size: entry.size,
             shows: entry.size,
+            is_origin: false,
         };
         let version = details.version.clone();
         let row = |number| fresh_row(number, entry.size, entry.modified_ns, Some(base), Some(details.version));

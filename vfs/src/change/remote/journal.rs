@@ -56,7 +56,7 @@ impl Durability for Journal {
 }
 
 /// Names a state of a staged file, which no source has.
-fn staged_version(row: &Row) -> Version {
+pub(super) fn staged_version(row: &Row) -> Version {
     let parts = [row.number, row.size, row.modified_ns as u64];
     let mut name = b"staged here ".to_vec();
     for part in parts {

@@ -173,6 +173,7 @@ impl Core {
         let mode = mode & !by.umask & 0o7777;
         Answer::Pending(Box::pin(async move {
             core.until_free(directory, &target).await?;
+            core.until_left_at(directory, &raw_name).await?;
             let _places = core.moves()?.keep_places().await;
             let guard = core.catalog.begin_change(&[directory]);
             let above = core.remote_target_of(directory)?;
@@ -301,6 +302,8 @@ impl Core {
     }
 
     async fn remove_remote_directory(self: &Arc<Self>, target: Target, entry: Entry) -> Result<(), Error> {
+        // What has left the directory for another source may lie in it still.
+        self.until_left_beneath(entry.id).await?;
         // What only stands here, the source does not know.
         if self.catalog.leads_to_staged(entry.id).map_err(Error::from_catalog)? {
             return Err(Error::NotEmpty);

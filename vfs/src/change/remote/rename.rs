@@ -136,7 +136,12 @@ impl Core {
     }
 
     /// Finds where a name in a directory is at its source: where what has the name lies, or is to lie.
-    fn target_over(&self, directory: EntryId, over: Option<&Entry>, raw_name: &[u8]) -> Result<Target, Error> {
+    pub(super) fn target_over(
+        &self,
+        directory: EntryId,
+        over: Option<&Entry>,
+        raw_name: &[u8],
+    ) -> Result<Target, Error> {
         if let Some(over) = over {
             return self.remote_target_of(over.id);
         }
@@ -159,6 +164,10 @@ impl Core {
 
     /// A directory goes with all that is in it, if the source can do that; else whoever asked copies it.
     async fn rename_remote_directory(self: &Arc<Self>, renaming: Renaming) -> Result<(), Error> {
+        self.until_left_at(renaming.to_directory, &renaming.to_raw_name).await?;
+        if let Some(over) = &renaming.over {
+            self.until_left_beneath(over.id).await?;
+        }
         if let Some(over) = &renaming.over
             && self.catalog.leads_to_staged(over.id).map_err(Error::from_catalog)?
         {
@@ -167,7 +176,11 @@ impl Core {
         let able = renaming.source.able;
         match (able.renames_directories, able.real_directories) {
             (Renames::Whole, _) => {}
-            (Renames::No | Renames::Copied, false) => return self.rename_ahead(renaming).await,
+            (Renames::No | Renames::Copied, false) => {
+                // What is in it and stands elsewhere would not follow.
+                self.until_left_beneath(renaming.from.id).await?;
+                return self.rename_ahead(renaming).await;
+            }
             (Renames::No | Renames::Copied, true) => return Err(Error::CrossSource),
         }
         let uploads = Arc::clone(self.writable()?);
@@ -213,6 +226,7 @@ impl Core {
 
     async fn rename_remote_file(self: &Arc<Self>, mut renaming: Renaming) -> Result<(), Error> {
         let uploads = Arc::clone(self.writable()?);
+        self.until_left_at(renaming.to_directory, &renaming.to_raw_name).await?;
         if renaming.over.is_none() {
             self.until_free(renaming.to_directory, &renaming.target).await?;
         }
@@ -435,7 +449,7 @@ impl Core {
         self.catalog.begin_change(&directories)
     }
 
-    async fn hold_upload(&self, uploads: &Arc<Uploads>, id: EntryId) -> Result<Hold, Error> {
+    pub(super) async fn hold_upload(&self, uploads: &Arc<Uploads>, id: EntryId) -> Result<Hold, Error> {
         let held = tokio::time::timeout(self.settings.data_deadline, uploads.hold(id)).await;
         held.map_err(|_| Error::TimedOut(Cause::new("its upload did not end in time")))
     }

@@ -2,6 +2,13 @@
 
 use super::{Base, Refused, Rest, StagedFile, State};
 
+/// What a file was based on before it was moved to another source.
+#[derive(Debug)]
+pub(crate) struct Former {
+    was_origin: bool,
+    expected: Option<Box<[u8]>>,
+}
+
 impl State {
     /// Tells whether something shows through.
     pub(super) fn has_holes(&self) -> bool {
@@ -16,7 +23,7 @@ impl StagedFile {
         let mut state = self.state.lock();
         self.open(&mut state).map_err(Refused::Failed)?;
         let shows = match &state.base {
-            Some(now) if now.version == base.version => now.shows,
+            Some(now) if now.version == base.version && now.is_origin == base.is_origin => now.shows,
             _ => return Ok(()),
         };
         let range = offset..(offset + bytes.len() as u64).min(shows);
@@ -42,6 +49,45 @@ impl StagedFile {
         let mut state = self.state.lock();
         let shows = state.base.as_ref().map_or(0, |base| base.shows);
         shows > 0 && shows <= most && !std::mem::replace(&mut state.was_completed, true)
+    }
+
+    /// Lets the file be one of another source, which has to have `expected` under its name: what shows through stays where it is.
+    /// To be called while nothing of it is being sent, and nothing that was sent is in doubt. Gives what takes it back.
+    pub(crate) fn take_across(&self, expected: Option<&[u8]>) -> Former {
+        let mut state = self.state.lock();
+        let was_origin = state.base.as_ref().is_some_and(|base| base.is_origin);
+        if let Some(base) = &mut state.base {
+            base.is_origin = true;
+        }
+        state.was_sent = false;
+        state.attempts.clear();
+        state.stamp += 1;
+        Former {
+            was_origin,
+            expected: std::mem::replace(&mut state.expected, expected.map(Into::into)),
+        }
+    }
+
+    /// Takes back [`take_across`](Self::take_across): the catalog did not follow.
+    pub(crate) fn take_back(&self, former: Former) {
+        let mut state = self.state.lock();
+        if let Some(base) = &mut state.base {
+            base.is_origin = former.was_origin;
+        }
+        state.expected = former.expected;
+        state.stamp += 1;
+    }
+
+    /// Tells whether what shows through lies at the source from which the file was moved.
+    pub(crate) fn has_origin(&self) -> bool {
+        self.state.lock().base.as_ref().is_some_and(|base| base.is_origin)
+    }
+
+    /// Tells whether the file is what shows through, and nothing else.
+    pub(crate) fn is_all_base(&self) -> bool {
+        let state = self.state.lock();
+        let is_whole = |base: &Base| base.shows == base.size && base.size == state.size;
+        state.extents.total() == 0 && state.base.as_ref().is_some_and(is_whole)
     }
 
     /// Gives what still shows through of the base.

@@ -296,6 +296,7 @@ impl StagedFile {
                     version: version.into(),
                     size: sending.size,
                     shows: least.min(sending.size).min(state.size),
+                    is_origin: false,
                 });
                 state.stamp += 1;
                 state.was_sent = false;
@@ -331,10 +332,13 @@ impl StagedFile {
         drop(self.syncing.lock());
     }
 
-    /// Changes what the file is based on, and what the source has to have under its name: it was renamed there.
+    /// Changes what the file is based on, if that lies where the file does, and what the source has to have under its name: it
+    /// was renamed there.
     pub(crate) fn rebase(&self, base_version: Option<&[u8]>, expected: Option<&[u8]>) {
         let mut state = self.state.lock();
-        if let (Some(base), Some(version)) = (&mut state.base, base_version) {
+        if let (Some(base), Some(version)) = (&mut state.base, base_version)
+            && !base.is_origin
+        {
             base.version = version.into();
         }
         state.expected = expected.map(Into::into);

@@ -1,0 +1,462 @@
+//! Renaming a file from one source to another: the tree shows it in its new place at once, what the target does not have yet
+//! is read from where it was, and the upload brings it there. What is left in the former place is taken away after that
+//! ([`Moves`](crate::moves::Moves)).
+//!
+//! Always true:
+//! - whatever fails, and whenever the daemon dies, the file is whole in its former place or in its new one;
+//! - what cannot be done so is [`Error::CrossSource`], and whoever asked copies.
+
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use manifold_backends::local::{LocalBackend, RenameMode};
+use manifold_backends::{Kind as ObjectKind, Metadata, ObjectPath, Operation, Presence, Version};
+use manifold_catalog::{Across, Entry, EntryId, ExtendedAttribute, Keep, Kind, Left, SeenAttributes, SourceId};
+
+use super::Target;
+use super::journal::{Journal, staged_version};
+use crate::change::{Half, Site};
+use crate::error::Cause;
+use crate::fetch::object::rows;
+use crate::settings::CrossSourceRename;
+use crate::staging::row::{Base, Row};
+use crate::staging::{Durability, StagedFile, fresh_row};
+use crate::upload::settle::Confirmed;
+use crate::vfs::Core;
+use crate::{Answer, Error};
+
+/// How long it is waited for that a file of this machine is closed: the kernel tells of that a moment after it was.
+const CLOSING: Duration = Duration::from_millis(500);
+/// How the names of extended attributes begin that the catalog can keep.
+const KEPT_PREFIX: &[u8] = b"user.";
+/// How those begin that are the mount's own, and those of every file where labels are in use.
+const LABELS: [&[u8]; 2] = [b"security.selinux", b"security.SMACK64"];
+
+/// A file on its way to another source.
+struct Crossing {
+    from: Entry,
+    /// Where it was: the source, and the path there.
+    former: (SourceId, ObjectPath),
+    to_directory: EntryId,
+    to_name: Box<[u8]>,
+    to_raw_name: Vec<u8>,
+    over: Option<Entry>,
+    target: Target,
+}
+
+/// What its former source says of it.
+#[derive(Debug, Default)]
+struct Found {
+    /// `None`: nothing that its upload was not to replace.
+    object: Option<Metadata>,
+    attributes: Vec<ExtendedAttribute>,
+}
+
+impl Core {
+    /// Renames a file to a place at another source.
+    pub(in crate::change) fn rename_across(
+        self: &Arc<Self>,
+        from: (&Site, &[u8], Half),
+        to: (&Site, &[u8], Half),
+        mode: RenameMode,
+    ) -> Answer<()> {
+        let (from, name, half) = from;
+        let crossing = match self.plan_crossing((from, name), to, mode) {
+            Ok(crossing) => crossing,
+            Err(error) => return Answer::err(error),
+        };
+        let core = Arc::clone(self);
+        Answer::Pending(Box::pin(async move {
+            match half {
+                Half::Local(local) => core.cross_from_folder(crossing, &local).await,
+                Half::Remote => core.cross(crossing, None).await,
+            }
+        }))
+    }
+
+    fn plan_crossing(
+        &self,
+        (from, from_name): (&Site, &[u8]),
+        (to, to_name, to_half): (&Site, &[u8], Half),
+        mode: RenameMode,
+    ) -> Result<Crossing, Error> {
+        if mode == RenameMode::Exchange
+            || self.settings.rename == CrossSourceRename::Strict
+            || matches!(to_half, Half::Local(_))
+        {
+            return Err(Error::CrossSource);
+        }
+        self.writable()?;
+        let look = |site: &Site, name: &[u8]| self.catalog.lookup(site.directory, name).map_err(Error::from_catalog);
+        let entry = look(from, from_name)?.ok_or(Error::NotFound)?;
+        let over = look(to, to_name)?;
+        let to_raw_name = Site::raw_name(to_name)?;
+        if entry.attach_point || over.as_ref().is_some_and(|over| over.attach_point) {
+            return Err(Error::Busy);
+        }
+        if over.is_some() && mode == RenameMode::NoReplace {
+            return Err(Error::Exists);
+        }
+        if entry.kind != Kind::File || entry.links > 1 {
+            return Err(Error::CrossSource);
+        }
+        match over.as_ref().map(|over| over.kind) {
+            None | Some(Kind::File) => {}
+            Some(Kind::Directory) => return Err(Error::IsADirectory),
+            Some(_) => return Err(Error::CrossSource),
+        }
+        // What is on its way with its directory goes on first.
+        for id in [entry.id, to.directory] {
+            if self.catalog.move_above(id).map_err(Error::from_catalog)?.is_some() {
+                return Err(Error::CrossSource);
+            }
+        }
+        let former = self.catalog.object_path(entry.id).map_err(Error::from_catalog)?;
+        let (source, path) = former.ok_or(Error::Stale)?;
+        let target = self.target_over(to.directory, over.as_ref(), &to_raw_name)?;
+        Ok(Crossing {
+            from: entry,
+            former: (source, ObjectPath::from_bytes(path)),
+            to_directory: to.directory,
+            to_name: to_name.into(),
+            to_raw_name,
+            over,
+            target,
+        })
+    }
+
+    /// A file of this machine goes once nobody has it open: who writes to it would go on writing to the original.
+    async fn cross_from_folder(self: &Arc<Self>, crossing: Crossing, local: &LocalBackend) -> Result<(), Error> {
+        if !self.files.until_closed(crossing.from.id, CLOSING).await {
+            return Err(Error::CrossSource);
+        }
+        self.cross(crossing, Some(local)).await
+    }
+
+    async fn cross(self: &Arc<Self>, mut crossing: Crossing, local: Option<&LocalBackend>) -> Result<(), Error> {
+        let (uploads, moves) = (Arc::clone(self.writable()?), Arc::clone(self.moves()?));
+        let deadline = self.settings.data_deadline;
+        let (directory, raw_name) = (crossing.to_directory, crossing.to_raw_name.clone());
+        if crossing.over.is_none() {
+            self.until_free(directory, &crossing.target).await?;
+            moves
+                .until_left(|catalog| catalog.is_left_at(directory, &raw_name), deadline)
+                .await?;
+        }
+        let mut ids = vec![crossing.from.id];
+        ids.extend(crossing.over.as_ref().map(|over| over.id));
+        ids.sort_unstable();
+        let mut names = Vec::with_capacity(ids.len());
+        for id in ids {
+            names.push(self.lock_name(id).await?);
+        }
+        let places = moves.keep_places().await;
+        let guard = self
+            .catalog
+            .begin_change(&[crossing.from.parent, crossing.to_directory]);
+        if local.is_none() {
+            let former = self.remote_target_of(crossing.from.id)?;
+            self.clear_left(&former, crossing.from.id).await?;
+            crossing.former = (former.source, former.path);
+        }
+        crossing.target = self.target_over(directory, crossing.over.as_ref(), &raw_name)?;
+        if let Some(over) = &crossing.over {
+            self.clear_left(&crossing.target, over.id).await?;
+        }
+        let mut holds = vec![self.hold_upload(&uploads, crossing.from.id).await?];
+        if let Some(over) = &crossing.over {
+            holds.push(self.hold_upload(&uploads, over.id).await?);
+        }
+        let found = match local {
+            Some(local) => self.find_in_folder(&crossing, local).await?,
+            None => self.find_at_source(&crossing).await?,
+        };
+        let expected = self.expected_at(&crossing).await?;
+        let (core, id) = (Arc::clone(self), crossing.from.id);
+        let lock = local
+            .filter(|local| !local.may_hang(&ObjectPath::root()))
+            .map(|_| Arc::clone(self.paths.lock().entry(crossing.former.0).or_default()));
+        let is_local = local.is_some();
+        let crossed = self.blocking(move || {
+            let crossed = {
+                let _alone = lock.as_ref().map(|lock| lock.write());
+                if is_local && core.files.is_open(crossing.from.id) {
+                    return Err(Error::CrossSource);
+                }
+                core.cross_over(&crossing, found, expected.as_deref())
+            };
+            // Though nobody may wait for the answer any more.
+            if crossed.is_ok() {
+                uploads.queue(id, false);
+            }
+            drop((guard, holds));
+            crossed
+        });
+        crossed.await?;
+        drop((names, places));
+        Ok(())
+    }
+
+    /// Looks at a file of a folder of this machine, and at what goes along with it.
+    async fn find_in_folder(&self, crossing: &Crossing, local: &LocalBackend) -> Result<Found, Error> {
+        let path = crossing.former.1.clone();
+        let object = path.clone();
+        let looked = local.on_thread(Operation::Stat, &path, move |local| {
+            let Presence::Found(held) = local.hold(&object)? else {
+                return Ok(None);
+            };
+            let (metadata, names) = (held.metadata()?, held.xattrs()?);
+            let mut attributes = Vec::new();
+            for name in names.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+                if let Some(value) = held.xattr(name)? {
+                    attributes.push((Box::<[u8]>::from(name), value.into_boxed_slice()));
+                }
+            }
+            Ok(Some((metadata, attributes)))
+        });
+        let deadline = self.settings.metadata_deadline;
+        let looked = tokio::time::timeout(deadline, looked).await;
+        let looked = looked.map_err(|_| Error::TimedOut(Cause::new("its disk gave no answer in time")))?;
+        let failed = |error| Error::from_backend(&Arc::new(error));
+        let Some((metadata, mut attributes)) = looked.map_err(failed)?.map_err(failed)? else {
+            self.look_into(crossing.from.parent);
+            return Err(Error::NotFound);
+        };
+        if metadata.kind != ObjectKind::File || metadata.links > 1 {
+            return Err(Error::CrossSource);
+        }
+        attributes.retain(|(name, _)| !LABELS.iter().any(|label| name.starts_with(label)));
+        let can_be_kept = self.keeps_attributes(crossing.target.source)
+            && attributes.iter().all(|(name, _)| name.starts_with(KEPT_PREFIX));
+        if !attributes.is_empty() && !can_be_kept {
+            return Err(Error::CrossSource);
+        }
+        Ok(Found {
+            object: Some(metadata),
+            attributes,
+        })
+    }
+
+    /// Looks at a file of a remote source: what was written to it here is in no doubt after that.
+    async fn find_at_source(self: &Arc<Self>, crossing: &Crossing) -> Result<Found, Error> {
+        let uploads = self.writable()?;
+        let mut staged = self.staged_entry(crossing.from.id);
+        if let Some(file) = &staged
+            && file.was_sent()
+        {
+            match uploads.confirm(file).await? {
+                Confirmed::All => staged = None,
+                Confirmed::Nothing | Confirmed::Part => {}
+                // Both versions are to be kept, which its upload sees to first.
+                Confirmed::SomethingElse => return Err(Error::Busy),
+            }
+        }
+        let has_attributes = !self.kept_attribute_names(crossing.from.id)?.is_empty();
+        if has_attributes && !self.keeps_attributes(crossing.target.source) {
+            return Err(Error::CrossSource);
+        }
+        let expected = staged.as_ref().map(|file| file.expected());
+        if expected == Some(None) {
+            return Ok(Found::default());
+        }
+        let former = self.remote_target_of(crossing.from.id)?;
+        let there = self.ask(&former, former.backend.stat(&former.path)).await?;
+        match (there, expected.flatten()) {
+            (Presence::Found(there), None) if there.kind == ObjectKind::File => Ok(Found {
+                object: Some(there),
+                ..Found::default()
+            }),
+            (Presence::Found(there), Some(known)) if there.version.as_bytes() == &*known => Ok(Found {
+                object: Some(there),
+                ..Found::default()
+            }),
+            (_, Some(_)) => Err(Error::Busy),
+            (Presence::Found(_), None) => {
+                self.look_into(crossing.from.parent);
+                Err(Error::CrossSource)
+            }
+            (Presence::Absent, None) => {
+                self.look_into(crossing.from.parent);
+                Err(Error::NotFound)
+            }
+        }
+    }
+
+    /// Finds what the target has to have under the new name for the upload to replace it.
+    async fn expected_at(&self, crossing: &Crossing) -> Result<Option<Box<[u8]>>, Error> {
+        let Some(over) = &crossing.over else { return Ok(None) };
+        Ok(match self.staged_entry(over.id) {
+            Some(over) if over.was_sent() => {
+                let version = self.version_at(&crossing.target).await?;
+                version.map(|version| version.as_bytes().into())
+            }
+            Some(over) => over.expected(),
+            None => {
+                let details = self.catalog.details(over.id).map_err(Error::from_catalog)?;
+                details.map(|details| details.version)
+            }
+        })
+    }
+
+    /// Has the journal and the catalog follow, in one transaction. Blocks the thread.
+    fn cross_over(self: &Arc<Self>, crossing: &Crossing, found: Found, expected: Option<&[u8]>) -> Result<(), Error> {
+        let uploads = self.writable()?;
+        let id = crossing.from.id;
+        let (file, is_new) = match self.staged_entry(id) {
+            Some(file) => (file, false),
+            None => (self.stage_as_found(crossing, &found)?, true),
+        };
+        let left = file.expected().map(|version| Left {
+            version,
+            shows_through: file.base().is_some_and(|base| !base.is_origin),
+        });
+        let journal = Follows {
+            core: self,
+            journal: Journal(Arc::clone(&self.catalog)),
+            across: self.across(crossing, found, left)?,
+        };
+        if let Some(over) = &crossing.over {
+            self.part_with(over)?;
+        }
+        let former = file.take_across(expected);
+        let followed = uploads.staging.sync_with(&file, &journal);
+        let followed = followed.and_then(|()| {
+            // What nobody can find by name any more is not followed.
+            let now = self.catalog.entry(id).map_err(Error::from_catalog)?;
+            if now.is_none_or(|now| now.source != crossing.target.source) {
+                return Err(Error::Stale);
+            }
+            self.catalog.sync().map_err(Error::from_catalog)
+        });
+        if let Err(error) = followed {
+            file.take_back(former);
+            if is_new && file.is_all_base() {
+                uploads.staging.forget(id);
+            }
+            return Err(error);
+        }
+        if let Some(over) = &crossing.over {
+            self.forget_staged(over.id)?;
+        }
+        let now_ns = uploads.now_ns();
+        self.names_changed(crossing.from.parent, now_ns)?;
+        self.names_changed(crossing.to_directory, now_ns)
+    }
+
+    /// Stages a file as its former source has it.
+    fn stage_as_found(&self, crossing: &Crossing, found: &Found) -> Result<Arc<StagedFile>, Error> {
+        let object = found.object.as_ref().ok_or(Error::Stale)?;
+        let version = Box::<[u8]>::from(object.version.as_bytes());
+        let base = Base {
+            version: version.clone(),
+            size: object.size,
+            shows: object.size,
+            is_origin: false,
+        };
+        // What is kept of the time is what the mount was told.
+        let is_known = crossing.from.size == object.size;
+        let told_ns = object.modified.map_or(crossing.from.modified_ns, |it| it.0);
+        let modified_ns = if is_known { crossing.from.modified_ns } else { told_ns };
+        let row = |number| fresh_row(number, object.size, modified_ns, Some(base), Some(version));
+        self.writable()?.staging.stage(crossing.from.id, row, |_| Ok(()))
+    }
+
+    /// Says how the catalog is to follow.
+    fn across<'a>(&self, crossing: &'a Crossing, found: Found, left: Option<Left>) -> Result<Across<'a>, Error> {
+        let (entry, details) = rows(&self.catalog, crossing.from.id)?;
+        let target = &crossing.target;
+        let keeps = self.keeps_attributes(target.source);
+        let mode = entry.mode;
+        let owner = entry.owner.filter(|owner| *owner != *self.owner.read());
+        let same_bytes = found
+            .object
+            .as_ref()
+            .is_some_and(|object| object.version.as_bytes() == &*details.version);
+        let keep = Keep {
+            mode: (!target.able.keeps_mode).then_some(mode),
+            owner,
+            ..Keep::default()
+        };
+        let raw_name = (*crossing.to_raw_name != *crossing.to_name).then(|| crossing.to_raw_name.as_slice().into());
+        Ok(Across {
+            from: (crossing.from.parent, &crossing.from.name),
+            to: (crossing.to_directory, &crossing.to_name),
+            raw_name,
+            seen: SeenAttributes {
+                kind: Kind::File,
+                size: entry.size,
+                modified_ns: entry.modified_ns,
+                changed_ns: self.writable()?.now_ns(),
+                created_ns: None,
+                mode: if keeps || target.able.keeps_mode { mode } else { 0o644 },
+                owner: None,
+                links: 1,
+                device: 0,
+                version: Version::from_id(b"moved").as_bytes().into(),
+                identity: None,
+            },
+            same_bytes,
+            keeps,
+            keep,
+            attributes: found.attributes,
+            left,
+            staged: None,
+            staged_bytes: None,
+            at_ns: self.writable()?.now_ns(),
+        })
+    }
+
+    /// What has the new name is about to be gone for all but those who have it open.
+    fn part_with(&self, over: &Entry) -> Result<(), Error> {
+        if let Some(file) = self.staged_entry(over.id) {
+            file.forget();
+        }
+        if self.files.is_open(over.id) {
+            let attributes = self.attributes(over.id, None)?;
+            self.files.note_attributes(over.id, attributes);
+        }
+        Ok(())
+    }
+}
+
+/// The journal of a file that changes its source: with its row, the catalog has the file in its new place.
+struct Follows<'a> {
+    core: &'a Core,
+    journal: Journal,
+    across: Across<'a>,
+}
+
+impl Durability for Follows<'_> {
+    fn data(&self, number: u64, file: &File) -> io::Result<()> {
+        self.journal.data(number, file)
+    }
+
+    fn folder(&self, folder: &File) -> io::Result<()> {
+        self.journal.folder(folder)
+    }
+
+    fn row(&self, _id: EntryId, row: &Row, bytes: Option<&[u8]>) -> Result<(), Error> {
+        let across = Across {
+            seen: SeenAttributes {
+                size: row.size,
+                modified_ns: row.modified_ns,
+                version: staged_version(row).as_bytes().into(),
+                ..self.across.seen.clone()
+            },
+            staged: Some(row.encode()),
+            staged_bytes: bytes.map(<[u8]>::to_vec),
+            ..self.across.clone()
+        };
+        self.core.follow(|catalog| Ok(((), catalog.follow_across(&across)?)))
+    }
+
+    fn bytes(&self, id: EntryId) -> Result<Option<Vec<u8>>, Error> {
+        self.journal.bytes(id)
+    }
+
+    fn rows(&self) -> Result<(), Error> {
+        self.journal.rows()
+    }
+}

@@ -1,0 +1,727 @@
+//! Files renamed from one source to another: the tree shows them in their new place at once, the bytes follow, and the original
+//! goes when they have arrived, whatever fails on the way and whoever else changes something.
+
+mod left;
+mod model;
+
+use std::collections::HashMap;
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::sync::Arc;
+use std::time::Duration;
+
+use manifold_backends::local::LocalBackend;
+use manifold_backends::{Backend, ErrorKind};
+use manifold_catalog::{Catalog, OpenError};
+use manifold_vfs::{
+    Access, AttributeChange, Creation, CrossSourceRename, Durable, EntryId, Error, Handle, MoveState, RenameMode,
+    Requester, SetMode, Settings, UploadEvent, UploadState, WriteAt, WriteSettings, Writing,
+};
+use parking_lot::Mutex;
+use tempfile::TempDir;
+
+use crate::library::Library;
+use crate::shelf::{Cue, Shelf};
+
+const MIB: u64 = 1 << 20;
+const ME: Requester = Requester {
+    uid: 0,
+    gid: 0,
+    pid: 1,
+    umask: 0o022,
+};
+const NEW: Creation = Creation {
+    mode: 0o644,
+    access: Access::ReadWrite,
+    exclusive: true,
+};
+
+/// Two remote sources, `x` and `t`, and a folder of this machine, `d`.
+struct World {
+    x: Arc<Shelf>,
+    t: Arc<Shelf>,
+    disk: TempDir,
+    library: Library,
+    events: Arc<Mutex<Vec<UploadEvent>>>,
+}
+
+fn pattern(length: u64) -> Vec<u8> {
+    (0..length).map(|at| (at.wrapping_mul(31) ^ (at >> 8)) as u8).collect()
+}
+
+impl World {
+    fn new() -> Self {
+        Self::with(CrossSourceRename::Copy)
+    }
+
+    fn with(rename: CrossSourceRename) -> Self {
+        let (x, t, disk) = (
+            Shelf::named("test://x"),
+            Shelf::named("test://t"),
+            TempDir::new().unwrap(),
+        );
+        x.place("dir/a", &pattern(300_000));
+        x.place("b", b"b of x");
+        t.place("b", b"b of t");
+        fs::create_dir(disk.path().join("sub")).unwrap();
+        fs::write(disk.path().join("sub/file"), pattern(200_000)).unwrap();
+        Self::over(x, t, disk, TempDir::new().unwrap(), rename)
+    }
+
+    fn over(x: Arc<Shelf>, t: Arc<Shelf>, disk: TempDir, folder: TempDir, rename: CrossSourceRename) -> Self {
+        let settings = Settings {
+            memory_bytes: 64 * MIB,
+            data_deadline: Duration::from_secs(4),
+            rename,
+            ..Settings::default()
+        };
+        let local = Arc::new(LocalBackend::open(disk.path()).unwrap());
+        let sources = [
+            ("x", Arc::clone(&x) as Arc<dyn Backend>),
+            ("t", Arc::clone(&t) as Arc<dyn Backend>),
+            ("d", local as Arc<dyn Backend>),
+        ];
+        let library = Library::reopen(folder, &sources, settings);
+        let events = Arc::<Mutex<Vec<_>>>::default();
+        let (now_ns, told) = (Arc::clone(&library.now_ns), Arc::clone(&events));
+        let settings = WriteSettings {
+            folder: library.folder.path().join("staging"),
+            bytes: 4 * MIB,
+            host: "desk".to_owned(),
+            clock: Arc::new(move || now_ns.fetch_add(1_000_000, std::sync::atomic::Ordering::SeqCst)),
+            listener: Arc::new(move |event| told.lock().push(event)),
+            policies: HashMap::new(),
+        };
+        library.vfs.accept_writes(settings).unwrap();
+        Self {
+            x,
+            t,
+            disk,
+            library,
+            events,
+        }
+    }
+
+    /// Ends as `kill -9` would, but for what the kernel keeps.
+    async fn die_and_come_back(self) -> Self {
+        self.library.vfs.stop_uploads().await;
+        self.library.indexer.stop().await;
+        let Library {
+            folder,
+            vfs,
+            catalog,
+            indexer,
+            ..
+        } = self.library;
+        drop((vfs, indexer, catalog));
+        // Tasks that still end hold the catalog for a moment.
+        let file = folder.path().join("catalog.redb");
+        while let Err(error) = Catalog::open(&file, manifold_catalog::Options::default()) {
+            assert!(matches!(error, OpenError::Locked { .. }), "{error}");
+            tokio::task::yield_now().await;
+        }
+        Self::over(self.x, self.t, self.disk, folder, CrossSourceRename::Copy)
+    }
+
+    async fn at(&self, path: &str) -> (EntryId, Vec<u8>) {
+        let (parent, name) = path.rsplit_once('/').unwrap();
+        (self.library.find(parent).await.unwrap(), name.as_bytes().to_vec())
+    }
+
+    async fn rename(&self, from: &str, to: &str) -> Result<(), Error> {
+        self.rename_as(from, to, RenameMode::Replace).await
+    }
+
+    async fn rename_as(&self, from: &str, to: &str, mode: RenameMode) -> Result<(), Error> {
+        let (from, to) = (self.at(from).await, self.at(to).await);
+        let renamed = self.library.vfs.rename((from.0, &*from.1), (to.0, &*to.1), mode);
+        renamed.wait().await
+    }
+
+    async fn create(&self, path: &str) -> Result<Handle, Error> {
+        let (parent, name) = self.at(path).await;
+        let created = self.library.vfs.create(parent, &name, NEW, ME).wait().await;
+        created.map(|created| created.opened.handle)
+    }
+
+    async fn remove(&self, path: &str) -> Result<(), Error> {
+        let (parent, name) = self.at(path).await;
+        self.library.vfs.remove_file(parent, &name).wait().await
+    }
+
+    async fn remove_directory(&self, path: &str) -> Result<(), Error> {
+        let (parent, name) = self.at(path).await;
+        self.library.vfs.remove_directory(parent, &name).wait().await
+    }
+
+    async fn open(&self, path: &str, access: Access) -> Handle {
+        let id = self.library.find(path).await.unwrap();
+        self.library.vfs.open(id, access).wait().await.unwrap().handle
+    }
+
+    async fn write(&self, handle: Handle, offset: u64, bytes: &[u8]) {
+        let writing = Writing {
+            at: WriteAt::Offset(offset),
+            durable: Durable::Later,
+            keep_privileges: true,
+        };
+        self.library.vfs.write(handle, bytes, writing).wait().await.unwrap();
+    }
+
+    async fn close(&self, handle: Handle) {
+        self.library.vfs.flush(handle).wait().await.unwrap();
+        self.library.vfs.release(handle);
+    }
+
+    async fn read(&self, handle: Handle) -> Result<Vec<u8>, Error> {
+        let read = self.library.vfs.read(handle, 0, 4 * MIB as u32).wait().await?;
+        Ok(read.to_vec())
+    }
+
+    async fn content(&self, path: &str) -> Vec<u8> {
+        let handle = self.open(path, Access::Read).await;
+        let bytes = self.read(handle).await.unwrap();
+        self.library.vfs.release(handle);
+        bytes
+    }
+
+    async fn is_there(&self, path: &str) -> bool {
+        match self.library.find(path).await {
+            Ok(_) => true,
+            Err(Error::NotFound) => false,
+            Err(error) => panic!("{path}: {error}"),
+        }
+    }
+
+    async fn names(&self, path: &str) -> Vec<String> {
+        self.library.relist(path).await;
+        let id = self.library.find(path).await.unwrap();
+        let children = self.library.catalog.children(id, None, usize::MAX).unwrap();
+        let names = children
+            .iter()
+            .map(|child| String::from_utf8_lossy(&child.name).into_owned());
+        names.collect()
+    }
+
+    /// Waits until nothing is staged, and nothing left elsewhere.
+    async fn until_settled(&self) {
+        let (vfs, catalog) = (&self.library.vfs, &self.library.catalog);
+        while vfs.staging_usage().unwrap().files > 0 || !catalog.all_origins().unwrap().is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        catalog.examine().unwrap();
+    }
+
+    async fn until_upload(&self, is: impl Fn(&UploadState) -> bool) {
+        while !self.library.vfs.uploads().iter().any(|report| is(&report.state)) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    fn undone(&self) -> usize {
+        let events = self.events.lock();
+        events
+            .iter()
+            .filter(|event| matches!(event, UploadEvent::MoveUndone { .. }))
+            .count()
+    }
+}
+
+fn is_delayed(state: &UploadState) -> bool {
+    matches!(state, UploadState::Delayed { .. })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_moves_from_one_remote_source_to_another() {
+    let world = World::new();
+    let id = world.library.find("x/dir/a").await.unwrap();
+    let before = world.open("x/dir/a", Access::Read).await;
+    world.t.set_cue(Cue::Holds);
+    world.rename("x/dir/a", "t/moved").await.unwrap();
+    assert_eq!(world.library.find("t/moved").await.unwrap(), id);
+    assert!(!world.is_there("x/dir/a").await);
+    assert_eq!(
+        world.names("x/dir").await,
+        [""; 0],
+        "it is there still, and is not shown"
+    );
+    let bytes = pattern(300_000);
+    assert_eq!(world.content("t/moved").await, bytes, "before it has arrived");
+    assert_eq!(world.read(before).await.unwrap(), bytes, "through a handle from before");
+    world.t.until_puts(1).await;
+    let [report] = &world.library.vfs.uploads()[..] else {
+        panic!("{:?}", world.library.vfs.uploads())
+    };
+    assert_eq!(report.from.as_deref(), Some(&b"/x/dir/a"[..]));
+    assert_eq!(
+        (report.size, report.staged),
+        (300_000, 0),
+        "nothing of it lies on this machine"
+    );
+    assert_eq!(
+        world.x.bytes("dir/a").unwrap(),
+        bytes,
+        "the original stays until the copy is confirmed"
+    );
+    world.t.set_cue(Cue::Does);
+    world.until_settled().await;
+    assert_eq!(world.t.bytes("moved").unwrap(), bytes);
+    assert_eq!(world.x.files(), ["b"]);
+    assert_eq!(world.read(before).await.unwrap(), bytes, "after the original has gone");
+    assert_eq!(world.content("t/moved").await, bytes);
+    assert_eq!(world.library.find("t/moved").await.unwrap(), id);
+    assert_eq!(world.names("x/dir").await, [""; 0]);
+    assert_eq!(world.library.vfs.moved(), 1);
+    assert_eq!(world.undone(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_of_a_folder_moves_with_its_attributes_to_a_remote_source() {
+    let world = World::new();
+    let path = world.disk.path().join("sub/file");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+    let file = fs::File::options().write(true).open(&path).unwrap();
+    file.set_modified(std::time::UNIX_EPOCH + Duration::new(1_000_000_000, 123_456_789))
+        .unwrap();
+    drop(file);
+    let id = world.library.find("d/sub/file").await.unwrap();
+    let set = world.library.vfs.set_attribute(id, b"user.tag", b"blue", SetMode::Any);
+    set.wait().await.unwrap();
+    let before = fs::metadata(&path).unwrap();
+    world.rename("d/sub/file", "t/file").await.unwrap();
+    assert!(!world.is_there("d/sub/file").await);
+    for _ in 0..2 {
+        let now = world.library.vfs.attributes(id, None).wait().await.unwrap();
+        assert_eq!((now.mode, now.size), (0o640, 200_000));
+        assert_eq!(now.modified_ns, before.mtime() * 1_000_000_000 + before.mtime_nsec());
+        let tag = world.library.vfs.attribute(id, b"user.tag").wait().await.unwrap();
+        assert_eq!(tag, b"blue");
+        assert_eq!(world.content("t/file").await, pattern(200_000));
+        world.until_settled().await;
+    }
+    assert!(!path.exists());
+    assert_eq!(world.t.bytes("file").unwrap(), pattern(200_000));
+    world.remove_directory("d/sub").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_move_so_is_for_the_asker_to_copy() {
+    let world = World::new();
+    let disk = world.disk.path();
+    std::os::unix::fs::symlink("sub", disk.join("link")).unwrap();
+    fs::write(disk.join("one"), b"1").unwrap();
+    fs::hard_link(disk.join("one"), disk.join("two")).unwrap();
+    world.library.relist("d").await;
+    let open = world.open("d/sub/file", Access::Write).await;
+    for from in ["d/link", "d/one", "d/sub", "d/sub/file", "x/dir"] {
+        let refused = world.rename(from, "t/new").await;
+        assert!(matches!(refused, Err(Error::CrossSource)), "{from}: {refused:?}");
+        assert!(world.is_there(from).await);
+    }
+    world.close(open).await;
+    let exchanged = world.rename_as("x/b", "t/b", RenameMode::Exchange).await;
+    assert!(matches!(exchanged, Err(Error::CrossSource)), "{exchanged:?}");
+    let taken = world.rename_as("x/b", "t/b", RenameMode::NoReplace).await;
+    assert!(matches!(taken, Err(Error::Exists)), "{taken:?}");
+    let missing = world.rename("x/nothing", "t/new").await;
+    assert!(matches!(missing, Err(Error::NotFound)), "{missing:?}");
+    world.rename_as("x/b", "t/new", RenameMode::NoReplace).await.unwrap();
+    world.until_settled().await;
+    assert_eq!(world.t.files(), ["b", "new"]);
+    let strict = World::with(CrossSourceRename::Strict);
+    let refused = strict.rename("x/b", "t/new").await;
+    assert!(matches!(refused, Err(Error::CrossSource)), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_open_in_a_folder_moves_once_it_is_closed() {
+    let world = World::new();
+    let handle = world.open("d/sub/file", Access::ReadWrite).await;
+    world.write(handle, 0, b"changed").await;
+    let vfs = Arc::clone(&world.library.vfs);
+    let closing = tokio::spawn(async move {
+        vfs.flush(handle).wait().await.unwrap();
+        vfs.release(handle);
+    });
+    world.rename("d/sub/file", "t/file").await.unwrap();
+    closing.await.unwrap();
+    world.until_settled().await;
+    assert_eq!(
+        &world.t.bytes("file").unwrap()[..8],
+        [&b"changed"[..], &pattern(8)[7..]].concat()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_is_away_is_told_of_honestly_and_nothing_is_lost() {
+    let world = World::new();
+    world.library.find("x/dir/a").await.unwrap();
+    world.library.find("t/b").await.unwrap();
+    world.x.set_cue(Cue::IsAway);
+    let refused = world.rename("x/dir/a", "t/moved").await;
+    assert!(matches!(refused, Err(Error::Unreachable(_))), "{refused:?}");
+    assert!(world.is_there("x/dir/a").await && !world.is_there("t/moved").await);
+    world.x.set_cue(Cue::Does);
+    // The target may be away: what is moved waits.
+    world.t.set_cue(Cue::IsAway);
+    while world.rename("x/dir/a", "t/moved").await.is_err() {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(world.content("t/moved").await, pattern(300_000));
+    assert!(!world.is_there("x/dir/a").await);
+    assert!(world.x.bytes("dir/a").is_some());
+    world.t.set_cue(Cue::Does);
+    world.until_settled().await;
+    assert_eq!(
+        (world.t.bytes("moved").unwrap(), world.x.files()),
+        (pattern(300_000), vec!["b".to_owned()])
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_goes_away_in_the_middle_is_waited_for_and_does_not_make_the_target_look_ill() {
+    let world = World::new();
+    world.library.find("t/b").await.unwrap();
+    world.rename("x/dir/a", "t/moved").await.unwrap();
+    world.x.set_cue(Cue::IsAway);
+    world.until_upload(is_delayed).await;
+    world.rename("t/b", "t/c").await.unwrap();
+    assert!(world.is_there("t/moved").await);
+    world.x.set_cue(Cue::Does);
+    world.library.vfs.retry_uploads();
+    world.until_settled().await;
+    assert_eq!(world.t.files(), ["c", "moved"]);
+    assert_eq!(world.x.files(), ["b"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_taken_away_is_tried_again_and_shown() {
+    let world = World::new();
+    world.x.set_cue(Cue::Fails(ErrorKind::PermissionDenied));
+    world.rename("x/b", "t/moved").await.unwrap();
+    let refused = loop {
+        let moves = world.library.vfs.moves();
+        if let [one] = &moves[..]
+            && matches!(one.state, MoveState::Refused { .. })
+        {
+            break one.clone();
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    };
+    assert!(refused.is_across && refused.left == 1, "{refused:?}");
+    assert_eq!((&refused.path[..], &refused.from[..]), (&b"/t/moved"[..], &b"b"[..]));
+    assert_eq!(world.names("x").await, ["dir"]);
+    let told = |event: &UploadEvent| matches!(event, UploadEvent::OriginalRefused { .. });
+    assert!(world.events.lock().iter().any(told));
+    let world = world.die_and_come_back().await;
+    assert_eq!(world.names("x").await, ["dir"]);
+    world.x.set_cue(Cue::Does);
+    world.library.vfs.retry_uploads();
+    world.until_settled().await;
+    assert_eq!(world.x.files(), ["dir/a"]);
+    assert_eq!(world.t.bytes("moved").unwrap(), b"b of x");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_copy_stays_in_its_former_place_and_can_be_had_back() {
+    let world = World::new();
+    world.t.set_cue(Cue::Fails(ErrorKind::TooLarge));
+    world.rename("x/b", "t/moved").await.unwrap();
+    world
+        .until_upload(|state| matches!(state, UploadState::Refused { .. }))
+        .await;
+    assert_eq!(world.content("t/moved").await, b"b of x");
+    assert_eq!(world.x.bytes("b").unwrap(), b"b of x");
+    world.rename("t/moved", "x/back").await.unwrap();
+    world.until_settled().await;
+    assert_eq!(
+        (world.x.files(), world.x.bytes("back").unwrap()),
+        (vec!["back".into(), "dir/a".into()], b"b of x".to_vec())
+    );
+    assert_eq!(world.t.files(), ["b"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_has_made_of_the_original_stays_and_is_told() {
+    for copied in [false, true] {
+        let world = World::new();
+        world.library.find("t/b").await.unwrap();
+        if copied {
+            // What was read of it before it changed is sent.
+            world.t.set_cue(Cue::Holds);
+        }
+        world.rename("x/b", "t/moved").await.unwrap();
+        if copied {
+            world.t.until_puts(1).await;
+            world
+                .until_upload(|state| matches!(state, UploadState::UnderWay { sent: 6 }))
+                .await;
+        }
+        world.x.place("b", b"somebody else's");
+        world.t.set_cue(Cue::Does);
+        world.until_settled().await;
+        assert_eq!(world.x.bytes("b").unwrap(), b"somebody else's");
+        while world.undone() == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!(world.names("x").await, ["b", "dir"]);
+        assert_eq!(world.content("x/b").await, b"somebody else's");
+        assert_eq!(world.is_there("t/moved").await, copied);
+        if copied {
+            assert_eq!(world.content("t/moved").await, b"b of x", "versions never mix");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_replaces_what_has_its_new_name_and_only_the_version_that_was_seen() {
+    let world = World::new();
+    let over = world.open("t/b", Access::Read).await;
+    world.rename("x/b", "t/b").await.unwrap();
+    assert_eq!(world.content("t/b").await, b"b of x");
+    assert_eq!(
+        world.read(over).await.unwrap(),
+        b"b of t",
+        "what is open stays readable"
+    );
+    world.until_settled().await;
+    assert_eq!(
+        (world.t.files(), world.t.bytes("b").unwrap()),
+        (vec!["b".to_owned()], b"b of x".to_vec())
+    );
+    world.t.set_cue(Cue::Holds);
+    world.rename("x/dir/a", "t/b").await.unwrap();
+    world.t.until_puts(2).await;
+    world.t.place("b", b"somebody else's");
+    world.t.set_cue(Cue::Does);
+    world.until_settled().await;
+    let names = world.names("t").await;
+    assert_eq!(names.len(), 2, "{names:?}");
+    assert!(names[1].starts_with("b (conflict "), "{names:?}");
+    assert_eq!(world.t.bytes("b").unwrap(), b"somebody else's");
+    assert_eq!(world.t.bytes(&names[1]).unwrap(), pattern(300_000));
+    assert_eq!(world.x.files(), [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_on_its_way_is_written_renamed_and_removed_as_on_a_disk() {
+    let world = World::new();
+    world.t.set_cue(Cue::Holds);
+    world.rename("x/dir/a", "t/moved").await.unwrap();
+    world.rename("x/b", "t/gone").await.unwrap();
+    world.rename("d/sub/file", "t/other").await.unwrap();
+    let mut bytes = pattern(300_000);
+    let handle = world.open("t/moved", Access::ReadWrite).await;
+    world.write(handle, 100_000, b"in the middle").await;
+    bytes[100_000..100_013].copy_from_slice(b"in the middle");
+    world.close(handle).await;
+    world.rename("t/moved", "t/renamed").await.unwrap();
+    assert_eq!(world.content("t/renamed").await, bytes);
+    world.remove("t/gone").await.unwrap();
+    // Over what the target has, and on: both are gone there then.
+    world.rename("t/other", "t/b").await.unwrap();
+    world.t.set_cue(Cue::Does);
+    world.rename("t/b", "t/c").await.unwrap();
+    world.until_settled().await;
+    assert_eq!(world.t.files(), ["c", "renamed"]);
+    assert_eq!(
+        (world.t.bytes("c").unwrap(), world.t.bytes("renamed").unwrap()),
+        (pattern(200_000), bytes)
+    );
+    assert_eq!(world.x.files(), [""; 0]);
+    assert!(!world.disk.path().join("sub/file").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_on_its_way_moves_on_to_a_third_source() {
+    let world = World::new();
+    world.library.find("t/b").await.unwrap();
+    world.t.set_cue(Cue::IsAway);
+    world.rename("d/sub/file", "t/b").await.unwrap();
+    world.rename("t/b", "x/there").await.unwrap_err();
+    world.t.set_cue(Cue::Does);
+    world.t.set_cue(Cue::Holds);
+    while world.rename("t/b", "x/there").await.is_err() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(world.content("x/there").await, pattern(200_000));
+    world.t.set_cue(Cue::Does);
+    world.until_settled().await;
+    assert_eq!(world.x.bytes("there").unwrap(), pattern(200_000));
+    assert_eq!(world.t.files(), [""; 0], "what it had replaced there is gone");
+    assert!(!world.disk.path().join("sub/file").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_written_and_not_uploaded_yet_moves_too() {
+    let world = World::new();
+    world.x.set_cue(Cue::Holds);
+    let handle = world.create("x/fresh").await.unwrap();
+    world.write(handle, 0, b"fresh").await;
+    world.close(handle).await;
+    let handle = world.open("x/dir/a", Access::ReadWrite).await;
+    world.write(handle, 0, b"CHANGED").await;
+    world.rename("x/fresh", "t/fresh").await.unwrap();
+    world.x.set_cue(Cue::Does);
+    world.rename("x/dir/a", "t/a").await.unwrap();
+    let mut bytes = pattern(300_000);
+    bytes[..7].copy_from_slice(b"CHANGED");
+    assert_eq!(world.read(handle).await.unwrap(), bytes);
+    world.write(handle, 7, b" TWICE").await;
+    bytes[7..13].copy_from_slice(b" TWICE");
+    world.close(handle).await;
+    world.until_settled().await;
+    assert_eq!(
+        (world.t.bytes("fresh").unwrap(), world.t.bytes("a").unwrap()),
+        (b"fresh".to_vec(), bytes)
+    );
+    assert_eq!(world.x.files(), ["b"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_old_name_is_free_for_another_file_while_the_original_is_still_there() {
+    let world = World::new();
+    world.t.set_cue(Cue::Holds);
+    world.rename("x/b", "t/moved").await.unwrap();
+    world.rename("d/sub/file", "t/file").await.unwrap();
+    let handle = world.create("x/b").await.unwrap();
+    world.write(handle, 0, b"a new one").await;
+    world.close(handle).await;
+    world.until_upload(is_delayed).await;
+    assert_eq!(
+        world.x.bytes("b").unwrap(),
+        b"b of x",
+        "its upload waits for the original to go"
+    );
+    // On a disk it would be the original that is opened.
+    let busy = world.create("d/sub/file").await;
+    assert!(matches!(busy, Err(Error::Busy)), "{busy:?}");
+    let busy = world.remove_directory("d/sub").await;
+    assert!(matches!(busy, Err(Error::Busy)), "{busy:?}");
+    assert_eq!(fs::read(world.disk.path().join("sub/file")).unwrap(), pattern(200_000));
+    world.t.set_cue(Cue::Does);
+    let handle = world.create("d/sub/file").await.unwrap();
+    world.close(handle).await;
+    while !world.library.catalog.all_origins().unwrap().is_empty() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    world.library.vfs.retry_uploads();
+    world.until_settled().await;
+    assert_eq!(
+        (world.x.bytes("b").unwrap(), world.t.bytes("moved").unwrap()),
+        (b"a new one".to_vec(), b"b of x".to_vec())
+    );
+    assert_eq!(world.t.bytes("file").unwrap(), pattern(200_000));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_is_renamed_over_what_its_files_have_left_in_it() {
+    let world = World::new();
+    world.t.set_cue(Cue::Holds);
+    world.rename("x/dir/a", "t/a").await.unwrap();
+    world.rename("d/sub/file", "t/file").await.unwrap();
+    world.t.until_puts(2).await;
+    world.rename("x/dir", "x/dir2").await.unwrap();
+    world.rename("d/sub", "d/sub2").await.unwrap();
+    assert_eq!(world.content("t/a").await, pattern(300_000));
+    world.t.set_cue(Cue::Does);
+    world.until_settled().await;
+    assert_eq!(
+        (world.t.bytes("a").unwrap(), world.t.bytes("file").unwrap()),
+        (pattern(300_000), pattern(200_000))
+    );
+    assert_eq!(world.x.files(), ["b"]);
+    assert!(!world.disk.path().join("sub2/file").exists() && world.disk.path().join("sub2").exists());
+    assert_eq!(world.undone(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_move_goes_on_where_it_stood_when_the_daemon_died() {
+    let world = World::new();
+    world.library.find("t/b").await.unwrap();
+    world.t.set_cue(Cue::IsAway);
+    world.rename("x/dir/a", "t/a").await.unwrap();
+    world.rename("d/sub/file", "t/b").await.unwrap();
+    let world = world.die_and_come_back().await;
+    assert_eq!(world.content("t/a").await, pattern(300_000));
+    assert_eq!(world.content("t/b").await, pattern(200_000));
+    assert!(!world.is_there("x/dir/a").await && !world.is_there("d/sub/file").await);
+    assert_eq!(world.names("x/dir").await, [""; 0]);
+    assert_eq!(world.names("d/sub").await, [""; 0]);
+    // The copy arrives, but nobody hears of it before the next death.
+    world.x.set_cue(Cue::RemovesNothing);
+    world.t.set_cue(Cue::LosesAnswers);
+    world.library.vfs.retry_uploads();
+    world
+        .t
+        .until(|t| t.bytes("a").is_some() && t.bytes("b").is_some_and(|b| b.len() > 10))
+        .await;
+    let world = world.die_and_come_back().await;
+    world.t.set_cue(Cue::Does);
+    world.library.vfs.retry_uploads();
+    while world.library.vfs.staging_usage().unwrap().files > 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let world = world.die_and_come_back().await;
+    assert!(world.x.bytes("dir/a").is_some(), "nothing could be removed yet");
+    assert_eq!(world.names("x/dir").await, [""; 0]);
+    world.x.set_cue(Cue::Does);
+    world.library.vfs.retry_uploads();
+    world.until_settled().await;
+    assert_eq!(
+        (world.t.bytes("a").unwrap(), world.t.bytes("b").unwrap()),
+        (pattern(300_000), pattern(200_000))
+    );
+    assert_eq!(
+        (world.x.files(), world.t.files()),
+        (vec!["b".to_owned()], vec!["a".to_owned(), "b".to_owned()])
+    );
+    assert!(!world.disk.path().join("sub/file").exists());
+    assert_eq!(world.undone(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_that_another_removes_at_once_leaves_the_original_where_it_is() {
+    let world = World::new();
+    world.library.find("t/b").await.unwrap();
+    world.x.set_cue(Cue::RemovesNothing);
+    world.rename("x/b", "t/moved").await.unwrap();
+    while !world
+        .library
+        .vfs
+        .moves()
+        .iter()
+        .any(|one| matches!(one.state, MoveState::Delayed { .. }))
+    {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    world.t.take("moved");
+    world.x.set_cue(Cue::Does);
+    world.library.vfs.retry_uploads();
+    world.until_settled().await;
+    assert_eq!(world.x.bytes("b").unwrap(), b"b of x");
+    assert_eq!(world.undone(), 1);
+    assert_eq!(world.names("x").await, ["b", "dir"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mode_that_was_set_stays_through_the_move() {
+    let world = World::new();
+    let id = world.library.find("x/b").await.unwrap();
+    let change = AttributeChange {
+        mode: Some(0o600),
+        ..AttributeChange::default()
+    };
+    world
+        .library
+        .vfs
+        .set_attributes(id, None, change, ME)
+        .wait()
+        .await
+        .unwrap();
+    world.rename("x/b", "t/moved").await.unwrap();
+    world.until_settled().await;
+    world.library.relist("t").await;
+    let now = world.library.vfs.attributes(id, None).wait().await.unwrap();
+    assert_eq!(now.mode, 0o600);
+}
