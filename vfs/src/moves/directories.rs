@@ -1,6 +1,7 @@
-//! Directories of a move: an object store keeps an empty one by an object of its own, which belongs where the directory stands.
+//! Directories of a move: an object store keeps one by an object of its own when nothing is in it, and that object belongs where
+//! the directory stands, whether or not something is in it now.
 
-use manifold_backends::{ErrorKind, ObjectPath};
+use manifold_backends::{ErrorKind, Kind, ObjectPath, Presence};
 use manifold_catalog::EntryId;
 use manifold_index::IndexError;
 
@@ -16,21 +17,32 @@ impl Moves {
         let Some(stands_at) = catalog.standing_path(holding.id).map_err(fault)? else {
             return Ok(());
         };
-        if catalog.children(holding.id, None, 1).map_err(fault)?.is_empty() {
-            let path = ObjectPath::from_bytes(stands_at.clone());
-            match self.ask(ground, ground.backend.create_directory(&path)).await {
-                Ok(_) => {}
-                Err(error) if error.kind() == Some(ErrorKind::Exists) => {}
-                Err(error) => return Err(of_index(error)),
-            }
-        }
-        let mut cleared = Vec::new();
+        let (mut needs_object, mut left) = (
+            catalog.children(holding.id, None, 1).map_err(fault)?.is_empty(),
+            Vec::new(),
+        );
         for place in holding.places.iter().filter(|place| **place != stands_at) {
             // What stands there by now has an object of its own.
-            if !cleared.contains(&place) && self.find_at(ground.source, place).map_err(fault)?.is_none() {
-                self.clear(ground, place).await.map_err(of_index)?;
-                cleared.push(place);
+            if left.contains(&place) || self.find_at(ground.source, place).map_err(fault)?.is_some() {
+                continue;
             }
+            // All that it held has left: it is still there by an object of its own, or by what others have put into it.
+            let path = ObjectPath::from_bytes(place.clone());
+            match self.ask(ground, ground.backend.stat(&path)).await.map_err(of_index)? {
+                Presence::Found(seen) if seen.kind == Kind::Directory => {
+                    needs_object = true;
+                    left.push(place);
+                }
+                Presence::Found(_) | Presence::Absent => {}
+            }
+        }
+        if needs_object {
+            let path = ObjectPath::from_bytes(stands_at);
+            let kept = self.ask(ground, ground.backend.keep_directory(&path));
+            kept.await.map_err(of_index)?;
+        }
+        for place in left {
+            self.clear(ground, place).await.map_err(of_index)?;
         }
         Ok(())
     }

@@ -426,3 +426,40 @@ async fn a_taken_place_is_not_renamed_to() {
     world.until_settled().await;
     world.is_whole_at("s/empty").await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_that_somebody_has_made_takes_the_object_along_that_keeps_it() {
+    let world = world();
+    for made in ["s/out", "s/out/in", "s/out/with"] {
+        world.make_directory(made).await.unwrap();
+    }
+    world.save_at("s/out/with/file", b"file").await;
+    world.uploaded("out/with/file", b"file").await;
+    world.move_to("s/out", "s/there").await.unwrap();
+    world.until_settled().await;
+    for path in ["s", "s/there", "s/there/in", "s/there/with"] {
+        world.library.relist(path).await;
+    }
+    assert_eq!(world.names("s").await, ["a", "beside", "there"]);
+    assert_eq!(world.names("s/there").await, ["in", "with"]);
+    world.remove("s/there/with/file").await.unwrap();
+    world.library.relist("s/there").await;
+    assert_eq!(world.names("s/there").await, ["in", "with"]);
+    for empty in ["s/there/in", "s/there/with"] {
+        world.remove_directory(empty).await.unwrap();
+    }
+    world.library.relist("s").await;
+    assert_eq!(world.names("s").await, ["a", "beside", "there"]);
+    assert!(world.names("s/there").await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_that_nobody_has_made_gets_no_object_of_its_own() {
+    let world = world();
+    world.names("s/a").await;
+    world.move_to("s/a", "s/b").await.unwrap();
+    world.until_settled().await;
+    for path in ["b", "b/sub"] {
+        assert!(!world.shelf.has_object(path), "{path}");
+    }
+}
