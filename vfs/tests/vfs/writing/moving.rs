@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::shelf::{Cue, Shelf};
-use manifold_backends::ErrorKind;
-use manifold_catalog::EntryId;
+use manifold_backends::{Backend, ErrorKind, ObjectPath, Presence};
+use manifold_catalog::{Copied, EntryId};
+use manifold_index::seen_attributes;
 use manifold_vfs::{Access, Creation, Error, MoveState, RenameMode, UploadEvent, WriteAt};
 use tempfile::TempDir;
 
@@ -462,4 +463,30 @@ async fn a_directory_that_nobody_has_made_gets_no_object_of_its_own() {
     for path in ["b", "b/sub"] {
         assert!(!world.shelf.has_object(path), "{path}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_goes_on_who_was_not_told_yet_that_its_file_lies_elsewhere() {
+    let world = world();
+    world.rename_and_hold().await;
+    let id = world.library.find("s/b/00").await.unwrap();
+    let reader = world.open("s/b/00", Access::Read).await;
+    // As far as whoever brings it has come when the catalog has taken it in.
+    world.shelf.place("b/00", &content(0));
+    let Presence::Found(copy) = world.shelf.stat(&ObjectPath::from_bytes("b/00")).await.unwrap() else {
+        panic!("it was put there");
+    };
+    let version = world.library.catalog.details(id).unwrap().unwrap().version;
+    let copied = Copied {
+        id,
+        lies_at: b"b/00".to_vec(),
+        left: Some((b"a/00".to_vec(), version.to_vec())),
+        seen: Some(seen_attributes(&copy)),
+    };
+    assert!(world.library.catalog.note_copied(&copied).unwrap());
+    assert_eq!(world.read(reader).await.unwrap(), content(0));
+    world.shelf.set_cue(Cue::Does);
+    world.until_settled().await;
+    world.lies_only_beneath("b");
+    world.is_whole_at("s/b").await;
 }
