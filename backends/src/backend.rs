@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::stream::BoxStream;
+use futures::StreamExt;
+use futures::stream::{self, BoxStream};
 
 use crate::blocks::Blocks;
 use crate::local::LocalBackend;
@@ -16,6 +17,9 @@ use crate::{Child, Error, ErrorKind, Metadata, ObjectPath, Operation, Presence, 
 /// The pages of one directory listing. It is complete when the stream ends without an error; after an error nothing
 /// follows.
 pub type Listing = BoxStream<'static, Result<Vec<Child>>>;
+
+/// How many links are read at once where several are asked for together.
+const LINKS_AT_ONCE: usize = 8;
 
 /// What a source can do and how it likes to be treated.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +39,8 @@ pub struct Capabilities {
     pub implicit_directories: bool,
     /// Whether a listing may end well and lack names all the same, so that one that is missing is to be looked for by itself.
     pub lists_may_be_cut: bool,
+    /// Whether times may be told in full minutes, so that two changes within one of the same length look the same.
+    pub tells_minutes: bool,
     /// What it can do in writing; `None` if nothing through this trait.
     pub writes: Option<WriteAbilities>,
 }
@@ -86,6 +92,12 @@ pub trait Backend: Debug + Send + Sync + 'static {
 
     /// Reads where a symbolic link points, raw.
     async fn read_link(&self, path: &ObjectPath) -> Result<Presence<Vec<u8>>>;
+
+    /// Reads where several links of one directory point, each as [`read_link`](Self::read_link) does, and in their order.
+    async fn read_links(&self, paths: &[ObjectPath]) -> Vec<Result<Presence<Vec<u8>>>> {
+        let reads: Vec<_> = paths.iter().map(|path| self.read_link(path)).collect();
+        stream::iter(reads).buffered(LINKS_AT_ONCE).collect().await
+    }
 
     /// Puts a whole object: readers see what stood there before or the new bytes, never a part. The directory it lies in must
     /// be there, where directories are real.

@@ -138,6 +138,7 @@ impl LocalBackend {
             identities: true,
             implicit_directories: false,
             lists_may_be_cut: false,
+            tells_minutes: false,
             writes: None,
         };
         Ok(Self {

@@ -1,6 +1,7 @@
 //! Words for what stands at a source: paths, kinds, versions, metadata.
 
 use std::fmt;
+use std::time::Duration;
 
 /// The answer of a source that was reached: the thing, or the certainty that it is not there.
 ///
@@ -196,12 +197,51 @@ impl Version {
         }
     }
 
+    /// Gives how far apart two changes must be, at least, for this version to tell one from the other: `None` where the service
+    /// names its versions, or tells times so finely that nothing is read in between. It is taken from the times themselves: full
+    /// seconds are taken for two, as some file systems count. Entity tags that are written like those that nginx makes of seconds and
+    /// length count as such.
+    pub fn grain(&self) -> Option<Duration> {
+        const SECOND: i64 = 1_000_000_000;
+        const COARSE: Duration = Duration::from_secs(2);
+        let rest = match self.0.split_first() {
+            Some((&Self::STAT, rest)) => rest,
+            Some((&Self::ETAG, tag)) => return is_of_seconds(tag).then_some(COARSE),
+            _ => return None,
+        };
+        let time = |at: usize| {
+            let bytes = rest.get(at..at + 8).and_then(|it| it.try_into().ok());
+            bytes.map_or(0, i64::from_le_bytes)
+        };
+        let (modified, changed) = (time(8), time(16));
+        if modified % SECOND != 0 || changed % SECOND != 0 {
+            return None;
+        }
+        Some(COARSE)
+    }
+
     fn tagged(tag: u8, rest: &[u8]) -> Self {
         let mut bytes = Vec::with_capacity(1 + rest.len());
         bytes.push(tag);
         bytes.extend_from_slice(rest);
         Self(bytes.into())
     }
+}
+
+/// Tells whether an entity tag is made as nginx does, of the seconds and the length: `"68d5a1c0-5dc"`.
+fn is_of_seconds(tag: &[u8]) -> bool {
+    /// Hexadecimal digits of the seconds for the next hundred years.
+    const SECONDS: usize = 8;
+    /// No length has more; Apache's tags have the microseconds there.
+    const LENGTH_MAX: usize = 11;
+    let tag = tag.strip_prefix(b"W/").unwrap_or(tag);
+    let inner = tag.strip_prefix(b"\"").and_then(|tag| tag.strip_suffix(b"\""));
+    let Some((seconds, length)) = inner.and_then(|tag| tag.split_at_checked(SECONDS)) else {
+        return false;
+    };
+    let is_hex = |part: &[u8]| !part.is_empty() && part.iter().all(u8::is_ascii_hexdigit);
+    let length = length.strip_prefix(b"-");
+    is_hex(seconds) && length.is_some_and(|length| length.len() <= LENGTH_MAX && is_hex(length))
 }
 
 impl fmt::Debug for Version {
@@ -251,4 +291,28 @@ pub struct Child {
     pub name: Vec<u8>,
     /// What the listing told of it.
     pub metadata: Metadata,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_tells_how_coarse_its_times_are() {
+        const SECOND: i64 = 1_000_000_000;
+        let stat =
+            |modified: i64, changed: i64| Version::from_stat(7, Timestamp(modified), Timestamp(changed), 0).grain();
+        assert_eq!(stat(61 * SECOND + 100, 0), None);
+        assert_eq!(stat(61 * SECOND, 0), Some(Duration::from_secs(2)));
+        assert_eq!(stat(120 * SECOND, 120 * SECOND + 1), None, "the other time is fine");
+        assert_eq!(stat(0, 0), Some(Duration::from_secs(2)), "no time at all");
+        let etag = |tag: &str| Version::from_etag(tag.as_bytes()).grain();
+        assert_eq!(etag("\"68d5a1c0-5dc\""), Some(Duration::from_secs(2)));
+        assert_eq!(etag("W/\"68d5a1c0-0\""), Some(Duration::from_secs(2)));
+        assert_eq!(etag("\"5dc-63f8a1b2c3d40\""), None);
+        assert_eq!(etag("\"1dc00000-63f8a1b2c3d40\""), None);
+        assert_eq!(etag("\"d41d8cd98f00b204e9800998ecf8427e\""), None);
+        assert_eq!(etag("\"d41d8cd98f00b204e9800998ecf8427e-3\""), None);
+        assert_eq!(Version::from_id(b"1").grain(), None);
+    }
 }

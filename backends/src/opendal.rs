@@ -131,6 +131,7 @@ impl OpendalBackend {
             identities: traits.identities(),
             implicit_directories: traits.implicit_directories,
             lists_may_be_cut: false,
+            tells_minutes: matches!(own, Own::Ftp(_)),
             writes: traits.writes.abilities(),
         };
         Ok(Self(Arc::new(Source {
@@ -232,12 +233,17 @@ impl Backend for OpendalBackend {
     }
 
     async fn read_link(&self, path: &ObjectPath) -> Result<Presence<Vec<u8>>> {
-        Err(self.0.error(
-            ErrorKind::Unsupported,
-            Operation::ReadLink,
-            path,
-            "this kind of source has no links to read",
-        ))
+        let mut answers = self.read_links(std::slice::from_ref(path)).await;
+        answers.pop().unwrap_or(Ok(Presence::Absent))
+    }
+
+    async fn read_links(&self, paths: &[ObjectPath]) -> Vec<Result<Presence<Vec<u8>>>> {
+        if let Own::Ftp(ftp) = &self.0.own {
+            return ftp.read_links(&self.0, paths).await;
+        }
+        let why = "this kind of source has no links to read";
+        let none = |path| Err(self.0.error(ErrorKind::Unsupported, Operation::ReadLink, path, why));
+        paths.iter().map(none).collect()
     }
 
     async fn put(&self, path: &ObjectPath, body: &dyn Body, expected: &Expected) -> Result<Metadata> {

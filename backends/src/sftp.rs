@@ -40,6 +40,8 @@ use crate::{
 const PIECE: u64 = 128 * 1024;
 /// Pieces of one read that are under way at once.
 const PIECES: usize = 16;
+/// Links that are asked for at once.
+const LINKS: usize = 64;
 /// Files that are kept open between reads.
 const OPEN_MAX: usize = 32;
 
@@ -68,6 +70,7 @@ pub(crate) async fn connect(spec: &SourceSpec, limits: &Limits) -> Result<Arc<dy
             identities: false,
             implicit_directories: false,
             lists_may_be_cut: false,
+            tells_minutes: false,
             writes: Some(write::ABILITIES),
         },
         command,
@@ -145,14 +148,13 @@ impl Backend for SftpBackend {
 
     async fn read_link(&self, path: &ObjectPath) -> Result<Presence<Vec<u8>>> {
         let _slot = self.0.slot().await;
-        let request = Request::ReadLink(self.0.raw(Operation::ReadLink, path)?);
-        match self.0.ask(Operation::ReadLink, path, &request).await? {
-            Presence::Absent => self.0.missing(Operation::ReadLink).await,
-            Presence::Found(Reply::Names(names)) if names.len() == 1 => Ok(Presence::Found(
-                names.into_iter().next().map(|entry| entry.name).unwrap_or_default(),
-            )),
-            Presence::Found(_) => Err(self.0.nonsense(Operation::ReadLink, path)),
-        }
+        self.0.read_link(path).await
+    }
+
+    async fn read_links(&self, paths: &[ObjectPath]) -> Vec<Result<Presence<Vec<u8>>>> {
+        let _slot = self.0.slot().await;
+        let reads: Vec<_> = paths.iter().map(|path| self.0.read_link(path)).collect();
+        stream::iter(reads).buffered(LINKS).collect().await
     }
 
     async fn put(&self, path: &ObjectPath, body: &dyn Body, expected: &Expected) -> Result<Metadata> {
@@ -395,6 +397,19 @@ impl Server {
                 "the server answers, but has no such folder",
             )),
             Presence::Absent => self.missing(operation).await,
+        }
+    }
+
+    async fn read_link(&self, path: &ObjectPath) -> Result<Presence<Vec<u8>>> {
+        let request = Request::ReadLink(self.raw(Operation::ReadLink, path)?);
+        let names = match self.ask(Operation::ReadLink, path, &request).await? {
+            Presence::Absent => return self.missing(Operation::ReadLink).await,
+            Presence::Found(Reply::Names(names)) => names,
+            Presence::Found(_) => return Err(self.nonsense(Operation::ReadLink, path)),
+        };
+        match <[_; 1]>::try_from(names) {
+            Ok([entry]) if !entry.name.is_empty() => Ok(Presence::Found(entry.name)),
+            _ => Err(self.nonsense(Operation::ReadLink, path)),
         }
     }
 

@@ -118,6 +118,7 @@ impl SmbBackend {
                 identities: true,
                 implicit_directories: false,
                 lists_may_be_cut: true,
+                tells_minutes: false,
                 writes: Some(write::ABILITIES),
             },
         })

@@ -51,6 +51,7 @@ macro_rules! contract {
                     listing::a_name_that_is_not_text_spoils_nothing,
                     listing::directories_nest_and_may_be_empty,
                     listing::what_is_no_file_is_told_as_what_it_is,
+                    listing::links_tell_where_they_point,
                     listing::a_listing_and_a_look_agree,
                     listing::what_is_missing_is_absent,
                     listing::what_may_not_be_listed_is_never_empty,
@@ -66,6 +67,7 @@ macro_rules! contract {
                     reading::an_empty_file_is_found,
                     reading::many_readers_read_at_once,
                     reading::a_changed_file_is_not_read_as_the_old_one,
+                    reading::a_file_of_the_same_size_and_another_second_is_another_version,
                     reading::a_missing_file_is_absent,
                     reading::bytes_past_four_gigabytes_are_reached,
                 );

@@ -17,6 +17,8 @@ mod growing;
 mod hung;
 #[path = "e2e/installed.rs"]
 mod installed;
+#[path = "e2e/links.rs"]
+mod links;
 #[path = "e2e/originals.rs"]
 mod originals;
 #[path = "e2e/replaced.rs"]

@@ -10,9 +10,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime};
 
 use manifold_backends::Version;
-use manifold_catalog::{Catalog, EntryId, Hashed};
+use manifold_catalog::{Catalog, Entry, EntryId, Hashed};
 
 use crate::cache::{BlockCache, Shape};
 use crate::counters::{Tally, add};
@@ -22,6 +23,8 @@ use crate::fetch::Object;
 const QUEUE_MAX: usize = 256;
 /// How much is read at once.
 const CHUNK: usize = 1 << 20;
+/// How long a file must have been left alone where its times are coarse.
+const LONG: Duration = Duration::from_hours(24);
 /// How far the thread stands behind others.
 const NICENESS: i32 = 15;
 
@@ -97,6 +100,21 @@ impl Drop for Hasher {
     }
 }
 
+/// Tells whether what was fetched can stand for a version. Where its times are coarse, another change may have the same: then it
+/// does if nothing was fetched before the file had been left alone for long, by a clock that may be wrong.
+fn is_settled(version: &Version, entry: Option<Entry>, cached: &File) -> bool {
+    if version.grain().is_none() {
+        return true;
+    }
+    let changed = entry.and_then(|entry| u64::try_from(entry.modified_ns).ok());
+    let changed = changed.map(|ns| SystemTime::UNIX_EPOCH + Duration::from_nanos(ns));
+    let begun = cached.metadata().and_then(|about| about.created());
+    match (changed, begun) {
+        (Some(changed), Ok(begun)) => begun.duration_since(changed).is_ok_and(|alone| alone > LONG),
+        _ => false,
+    }
+}
+
 impl Work {
     fn run(&self, inbox: &Receiver<Wish>) {
         if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
@@ -123,6 +141,9 @@ impl Work {
         let Some(whole) = self.cache.whole_file(wish.shape) else {
             return Ok(());
         };
+        if !is_settled(&wish.version, self.catalog.entry(wish.id)?, whole.file()) {
+            return Ok(());
+        }
         let Some(content) = self.hash(whole.file(), wish.shape.size)? else {
             return Ok(());
         };

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use manifold_backends::{ObjectPath, Presence};
-use manifold_catalog::{Catalog, Entry, EntryId, Kind, SourceId};
+use manifold_catalog::{Catalog, Entry, EntryId, Kind, LinkTarget, SourceId};
 
 use crate::attributes::{Attributes, NameMatch};
 use crate::error::Cause;
@@ -87,6 +87,11 @@ impl Core {
         let deadline = self.settings.metadata_deadline;
         if let Ok(listed) = tokio::time::timeout(deadline, self.indexer.list_now(directory)).await {
             return listed.map_err(Error::from_index);
+        }
+        // Where its links point may take longer than that, and its names are known.
+        let state = self.catalog.directory_state(directory).map_err(Error::from_catalog)?;
+        if state.is_some_and(|state| state.listed_ns.is_some()) {
+            return Ok(());
         }
         let path = self
             .catalog
@@ -186,15 +191,20 @@ impl Core {
             Ok(known) => known,
             Err(error) => return Answer::err(error),
         };
+        match self.catalog.link_target(id) {
+            Ok(Some(target)) => return Answer::ok(target.into()),
+            Ok(None) => {}
+            Err(error) => return Answer::err(Error::from_catalog(error)),
+        }
         let key = (id, version);
         if let Some(target) = self.links.get(&key) {
             return Answer::ok(target.to_vec());
         }
         let core = Arc::clone(self);
         Answer::Pending(Box::pin(async move {
-            let deadline = core.settings.metadata_deadline;
+            let end = tokio::time::Instant::now() + core.settings.metadata_deadline;
             // Whether it came in time is seen next.
-            let _connected = tokio::time::timeout(deadline, core.indexer.until_connected(source)).await;
+            let _connected = tokio::time::timeout_at(end, core.indexer.until_connected(source)).await;
             let backend = core.indexer.backend(source);
             let backend =
                 backend.ok_or_else(|| Error::Unreachable(Cause::new(format!("source {source} is not connected"))))?;
@@ -205,21 +215,38 @@ impl Core {
                 .ok_or(Error::Stale)?
                 .1;
             let path = ObjectPath::from_bytes(path);
-            match tokio::time::timeout(deadline, backend.read_link(&path)).await {
-                Err(_) => {
-                    let (name, after) = (backend.name(), deadline.as_secs_f32());
-                    Err(Error::TimedOut(Cause::new(format!(
-                        "read link {path} on {name}: no answer within {after} s"
-                    ))))
-                }
-                Ok(Err(error)) => Err(Error::from_backend(&Arc::new(error))),
-                Ok(Ok(Presence::Absent)) => Err(Error::NotFound),
-                Ok(Ok(Presence::Found(target))) => {
+            let left = end.saturating_duration_since(tokio::time::Instant::now());
+            // A source that is known to be away is not waited for.
+            let told = core.indexer.ask(source, &path, left, backend.read_link(&path)).await;
+            match told.map_err(Error::from_index)? {
+                Presence::Absent => Err(Error::NotFound),
+                Presence::Found(target) if backend.as_local().is_some() => {
                     core.links.insert(key, target.as_slice().into());
                     Ok(target)
                 }
+                Presence::Found(target) => {
+                    let noting = Arc::clone(&core);
+                    core.blocking(move || {
+                        let (id, version) = key;
+                        noting.note_link(id, &version, &target)?;
+                        Ok(target)
+                    })
+                    .await
+                }
             }
         }))
+    }
+}
+
+impl Core {
+    /// Notes where a link points whose source has just told, or been told.
+    pub(crate) fn note_link(&self, id: EntryId, version: &[u8], target: &[u8]) -> Result<(), Error> {
+        let read = LinkTarget {
+            id,
+            version: version.into(),
+            target: target.into(),
+        };
+        self.follow(|catalog| Ok(((), catalog.set_link_targets(&[read])?)))
     }
 }
 

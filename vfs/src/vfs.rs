@@ -1,7 +1,7 @@
 //! The file system's own interface, which serves two kernels: names are bytes, handles are opaque, changes leave as events.
 //!
-//! A request that the catalog or memory can answer is answered at once. Only a directory that was never listed, a link's target and bytes that
-//! are not cached are asked of a source, within a deadline. Always true: what is not known is never answered as not there.
+//! A request that the catalog or memory can answer is answered at once. Only a directory that was never listed, a link's target that no listing has
+//! brought and bytes that are not cached are asked of a source, within a deadline. Always true: what is not known is never answered as not there.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
@@ -11,6 +11,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use manifold_backends::local::Space;
 use manifold_catalog::{Catalog, Change, EntryId, SourceId, Subscription};
 use manifold_index::{Clock, Indexer};
 use moka::sync::Cache;
@@ -38,7 +39,7 @@ use crate::{Answer, Error, Settings, look};
 /// How long fetching waits for a disk cache that is slower than the source. The disk's own pauses, when it writes back what
 /// it has in memory, are of this length.
 const DISK_PATIENCE: Duration = Duration::from_millis(250);
-/// How many targets of symbolic links are remembered.
+/// How many targets of symbolic links in folders of this machine are remembered; the catalog has the others.
 const LINKS_MAX: u64 = 4_096;
 /// How long the thread that passes on changes may take to notice that it is to end.
 const WATCH_EVERY: Duration = Duration::from_millis(200);
@@ -76,6 +77,7 @@ pub(crate) struct Core {
     /// The limit of the memory tier, in bytes.
     pub(crate) memory_for_blocks: u64,
     pub(crate) directories: Directories,
+    /// Targets of links in folders of this machine.
     pub(crate) links: Cache<LinkVersion, Arc<[u8]>>,
     pub(crate) refresh: RwLock<HashMap<SourceId, Duration>>,
     /// Sources in which nothing is changed.
@@ -93,6 +95,8 @@ pub(crate) struct Core {
     pub(crate) pins: Pins,
     pub(crate) recent: Recent,
     pub(crate) unions: Unions,
+    /// The room of disks, as last known: what `df` shows does not depend on whether they are there.
+    pub(crate) spaces: Mutex<HashMap<SourceId, Space>>,
     changes: Subscription,
     pub(crate) publisher: Arc<Publisher>,
     /// Unset: nothing of a remote source can be written.
@@ -176,6 +180,7 @@ impl Vfs {
             pins,
             recent: Recent::default(),
             unions: Unions::default(),
+            spaces: Mutex::default(),
             changes,
             publisher: Arc::default(),
             uploads: OnceLock::new(),

@@ -119,6 +119,7 @@ fn store(objects: &[(&str, &[u8])]) -> (Arc<Store>, LinkObjects) {
             identities: false,
             implicit_directories: true,
             lists_may_be_cut: false,
+            tells_minutes: false,
             writes: None,
         },
         objects: Mutex::default(),

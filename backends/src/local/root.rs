@@ -21,9 +21,14 @@ const EXT: u64 = 0xef53;
 const BTRFS: u64 = 0x9123_683e;
 const BCACHEFS: u64 = 0xca45_1a4e;
 const ZFS: u64 = 0x2fc1_2fc1;
+const TMPFS: u64 = 0x0102_1994;
 /// File systems whose `f_fsid` is made from their UUID (`fs/ext4/super.c`, `fs/btrfs/super.c`, `fs/bcachefs/fs.c`;
-/// ZFS: from its GUID). Others make it from the device number.
-const LASTING_IDS: [u64; 4] = [EXT, BTRFS, BCACHEFS, ZFS];
+/// ZFS: from its GUID). That of a `tmpfs` lasts as long as what is in it (`mm/shmem.c`): another one that is mounted there later is
+/// empty. Others make it from the device number.
+const LASTING_IDS: [u64; 5] = [EXT, BTRFS, BCACHEFS, ZFS, TMPFS];
+
+/// `STATX_MNT_ID_UNIQUE` (Linux 6.8): the id of a mount that is never given to another. Older systems give none.
+const MNT_ID_UNIQUE: StatxFlags = StatxFlags::from_bits_retain(0x4000);
 
 /// What tells a folder from another at the same path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,12 +85,14 @@ struct Verified {
     inodes_last: bool,
 }
 
-/// Which inode it is, as long as nothing is unmounted.
+/// Which inode it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Place {
     device: u64,
     inode: u64,
     mount: u64,
+    /// Tells it from another mount that gets its id when it is gone; 0 where the system does not tell.
+    only_mount: u64,
 }
 
 /// The root, opened for one operation.
@@ -193,10 +200,12 @@ fn identify(fd: &OwnedFd, place: Place) -> Result<RootId, Failure> {
 }
 
 fn place(fd: &OwnedFd) -> Result<Place, Errno> {
-    let stat = rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, StatxFlags::INO | StatxFlags::MNT_ID)?;
+    let ask = |wanted| rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, wanted);
+    let stat = ask(StatxFlags::INO | StatxFlags::MNT_ID)?;
     Ok(Place {
         device: attributes::device(&stat),
         inode: stat.stx_ino,
         mount: stat.stx_mnt_id,
+        only_mount: ask(MNT_ID_UNIQUE)?.stx_mnt_id,
     })
 }

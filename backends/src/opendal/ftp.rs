@@ -7,8 +7,9 @@
 //!
 //! Always true: a connection whose last exchange did not end in order is dropped, never used again.
 
-mod lines;
+pub(super) mod lines;
 mod read;
+mod seconds;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,11 +22,12 @@ use suppaftp::tokio_rustls::TlsConnector;
 use suppaftp::tokio_rustls::rustls::{ClientConfig, RootCertStore};
 use suppaftp::types::{FileType, Response};
 use suppaftp::{FtpError, Status};
-use tokio::io::{AsyncWriteExt, BufReader};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use self::lines::{Lines, Nonsense, Told};
+use self::lines::{Lines, Told, Understood};
+use self::seconds::Seconds;
 use super::source::Source;
 use super::unfinished::Unfinished;
 use super::upload;
@@ -54,6 +56,15 @@ pub(super) struct Ftp {
     permits: Semaphore,
     listings: Semaphore,
     idle: Mutex<Vec<Line>>,
+    seconds: Seconds,
+}
+
+/// Of which names the time of the last change is wanted to the second.
+#[derive(Clone, Copy)]
+enum Precisely<'a> {
+    All,
+    One(&'a str),
+    Nothing,
 }
 
 /// What is asked of the server in one exchange, of paths from its root.
@@ -101,6 +112,7 @@ impl Ftp {
             permits: Semaphore::new(CONNECTIONS_MAX),
             listings: Semaphore::new(CONNECTIONS_MAX),
             idle: Mutex::default(),
+            seconds: Seconds::default(),
         }
     }
 
@@ -111,7 +123,9 @@ impl Ftp {
         directory: &ObjectPath,
         raw: &str,
     ) -> Result<Presence<oio::Lister>> {
-        let lines = self.lines(source, Operation::List, directory, raw).await?;
+        let lines = self
+            .lines(source, Operation::List, directory, (raw, Precisely::All))
+            .await?;
         Ok(match lines {
             Presence::Found(lines) => Presence::Found(Box::new(Lines::new(raw, lines))),
             Presence::Absent => Presence::Absent,
@@ -131,11 +145,51 @@ impl Ftp {
             Some(slash) => raw.split_at(slash + 1),
             None => ("/", raw),
         };
-        let Presence::Found(lines) = self.lines(source, operation, path, directory).await? else {
+        let look = (directory, Precisely::One(name));
+        let Presence::Found(lines) = self.lines(source, operation, path, look).await? else {
             return Ok(Presence::Absent);
         };
         let found = lines.into_iter().find(|line| line.name == name);
-        Ok(found.map_or(Presence::Absent, |line| Presence::Found(line.metadata)))
+        Ok(found.map_or(Presence::Absent, |line| Presence::Found(line.metadata())))
+    }
+
+    /// Reads where links of one directory point: its listing tells.
+    pub(super) async fn read_links(&self, source: &Source, paths: &[ObjectPath]) -> Vec<Result<Presence<Vec<u8>>>> {
+        let operation = Operation::ReadLink;
+        let Some(first) = paths.first() else { return Vec::new() };
+        let look = async {
+            let directory = first.parent();
+            let raw = source.raw(operation, &directory, true)?;
+            let _slot = source.slot().await;
+            self.lines(source, operation, &directory, (&raw, Precisely::Nothing))
+                .await
+        };
+        let (told, failed) = match look.await {
+            Ok(Presence::Found(told)) => (told, None),
+            Ok(Presence::Absent) => (Vec::new(), None),
+            Err(error) => (Vec::new(), Some((error.kind(), error.cause().to_string()))),
+        };
+        let answer = |path: &ObjectPath| {
+            if let Some((kind, why)) = &failed {
+                return Err(source.error(*kind, operation, path, why.clone()));
+            }
+            let Some(there) = told.iter().find(|told| told.name.as_bytes() == path.name()) else {
+                return Ok(Presence::Absent);
+            };
+            match &there.target {
+                Some(target) if !target.contains(char::REPLACEMENT_CHARACTER) => {
+                    Ok(Presence::Found(target.clone().into_bytes()))
+                }
+                Some(_) => Err(source.error(ErrorKind::BadPath, operation, path, "where it points is not UTF-8")),
+                None => Err(source.error(
+                    ErrorKind::Unsupported,
+                    operation,
+                    path,
+                    "the server tells of no link there",
+                )),
+            }
+        };
+        paths.iter().map(answer).collect()
     }
 
     async fn lines(
@@ -143,26 +197,55 @@ impl Ftp {
         source: &Source,
         operation: Operation,
         path: &ObjectPath,
-        directory: &str,
+        (directory, precisely): (&str, Precisely<'_>),
     ) -> Result<Presence<Vec<Told>>> {
         let (_permit, mut line) = self.line(&self.listings, source, operation, path).await?;
         let asked = (directory != "/").then_some(directory);
-        let outcome = within(source.patience, list_on(&mut line, asked)).await;
-        if matches!(&outcome, Ok(_) | Err(Failed::Ftp(FtpError::UnexpectedResponse(_)))) {
-            self.idle.lock().push(line);
-        }
-        let lines = match outcome {
-            Ok(lines) => lines,
-            // "No such directory", in as many words as there are servers.
-            Err(Failed::Ftp(error)) if is_unavailable(&error) && judge(&error) == ErrorKind::Other => {
-                return Ok(Presence::Absent);
+        let listed = match within(source.patience, list_on(&mut line, asked)).await {
+            Ok(listed) => listed,
+            Err(failed) => {
+                if matches!(&failed, Failed::Ftp(FtpError::UnexpectedResponse(_))) {
+                    self.idle.lock().push(line);
+                }
+                return match failed {
+                    // "No such directory", in as many words as there are servers.
+                    Failed::Ftp(error) if is_unavailable(&error) && judge(&error) == ErrorKind::Other => {
+                        Ok(Presence::Absent)
+                    }
+                    failed => Err(self.error(source, operation, path, failed)),
+                };
             }
-            Err(failed) => return Err(self.error(source, operation, path, failed)),
         };
-        lines::understand(&lines).map(Presence::Found).map_err(|Nonsense| {
+        let Ok(Understood { mut told, broken }) = lines::understand(&listed) else {
+            self.idle.lock().push(line);
             let why = "a line of the server's listing makes no sense";
-            source.error(ErrorKind::Nonsense, operation, path, why)
-        })
+            return Err(source.error(ErrorKind::Nonsense, operation, path, why));
+        };
+        if broken > 0 && operation == Operation::List {
+            tracing::warn!(source = %source.name, directory = %path, names = broken,
+                "names with a line break in them are left out: no FTP command can ask for them");
+        }
+        let of = told.len();
+        let anew = match precisely {
+            Precisely::Nothing => {
+                self.idle.lock().push(line);
+                return Ok(Presence::Found(told));
+            }
+            Precisely::One(name) => {
+                told.retain(|told| told.name == name);
+                true
+            }
+            Precisely::All => false,
+        };
+        let beneath = asked.unwrap_or_default();
+        let seconds = self
+            .seconds
+            .complete((&mut line, self.tls), source.patience, beneath, &mut told, of, anew);
+        match seconds.await {
+            Ok(()) => self.idle.lock().push(line),
+            Err(failed) => return Err(self.error(source, operation, path, failed)),
+        }
+        Ok(Presence::Found(told))
     }
 
     pub(super) async fn put(
@@ -388,8 +471,12 @@ async fn list_on(line: &mut Line, directory: Option<&str>) -> std::result::Resul
     let command = directory.map_or_else(|| "LIST".to_owned(), |directory| format!("LIST {directory}"));
     let begun = [Status::AboutToSend, Status::AlreadyOpen];
     let (_, stream) = line.custom_data_command(command, &begun).await?;
-    let mut stream = BufReader::new(stream);
-    let lines = Line::get_lines_from_stream(&mut stream).await?;
+    let (mut stream, mut listing) = (stream, Vec::new());
+    stream
+        .read_to_end(&mut listing)
+        .await
+        .map_err(FtpError::ConnectionError)?;
+    let lines = lines::cut(&listing);
     if !lines.is_empty() {
         line.close_data_connection(stream).await?;
         return Ok(lines);
@@ -421,9 +508,9 @@ async fn list_on(line: &mut Line, directory: Option<&str>) -> std::result::Resul
         .map_or((None, path), |(above, name)| (Some(above), name));
     let above = above.filter(|above| !above.is_empty()).map(|above| format!("{above}/"));
     let lines = Box::pin(list_on(line, above.as_deref())).await?;
-    let told = lines::understand(&lines).unwrap_or_default();
+    let told = lines::understand(&lines).unwrap_or_default().told;
     Err(match told.iter().find(|line| line.name == name) {
-        Some(there) if there.metadata.mode().is_dir() => shut(),
+        Some(there) if there.mode.is_dir() => shut(),
         Some(_) => refused("550 Not a directory"),
         None => missing,
     })

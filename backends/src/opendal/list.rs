@@ -198,7 +198,8 @@ impl Walk {
             tracing::debug!(source = %self.source.name, directory = %self.directory, "an entry without a name is left out");
             return Ok(None);
         }
-        let metadata = if seen.mode() == EntryMode::Unknown {
+        let is_all = matches!(self.source.own, Own::Ftp(_));
+        let metadata = if seen.mode() == EntryMode::Unknown && !is_all {
             self.complete(path, name).await?
         } else {
             self.source.metadata(seen)

@@ -333,7 +333,7 @@ impl Source {
         self.absent(operation).await
     }
 
-    /// Gives what we say of an object, or `None` if it is neither file nor directory.
+    /// Gives what we say of an object, or `None` if it is neither file, directory nor link.
     pub(super) fn metadata(&self, seen: &::opendal::Metadata) -> Option<Metadata> {
         if seen.is_dir() {
             return Some(directory(if self.traits.implicit_directories {
@@ -342,7 +342,10 @@ impl Source {
                 self.modified(seen)
             }));
         }
-        seen.is_file().then(|| self.file(seen, seen.content_length()))
+        let file = seen.is_file().then(|| self.file(seen, seen.content_length()))?;
+        let is_link = matches!(self.own, Own::Ftp(_)) && seen.content_type() == Some(ftp::lines::LINK);
+        let kind = if is_link { Kind::Symlink } else { file.kind };
+        Some(Metadata { kind, ..file })
     }
 
     pub(super) fn file(&self, seen: &::opendal::Metadata, size: u64) -> Metadata {

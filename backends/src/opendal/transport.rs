@@ -433,6 +433,8 @@ impl Transport {
         let outcome = send(kept.client, request).await;
         if let Err(error) = &outcome
             && is_loss(error)
+            // What is reset or closed at once says nothing of the others, and a server in trouble does that all the time.
+            && begun.elapsed() >= self.0.plan.vigil.unacknowledged / 2
         {
             self.give_up(begun);
         }

@@ -8,6 +8,8 @@
 //! Always true:
 //! - a content is recorded only if every byte of it was read under one version, which the source and the catalog still had
 //!   in the end;
+//! - none is recorded for a version that another change may have within the grain of its source's times: it is read a while
+//!   after the version was first seen, so that what changes after that has another;
 //! - the job makes one request at a time, in the scan's share of its source, and never faster than its rate.
 
 use std::collections::HashMap;
@@ -15,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use manifold_backends::{Error, ErrorKind, ObjectPath, Operation, Presence, Version};
-use manifold_catalog::{EntryId, FileFacts, Hashed, Kind, SourceId};
+use manifold_catalog::{Details, EntryId, FileFacts, Hashed, Kind, SourceId};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::indexer::Target;
@@ -27,6 +29,9 @@ const CHUNK_MAX: u64 = 4 << 20;
 const PAGE: usize = 4_096;
 /// How long after a round the next one looks whether anything is new.
 const ROUND_EVERY: Duration = Duration::from_mins(5);
+/// What was changed longer ago than that, by this machine's clock, is taken to be left alone: no source's clock is so wrong.
+const LONG_AGO_NS: i64 = 24 * 60 * 60 * 1_000_000_000;
+const MINUTE_NS: i64 = 60 * 1_000_000_000;
 /// Of a size that more than one source has.
 const SEVERAL: SourceId = SourceId::LIBRARY;
 
@@ -39,6 +44,13 @@ pub struct HashSettings {
     pub remote: bool,
     /// Bytes a second; 0: as fast as it goes.
     pub rate: u64,
+}
+
+/// A version of a file, and when it was there already.
+#[derive(Clone, Debug)]
+struct Sighting {
+    version: Box<[u8]>,
+    at: Instant,
 }
 
 /// Lets a reader have so many bytes a second.
@@ -69,7 +81,7 @@ impl Indexer {
     /// # Errors
     /// The file could not be read to its end, or changed while it was read.
     pub async fn hash(&self, id: EntryId) -> Result<[u8; 32], IndexError> {
-        self.hash_at(id, &mut Pace::new(0)).await
+        self.hash_at(id, &mut Pace::new(0), None).await
     }
 
     /// Learns the contents of files that may have a copy in another source, from now on and until the indexer is stopped.
@@ -118,13 +130,18 @@ impl Indexer {
         let (mut hashed, mut after) = (0, None);
         loop {
             let (files, next) = self.files(after).await?;
-            for file in files {
-                let is_candidate =
-                    file.unhashed && file.size > 0 && sizes.get(&file.size).is_some_and(|it| *it == SEVERAL);
-                if !is_candidate || given_up.contains(&file.source) || !self.may_hash(file.source, settings) {
+            let is_candidate = |file: &FileFacts| {
+                let is_wanted = file.unhashed && file.size > 0 && self.may_hash(file.source, settings);
+                is_wanted && sizes.get(&file.size).is_some_and(|it| *it == SEVERAL)
+            };
+            let candidates: Vec<_> = files.into_iter().filter(is_candidate).collect();
+            // All of them are seen before the first has to be waited for.
+            let sightings = self.sightings(candidates.iter().map(|file| file.id).collect()).await?;
+            for (file, sighting) in candidates.into_iter().zip(sightings) {
+                if given_up.contains(&file.source) {
                     continue;
                 }
-                match self.hash_at(file.id, &mut pace).await {
+                match self.hash_at(file.id, &mut pace, sighting).await {
                     Ok(_) => hashed += 1,
                     Err(error) => {
                         tracing::debug!(id = file.id.0, %error, "a file could not be hashed");
@@ -174,7 +191,37 @@ impl Indexer {
         self.blocking(move |catalog| Ok(catalog.files(after, PAGE)?)).await
     }
 
-    async fn hash_at(&self, id: EntryId, pace: &mut Pace) -> Result<[u8; 32], IndexError> {
+    /// Tells which versions files have now.
+    async fn sightings(&self, ids: Vec<EntryId>) -> Result<Vec<Option<Sighting>>, IndexError> {
+        self.blocking(move |catalog| {
+            let mut sightings = Vec::with_capacity(ids.len());
+            for id in ids {
+                let details = catalog.details(id)?;
+                sightings.push(details.map(|details| Sighting::of(&details)));
+            }
+            Ok(sightings)
+        })
+        .await
+    }
+
+    /// Waits until whatever changes a file from now on gives it another version than the one that was seen.
+    async fn let_settle(&self, target: &Target, sighting: &Sighting, modified_ns: i64) -> Result<(), IndexError> {
+        let Some(grain) = Version::from_stored(&sighting.version).grain() else {
+            return Ok(());
+        };
+        if modified_ns < self.clock().now_ns().saturating_sub(LONG_AGO_NS) {
+            return Ok(());
+        }
+        if target.source.backend.capabilities().tells_minutes && modified_ns % MINUTE_NS == 0 {
+            return Err(target.changed(
+                "it was changed within the last day, and its source tells of minutes alone: another change could not be seen; ask again tomorrow",
+            ));
+        }
+        sleep_until(sighting.at + 2 * grain).await;
+        Ok(())
+    }
+
+    async fn hash_at(&self, id: EntryId, pace: &mut Pace, seen: Option<Sighting>) -> Result<[u8; 32], IndexError> {
         let target = self.target(id)?.filter(|target| target.kind == Kind::File);
         let target = target.ok_or(IndexError::NotFound(id.0))?;
         let details = self.catalog().details(id)?.ok_or(IndexError::NotFound(id.0))?;
@@ -182,6 +229,9 @@ impl Indexer {
         if let Some(content) = details.content {
             return Ok(content);
         }
+        let sighting = seen.filter(|seen| seen.version == details.version);
+        let sighting = sighting.unwrap_or_else(|| Sighting::of(&details));
+        self.let_settle(&target, &sighting, entry.modified_ns).await?;
         let version = Version::from_stored(&details.version);
         let content = self.read_all(&target, &version, entry.size, pace).await?;
         // What is read in parts may have been written to in between, within the grain of the source's times.
@@ -247,6 +297,15 @@ impl Indexer {
             at = range.end;
         }
         Ok(hasher.finalize().into())
+    }
+}
+
+impl Sighting {
+    fn of(details: &Details) -> Self {
+        Self {
+            version: details.version.clone(),
+            at: Instant::now(),
+        }
     }
 }
 

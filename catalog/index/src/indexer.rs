@@ -303,6 +303,10 @@ impl Indexer {
         if purpose == Purpose::Move {
             ticket = ticket.of_move();
         }
+        let before_ns = self
+            .catalog
+            .directory_state(directory)?
+            .and_then(|state| state.listed_ns);
         let listed_ns = self.clock.now_ns();
         let idle = self.settings.listing_idle_timeout;
         let children = match listing::read(&target.source, &target.path, idle).await? {
@@ -317,7 +321,11 @@ impl Indexer {
             scan,
             ticket,
         };
+        let links = listing::links(&target.source, &children);
         self.reconcile(target, children, taken).await?;
+        if !links.is_empty() {
+            self.learn_links(target, links, before_ns).await?;
+        }
         if target.path.is_root() {
             self.look_at_root(&target.source, target.directory).await;
         }

@@ -15,6 +15,7 @@ mod flight;
 mod hash;
 mod health;
 mod indexer;
+mod links;
 mod listing;
 mod measure;
 mod missing;

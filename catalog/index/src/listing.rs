@@ -50,6 +50,17 @@ async fn read_pages(source: &Source, path: &ObjectPath, idle: Duration) -> Resul
     children.finish().map(Presence::Found)
 }
 
+/// Names the links among the children of a directory; those of a folder of this machine are read where they are.
+pub(crate) fn links(source: &Source, children: &[NewChild]) -> Vec<Box<[u8]>> {
+    if source.is_local() {
+        return Vec::new();
+    }
+    let links = children
+        .iter()
+        .filter(|child| child.seen.kind == manifold_catalog::Kind::Symlink);
+    links.map(|link| link.name.clone()).collect()
+}
+
 /// Gathers the children of one directory.
 pub(crate) struct Children<'a> {
     source_name: &'a str,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use manifold_backends::{Identity, ObjectPath, Presence};
-use manifold_catalog::{Catalog, EntryId, NewChild, SourceId};
+use manifold_catalog::{Catalog, EntryId, NewChild, SourceId, Ticket};
 use tokio::time::timeout;
 
 use crate::IndexError;
@@ -27,6 +27,7 @@ impl Indexer {
         self: &Arc<Self>,
         target: &Target,
         children: Vec<NewChild>,
+        ticket: Ticket,
     ) -> Result<Vec<NewChild>, IndexError> {
         let (source, directory) = (target.source.id, target.directory);
         let (children, missing) = self
@@ -42,6 +43,10 @@ impl Indexer {
         while let Some(looked) = looks.next().await {
             let Some((path, identity)) = looked? else { continue };
             if !is_listed(&children, &path, identity) {
+                // What was uploaded since the listing is no sign that it was cut.
+                if self.catalog().is_overtaken(ticket, directory) {
+                    return Err(IndexError::Overtaken(directory.0));
+                }
                 return Err(IndexError::Odd {
                     source_name: target.source.backend.name().to_owned(),
                     path: target.path.to_string(),
@@ -88,6 +93,10 @@ fn missing(
     while let Some(entry) = known.next()? {
         let is_listed = children.binary_search_by(|child| child.name.cmp(&entry.name)).is_ok();
         if is_listed || entry.source != source || entry.attach_point || moved.contains(&entry.id) {
+            continue;
+        }
+        // It may get there at any moment, and stays in any case.
+        if catalog.staged(entry.id)?.is_some() {
             continue;
         }
         if let Some((_, path)) = catalog.object_path(entry.id)? {

@@ -84,7 +84,7 @@ impl Indexer {
             .filter_map(|child| child.adopt)
             .collect();
         if able.lists_may_be_cut {
-            children = self.only_if_whole(target, children).await?;
+            children = self.only_if_whole(target, children, ticket).await?;
         }
         let open = self.open_probe();
         self.blocking(move |catalog| {

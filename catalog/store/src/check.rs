@@ -10,8 +10,8 @@ use redb::{ReadableTable, ReadableTableMetadata};
 use crate::edit::moves::topmost;
 use crate::error::{Error, OpenError, Result};
 use crate::format::{
-    ChildKey, FORMAT, HotRow, KeptRow, META_ID_LIMIT, META_NEXT_POLICY, META_NEXT_SOURCE, MoveRow, MovedRow, NOWHERE,
-    PinRow, ScanRow, SourceRow, TotalsRow, child_name, child_parent, content_id, content_key, decode_staged,
+    ChildKey, FORMAT, HotRow, KeptRow, LinkRow, META_ID_LIMIT, META_NEXT_POLICY, META_NEXT_SOURCE, MoveRow, MovedRow,
+    NOWHERE, PinRow, ScanRow, SourceRow, TotalsRow, child_name, child_parent, content_id, content_key, decode_staged,
     decode_state, identity_id, identity_key, name_fault, owned_id,
 };
 use crate::store::{Snapshot, open_file, refuse_file, upgrade_file};
@@ -53,6 +53,7 @@ pub(crate) fn examine(snapshot: &Snapshot) -> Result<CheckReport> {
     examination.pins()?;
     examination.staged()?;
     examination.kept()?;
+    examination.links()?;
     examination.moves()?;
     examination.departed()?;
     examination.attach_points()?;
@@ -333,6 +334,20 @@ impl Examination<'_> {
         agree(self.snapshot.kept.len()? == self.seen.kept, || {
             "what is kept of an entry is missing".into()
         })
+    }
+
+    /// Where something points is known of links alone.
+    fn links(&self) -> Result<()> {
+        for row in self.snapshot.links.iter()? {
+            let (id, row) = row?;
+            let id = id.value();
+            LinkRow::decode(row.value())?;
+            let node = tree::node(&self.snapshot.children, &self.snapshot.entries, id)?;
+            agree(node.is_some_and(|(_, hot)| hot.kind() == Kind::Symlink), || {
+                format!("entry {id} points elsewhere, but is no link")
+            })?;
+        }
+        Ok(())
     }
 
     /// What is on the move stands in the tree of a source: directories, and files beneath them.

@@ -7,6 +7,7 @@ pub(crate) mod depart;
 pub(crate) mod follow;
 mod insert;
 pub(crate) mod keep;
+mod links;
 pub(crate) mod moves;
 mod pins;
 mod queue;
@@ -23,7 +24,7 @@ use redb::{ReadableTable, Table, WriteTransaction};
 use crate::error::{Error, Result};
 use crate::format::{
     self, CHILDREN, CONTENTS, ChildKey, Cold, ContentKey, DEPARTED, DIRECTORIES, ENTRIES, FORMAT, FORMAT_OF_PINS,
-    HOT_BYTES, HotRow, IDENTITIES, IdentityKey, KEPT, META, META_FORMAT, META_ID_LIMIT, META_NEXT_POLICY,
+    HOT_BYTES, HotRow, IDENTITIES, IdentityKey, KEPT, LINKS, META, META_FORMAT, META_ID_LIMIT, META_NEXT_POLICY,
     META_NEXT_SOURCE, MOVED, MOVES, NOWHERE, OwnedKey, PIN_POLICIES, PINS, QUEUE, SOURCES, STAGED, ScanRow, SourceRow,
     TOTALS_BYTES, TotalsRow, child_name, decode_state, encode_state, identity_key, subtree_range,
 };
@@ -48,6 +49,7 @@ pub(crate) struct Edit<'t> {
     kept: Table<'t, u64, &'static [u8]>,
     moves: Table<'t, u64, &'static [u8]>,
     moved: Table<'t, u64, &'static [u8]>,
+    links: Table<'t, u64, &'static [u8]>,
     pub(crate) departed: Table<'t, OwnedKey, i64>,
     pub(crate) sources: Table<'t, u32, &'static [u8]>,
     totals: Table<'t, u32, &'static [u8; TOTALS_BYTES]>,
@@ -113,6 +115,7 @@ impl<'t> Edit<'t> {
             kept: transaction.open_table(KEPT)?,
             moves: transaction.open_table(MOVES)?,
             moved: transaction.open_table(MOVED)?,
+            links: transaction.open_table(LINKS)?,
             departed: transaction.open_table(DEPARTED)?,
             sources: transaction.open_table(SOURCES)?,
             totals: transaction.open_table(format::TOTALS)?,

@@ -19,6 +19,12 @@ impl Catalog {
         self.store().tickets().begin(directories)
     }
 
+    /// Tells whether anything in a directory was changed through the mount since a ticket was taken, or is being changed, so that what
+    /// was seen there may be older.
+    pub fn is_overtaken(&self, ticket: Ticket, directory: EntryId) -> bool {
+        self.store().tickets().is_overtaken(ticket, directory.0)
+    }
+
     /// Follows a creation, or a replacement of what had that name. What stood there is gone, unless it is of the same
     /// kind and identity: that keeps its id and becomes what the child says. A pin of a file goes on to the file that
     /// takes its place.

@@ -7,6 +7,7 @@ mod cold;
 mod hot;
 mod kept;
 mod keys;
+mod links;
 mod moves;
 mod pins;
 mod records;
@@ -22,6 +23,8 @@ pub(crate) use keys::{
     ChildKey, child_name, child_parent, content_id, content_key, content_range, identity_id, identity_key,
     identity_range, name_fault, owned_id, owned_key, owned_range, subtree_range,
 };
+pub use links::LINK_TARGET_MAX;
+pub(crate) use links::LinkRow;
 pub(crate) use moves::{MoveRow, MovedRow, PLACES_MAX};
 pub(crate) use pins::PinRow;
 pub(crate) use records::{ScanRow, SourceRow, TOTALS_BYTES, TotalsRow, decode_state, encode_state};
@@ -29,7 +32,7 @@ pub use staged::STAGED_ROW_MAX;
 pub(crate) use staged::decode_staged;
 
 /// The format that this program writes.
-pub(crate) const FORMAT: u64 = 4;
+pub(crate) const FORMAT: u64 = 5;
 /// The format that brought contents and pins.
 pub(crate) const FORMAT_OF_PINS: u64 = 2;
 /// The oldest format that this program brings up to date.
@@ -69,6 +72,8 @@ pub(crate) const KEPT: TableDefinition<'static, u64, &'static [u8]> = TableDefin
 pub(crate) const MOVES: TableDefinition<'static, u64, &'static [u8]> = TableDefinition::new("moves");
 /// Id of a file that lies elsewhere than its directory does, to where.
 pub(crate) const MOVED: TableDefinition<'static, u64, &'static [u8]> = TableDefinition::new("moved");
+/// Id of a symbolic link, to where it points.
+pub(crate) const LINKS: TableDefinition<'static, u64, &'static [u8]> = TableDefinition::new("links");
 /// Source and id of what has left the tree, to the time when it did.
 pub(crate) const DEPARTED: TableDefinition<'static, OwnedKey, i64> = TableDefinition::new("departed");
 /// The sources.
@@ -125,6 +130,9 @@ pub fn decode_any(bytes: &[u8]) {
     }
     if let Ok(row) = MovedRow::decode(bytes) {
         assert_eq!(MovedRow::decode(&row.encode()), Ok(row));
+    }
+    if let Ok(row) = LinkRow::decode(bytes) {
+        assert_eq!(row.encode(), bytes);
     }
     if let Ok(row) = decode_staged(bytes) {
         assert_eq!(row, bytes);

@@ -22,6 +22,7 @@ mod fold;
 mod follow;
 mod format;
 mod keep;
+mod links;
 mod listing;
 mod load;
 mod moves;
@@ -45,8 +46,9 @@ pub use entry::{
 pub use error::{Error, OpenError, Result, SourceError};
 #[doc(hidden)]
 pub use format::decode_any;
-pub use format::{KEPT_ATTRIBUTES_MAX, STAGED_ROW_MAX};
+pub use format::{KEPT_ATTRIBUTES_MAX, LINK_TARGET_MAX, STAGED_ROW_MAX};
 pub use keep::{AttributeMustBe, AttributeRefused, Keep};
+pub use links::{KnownLink, LinkTarget};
 pub use load::{BulkLoader, LoadedDirectory};
 pub use moves::{Copied, Move, Moved};
 /// The longest version, in bytes.

@@ -118,7 +118,16 @@ pub(crate) async fn a_line_break_makes_no_second_name(subject: &Subject) {
     if !subject.traits.impossible.contains(&&b"new\nline"[..]) || subject.server.root().is_none() {
         return;
     }
-    for name in [&b"two\nlines"[..], b"three\nlong\nlines", b"good"] {
+    let names = [
+        &b"two\nlines"[..],
+        b"three\nlong\nlines",
+        b"ends\n",
+        b"\nbegins",
+        b"twice\n\n",
+        b"looks\n-rw-r--r--    1 ftp      ftp          1234 Nov 05  2018 real",
+        b"good",
+    ];
+    for name in names {
         subject.server.put(&[b"broken/", name].concat(), b"content");
     }
     let names: Vec<_> = subject.list(b"broken").await.into_iter().map(|it| it.name).collect();
@@ -217,6 +226,43 @@ pub(crate) async fn what_is_no_file_is_told_as_what_it_is(subject: &Subject) {
     let path = ObjectPath::from_bytes("types/fifo");
     assert!(within(subject.backend.read(&path, &fifo.version, 0..1)).await.is_err());
     assert_eq!(subject.read(b"types/file", 0..6).await, b"target");
+}
+
+pub(crate) async fn links_tell_where_they_point(subject: &Subject) {
+    if !subject.traits.links {
+        return;
+    }
+    subject.put("links/folder/file", b"target");
+    let links = ["folder/file", "nowhere/at all", ".", "a -> b", "/", "\u{e4}"];
+    let path = |index: usize| ObjectPath::from_bytes(format!("links/{index} ->"));
+    for (index, target) in links.iter().enumerate() {
+        symlink(target, subject.server.file(path(index).as_bytes())).expect("make a link");
+    }
+    let listed = subject.list(b"links").await;
+    let of_kind = |kind| listed.iter().filter(|child| child.metadata.kind == kind).count();
+    assert_eq!((of_kind(Kind::Symlink), of_kind(Kind::Directory)), (links.len(), 1));
+    assert_eq!(listed.len(), links.len() + 1);
+    let mut paths: Vec<_> = (0..links.len()).map(path).collect();
+    for (path, target) in paths.iter().zip(links) {
+        let child = listed
+            .iter()
+            .find(|child| child.name == path.name())
+            .expect("it is listed");
+        assert_eq!(child.metadata.size, target.len() as u64, "{path}");
+        assert_eq!(subject.stat(path.as_bytes()).await, child.metadata, "{path}");
+        let read = within(subject.backend.read_link(path)).await;
+        assert_eq!(found(read, target), target.as_bytes(), "{path}");
+    }
+    // Of many at once, each has its own answer.
+    paths.push(ObjectPath::from_bytes("links/missing"));
+    paths.push(ObjectPath::from_bytes("links/folder"));
+    let mut answers = within(subject.backend.read_links(&paths)).await;
+    let (folder, missing) = (answers.pop(), answers.pop());
+    assert!(matches!(folder, Some(Err(_))), "a folder points nowhere: {folder:?}");
+    assert!(matches!(missing, Some(Ok(Presence::Absent))), "{missing:?}");
+    for (answer, target) in answers.into_iter().zip(links) {
+        assert_eq!(found(answer, target), target.as_bytes());
+    }
 }
 
 pub(crate) async fn a_listing_and_a_look_agree(subject: &Subject) {

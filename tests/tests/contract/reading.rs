@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use futures::future::join_all;
 use manifold_backends::{ErrorKind, Kind, ObjectPath, Presence, Version};
@@ -106,6 +107,51 @@ pub(crate) async fn a_changed_file_is_not_read_as_the_old_one(subject: &Subject)
         "read the new version",
     );
     assert_eq!(&got[..], b"short");
+}
+
+pub(crate) async fn a_file_of_the_same_size_and_another_second_is_another_version(subject: &Subject) {
+    // Where files have numbers, versions are made of more than a time.
+    if subject.server.root().is_none() || subject.backend.capabilities().identities {
+        return;
+    }
+    let name = "ticks/file";
+    let path = ObjectPath::from_bytes(name);
+    // Now, listings tell the minute; of what is older than half a year they tell the day.
+    for age in [Duration::ZERO, Duration::from_hours(24 * 400)] {
+        let minute = Duration::from_mins(1);
+        let began = SystemTime::now() - 2 * minute - age;
+        let since = began.duration_since(SystemTime::UNIX_EPOCH).expect("it is later");
+        let began = began - Duration::from_secs(since.as_secs() % 60);
+        let mut before: Option<Version> = None;
+        for second in [7, 8, 31] {
+            let bytes = [second as u8; 100];
+            subject.put(name, &bytes);
+            let file = File::options().write(true).open(subject.server.file(name.as_bytes()));
+            let set = file
+                .expect("open the file")
+                .set_modified(began + Duration::from_secs(second));
+            set.expect("set the time");
+            let looked = subject.stat(name.as_bytes()).await;
+            if let Some(before) = before {
+                assert_ne!(before, looked.version, "{second} s");
+                changed_to(subject, &path, &before).await;
+            }
+            for _ in 0..2 {
+                let listed = subject.list(b"ticks").await;
+                assert_eq!(listed[0].metadata, looked, "a listing tells the same, each time");
+            }
+            assert_eq!(subject.read(name.as_bytes(), 0..100).await, bytes);
+            before = Some(looked.version);
+        }
+    }
+}
+
+/// Nothing of another version is given for this one.
+async fn changed_to(subject: &Subject, path: &ObjectPath, old: &Version) {
+    match within(subject.backend.read(path, old, 0..100)).await {
+        Err(error) => assert_eq!(error.kind(), ErrorKind::VersionChanged, "{error}"),
+        other => panic!("the old version was read: {other:?}"),
+    }
 }
 
 async fn changed(subject: &Subject, path: &ObjectPath, old: &Version, how: &str) {

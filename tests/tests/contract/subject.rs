@@ -38,6 +38,8 @@ pub(crate) struct Traits {
     pub(crate) raw_names: bool,
     /// Whether it tells links, FIFOs and modes.
     pub(crate) file_types: bool,
+    /// Whether it tells links at least.
+    pub(crate) links: bool,
     /// A secret that is wrong, and its key; `None` if the server asks for none.
     pub(crate) wrong_secret: Option<(&'static str, &'static str)>,
     /// What comes after the URI's authority or container to name a folder that is not there.
@@ -68,6 +70,7 @@ impl Traits {
         sparse: true,
         raw_names: true,
         file_types: false,
+        links: false,
         wrong_secret: None,
         missing_source: MissingSource::Folder,
         when_full: None,
@@ -88,6 +91,7 @@ impl Subject {
     pub(crate) async fn local() -> Self {
         let traits = Traits {
             file_types: true,
+            links: true,
             ..Traits::SERVER
         };
         Self::new("a local folder", Folder::start(), traits).await
@@ -138,6 +142,7 @@ impl Subject {
         let strange = Some(("key", server.strange_key().display().to_string()));
         let traits = Traits {
             file_types: true,
+            links: true,
             when_full: Some(ErrorKind::Full),
             ..Traits::SERVER
         };
@@ -150,6 +155,7 @@ impl Subject {
     pub(crate) async fn ftp() -> Self {
         // Listings tell minutes, and lines.
         let traits = Traits {
+            links: true,
             impossible: &[b"new\nline", b"carriage\rreturn"],
             wrong_secret: Some(("password", "wrong")),
             ..Traits::SERVER

@@ -22,12 +22,10 @@ fn a_file_that_another_has_changed_is_kept_beside_his_and_the_status_tells() {
         .append(true)
         .open(site.at("report.txt"))
         .expect("open");
+    file.write_all(b", and what I say").expect("write");
     // Another second, so that even times of whole seconds tell the versions apart.
     std::thread::sleep(Duration::from_millis(1_100));
     site.server.put(b"report.txt", b"what the other says, which is longer");
-    // Not before: a process that another test starts meanwhile has the file too until it runs its program, and closing it there makes
-    // what was written by then go to the server.
-    file.write_all(b", and what I say").expect("write");
     drop(file);
     site.until("the conflict is told", |status| status["uploads"]["conflicts"] == 1);
     site.until_uploaded();

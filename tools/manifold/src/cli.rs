@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
@@ -119,7 +120,7 @@ pub(crate) enum Command {
     /// List a directory of the library
     Ls {
         /// Its path in the library
-        #[arg(default_value = "/")]
+        #[arg(default_value = "/", value_parser = tree_path())]
         path: OsString,
         /// Show kind, size and time too
         #[arg(short, long)]
@@ -128,6 +129,7 @@ pub(crate) enum Command {
     /// Show all that is known of an entry
     Stat {
         /// Its path in the library
+        #[arg(value_parser = tree_path())]
         path: OsString,
     },
     /// Keep files and folders whole on this machine, so that they can be read with no network
@@ -136,7 +138,7 @@ pub(crate) enum Command {
     /// Keep them no longer; what was fetched stays until room is needed
     Unpin {
         /// Their paths in the library
-        #[arg(required_unless_present_any = ["policy", "gone"])]
+        #[arg(required_unless_present_any = ["policy", "gone"], value_parser = tree_path())]
         paths: Vec<OsString>,
         /// A policy, by its number
         #[arg(long, value_name = "NUMBER")]
@@ -165,13 +167,13 @@ pub(crate) enum Command {
     /// in for one another when a source fails or is slow.
     Hash {
         /// Files and directories, by their paths in the library
-        #[arg(required = true, value_name = "PATH")]
+        #[arg(required = true, value_name = "PATH", value_parser = tree_path())]
         paths: Vec<OsString>,
     },
     /// List a part of the library anew now, and wait until the mount shows it
     Scan {
         /// Its path in the library
-        #[arg(default_value = "/")]
+        #[arg(default_value = "/", value_parser = tree_path())]
         path: OsString,
         /// Return at once, and let the daemon go on
         #[arg(long)]
@@ -213,7 +215,7 @@ pub(crate) enum Command {
 #[derive(Debug, Args)]
 pub(crate) struct Up {
     /// Folders and URIs to add; those that are there already are fine
-    #[arg(value_name = "DIR_OR_URI")]
+    #[arg(value_name = "DIR_OR_URI", value_parser = named())]
     pub(crate) places: Vec<OsString>,
     /// Where to mount [default: ~/Manifold, or the setting mount.point]
     #[arg(long, value_name = "MOUNTPOINT")]
@@ -242,6 +244,7 @@ pub(crate) enum Source {
     /// Try a source out, and say in words what is wrong with it
     Test {
         /// A source of the library, by its path or URI; or any folder or URI
+        #[arg(value_parser = named())]
         source: OsString,
         /// A setting, where it is not a source of the library
         #[arg(long, value_name = "KEY=VALUE")]
@@ -253,11 +256,13 @@ pub(crate) enum Source {
     /// Take a source out of the library; nothing is deleted at the source
     Remove {
         /// The source, by its path or URI
+        #[arg(value_parser = named())]
         source: OsString,
     },
     /// List everything of a source anew, in the background
     Scan {
         /// The source, by its path or URI; all without it
+        #[arg(value_parser = named())]
         source: Option<OsString>,
     },
 }
@@ -265,10 +270,10 @@ pub(crate) enum Source {
 #[derive(Debug, Args)]
 pub(crate) struct Add {
     /// What to add
-    #[arg(value_name = "DIR_OR_URI")]
+    #[arg(value_name = "DIR_OR_URI", value_parser = named())]
     pub(crate) place: OsString,
     /// Where in the library it appears [default: its last name]
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", value_parser = tree_path())]
     pub(crate) at: Option<OsString>,
     /// A setting; a secret only as a reference, as in password=env:NAME or password=file:/path
     #[arg(long, value_name = "KEY=VALUE")]
@@ -284,6 +289,7 @@ pub(crate) struct Add {
 #[derive(Debug, Args)]
 pub(crate) struct Set {
     /// The source, by its path or URI
+    #[arg(value_parser = named())]
     pub(crate) source: OsString,
     /// A setting and its value, none for its default; or a secret that is to be asked for
     #[arg(value_name = "KEY=VALUE|KEY=|SECRET", required_unless_present = "secret_stdin")]
@@ -328,6 +334,7 @@ pub(crate) enum Cache {
     /// Forget what is cached; it is fetched again when it is read
     Clear {
         /// Only of this source, by its path or URI
+        #[arg(value_parser = named())]
         source: Option<OsString>,
         /// What is pinned, too; it is fetched again
         #[arg(long)]
@@ -340,7 +347,7 @@ pub(crate) enum Cache {
 #[derive(Debug, Args)]
 pub(crate) struct Pin {
     /// Their paths in the library; a folder counts with all that is in it, now and later
-    #[arg(required_unless_present = "policy")]
+    #[arg(required_unless_present = "policy", value_parser = tree_path())]
     pub(crate) paths: Vec<OsString>,
     /// Pin every file whose path matches, or, without a / in the pattern, whose name does
     #[arg(long, value_name = "GLOB")]
@@ -357,6 +364,20 @@ pub(crate) struct Pin {
     /// Wait until everything is here, and show how far it is
     #[arg(long)]
     pub(crate) wait: bool,
+}
+
+/// Takes a path in the library. One that says nothing, as a variable of the shell that was never set, does not mean everything.
+fn tree_path() -> impl TypedValueParser<Value = OsString> {
+    not_empty("an empty path means nothing; write / for the whole library")
+}
+
+/// Takes what names a source, a folder or a server.
+fn named() -> impl TypedValueParser<Value = OsString> {
+    not_empty("an empty name means no source and no folder")
+}
+
+fn not_empty(otherwise: &'static str) -> impl TypedValueParser<Value = OsString> {
+    OsStringValueParser::new().try_map(move |path| if path.is_empty() { Err(otherwise) } else { Ok(path) })
 }
 
 fn size(text: &str) -> Result<u64, String> {
@@ -387,7 +408,7 @@ pub(crate) enum Trash {
     /// Put back what was removed last of a file or folder; nothing is replaced by it
     Restore {
         /// Where it stood in the library
-        #[arg(required = true, value_name = "PATH")]
+        #[arg(required = true, value_name = "PATH", value_parser = tree_path())]
         paths: Vec<OsString>,
         /// Not the last, but what was removed on this day, as it is listed
         #[arg(long, value_name = "DAY")]
@@ -413,6 +434,28 @@ mod tests {
     #[test]
     fn the_definition_holds_together() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn an_empty_path_does_not_mean_the_whole_library() {
+        for command in ["ls", "stat", "pin", "unpin", "hash", "scan"] {
+            let refused = Cli::try_parse_from(["manifold", command, ""]).expect_err(command);
+            assert!(
+                refused.to_string().contains("write / for the whole library"),
+                "{refused}"
+            );
+        }
+        assert!(Cli::try_parse_from(["manifold", "trash", "restore", ""]).is_err());
+        assert!(Cli::try_parse_from(["manifold", "source", "add", "/mnt", "--at", ""]).is_err());
+        for command in ["add", "remove", "test", "scan"] {
+            assert!(
+                Cli::try_parse_from(["manifold", "source", command, ""]).is_err(),
+                "{command}"
+            );
+        }
+        assert!(Cli::try_parse_from(["manifold", "source", "set", "", "write=back"]).is_err());
+        assert!(Cli::try_parse_from(["manifold", "up", ""]).is_err());
+        assert!(Cli::try_parse_from(["manifold", "pin", "/"]).is_ok());
     }
 
     #[test]

@@ -139,7 +139,7 @@ impl Core {
         }
     }
 
-    /// Gives the room of the disk that a source is on, where that can be changed.
+    /// Gives the room of the disk that a source is on, where that can be changed; as last known while the disk is not there.
     pub(crate) fn space_of_source(&self, source: SourceId) -> Option<Space> {
         let Ok(Half::Local(local)) = self.half_of_source(source) else {
             return None;
@@ -147,6 +147,12 @@ impl Core {
         if local.may_hang(&ObjectPath::root()) {
             return None;
         }
-        local.space().ok()
+        // Asked without the lock.
+        let now = local.space();
+        let mut last = self.spaces.lock();
+        if let Ok(space) = now {
+            last.insert(source, space);
+        }
+        last.get(&source).copied()
     }
 }

@@ -99,6 +99,7 @@ impl Scripted {
             identities: false,
             implicit_directories: false,
             lists_may_be_cut: false,
+            tells_minutes: false,
             writes: None,
         };
         Arc::new(Self {

@@ -132,6 +132,7 @@ impl Shelf {
                 identities: false,
                 implicit_directories: false,
                 lists_may_be_cut: false,
+                tells_minutes: false,
                 writes: Some(writes),
             },
             state: Mutex::default(),

@@ -10,6 +10,7 @@ use crate::library::Library;
 use crate::scripted::{Mood, Scripted, truth};
 use manifold_backends::local::LocalBackend;
 use manifold_backends::{Backend, ErrorKind};
+use manifold_catalog::LinkTarget;
 use manifold_vfs::{
     Access, Answer, Backing, Cursor, DirectoryHandle, EntryId, Error, Event, EventStream, Kind, NameMatch, Received,
     Settings,
@@ -325,13 +326,39 @@ async fn opening_asks_no_source_and_only_files_are_opened() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_link_is_read_once_for_each_version() {
+async fn where_a_link_points_needs_no_source_once_its_directory_is_listed() {
     let source = source();
     source.put_link("link", "some/where");
     let library = library(&source);
     let id = library.find("s/link").await.unwrap();
-    assert_eq!(library.vfs.read_link(id).wait().await.unwrap(), b"some/where");
     source.set_mood(Mood::Holds);
+    let answer = library.vfs.read_link(id);
+    assert!(answer.is_ready());
+    assert_eq!(answer.wait().await.unwrap(), b"some/where");
+    // What a listing has not brought is asked for, and known then.
+    let version = library.catalog.details(id).unwrap().unwrap().version;
+    let forgotten = LinkTarget {
+        id,
+        version,
+        target: Box::default(),
+    };
+    library.catalog.set_link_targets(&[forgotten]).unwrap();
+    assert!(!library.vfs.read_link(id).is_ready());
+    // A source that is known to be away is not waited for.
+    source.set_mood(Mood::Fails(ErrorKind::Unreachable));
+    let of = library.catalog.entry(id).unwrap().unwrap().source;
+    while !library.indexer.is_away(of) {
+        let told = library.vfs.read_link(id).wait().await;
+        assert!(matches!(told, Err(Error::Unreachable(_))), "{told:?}");
+    }
+    source.set_mood(Mood::Holds);
+    let told = library.vfs.read_link(id).wait().await;
+    assert!(matches!(told, Err(Error::Unreachable(_))), "{told:?}");
+    source.set_mood(Mood::Answers);
+    while library.indexer.is_away(of) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(library.vfs.read_link(id).wait().await.unwrap(), b"some/where");
     assert!(library.vfs.read_link(id).is_ready());
     assert!(matches!(
         library.vfs.read_link(EntryId::ROOT).wait().await,

@@ -81,6 +81,25 @@ fn a_root_is_known_again_by_what_was_kept_of_it() {
 }
 
 #[test]
+fn another_file_system_in_memory_at_the_same_place_is_not_taken_for_the_first() {
+    let folder = TempDir::new().unwrap();
+    let mount = || {
+        let flags = rustix::mount::MountFlags::empty();
+        rustix::mount::mount("none", folder.path(), "tmpfs", flags, c"size=64k").unwrap();
+    };
+    let unmount = || rustix::mount::unmount(folder.path(), rustix::mount::UnmountFlags::DETACH).unwrap();
+    mount();
+    std::fs::write(folder.path().join("f"), "x").unwrap();
+    let backend = LocalBackend::open(folder.path()).unwrap();
+    assert_eq!(walk(&backend, "").len(), 1);
+    unmount();
+    mount();
+    let refused = backend.walk_directory(&ObjectPath::root(), None, &mut |_, _| ());
+    assert_eq!(kind_of(refused), ErrorKind::Unreachable);
+    unmount();
+}
+
+#[test]
 fn a_root_is_a_folder_with_an_absolute_path() {
     assert_eq!(kind_of(LocalBackend::open(Path::new("relative"))), ErrorKind::Settings);
     assert_eq!(

@@ -1,6 +1,8 @@
 //! Looks at single objects, for their own sake.
 
-use manifold_backends::{ObjectPath, Presence};
+use std::sync::Arc;
+
+use manifold_backends::{Kind, ObjectPath, Presence};
 use manifold_catalog::EntryId;
 use tokio::time::{Instant, timeout};
 
@@ -34,7 +36,7 @@ impl Indexer {
         }
     }
 
-    pub(super) async fn look(&self, target: &Target) -> Result<Presence<()>, IndexError> {
+    pub(super) async fn look(self: &Arc<Self>, target: &Target) -> Result<Presence<()>, IndexError> {
         let mut tries = Tries::begin();
         let mut moved = None;
         loop {
@@ -47,7 +49,7 @@ impl Indexer {
         }
     }
 
-    async fn look_once(&self, target: &Target) -> Result<Presence<()>, IndexError> {
+    async fn look_once(self: &Arc<Self>, target: &Target) -> Result<Presence<()>, IndexError> {
         let ticket = self.catalog.ticket().by_path(target.path.as_bytes());
         let cancelled = target.source.cancel.clone();
         let limit = self.settings.stat_timeout;
@@ -82,6 +84,9 @@ impl Indexer {
         let (id, (seen, _), open) = (target.directory, listing::seen(&metadata), self.open_probe());
         self.blocking(move |catalog| Ok(catalog.update_attributes(id, seen, ticket, &*open).map(drop)?))
             .await?;
+        if metadata.kind == Kind::Symlink && !target.source.is_local() {
+            self.learn_link(target).await?;
+        }
         Ok(Presence::Found(()))
     }
 }

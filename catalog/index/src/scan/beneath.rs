@@ -1,12 +1,13 @@
 //! Listing one part of the tree anew because somebody asks for it, and waits: all directories beneath an entry, those of
 //! other sources that are attached there too.
 //!
-//! It keeps nothing: who wants it again asks again.
+//! It keeps nothing: who wants it again asks again. A source that turns out to be away is asked no more: somebody waits, and each
+//! of its directories would cost them the patience of a request. What else is attached beneath is listed all the same.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
-use manifold_catalog::{EntryId, Kind};
+use manifold_catalog::{EntryId, Kind, SourceId};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -87,10 +88,19 @@ impl Indexer {
             }
         }
         let mut under_way = JoinSet::new();
+        let mut away = HashSet::new();
         loop {
             while under_way.len() < AT_ONCE
                 && let Some(directory) = waiting.pop_front()
             {
+                if !away.is_empty()
+                    && let Some(entry) = self.catalog().entry(directory)?
+                    && away.contains(&entry.source)
+                {
+                    self.take_children(directory, &mut waiting, &mut seen)?;
+                    progress.send_modify(|progress| progress.failed += 1);
+                    continue;
+                }
                 let indexer = Arc::clone(self);
                 let listing = async move { (directory, indexer.list_anew(directory).await) };
                 under_way.spawn_on(listing, &self.runtime);
@@ -99,10 +109,28 @@ impl Indexer {
                 return Ok(());
             };
             let (directory, outcome) = ended.map_err(|_| IndexError::Stopped)?;
+            if let Err(error) = &outcome {
+                away.extend(self.found_away(directory, error).await?);
+            }
             // What is known beneath a directory that could not be listed is looked at all the same.
             self.take_children(directory, &mut waiting, &mut seen)?;
             note(progress, outcome, (waiting.len() + under_way.len()) as u64)?;
         }
+    }
+
+    /// Gives the source of a directory that could not be listed, if it is the source that is away.
+    async fn found_away(&self, directory: EntryId, error: &IndexError) -> Result<Option<SourceId>, IndexError> {
+        if !error.is_about_source() {
+            return Ok(None);
+        }
+        let Some(entry) = self.catalog().entry(directory)? else {
+            return Ok(None);
+        };
+        let is_away = match self.source(entry.source) {
+            Ok(source) => source.verdict_is_away().await,
+            Err(_not_connected) => true,
+        };
+        Ok(is_away.then_some(entry.source))
     }
 
     fn take_children(

@@ -1,12 +1,13 @@
 //! A listing that ends well and lacks names that are there is not believed.
 
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use manifold_backends::Child;
 use tempfile::tempdir;
 
 use crate::library::Library;
-use crate::support::{Fault, cut_share};
+use crate::support::{Fault, Request, cut_share};
 
 #[tokio::test(start_paused = true)]
 async fn what_a_listing_lacks_and_is_there_stays_known() {
@@ -50,4 +51,41 @@ async fn what_a_listing_lacks_and_is_there_stays_known() {
     library.indexer.list_now(directory).await.unwrap();
     assert_eq!(source.stats.load(Ordering::SeqCst), asked, "nothing is asked");
     assert!(library.find("/s/d/renamed").is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_uploaded_between_listing_and_look_does_not_make_the_listing_a_cut_one() {
+    let (folder, source) = (tempdir().unwrap(), cut_share());
+    source
+        .directory("d")
+        .file("d/old", 1)
+        .file("d/staged", 1)
+        .file("d/uploaded", 1);
+    let library = Library::open(folder.path());
+    let record = library.add("/s", &source);
+    assert_eq!(library.scan(&record).await, 0);
+    let directory = library.id("/s/d");
+    let old = Child {
+        name: b"old".to_vec(),
+        metadata: source.change("d/old", |metadata| metadata.clone()),
+    };
+    source.fault("d", Fault::Pretend(vec![old]));
+    // One is uploaded while it is looked for, the other is still staged.
+    library
+        .catalog
+        .stage(library.id("/s/d/staged"), b"row", None, true)
+        .unwrap();
+    let uploads = AtomicBool::new(false);
+    let (catalog, server) = (Arc::clone(&library.catalog), Arc::downgrade(&source));
+    source.on_request(Box::new(move |request| {
+        if request == Request::Stat && !uploads.swap(true, Ordering::SeqCst) {
+            drop(catalog.begin_change(&[directory]));
+            if let Some(server) = server.upgrade() {
+                server.mend("d");
+            }
+        }
+        None
+    }));
+    library.indexer.list_now(directory).await.unwrap();
+    assert_eq!(library.names("/s/d"), ["old", "staged", "uploaded"]);
 }

@@ -2,11 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that meets an error there has failed")]
 
+mod contents;
 mod cut_listings;
 mod health;
 mod held;
 mod killed_scans;
 mod library;
+mod links;
 mod load;
 mod local_folders;
 mod nothing_disappears;

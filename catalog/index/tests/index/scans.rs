@@ -347,3 +347,26 @@ proptest! {
         })?;
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_a_part_of_the_tree_is_told_soon_that_its_source_is_away() {
+    let folder = tempdir().unwrap();
+    let (away, well) = (Scripted::new("test://away", false), Scripted::new("test://well", false));
+    for index in 0..100 {
+        away.directory(&format!("d{index}"));
+    }
+    well.directory("a").file("a/x", 1);
+    let library = Library::open(folder.path());
+    let outer = library.add("/s", &away);
+    library.scan(&outer).await;
+    let inner = library.add("/s/well", &well);
+    library.scan(&inner).await;
+    away.go_away(ErrorKind::Unreachable);
+    let (listed, before) = (away.listings_in_all(), well.listings_in_all());
+    let progress = library.indexer.scan_beneath(vec![outer.root]).ended().await;
+    assert_eq!((progress.failed, progress.listed), (101, 2), "{progress:?}");
+    let asked = away.listings_in_all() - listed;
+    assert!(asked <= 8, "{asked} of 101 directories were asked for");
+    assert_eq!(well.listings_in_all() - before, 2, "what is attached beneath is listed");
+    assert_eq!(library.names("/s").len(), 101, "nothing is forgotten");
+}

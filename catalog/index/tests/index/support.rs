@@ -69,6 +69,7 @@ pub(crate) struct Scripted {
     pub(crate) checks: AtomicUsize,
     pub(crate) stats: AtomicUsize,
     pub(crate) reads: AtomicUsize,
+    link_reads: AtomicUsize,
     pub(crate) most_at_once: AtomicUsize,
     at_once: AtomicUsize,
     /// Tells of changes, if the source is one that does.
@@ -155,6 +156,14 @@ pub(crate) fn cut_share() -> Arc<Scripted> {
     source
 }
 
+/// A source whose times may be full minutes.
+pub(crate) fn minutes(name: &str) -> Arc<Scripted> {
+    let mut source = Scripted::new(name, false);
+    let only_one = Arc::get_mut(&mut source).expect("it was just made");
+    only_one.capabilities.tells_minutes = true;
+    source
+}
+
 impl Scripted {
     /// `object_store`: directories are implied by names, and identity is content.
     pub(crate) fn new(name: &str, object_store: bool) -> Arc<Self> {
@@ -170,6 +179,7 @@ impl Scripted {
                 identities: true,
                 implicit_directories: object_store,
                 lists_may_be_cut: false,
+                tells_minutes: false,
                 writes: None,
             },
             world: Arc::new(Mutex::new(world)),
@@ -178,6 +188,7 @@ impl Scripted {
             checks: AtomicUsize::new(0),
             stats: AtomicUsize::new(0),
             reads: AtomicUsize::new(0),
+            link_reads: AtomicUsize::new(0),
             most_at_once: AtomicUsize::new(0),
             at_once: AtomicUsize::new(0),
             watch: None,
@@ -202,6 +213,23 @@ impl Scripted {
         metadata.identity = Some(Identity([content; 16]));
         metadata.version = Version::from_etag(&[content]);
         self
+    }
+
+    pub(crate) fn symlink(&self, path: &str, target: &[u8]) -> &Self {
+        let mut world = self.world.lock();
+        world.make(path, Kind::Symlink, target.len() as u64);
+        world.targets.insert(path.into(), target.into());
+        drop(world);
+        self
+    }
+
+    /// Lets a link point elsewhere, without any other sign of it.
+    pub(crate) fn redirect(&self, path: &str, target: &[u8]) {
+        self.world.lock().targets.insert(path.into(), target.into());
+    }
+
+    pub(crate) fn link_reads(&self) -> usize {
+        self.link_reads.load(Ordering::SeqCst)
     }
 
     pub(crate) fn link(&self, from: &str, to: &str) -> &Self {
@@ -466,7 +494,20 @@ impl Backend for Scripted {
     }
 
     async fn read_link(&self, path: &ObjectPath) -> Result<Presence<Vec<u8>>> {
-        Err(self.error(ErrorKind::Unsupported, Operation::ReadLink, path))
+        self.link_reads.fetch_add(1, Ordering::SeqCst);
+        let answer = {
+            let world = self.world.lock();
+            match (world.away, world.faults.get(path.as_bytes()).cloned()) {
+                (Some(kind), _) | (None, Some(Fault::Refuse(kind))) => Err(kind),
+                (None, Some(_)) => Ok(None),
+                (None, None) => Ok(Some(world.targets.get(path.as_bytes()).cloned())),
+            }
+        };
+        match answer {
+            Err(kind) => Err(self.error(kind, Operation::ReadLink, path)),
+            Ok(None) => std::future::pending().await,
+            Ok(Some(target)) => Ok(target.map_or(Presence::Absent, Presence::Found)),
+        }
     }
 
     fn watch(&self) -> Option<Arc<dyn Watch>> {

@@ -74,6 +74,7 @@ impl Edit<'_> {
         self.drop_staged(id)?;
         self.drop_kept(id)?;
         self.drop_move(id)?;
+        self.drop_link_target(id)?;
         self.change_content(id, cold.content, None)
     }
 }

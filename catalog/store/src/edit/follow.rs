@@ -70,6 +70,8 @@ impl Edit<'_> {
                     child,
                     keeping: Keeping::All,
                 };
+                // Of the same look, it may point elsewhere.
+                self.drop_link_target(hot.id())?;
                 self.update_child(&seen, &hot, &|_| false)?;
                 let is_new = self.state(hot.id())?.listed_ns.is_none() && !self.any_child(hot.id(), |_| true)?;
                 if is_new {

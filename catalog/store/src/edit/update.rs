@@ -58,6 +58,7 @@ impl Edit<'_> {
         }
         if now != cold {
             self.put_cold(id, &now)?;
+            self.keep_link_target(id, seen.keeping, (&cold.version, &now.version))?;
             self.change_identity(source, id, cold.identity, now.identity)?;
             self.change_content(id, cold.content, now.content)?;
         }
@@ -135,6 +136,7 @@ impl Edit<'_> {
         let key = tree::hot_key(moving.id, directory, &child.name)?;
         self.put_hot(&key, &hot)?;
         self.put_cold(moving.id, &now)?;
+        self.keep_link_target(moving.id, seen.keeping, (&moving.cold.version, &now.version))?;
         self.change_identity(source, moving.id, moving.cold.identity, now.identity)?;
         self.change_content(moving.id, moving.cold.content, now.content)?;
         if moving.attached {

@@ -4,7 +4,9 @@ use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use manifold_catalog::{AttributeMustBe, Catalog, Keep, OpenError, Options, Pin, PolicyId, SourceId};
+use manifold_catalog::{
+    AttributeMustBe, Catalog, CheckReport, Keep, LinkTarget, OpenError, Options, Pin, PolicyId, SourceId,
+};
 use redb::TableHandle;
 
 use crate::support::{Scratch, With, add_source, file, folder, hashed, id, list, listing, names, pin};
@@ -168,7 +170,7 @@ fn other_files_are_left_alone() {
 fn a_newer_format_is_refused_and_left_alone() {
     let scratch = Scratch::new();
     drop(scratch.open());
-    set_format(&scratch, 5);
+    set_format(&scratch, 6);
     let before = fs::read(scratch.file()).unwrap();
     for result in [
         Catalog::open(&scratch.file(), Options::default()).map(drop),
@@ -176,7 +178,7 @@ fn a_newer_format_is_refused_and_left_alone() {
     ] {
         let error = result.unwrap_err();
         assert!(
-            matches!(error, OpenError::NewerVersion { found: 5, known: 4, .. }),
+            matches!(error, OpenError::NewerVersion { found: 6, known: 5, .. }),
             "{error:?}"
         );
         assert!(error.to_string().contains("newer version"));
@@ -214,26 +216,29 @@ fn rows_of_moves_that_belong_to_nothing_on_the_move_are_found() {
         (vec![("moves", d, place), ("moved", d, file_place)], "is on the move"),
         (vec![("moves", d, place), ("moved", g, place)], "malformed"),
     ] {
-        fs::write(scratch.file(), &whole).unwrap();
-        let database = redb::Database::open(scratch.file()).unwrap();
-        let mut transaction = database.begin_write().unwrap();
-        transaction.set_quick_repair(true);
-        for (table, id, row) in &rows {
-            transaction
-                .open_table(redb::TableDefinition::<u64, &[u8]>::new(table))
-                .unwrap()
-                .insert(id, row)
-                .unwrap();
-        }
-        transaction.commit().unwrap();
-        drop(database);
-        match Catalog::check(&scratch.file()) {
-            Ok(_) => assert_eq!(what, "", "{rows:?}"),
-            Err(OpenError::Damaged { why, .. }) => {
-                assert!(!what.is_empty() && why.contains(what), "{rows:?}: {why}");
-            }
-            Err(other) => panic!("{rows:?}: {other:?}"),
-        }
+        check_with(&scratch, &whole, &rows, what);
+    }
+}
+
+#[test]
+fn rows_of_links_that_are_none_are_found() {
+    let scratch = Scratch::new();
+    let catalog = scratch.open();
+    let root = add_source(&catalog, "/s").root;
+    let mut link = file("link").size(0);
+    link.seen.kind = manifold_catalog::Kind::Symlink;
+    list(&catalog, root, vec![link, file("f")]);
+    let [link, f] = ["/s/link", "/s/f"].map(|path| id(&catalog, path).0);
+    scratch.check(catalog);
+    let whole = fs::read(scratch.file()).unwrap();
+    for (id, row, what) in [
+        (link, &b"\x02\0v1to"[..], ""),
+        (link, b"\x02\0v0to", ""),
+        (link, b"\x02\0v", "malformed"),
+        (f, b"\x02\0v1to", "is no link"),
+        (4711, b"\x02\0v1to", "is no link"),
+    ] {
+        check_with(&scratch, &whole, &[("links", id, row)], what);
     }
 }
 
@@ -259,22 +264,36 @@ fn rows_of_the_journal_that_belong_to_nothing_in_the_tree_are_found() {
         (there, b"", "malformed"),
         (there, b"row", ""),
     ] {
-        fs::write(scratch.file(), &whole).unwrap();
-        let database = redb::Database::open(scratch.file()).unwrap();
-        let mut transaction = database.begin_write().unwrap();
-        transaction.set_quick_repair(true);
+        let report = check_with(&scratch, &whole, &[("staged", id, row)], what);
+        assert!(report.is_none_or(|report| report.staged == 1), "{id}");
+    }
+}
+
+/// Examines a whole file with some more rows in it, which are an error of those words, or none.
+fn check_with(scratch: &Scratch, whole: &[u8], rows: &[(&str, u64, &[u8])], what: &str) -> Option<CheckReport> {
+    fs::write(scratch.file(), whole).unwrap();
+    let database = redb::Database::open(scratch.file()).unwrap();
+    let mut transaction = database.begin_write().unwrap();
+    transaction.set_quick_repair(true);
+    for (table, id, row) in rows {
         transaction
-            .open_table(redb::TableDefinition::<u64, &[u8]>::new("staged"))
+            .open_table(redb::TableDefinition::<u64, &[u8]>::new(table))
             .unwrap()
             .insert(id, row)
             .unwrap();
-        transaction.commit().unwrap();
-        drop(database);
-        match Catalog::check(&scratch.file()) {
-            Ok(report) => assert_eq!((what, report.staged), ("", 1), "{id}"),
-            Err(OpenError::Damaged { why, .. }) => assert!(!what.is_empty() && why.contains(what), "{id}: {why}"),
-            Err(other) => panic!("{id}: {other:?}"),
+    }
+    transaction.commit().unwrap();
+    drop(database);
+    match Catalog::check(&scratch.file()) {
+        Ok(report) => {
+            assert_eq!(what, "", "{rows:?}");
+            Some(report)
         }
+        Err(OpenError::Damaged { why, .. }) => {
+            assert!(!what.is_empty() && why.contains(what), "{rows:?}: {why}");
+            None
+        }
+        Err(other) => panic!("{rows:?}: {other:?}"),
     }
 }
 
@@ -347,7 +366,7 @@ fn work_with(scratch: &Scratch, catalog: Catalog) {
     assert_eq!(catalog.pin(&[pin(root, None)]).unwrap(), 1);
     list(&catalog, root, vec![file("file").size(1)]);
     let report = scratch.check(catalog);
-    assert_eq!(report.format, 4);
+    assert_eq!(report.format, 5);
 }
 
 #[test]
@@ -386,9 +405,25 @@ fn a_catalog_of_format_3_is_brought_up_to_date() {
 }
 
 #[test]
-fn a_catalog_of_format_4_opens_as_it_was_written() {
+fn a_catalog_of_format_4_is_brought_up_to_date() {
     let scratch = Scratch::new();
     let catalog = open_kept(&scratch, 4);
+    let link = id(&catalog, "/outer/link");
+    assert_eq!(catalog.link_target(link).unwrap(), None);
+    finds_what_is_kept_and_moved(&scratch, catalog);
+}
+
+#[test]
+fn a_catalog_of_format_5_opens_as_it_was_written() {
+    let scratch = Scratch::new();
+    let catalog = open_kept(&scratch, 5);
+    let link = id(&catalog, "/outer/link");
+    assert_eq!(catalog.link_target(link).unwrap().as_deref(), Some(&b"../to/it"[..]));
+    finds_what_is_kept_and_moved(&scratch, catalog);
+}
+
+/// What the kept files hold from the fourth format on.
+fn finds_what_is_kept_and_moved(scratch: &Scratch, catalog: Catalog) {
     finds_what_is_staged(&catalog);
     let escaped = id(&catalog, "/outer/escaped");
     let (link, sub) = (id(&catalog, "/outer/link"), id(&catalog, "/outer/sub"));
@@ -406,7 +441,7 @@ fn a_catalog_of_format_4_opens_as_it_was_written() {
     assert_eq!(moves[0].places, [b"was".to_vec(), b"was once".to_vec()]);
     let (_, lies_at) = catalog.object_path(sub).unwrap().unwrap();
     assert_eq!(lies_at, b"was");
-    work_with(&scratch, catalog);
+    work_with(scratch, catalog);
     let catalog = scratch.open();
     assert_eq!(id(&catalog, "/outer/escaped"), escaped, "a listing took it away");
     assert_eq!(id(&catalog, "/outer/sub"), sub, "a listing took it away");
@@ -458,7 +493,7 @@ fn an_upgrade_indexes_the_contents_that_are_known() {
     let database = redb::Database::open(scratch.file()).unwrap();
     let mut transaction = database.begin_write().unwrap();
     transaction.set_quick_repair(true);
-    for table in ["contents", "pins", "pin_policies", "staged", "kept"] {
+    for table in ["contents", "pins", "pin_policies", "staged", "kept", "links"] {
         let handle = transaction
             .list_tables()
             .unwrap()
@@ -478,7 +513,7 @@ fn an_upgrade_indexes_the_contents_that_are_known() {
     let catalog = scratch.open();
     assert_eq!(catalog.hashed().unwrap(), 50);
     assert_eq!(catalog.replicas(known[0].id, 99).unwrap().len(), 4);
-    assert_eq!(scratch.check(catalog).format, 4);
+    assert_eq!(scratch.check(catalog).format, 5);
 }
 
 /// Writes the fixture anew, when a format is made: run it alone, with the path in this variable.
@@ -545,6 +580,12 @@ fn the_fixture_is_written_where_it_is_asked_for() {
     let set = catalog.keep_attribute(link, b"user.kept", b"value", AttributeMustBe::Absent, 8);
     set.unwrap().unwrap();
     catalog.stage(escaped, b"\x01staged", None, true).unwrap();
+    let read = LinkTarget {
+        id: link,
+        version: b"v1".as_slice().into(),
+        target: b"../to/it".as_slice().into(),
+    };
+    catalog.set_link_targets(&[read]).unwrap();
     scratch.check(catalog);
     fs::copy(scratch.file(), target).unwrap();
 }

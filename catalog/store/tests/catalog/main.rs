@@ -10,6 +10,7 @@ mod damage;
 mod follow;
 mod full_disk;
 mod kept;
+mod links;
 mod listings;
 mod loads;
 mod model;

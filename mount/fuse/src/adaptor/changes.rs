@@ -157,7 +157,8 @@ impl Adaptor {
     /// `ls -l` asks each file for its access control list, unless it is told once that there is no such thing: then it
     /// remembers that for the whole file system. So that is what the owner of a file without a list is told. The kernel
     /// itself asks on behalf of others, and must hear that this file has none; and `cp -a` would not ask a directory for its
-    /// default list if it had heard that.
+    /// default list if it had heard that. Where nobody can be asked, there is none to be had either: what a listing shows does
+    /// not depend on the source.
     pub(super) fn get_xattr(&self, request: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
         let is_list = ACCESS_LISTS.contains(&name.as_bytes());
         let missing = if !is_list || self.is_owner_of_file(ino, request.uid()) {
@@ -171,7 +172,7 @@ impl Adaptor {
             || self.vfs.attribute(entry_id(ino), name.as_bytes()),
             move |reply, ticket, value| match value {
                 Ok(value) => give(reply, &value, size),
-                Err(Error::NoData) if is_list => reply.error(missing),
+                Err(Error::NoData | Error::Unreachable(_) | Error::TimedOut(_)) if is_list => reply.error(missing),
                 Err(Error::Unsupported(_)) => reply.error(missing),
                 Err(error) => reply.error(ticket.failed(&error)),
             },

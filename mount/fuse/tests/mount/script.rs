@@ -49,6 +49,7 @@ impl Script {
                 identities: false,
                 implicit_directories: false,
                 lists_may_be_cut: false,
+                tells_minutes: false,
                 writes: None,
             },
             files: Mutex::default(),

@@ -222,6 +222,9 @@ impl Core {
                         child.seen.mode = mode as u16;
                     }
                     let id = core.follow(|catalog| catalog.follow_created(directory, child, Some(at)))?;
+                    if let Some(to) = &link {
+                        core.note_link(id, metadata.version.as_bytes(), to)?;
+                    }
                     if is_kept {
                         let keep = Keep {
                             mode: Some(mode as u16),

@@ -12,6 +12,8 @@ use super::Fault;
 pub(super) struct World {
     /// Children of each directory.
     pub(super) directories: BTreeMap<Vec<u8>, BTreeMap<Vec<u8>, Metadata>>,
+    /// Where links point.
+    pub(super) targets: BTreeMap<Vec<u8>, Vec<u8>>,
     pub(super) faults: BTreeMap<Vec<u8>, Fault>,
     pub(super) held: BTreeSet<Vec<u8>>,
     pub(super) away: Option<ErrorKind>,
