@@ -10,12 +10,13 @@ use super::{Fault, Ground, Moves};
 use crate::Error;
 
 impl Moves {
-    /// Sees to it that a directory whose files have been brought is where it stands, and nowhere else.
-    pub(super) async fn settle_directory(&self, ground: &Ground, holding: &Holding) -> Result<(), Fault> {
+    /// Sees to it that a directory whose files have been brought is where it stands, and nowhere else. Gives that place, or
+    /// `None` where it does not stand in the tree any more.
+    pub(super) async fn settle_directory(&self, ground: &Ground, holding: &Holding) -> Result<Option<Vec<u8>>, Fault> {
         let catalog = &self.uploads.fetcher.catalog;
         let _name = self.lock_name(holding.id).await;
         let Some(stands_at) = catalog.standing_path(holding.id).map_err(fault)? else {
-            return Ok(());
+            return Ok(None);
         };
         let (mut needs_object, mut left) = (
             catalog.children(holding.id, None, 1).map_err(fault)?.is_empty(),
@@ -37,14 +38,14 @@ impl Moves {
             }
         }
         if needs_object {
-            let path = ObjectPath::from_bytes(stands_at);
+            let path = ObjectPath::from_bytes(stands_at.clone());
             let kept = self.ask(ground, ground.backend.keep_directory(&path));
             kept.await.map_err(of_index)?;
         }
         for place in left {
             self.clear(ground, place).await.map_err(of_index)?;
         }
-        Ok(())
+        Ok(Some(stands_at))
     }
 
     /// Gives all places at its source where something of a directory on the move may lie, besides where it stands.

@@ -214,7 +214,7 @@ impl Core {
     async fn rename_remote_file(self: &Arc<Self>, mut renaming: Renaming) -> Result<(), Error> {
         let uploads = Arc::clone(self.writable()?);
         if renaming.over.is_none() {
-            self.until_free(renaming.to_directory, &renaming.target).await?;
+            self.until_free(renaming.target.place_in(renaming.to_directory)).await?;
         }
         let _names = self.lock_names(&renaming).await?;
         let _places = self.moves()?.keep_places().await;
