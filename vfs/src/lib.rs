@@ -55,5 +55,7 @@ pub use recent::KEPT_FRESH;
 pub use settings::Settings;
 pub use staging::StagingUsage;
 pub use union::{PlaceRule, Placement, Union, UnionReport};
-pub use upload::{AttributePolicy, Conflict, UploadEvent, UploadListener, UploadReport, UploadState, WritePolicy};
+pub use upload::{
+    AttributePolicy, Conflict, UploadEvent, UploadListener, UploadReport, UploadState, UploadTally, WritePolicy,
+};
 pub use vfs::Vfs;

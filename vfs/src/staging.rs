@@ -1,8 +1,8 @@
 //! The staging area: files of remote sources that were written to and are not uploaded yet.
 //!
-//! It owns a folder of sparse data files, one for each staged entry, and says what stands in the entries' journal rows; the
+//! It owns a folder of sparse data files, one for each staged entry that is not short, and says what stands in the entries' journal rows; the
 //! rows themselves are the catalog's. See `docs/staging-format.md`. Always true:
-//! - a row is written after the bytes that it names are on the disk, and a data file is removed after its row is gone for good;
+//! - a row is written after the bytes that it names are on the disk, or with them, and a data file is removed after its row is gone for good;
 //! - one entry has at most one staged file;
 //! - what cannot be made sense of is kept, and told.
 
@@ -27,6 +27,7 @@ use parking_lot::{Mutex, RwLock};
 
 pub use self::extents::Extents;
 use self::file::Area;
+use self::file::Data;
 pub(crate) use self::file::{InUse, Look, Place, Reading, Refused, Rest, Sending, Sent, StagedFile, Tally};
 use self::room::Room;
 use self::row::{Base, Row, RowError};
@@ -38,8 +39,10 @@ pub(crate) trait Durability: Send + Sync {
     fn data(&self, number: u64, file: &File) -> io::Result<()>;
     /// Brings the names of the folder's files to the disk.
     fn folder(&self, folder: &File) -> io::Result<()>;
-    /// Makes a row durable.
-    fn row(&self, id: EntryId, row: &Row) -> Result<(), Error>;
+    /// Makes a row durable, and with it the bytes that lie beside it, in the place of others.
+    fn row(&self, id: EntryId, row: &Row, bytes: Option<&[u8]>) -> Result<(), Error>;
+    /// Gives the bytes that lie beside a row.
+    fn bytes(&self, id: EntryId) -> Result<Option<Vec<u8>>, Error>;
     /// Makes everything durable that was done to rows.
     fn rows(&self) -> Result<(), Error>;
 }
@@ -48,10 +51,18 @@ pub(crate) trait Durability: Send + Sync {
 pub(crate) struct Staging {
     area: Arc<Area>,
     folder_file: File,
-    durability: Arc<dyn Durability>,
     files: RwLock<HashMap<EntryId, Arc<StagedFile>>>,
     /// How many there are: reads of files that are not staged look here first.
     count: AtomicUsize,
+}
+
+/// How much may be staged, and where.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// The most bytes of all files.
+    pub(crate) bytes: u64,
+    /// How far the extents of a file may go whose bytes lie beside its row, in bytes; 0: they never do.
+    pub(crate) small: u64,
 }
 
 /// What was found at the start.
@@ -78,7 +89,7 @@ impl Staging {
     /// Opens the folder, or makes it, and takes up what the rows tell of.
     pub(crate) fn open(
         folder: &Path,
-        limit: u64,
+        limits: Limits,
         durability: Arc<dyn Durability>,
         rows: &[(EntryId, Vec<u8>)],
     ) -> io::Result<(Self, Recovered)> {
@@ -88,12 +99,14 @@ impl Staging {
         let staging = Self {
             area: Arc::new(Area {
                 folder: folder.to_owned(),
-                room: Room::new(limit),
+                durability,
+                room: Room::new(limits.bytes),
+                small: limits.small,
+                held: AtomicU64::new(0),
                 next: AtomicU64::new(1),
                 doomed: Mutex::default(),
             }),
             folder_file: File::open(folder)?,
-            durability,
             files: RwLock::default(),
             count: AtomicUsize::new(0),
         };
@@ -103,6 +116,7 @@ impl Staging {
 
     fn recover(&self, rows: &[(EntryId, Vec<u8>)]) -> io::Result<Recovered> {
         let (mut recovered, mut named, mut all_known) = (Recovered::default(), HashSet::new(), true);
+        let mut highest = 0;
         for (id, bytes) in rows {
             let staged = match Row::parse(bytes) {
                 Ok(row) if row.draft => {
@@ -111,7 +125,10 @@ impl Staging {
                 }
                 Ok(row) => {
                     let size = row.size;
-                    named.insert(row.number);
+                    highest = highest.max(row.number);
+                    if row.beside.is_none() {
+                        named.insert(row.number);
+                    }
                     StagedFile::recover(*id, &self.area, row)
                         .unwrap_or_else(|why| StagedFile::broken(*id, &self.area, size, why))
                 }
@@ -127,7 +144,6 @@ impl Staging {
             recovered.staged.push(*id);
             self.insert(staged);
         }
-        let mut highest = 0;
         for item in std::fs::read_dir(&self.area.folder)? {
             let name = item?.file_name();
             let Some(number) = name.to_str().and_then(number_of) else {
@@ -139,7 +155,6 @@ impl Staging {
                 std::fs::remove_file(self.area.data_path(number))?;
             }
         }
-        highest = named.into_iter().fold(highest, u64::max);
         self.area.next.store(highest + 1, Ordering::Relaxed);
         Ok(recovered)
     }
@@ -152,8 +167,8 @@ impl Staging {
         self.files.read().get(&id).cloned()
     }
 
-    /// Stages an entry: nothing of it is written yet, and `base` shows through. Gives the staged file that there is where
-    /// somebody was faster. `draft` makes a row of it, while nobody else can find it.
+    /// Stages an entry: nothing of it is written yet. Gives the staged file that there is where somebody was faster. `draft`
+    /// makes a row of it, while nobody else can find it.
     pub(crate) fn stage(
         &self,
         id: EntryId,
@@ -164,13 +179,39 @@ impl Staging {
         if let Some(there) = files.get(&id) {
             return Ok(Arc::clone(there));
         }
-        let staged = StagedFile::create(id, &self.area, row)?;
-        if let Err(error) = draft(&staged.draft()) {
-            staged.forget();
-            return Err(error);
+        self.make(&mut files, row, |row| draft(row).map(|()| id))
+    }
+
+    /// Stages a file that is new here: `entry` makes the entry with the row that it is given, while nobody else can find it.
+    pub(crate) fn create(
+        &self,
+        row: impl FnOnce(u64) -> Row,
+        entry: impl FnOnce(&Row) -> Result<EntryId, Error>,
+    ) -> Result<Arc<StagedFile>, Error> {
+        self.make(&mut self.files.write(), row, entry)
+    }
+
+    fn make(
+        &self,
+        files: &mut HashMap<EntryId, Arc<StagedFile>>,
+        row: impl FnOnce(u64) -> Row,
+        entry: impl FnOnce(&Row) -> Result<EntryId, Error>,
+    ) -> Result<Arc<StagedFile>, Error> {
+        let (number, data) = self.area.fresh()?;
+        let row = row(number);
+        let draft = Row {
+            draft: true,
+            ..row.clone()
+        };
+        let id = entry(&draft).inspect_err(|_| {
+            if matches!(data, Data::File(_)) {
+                self.area.doomed.lock().push(number);
+            }
+        })?;
+        let staged = Arc::new(StagedFile::of(id, &self.area, row, data));
+        if files.insert(id, Arc::clone(&staged)).is_none() {
+            self.count.fetch_add(1, Ordering::Release);
         }
-        files.insert(id, Arc::clone(&staged));
-        self.count.fetch_add(1, Ordering::Release);
         Ok(staged)
     }
 
@@ -182,18 +223,18 @@ impl Staging {
 
     /// Makes what was written to a file so far survive a crash. Blocks the thread.
     pub(crate) fn sync(&self, file: &StagedFile) -> Result<(), Error> {
-        file.sync(&*self.durability, &self.folder_file)
+        file.sync(&*self.area.durability, &self.folder_file)
     }
 
     /// Makes it last what uploads of a file have sent, so that they are recognised at the source after a crash too. Blocks the
     /// thread.
     pub(crate) fn record(&self, file: &StagedFile) -> Result<(), Error> {
-        file.record(&*self.durability, &self.folder_file)
+        file.record(&*self.area.durability, &self.folder_file)
     }
 
     /// Brings what was written to a file so far to the disk. Blocks the thread.
     pub(crate) fn sync_ahead(&self, file: &StagedFile) {
-        file.sync_ahead(&*self.durability);
+        file.sync_ahead(&*self.area.durability);
     }
 
     /// Takes note that the source has what an upload began with; see [`StagedFile::sent`]. Blocks the thread.
@@ -204,7 +245,7 @@ impl Staging {
         version: &[u8],
         conclude: impl FnOnce() -> Result<(), Error>,
     ) -> Result<Sent, Error> {
-        file.sent(sending, version, &*self.durability, &self.folder_file, || {
+        file.sent(sending, version, &*self.area.durability, &self.folder_file, || {
             conclude()?;
             self.remove(file.id);
             Ok(())
@@ -232,7 +273,7 @@ impl Staging {
         if doomed.is_empty() {
             return Ok(());
         }
-        if let Err(error) = self.durability.rows() {
+        if let Err(error) = self.area.durability.rows() {
             self.area.doomed.lock().extend(doomed);
             return Err(error);
         }
@@ -252,6 +293,12 @@ impl Staging {
     /// Lists what is staged.
     pub(crate) fn all(&self) -> Vec<Arc<StagedFile>> {
         self.files.read().values().cloned().collect()
+    }
+
+    /// Counts the bytes that are in memory.
+    #[cfg(test)]
+    fn held(&self) -> u64 {
+        self.area.held.load(Ordering::Relaxed)
     }
 
     pub(crate) fn usage(&self) -> StagingUsage {
@@ -287,6 +334,7 @@ pub(crate) fn fresh_row(
         expected,
         draft: false,
         unconfirmed: Vec::new(),
+        beside: None,
         extents: Extents::default(),
     }
 }

@@ -10,6 +10,8 @@ mod attempt;
 mod body;
 pub(crate) mod conflict;
 mod job;
+mod report;
+mod rush;
 pub(crate) mod settle;
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -29,6 +31,7 @@ use crate::events::Publisher;
 use crate::fetch::Fetcher;
 use crate::handle::OpenFiles;
 use crate::staging::{Staging, StagingUsage};
+use rush::Rush;
 
 /// How long a closed file is left alone before its upload begins: many are renamed or written again at once.
 const SETTLE: Duration = Duration::from_millis(300);
@@ -104,6 +107,17 @@ pub struct UploadReport {
     pub state: UploadState,
 }
 
+/// How many staged files have come how far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UploadTally {
+    /// Under way.
+    pub under_way: u64,
+    /// Failed, and tried again by themselves.
+    pub delayed: u64,
+    /// Refused by their sources, or not to be read here.
+    pub refused: u64,
+}
+
 /// A file whose place was taken by another version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conflict {
@@ -159,6 +173,7 @@ pub(crate) struct Uploads {
     host: String,
     listener: UploadListener,
     jobs: Mutex<HashMap<EntryId, Job>>,
+    rush: Rush,
     /// Counts what happens to jobs, for those who wait for something of it.
     happened: watch::Sender<u64>,
     stopped: watch::Sender<bool>,
@@ -189,6 +204,8 @@ struct Job {
     done: u64,
     /// When it may begin.
     due: Instant,
+    /// Whether it may wait longer, for the end of a rush.
+    gathers: bool,
     /// Brings the next try forward, or ends the task of a file that is held.
     nudge: Arc<Notify>,
     end: watch::Sender<bool>,
@@ -212,6 +229,7 @@ impl Default for Job {
             asked: 0,
             done: 0,
             due: Instant::now(),
+            gathers: true,
             nudge: Arc::default(),
             end: watch::Sender::new(false),
             state: UploadState::Waiting,
@@ -258,6 +276,7 @@ impl Uploads {
             host,
             listener,
             jobs: Mutex::default(),
+            rush: Rush::default(),
             happened: watch::Sender::new(0),
             stopped: watch::Sender::new(false),
             conflicts: Mutex::default(),
@@ -272,17 +291,21 @@ impl Uploads {
 
     /// Has a file uploaded that was closed, or synced and is still open.
     pub(crate) fn queue(self: &Arc<Self>, id: EntryId, still_open: bool) {
+        if !still_open {
+            self.note_closed();
+        }
         let settle = if still_open { SETTLE_OPEN } else { SETTLE };
         self.queue_after(id, settle);
     }
 
-    /// Has a file uploaded at once, as far as nothing holds it up.
+    /// Has a file uploaded after that time, as far as nothing holds it up; after none, whatever else is closed meanwhile.
     pub(crate) fn queue_after(self: &Arc<Self>, id: EntryId, settle: Duration) {
         let mut jobs = self.jobs.lock();
         let job = jobs.entry(id).or_default();
         let due = Instant::now() + settle;
         // Not later than it was: a file that is closed again and again has its turn too.
         job.due = if job.is_wanted() { job.due.min(due) } else { due };
+        job.gathers = !settle.is_zero();
         job.asked += 1;
         if matches!(job.state, UploadState::Refused { .. }) {
             job.state = UploadState::Waiting;
@@ -443,55 +466,6 @@ impl Uploads {
             job.end.send_replace(true);
         }
         self.until(|jobs| jobs.values().all(|job| !job.running)).await;
-    }
-
-    /// Lists what is staged.
-    pub(crate) fn report(&self) -> Vec<UploadReport> {
-        let mut reports: Vec<_> = self
-            .staging
-            .all()
-            .into_iter()
-            .map(|file| {
-                let look = file.look();
-                let entry = self.fetcher.catalog.entry(file.id).ok().flatten();
-                let path = self
-                    .fetcher
-                    .catalog
-                    .tree_path(file.id)
-                    .ok()
-                    .flatten()
-                    .unwrap_or_default();
-                let state = match file.is_broken() {
-                    Some(error) => UploadState::Refused {
-                        error,
-                        remedy: "keep the staging folder, and see docs/staging-format.md".to_owned(),
-                    },
-                    None => self.state_of(file.id),
-                };
-                UploadReport {
-                    id: file.id,
-                    source: entry.map(|entry| entry.source),
-                    path,
-                    size: look.size,
-                    staged: file.written(),
-                    state,
-                }
-            })
-            .collect();
-        reports.sort_unstable_by_key(|report| report.id);
-        reports
-    }
-
-    fn state_of(&self, id: EntryId) -> UploadState {
-        match self.jobs.lock().get(&id) {
-            Some(job) if job.is_wanted() => match &job.state {
-                UploadState::UnderWay { .. } => UploadState::UnderWay {
-                    sent: job.sent.load(Ordering::Relaxed),
-                },
-                other => other.clone(),
-            },
-            _ => UploadState::Open,
-        }
     }
 
     pub(crate) fn usage(&self) -> StagingUsage {

@@ -175,15 +175,8 @@ impl Session {
             let text = "the server could not close what it had opened";
             return Err(facts.err().unwrap_or_else(|| Failure::new(ErrorKind::Nonsense, text)));
         };
-        let closed = CloseResponse::unpack(&mut ReadCursor::new(&closed.body))?;
         let mut facts = facts?;
-        if closed.flags & SMB2_CLOSE_FLAG_POSTQUERY_ATTRIB != 0 {
-            facts.created = closed.creation_time.0;
-            facts.modified = closed.last_write_time.0;
-            facts.changed = closed.change_time.0;
-            facts.size = closed.end_of_file;
-            facts.attributes = closed.file_attributes;
-        }
+        take_last(&mut facts, &closed)?;
         if facts.attributes & Facts::REPARSE_POINT != 0 {
             facts.tag = wire::reparse_tag(wire::output_buffer(&tag?.body)?)?;
         }
@@ -357,6 +350,16 @@ impl Session {
             file_id: handle,
         };
         self.single(Command::Close, &request, 1).await.map(drop)
+    }
+
+    /// Closes a handle, and says what its file is like from then on, if the server tells; `facts` is how the handle saw it.
+    pub(super) async fn close_telling(&self, handle: FileId, mut facts: Facts) -> Result<Option<Facts>, Failure> {
+        let request = CloseRequest {
+            flags: SMB2_CLOSE_FLAG_POSTQUERY_ATTRIB,
+            file_id: handle,
+        };
+        let closed = self.single(Command::Close, &request, 1).await?;
+        Ok(take_last(&mut facts, &closed)?.then_some(facts))
     }
 
     /// Opens the directory at `name` for listing.
@@ -543,6 +546,20 @@ fn accept(frame: Frame, command: Command) -> Result<Frame, Failure> {
 pub(super) fn file_id(created: &Frame) -> Result<FileId, Failure> {
     let response = smb2::msg::create::CreateResponse::unpack(&mut ReadCursor::new(&created.body))?;
     Ok(response.file_id)
+}
+
+/// Takes over what the answer to a closing tells, if it does.
+fn take_last(facts: &mut Facts, closed: &Frame) -> Result<bool, Failure> {
+    let closed = CloseResponse::unpack(&mut ReadCursor::new(&closed.body))?;
+    let tells = closed.flags & SMB2_CLOSE_FLAG_POSTQUERY_ATTRIB != 0;
+    if tells {
+        facts.created = closed.creation_time.0;
+        facts.modified = closed.last_write_time.0;
+        facts.changed = closed.change_time.0;
+        facts.size = closed.end_of_file;
+        facts.attributes = closed.file_attributes;
+    }
+    Ok(tells)
 }
 
 fn facts_of(frame: &Frame) -> Result<Facts, Failure> {

@@ -211,12 +211,15 @@ pub(super) async fn put(
     unfinished.handle = None;
     let session = Arc::clone(&unfinished.session);
     let closing = Arc::clone(&session);
-    share
-        .pool
-        .exchange_on(&session, async move { closing.close(handle).await })
-        .await?;
     // Only when it is closed does the server tell its last times.
-    let now = share.stat_wire(target).await?;
+    let told = share
+        .pool
+        .exchange_on(&session, async move { closing.close_telling(handle, written).await })
+        .await?;
+    let now = match told {
+        Some(now) => now,
+        None => share.stat_wire(target).await?,
+    };
     if now.index == written.index && now.size != size {
         let text = format!("{size} bytes were sent, and the file has {}", now.size);
         return Err(Failure::new(ErrorKind::Nonsense, text));

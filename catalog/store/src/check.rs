@@ -11,8 +11,8 @@ use crate::edit::moves::topmost;
 use crate::error::{Error, OpenError, Result};
 use crate::format::{
     ChildKey, FORMAT, HotRow, KeptRow, LinkRow, META_ID_LIMIT, META_NEXT_POLICY, META_NEXT_SOURCE, MoveRow, MovedRow,
-    NOWHERE, PinRow, ScanRow, SourceRow, TotalsRow, child_name, child_parent, content_id, content_key, decode_staged,
-    decode_state, identity_id, identity_key, name_fault, owned_id,
+    NOWHERE, PinRow, STAGED_BYTES_MAX, ScanRow, SourceRow, TotalsRow, child_name, child_parent, content_id,
+    content_key, decode_staged, decode_state, identity_id, identity_key, name_fault, owned_id,
 };
 use crate::store::{Snapshot, open_file, refuse_file, upgrade_file};
 use crate::tree::{self, Top};
@@ -315,6 +315,16 @@ impl Examination<'_> {
             let parent = own.map_or(NOWHERE, |(cold, _)| cold.parent);
             agree(parent != NOWHERE && self.place_of(parent)?.0 == Top::Root, || {
                 format!("entry {id} is staged, but does not stand in the tree of a source")
+            })?;
+        }
+        for row in self.snapshot.staged_bytes.iter()? {
+            let (id, bytes) = row?;
+            let id = id.value();
+            agree(bytes.value().len() <= STAGED_BYTES_MAX, || {
+                format!("there are too many bytes beside the row of entry {id}")
+            })?;
+            agree(self.snapshot.staged.get(id)?.is_some(), || {
+                format!("there are bytes of entry {id}, which is not staged")
             })?;
         }
         Ok(())

@@ -25,8 +25,8 @@ use crate::error::{Error, Result};
 use crate::format::{
     self, CHILDREN, CONTENTS, ChildKey, Cold, ContentKey, DEPARTED, DIRECTORIES, ENTRIES, FORMAT, FORMAT_OF_PINS,
     HOT_BYTES, HotRow, IDENTITIES, IdentityKey, KEPT, LINKS, META, META_FORMAT, META_ID_LIMIT, META_NEXT_POLICY,
-    META_NEXT_SOURCE, MOVED, MOVES, NOWHERE, OwnedKey, PIN_POLICIES, PINS, QUEUE, SOURCES, STAGED, ScanRow, SourceRow,
-    TOTALS_BYTES, TotalsRow, child_name, decode_state, encode_state, identity_key, subtree_range,
+    META_NEXT_SOURCE, MOVED, MOVES, NOWHERE, OwnedKey, PIN_POLICIES, PINS, QUEUE, SOURCES, STAGED, STAGED_BYTES,
+    ScanRow, SourceRow, TOTALS_BYTES, TotalsRow, child_name, decode_state, encode_state, identity_key, subtree_range,
 };
 use crate::ticket::Tickets;
 use crate::tree::{self, Top};
@@ -46,6 +46,7 @@ pub(crate) struct Edit<'t> {
     pins: Table<'t, u64, &'static [u8]>,
     pin_policies: Table<'t, u64, &'static [u8]>,
     staged: Table<'t, u64, &'static [u8]>,
+    staged_bytes: Table<'t, u64, &'static [u8]>,
     kept: Table<'t, u64, &'static [u8]>,
     moves: Table<'t, u64, &'static [u8]>,
     moved: Table<'t, u64, &'static [u8]>,
@@ -112,6 +113,7 @@ impl<'t> Edit<'t> {
             pins: transaction.open_table(PINS)?,
             pin_policies: transaction.open_table(PIN_POLICIES)?,
             staged: transaction.open_table(STAGED)?,
+            staged_bytes: transaction.open_table(STAGED_BYTES)?,
             kept: transaction.open_table(KEPT)?,
             moves: transaction.open_table(MOVES)?,
             moved: transaction.open_table(MOVED)?,

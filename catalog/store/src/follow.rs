@@ -4,8 +4,9 @@
 //! listing or a look that may have seen the time before is then not applied, whenever it began.
 
 use crate::error::Result;
+use crate::staged::staging;
 use crate::store::When;
-use crate::{Catalog, Change, ChangeGuard, EntryId, NewChild, SeenAttributes, Ticket, listing};
+use crate::{Catalog, Change, ChangeGuard, EntryId, Keep, NewChild, SeenAttributes, Ticket, listing};
 
 impl Catalog {
     /// Gives the present moment. Take it before a listing or a look at a source begins.
@@ -43,6 +44,27 @@ impl Catalog {
         child.adopt = None;
         self.store()
             .write(When::Soon, |edit| edit.follow_created(directory, &child, listed_ns))
+    }
+
+    /// Makes a file that stands here alone, with a row of the journal, and what is kept of it, in one transaction. If
+    /// `keeps_time`, the directory's time is kept from now on, and is that of the child.
+    ///
+    /// Refused as [`follow_created`](Self::follow_created) and [`stage`](Self::stage) are.
+    pub fn create_staged(
+        &self,
+        directory: EntryId,
+        mut child: NewChild,
+        keep: &Keep,
+        keeps_time: bool,
+        row: &[u8],
+    ) -> Result<(EntryId, Vec<Change>)> {
+        listing::prepare(directory, std::slice::from_mut(&mut child))?;
+        child.adopt = None;
+        // Whose it is, is known when it is there.
+        let row = staging(directory, row, None, None)?;
+        self.store().write(When::Soon, |edit| {
+            edit.create_staged(directory, &child, keep, keeps_time, row)
+        })
     }
 
     /// Follows a removal. The entry is gone for good, with its pin and what is staged of it. A name that the catalog

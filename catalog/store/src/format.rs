@@ -28,11 +28,11 @@ pub(crate) use links::LinkRow;
 pub(crate) use moves::{MoveRow, MovedRow, PLACES_MAX};
 pub(crate) use pins::PinRow;
 pub(crate) use records::{ScanRow, SourceRow, TOTALS_BYTES, TotalsRow, decode_state, encode_state};
-pub use staged::STAGED_ROW_MAX;
 pub(crate) use staged::decode_staged;
+pub use staged::{STAGED_BYTES_MAX, STAGED_ROW_MAX};
 
 /// The format that this program writes.
-pub(crate) const FORMAT: u64 = 5;
+pub(crate) const FORMAT: u64 = 6;
 /// The format that brought contents and pins.
 pub(crate) const FORMAT_OF_PINS: u64 = 2;
 /// The oldest format that this program brings up to date.
@@ -66,6 +66,8 @@ pub(crate) const PINS: TableDefinition<'static, u64, &'static [u8]> = TableDefin
 pub(crate) const PIN_POLICIES: TableDefinition<'static, u64, &'static [u8]> = TableDefinition::new("pin_policies");
 /// Id of what has changes that its source does not have yet, to what their maker wrote of them.
 pub(crate) const STAGED: TableDefinition<'static, u64, &'static [u8]> = TableDefinition::new("staged");
+/// Id of what is staged and short, to the bytes that were written.
+pub(crate) const STAGED_BYTES: TableDefinition<'static, u64, &'static [u8]> = TableDefinition::new("staged_bytes");
 /// Id of what the catalog keeps more of than a hot row holds, to that.
 pub(crate) const KEPT: TableDefinition<'static, u64, &'static [u8]> = TableDefinition::new("kept");
 /// Id of a directory whose objects are still to follow it, to the places where they lie.

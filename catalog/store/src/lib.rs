@@ -46,7 +46,7 @@ pub use entry::{
 pub use error::{Error, OpenError, Result, SourceError};
 #[doc(hidden)]
 pub use format::decode_any;
-pub use format::{KEPT_ATTRIBUTES_MAX, LINK_TARGET_MAX, STAGED_ROW_MAX};
+pub use format::{KEPT_ATTRIBUTES_MAX, LINK_TARGET_MAX, STAGED_BYTES_MAX, STAGED_ROW_MAX};
 pub use keep::{AttributeMustBe, AttributeRefused, Keep};
 pub use links::{KnownLink, LinkTarget};
 pub use load::{BulkLoader, LoadedDirectory};

@@ -5,7 +5,7 @@
 
 use crate::edit::staged::Staging;
 use crate::error::{Error, Result};
-use crate::format::{STAGED_ROW_MAX, decode_staged};
+use crate::format::{STAGED_BYTES_MAX, STAGED_ROW_MAX, decode_staged};
 use crate::store::When;
 use crate::tree::{self, Top};
 use crate::{Catalog, Change, EntryId, SeenAttributes, SourceId};
@@ -29,23 +29,32 @@ impl Catalog {
     /// shares the commit.
     ///
     /// An entry that is not in the tree, the root of a source, the library's own directories, and a row that is empty
-    /// or longer than [`STAGED_ROW_MAX`] are refused.
+    /// or longer than [`STAGED_ROW_MAX`] are refused. Bytes that were put with an older row go.
     pub fn stage(&self, id: EntryId, row: &[u8], seen: Option<SeenAttributes>, durable: bool) -> Result<Vec<Change>> {
-        if row.is_empty() || row.len() > STAGED_ROW_MAX {
-            return Err(Error::Refused {
-                directory: id,
-                what: "journal of",
-                name: Box::default(),
-                why: "the row is empty, or longer than a MiB",
-            });
-        }
-        let row = row.to_vec();
-        let staging = Staging { id, row, seen };
+        let staging = staging(id, row, None, seen)?;
         if durable {
             return self.store().stage_durably(staging);
         }
         let ((), changes) = self.store().write(When::Soon, |edit| edit.stage(&staging))?;
         Ok(changes)
+    }
+
+    /// Puts the row of an entry as [`stage`](Self::stage) does, durably, and bytes with it, no more than
+    /// [`STAGED_BYTES_MAX`]. They stay until another row is put, or the row is taken away.
+    pub fn stage_with(
+        &self,
+        id: EntryId,
+        row: &[u8],
+        bytes: &[u8],
+        seen: Option<SeenAttributes>,
+    ) -> Result<Vec<Change>> {
+        self.store().stage_durably(staging(id, row, Some(bytes), seen)?)
+    }
+
+    /// Gives the bytes that were put with the row of an entry.
+    pub fn staged_bytes(&self, id: EntryId) -> Result<Option<Vec<u8>>> {
+        self.store()
+            .read(|snapshot| Ok(snapshot.staged_bytes.get(id.0)?.map(|bytes| bytes.value().to_vec())))
     }
 
     /// Gives the row of an entry.
@@ -69,12 +78,14 @@ impl Catalog {
 
     /// Gives the number of entries of a source that have a row.
     pub fn staged_of(&self, source: SourceId) -> Result<u64> {
-        let staged = self.staged_all()?;
-        let mut count = 0;
-        for (id, _) in staged {
-            count += u64::from(self.entry(id)?.is_some_and(|entry| entry.source == source));
-        }
-        Ok(count)
+        self.store().read(|snapshot| {
+            let mut count = 0;
+            for row in snapshot.staged.range::<u64>(..)? {
+                let node = tree::node(&snapshot.children, &snapshot.entries, row?.0.value())?;
+                count += u64::from(node.is_some_and(|(_, hot)| hot.source() == source.0));
+            }
+            Ok(count)
+        })
     }
 
     /// Tells whether a directory leads to an entry that has a row, or to another directory whose objects are still to follow
@@ -113,4 +124,21 @@ impl Catalog {
         let ((), changes) = self.store().write(When::Soon, |edit| edit.unstage(id, seen, kept_ns))?;
         Ok(changes)
     }
+}
+
+pub(crate) fn staging(id: EntryId, row: &[u8], bytes: Option<&[u8]>, seen: Option<SeenAttributes>) -> Result<Staging> {
+    let why = if row.is_empty() || row.len() > STAGED_ROW_MAX {
+        "the row is empty, or longer than a MiB"
+    } else if bytes.is_some_and(|bytes| bytes.len() > STAGED_BYTES_MAX) {
+        "there are more than 64 KiB of bytes"
+    } else {
+        let (row, bytes) = (row.to_vec(), bytes.map(<[u8]>::to_vec));
+        return Ok(Staging { id, row, bytes, seen });
+    };
+    Err(Error::Refused {
+        directory: id,
+        what: "journal of",
+        name: Box::default(),
+        why,
+    })
 }

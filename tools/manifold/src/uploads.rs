@@ -93,14 +93,13 @@ impl OpenLibrary {
                 ..UploadCounts::default()
             });
         };
-        let (reports, moves) = (self.vfs.uploads(), self.vfs.moves());
+        let (tally, moves) = (self.vfs.upload_tally(), self.vfs.moves());
         let is_refused = |it: &&MoveReport| matches!(it.state, MoveState::Refused { .. });
-        let of = |is: fn(&UploadState) -> bool| reports.iter().filter(|it| is(&it.state)).count() as u64;
         Ok(UploadCounts {
             waiting: usage.files,
-            under_way: of(|state| matches!(state, UploadState::UnderWay { .. })),
-            delayed: of(|state| matches!(state, UploadState::Delayed { .. })),
-            refused: of(|state| matches!(state, UploadState::Refused { .. })),
+            under_way: tally.under_way,
+            delayed: tally.delayed,
+            refused: tally.refused,
             staged_bytes: usage.used,
             limit_bytes: usage.limit,
             done: self.vfs.uploaded(),

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use manifold_backends::{Backend, ObjectPath, WriteAbilities};
-use manifold_catalog::{EntryId, SourceId};
+use manifold_catalog::{EntryId, STAGED_BYTES_MAX, SourceId};
 use manifold_index::Clock;
 
 use self::journal::Journal;
@@ -29,8 +29,8 @@ use crate::Error;
 use crate::error::Cause;
 use crate::fetch::object::not_connected;
 use crate::moves::{MoveReport, Moves, NameLock, Place};
-use crate::staging::{Recovered, Staging, StagingUsage};
-use crate::upload::{AttributePolicy, Conflict, UploadListener, UploadReport, Uploads, WritePolicy};
+use crate::staging::{Limits, Recovered, Staging, StagingUsage};
+use crate::upload::{AttributePolicy, Conflict, UploadListener, UploadReport, UploadTally, Uploads, WritePolicy};
 use crate::vfs::{Core, Vfs};
 
 /// What writing to remote sources needs to know.
@@ -132,6 +132,12 @@ impl Vfs {
             .map_or_else(Vec::new, |uploads| uploads.report())
     }
 
+    /// Counts how far what is staged has come.
+    pub fn upload_tally(&self) -> UploadTally {
+        let uploads = self.core.uploads.get();
+        uploads.map_or_else(UploadTally::default, |uploads| uploads.tally())
+    }
+
     /// Lists what had to make way for another version, the last at the end.
     pub fn conflicts(&self) -> Vec<Conflict> {
         self.core
@@ -186,7 +192,11 @@ impl Core {
     pub(crate) fn accept_writes(self: &Arc<Self>, settings: WriteSettings) -> Result<(), Error> {
         let rows = self.catalog.staged_all().map_err(Error::from_catalog)?;
         let journal = Arc::new(Journal(Arc::clone(&self.catalog)));
-        let opened = Staging::open(&settings.folder, settings.bytes, journal, &rows);
+        let limits = Limits {
+            bytes: settings.bytes,
+            small: STAGED_BYTES_MAX as u64,
+        };
+        let opened = Staging::open(&settings.folder, limits, journal, &rows);
         let (staging, Recovered { staged, drafts }) = opened.map_err(|error| {
             let folder = settings.folder.display();
             Error::Io(Cause::new(format!("cannot use the staging folder {folder}: {error}")))

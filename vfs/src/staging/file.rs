@@ -1,63 +1,39 @@
-//! One staged file: what was written to it lies in a sparse file here, the rest shows through from the object that it was
+//! One staged file: what was written to it lies here, the rest shows through from the object that it was
 //! made from.
 //!
 //! Always true:
 //! - a byte counts as written only after it was: the extents grow behind the data;
-//! - bytes of the data file that the extents do not name are never read, so that what was cut off needs no erasing before
+//! - bytes that the extents do not name are never read, so that what was cut off needs no erasing before
 //!   the row says so;
 //! - what an upload reads is the file as it was when the upload began, or an error.
 
 mod ahead;
+mod area;
 mod base;
+mod data;
 mod sending;
 mod tally;
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use manifold_catalog::EntryId;
 use parking_lot::Mutex;
-use rustix::fs::OFlags;
 
 use super::Durability;
 use super::extents::Extents;
-use super::room::Room;
 use super::row::{Base, EXTENTS_MAX, Row};
 use crate::Error;
 use crate::error::Cause;
 
+pub(crate) use area::Area;
+use area::open_data;
+pub(crate) use data::Data;
 use sending::Attempt;
 pub(crate) use sending::{Reading, Sending, Sent};
 pub(crate) use tally::Tally;
-
-/// The folder that the data files lie in, and what they share.
-#[derive(Debug)]
-pub(crate) struct Area {
-    pub(crate) folder: PathBuf,
-    pub(crate) room: Room,
-    /// The number of the next data file.
-    pub(crate) next: AtomicU64,
-    /// Numbers of data files that no row names any more, though perhaps not durably yet.
-    pub(crate) doomed: Mutex<Vec<u64>>,
-}
-
-impl Area {
-    pub(crate) fn data_path(&self, number: u64) -> PathBuf {
-        self.folder.join(format!("{number:016x}.data"))
-    }
-
-    /// Makes an empty data file.
-    fn create(&self) -> Result<(u64, File), Error> {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let file = open_data(&self.data_path(number), true).map_err(|error| failed(&error))?;
-        Ok((number, file))
-    }
-}
 
 /// Where a write goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,12 +85,13 @@ pub(crate) struct StagedFile {
 #[derive(Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own, in any mixture")]
 struct State {
-    /// Names the data file; 0: there is none.
+    /// Names the data file, or what lies elsewhere; 0: there is neither.
     number: u64,
     /// Data files that the durable row may still name.
     former: Vec<u64>,
-    /// Open while somebody uses it.
-    data: Option<Arc<File>>,
+    data: Data,
+    /// Whether the durable row names the very data file that is written to.
+    is_named: bool,
     users: u64,
     extents: Extents,
     size: u64,
@@ -165,37 +142,35 @@ impl Drop for InUse {
     fn drop(&mut self) {
         let mut state = self.0.state.lock();
         state.users -= 1;
-        if state.users == 0 {
-            state.data = None;
-        }
+        state.settle();
     }
 }
 
 impl StagedFile {
-    /// Makes an empty data file, which nothing is written to yet.
-    pub(crate) fn create(id: EntryId, area: &Arc<Area>, row: impl FnOnce(u64) -> Row) -> Result<Arc<Self>, Error> {
-        let (number, file) = area.create()?;
-        let staged = Arc::new(Self::of(id, area, row(number)));
-        staged.state.lock().data = Some(Arc::new(file));
-        Ok(staged)
-    }
-
     /// Takes up what a row tells of, if its data is there.
     pub(crate) fn recover(id: EntryId, area: &Arc<Area>, row: Row) -> Result<Arc<Self>, String> {
-        let path = area.data_path(row.number);
-        let about = open_data(&path, false).and_then(|file| file.metadata());
-        match about {
-            Ok(about) if about.len() >= row.extents.end() => {}
-            Ok(_) => return Err(format!("{} is shorter than what was written to it", path.display())),
-            Err(error) => return Err(format!("{}: {error}", path.display())),
+        let data = match row.beside {
+            Some(crc) => Data::Beside(crc),
+            None => Data::File(None),
+        };
+        if row.beside.is_none() {
+            let path = area.data_path(row.number);
+            let about = open_data(&path, false).and_then(|file| file.metadata());
+            match about {
+                Ok(about) if about.len() >= row.extents.end() => {}
+                Ok(_) => return Err(format!("{} is shorter than what was written to it", path.display())),
+                Err(error) => return Err(format!("{}: {error}", path.display())),
+            }
         }
         area.room.take_over(row.extents.total());
-        let staged = Self::of(id, area, row);
+        let is_named = row.beside.is_none();
+        let staged = Self::of(id, area, row, data);
         {
             let mut state = staged.state.lock();
             state.durable = Some(state.stamp);
             state.synced = Some(state.generation);
             state.folder_synced = true;
+            state.is_named = is_named;
             // Whether an upload was under way when it ended, nobody knows.
             state.was_sent = true;
             state.was_asked = false;
@@ -213,9 +188,10 @@ impl StagedFile {
             expected: None,
             draft: false,
             unconfirmed: Vec::new(),
+            beside: None,
             extents: Extents::default(),
         };
-        let staged = Self::of(id, area, row);
+        let staged = Self::of(id, area, row, Data::File(None));
         {
             let mut state = staged.state.lock();
             state.broken = Some(why);
@@ -224,7 +200,8 @@ impl StagedFile {
         Arc::new(staged)
     }
 
-    fn of(id: EntryId, area: &Arc<Area>, row: Row) -> Self {
+    /// Makes a file of its row, with the place of its bytes.
+    pub(crate) fn of(id: EntryId, area: &Arc<Area>, row: Row, data: Data) -> Self {
         let attempts = Attempt::recover(&row.unconfirmed);
         Self {
             id,
@@ -233,7 +210,8 @@ impl StagedFile {
             state: Mutex::new(State {
                 number: row.number,
                 former: Vec::new(),
-                data: None,
+                data,
+                is_named: false,
                 users: 0,
                 extents: row.extents,
                 size: row.size,
@@ -259,10 +237,10 @@ impl StagedFile {
         }
     }
 
-    /// Keeps the data open until what is given is dropped.
+    /// Keeps the bytes at hand until what is given is dropped.
     pub(crate) fn use_it(self: &Arc<Self>) -> Result<InUse, Error> {
         let mut state = self.state.lock();
-        self.data(&mut state)?;
+        self.open(&mut state)?;
         state.users += 1;
         Ok(InUse(Arc::clone(self)))
     }
@@ -273,7 +251,7 @@ impl StagedFile {
         if state.retired {
             return Err(Refused::Retired);
         }
-        let data = self.data(&mut state).map_err(Refused::Failed)?;
+        self.open(&mut state).map_err(Refused::Failed)?;
         let start = match place {
             Place::At(start) => start,
             Place::End => state.size,
@@ -301,15 +279,16 @@ impl StagedFile {
         }
         // Before the bytes: whoever reads the old generation notices that it may have read new bytes.
         state.generation += 1;
-        if let Err(error) = data.write_all_at(bytes, start) {
+        if let Err(error) = self.put(&mut state, start, bytes) {
             self.area.room.give_back(missing);
-            return Err(Refused::Failed(failed(&error)));
+            return Err(Refused::Failed(error));
         }
         state.extents.insert(range.clone());
         state.loose += bytes.len() as u64;
         state.size = state.size.max(range.end);
         state.modified_ns = now_ns;
         state.stamp += 1;
+        state.settle();
         Ok(())
     }
 
@@ -323,13 +302,14 @@ impl StagedFile {
         if i64::try_from(size).is_err() {
             return Err(Refused::Failed(Error::InvalidArgument));
         }
-        if size == 0 && state.durable.is_some() && state.extents.total() > 0 {
+        if size == 0 && matches!(state.data, Data::File(_)) && state.durable.is_some() && state.extents.total() > 0 {
             // What is written from now on must not mix with what the durable row names, should a crash come.
-            let (number, data) = self.area.create().map_err(Refused::Failed)?;
+            let (number, data) = self.area.fresh().map_err(Refused::Failed)?;
             let former = std::mem::replace(&mut state.number, number);
             state.former.push(former);
             state.folder_synced = false;
-            state.data = (state.users > 0).then(|| Arc::new(data));
+            state.is_named = false;
+            state.data = data;
         } else if state.is_to_be_recorded() {
             return Err(Refused::Unrecorded);
         }
@@ -339,6 +319,10 @@ impl StagedFile {
         let before = state.extents.total();
         state.extents.truncate(size);
         self.area.room.give_back(before - state.extents.total());
+        let end = state.extents.end();
+        if let Data::Held(held) = &mut state.data {
+            held.truncate(end);
+        }
         if let Some(base) = &mut state.base {
             base.shows = base.shows.min(size);
         }
@@ -346,6 +330,7 @@ impl StagedFile {
             attempt.least = attempt.least.min(size);
         }
         state.size = size;
+        state.settle();
         Ok(())
     }
 
@@ -368,7 +353,7 @@ impl StagedFile {
     }
 
     fn read_locked(&self, state: &mut State, offset: u64, buffer: &mut [u8]) -> Result<(usize, Option<Rest>), Error> {
-        let data = self.data(state)?;
+        self.open(state)?;
         let end = offset.saturating_add(buffer.len() as u64).min(state.size);
         if offset >= end {
             return Ok((0, None));
@@ -378,7 +363,7 @@ impl StagedFile {
         for (piece, written) in state.extents.pieces(&(offset..end)) {
             let part = &mut buffer[(piece.start - offset) as usize..(piece.end - offset) as usize];
             if written {
-                data.read_exact_at(part, piece.start).map_err(|error| failed(&error))?;
+                state.data.read(piece.start, part)?;
                 continue;
             }
             part.fill(0);
@@ -387,6 +372,7 @@ impl StagedFile {
             }
         }
         let rest = state.base.clone().filter(|_| !ranges.is_empty());
+        state.settle();
         Ok(((end - offset) as usize, rest.map(|base| Rest { base, ranges })))
     }
 
@@ -398,47 +384,55 @@ impl StagedFile {
     }
 
     fn sync_locked(&self, durability: &dyn Durability, folder: &File) -> Result<(), Error> {
-        let (row, told, stamp, generation, data, folder_synced, former) = {
+        let (row, told, stamp, generation, bytes, data, folder_synced, former) = {
             let mut state = self.state.lock();
             if state.retired || state.orphan || state.durable == Some(state.stamp) {
                 return state.check();
             }
-            let data = self.data(&mut state)?;
+            self.open(&mut state)?;
             state.loose = 0;
+            let data = match &state.data {
+                Data::File(data) => data.clone(),
+                Data::Held(_) | Data::Beside(_) => None,
+            };
             (
                 row(&state),
                 state.told(),
                 state.stamp,
                 state.generation,
+                state.beside().map(<[u8]>::to_vec),
                 data,
                 state.folder_synced,
                 state.former.len(),
             )
         };
-        if let Err(error) = durability.data(row.number, &data) {
-            self.is_lost(&error);
-            return Err(failed(&error));
+        if let Some(data) = &data {
+            if let Err(error) = durability.data(row.number, data) {
+                self.is_lost(&error);
+                return Err(failed(&error));
+            }
+            if !folder_synced {
+                durability.folder(folder).map_err(|error| failed(&error))?;
+            }
         }
-        if !folder_synced {
-            durability.folder(folder).map_err(|error| failed(&error))?;
-        }
-        durability.row(self.id, &row)?;
+        durability.row(self.id, &row, bytes.as_deref())?;
         let mut state = self.state.lock();
         state.durable = Some(stamp);
         state.synced = Some(generation);
         state.note_recorded(&told);
         self.area.doomed.lock().extend(state.former.drain(..former));
-        if state.number != row.number {
-            return Ok(());
-        }
-        state.folder_synced = true;
+        let data = data.filter(|_| state.number == row.number);
+        state.is_named = data.is_some();
+        state.folder_synced |= data.is_some();
         // No row names these bytes any more.
         let end = row.extents.end().max(state.extents.end());
-        if data.metadata().is_ok_and(|about| about.len() > end)
+        if let Some(data) = &data
+            && data.metadata().is_ok_and(|about| about.len() > end)
             && let Err(error) = data.set_len(end)
         {
             tracing::debug!(id = self.id.0, %error, "what was cut off a staged file keeps its place on the disk");
         }
+        state.settle();
         Ok(())
     }
 
@@ -448,9 +442,15 @@ impl StagedFile {
         self.state.lock().broken = Some(why);
     }
 
-    /// Unlinks the file: it lives until the last who uses it has let go of it.
+    /// Unlinks the file: it lives until the last who uses it has let go of it. To be called before its row goes.
     pub(crate) fn forget(&self) {
-        self.state.lock().orphan = true;
+        let mut state = self.state.lock();
+        if matches!(state.data, Data::Beside(_))
+            && let Err(error) = self.open(&mut state)
+        {
+            tracing::debug!(id = self.id.0, %error, "a removed file cannot be read on by those who have it open");
+        }
+        state.orphan = true;
     }
 
     pub(crate) fn look(&self) -> Look {
@@ -513,35 +513,11 @@ impl StagedFile {
         self.state.lock().durable.is_some()
     }
 
-    /// Gives the row that stands for the file until it is synced for the first time.
-    pub(crate) fn draft(&self) -> Row {
-        let state = self.state.lock();
-        Row {
-            draft: true,
-            extents: Extents::default(),
-            ..row(&state)
-        }
-    }
-
     /// Dooms all data files.
     fn doom(&self, state: &mut State) {
-        let numbers = state
-            .former
-            .drain(..)
-            .chain(Some(state.number).filter(|number| *number != 0));
+        let has_file = matches!(state.data, Data::File(_)) && state.number != 0;
+        let numbers = state.former.drain(..).chain(has_file.then_some(state.number));
         self.area.doomed.lock().extend(numbers);
-    }
-
-    fn data(&self, state: &mut State) -> Result<Arc<File>, Error> {
-        state.check()?;
-        if let Some(data) = &state.data {
-            return Ok(Arc::clone(data));
-        }
-        let data = Arc::new(open_data(&self.area.data_path(state.number), false).map_err(|error| failed(&error))?);
-        if state.users > 0 {
-            state.data = Some(Arc::clone(&data));
-        }
-        Ok(data)
     }
 }
 
@@ -573,19 +549,12 @@ fn row(state: &State) -> Row {
         expected: state.expected.clone(),
         draft: false,
         unconfirmed: state.unconfirmed(),
+        beside: match &state.data {
+            Data::Beside(crc) => Some(*crc),
+            Data::File(_) | Data::Held(_) => state.beside().map(crc32c::crc32c),
+        },
         extents: state.extents.clone(),
     }
-}
-
-fn open_data(path: &std::path::Path, create: bool) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create_new(create).mode(0o600);
-    options.custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32);
-    let file = options.open(path)?;
-    if file.metadata()?.is_file() {
-        return Ok(file);
-    }
-    Err(io::Error::new(io::ErrorKind::InvalidData, "not a regular file"))
 }
 
 pub(crate) fn failed(error: &io::Error) -> Error {

@@ -7,9 +7,11 @@ use std::ops::Range;
 use super::extents::Extents;
 
 /// The version of the format that is written.
-pub const FORMAT: u8 = 2;
+pub const FORMAT: u8 = 3;
 /// The first version, which tells of no uploads, and is read for good.
 const FORMAT_1: u8 = 1;
+/// The version in which all bytes lie in data files; it is read for good.
+const FORMAT_2: u8 = 2;
 /// The longest version of an object, in bytes, as the catalog takes it.
 const VERSION_MAX: usize = manifold_catalog::VERSION_MAX;
 /// The most ranges of one row.
@@ -21,7 +23,10 @@ pub const UNCONFIRMED_MAX: usize = 16;
 const HAS_BASE: u8 = 1;
 const HAS_EXPECTED: u8 = 2;
 const IS_DRAFT: u8 = 4;
-const ALL_FLAGS: u8 = HAS_BASE | HAS_EXPECTED | IS_DRAFT;
+const IS_BESIDE: u8 = 8;
+const ALL_FLAGS: u8 = HAS_BASE | HAS_EXPECTED | IS_DRAFT | IS_BESIDE;
+/// How far the extents of a file may go whose bytes lie beside its row.
+const BESIDE_MAX: u64 = manifold_catalog::STAGED_BYTES_MAX as u64;
 
 /// Why bytes are not a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -59,7 +64,7 @@ pub struct Unconfirmed {
 /// What is durable of a staged file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
-    /// Names the data file.
+    /// Names the data file, or what lies beside the row.
     pub number: u64,
     /// Length in bytes.
     pub size: u64,
@@ -74,7 +79,9 @@ pub struct Row {
     pub draft: bool,
     /// What was sent and not confirmed, the oldest first, at most [`UNCONFIRMED_MAX`].
     pub unconfirmed: Vec<Unconfirmed>,
-    /// Which bytes of the data file were written.
+    /// The CRC32C of the file's bytes where they lie beside the row; `None`: they lie in the data file.
+    pub beside: Option<u32>,
+    /// Which bytes were written.
     pub extents: Extents,
 }
 
@@ -87,7 +94,8 @@ impl Row {
         bytes.push(
             flag(self.base.is_some(), HAS_BASE)
                 | flag(self.expected.is_some(), HAS_EXPECTED)
-                | flag(self.draft, IS_DRAFT),
+                | flag(self.draft, IS_DRAFT)
+                | flag(self.beside.is_some(), IS_BESIDE),
         );
         for number in [self.number, self.size] {
             bytes.extend_from_slice(&number.to_le_bytes());
@@ -107,6 +115,9 @@ impl Row {
             bytes.extend_from_slice(&sent.least.to_le_bytes());
             bytes.extend_from_slice(&sent.hash);
         }
+        if let Some(crc) = self.beside {
+            bytes.extend_from_slice(&crc.to_le_bytes());
+        }
         bytes.extend_from_slice(&(self.extents.iter().len() as u32).to_le_bytes());
         for Range { start, end } in self.extents.iter() {
             bytes.extend_from_slice(&start.to_le_bytes());
@@ -119,7 +130,7 @@ impl Row {
     /// Reads back what [`encode`](Self::encode) gave, now or in a former version.
     pub fn parse(bytes: &[u8]) -> Result<Self, RowError> {
         match bytes.first() {
-            Some(&(FORMAT_1 | FORMAT)) => {}
+            Some(&(FORMAT_1 | FORMAT_2 | FORMAT)) => {}
             Some(&other) => return Err(RowError::Version(other)),
             None => return Err(RowError::Damaged),
         }
@@ -142,7 +153,7 @@ struct Parts<'a>(&'a [u8]);
 impl<'a> Parts<'a> {
     fn row(mut self) -> Option<Row> {
         let [format, flags] = *self.take::<2>()?;
-        if flags & !ALL_FLAGS != 0 {
+        if flags & !ALL_FLAGS != 0 || (format != FORMAT && flags & IS_BESIDE != 0) {
             return None;
         }
         let (number, size) = (self.u64()?, self.u64()?);
@@ -168,6 +179,11 @@ impl<'a> Parts<'a> {
         } else {
             self.unconfirmed()?
         };
+        let beside = if flags & IS_BESIDE == 0 {
+            None
+        } else {
+            Some(u32::from_le_bytes(*self.take()?))
+        };
         let count = u32::from_le_bytes(*self.take()?) as usize;
         if count > EXTENTS_MAX || self.0.len() != count * EXTENT_LEN {
             return None;
@@ -178,6 +194,7 @@ impl<'a> Parts<'a> {
         });
         let extents = Extents::from_stored(ranges)?;
         let makes_sense = extents.end() <= size
+            && (beside.is_none() || extents.end() <= BESIDE_MAX)
             && i64::try_from(size).is_ok()
             && base.as_ref().is_none_or(|base| base.shows <= base.size.min(size));
         makes_sense.then_some(Row {
@@ -188,6 +205,7 @@ impl<'a> Parts<'a> {
             expected,
             draft: flags & IS_DRAFT != 0,
             unconfirmed,
+            beside,
             extents,
         })
     }
@@ -250,8 +268,14 @@ mod tests {
                 least: 3,
                 hash: [0xAB; 32],
             }],
+            beside: None,
             extents: Extents::from_stored([0..4, 10..20, 99..100].into_iter()).unwrap(),
         }
+    }
+
+    fn beside() -> Row {
+        let beside = Some(0x1234_5678);
+        Row { beside, ..row() }
     }
 
     /// What format 1 looks like, for good.
@@ -261,6 +285,12 @@ mod tests {
     const KEPT_2: &str = "020307000000000000006400000000000000fbffffffffffffff5a000000000000005000000000000000020076310200763101\
                           5f000000000000000300000000000000abababababababababababababababababababababababababababababababab\
                           0300000000000000000000000400000000\
+                          0000000a00000000000000140000000000000063000000000000006400000000000000";
+
+    /// What format 3 looks like where the bytes lie beside the row, for good.
+    const KEPT_3: &str = "030b07000000000000006400000000000000fbffffffffffffff5a000000000000005000000000000000020076310200763101\
+                          5f000000000000000300000000000000abababababababababababababababababababababababababababababababab\
+                          785634120300000000000000000000000400000000\
                           0000000a00000000000000140000000000000063000000000000006400000000000000";
 
     fn hex(bytes: &[u8]) -> String {
@@ -281,7 +311,7 @@ mod tests {
             extents: Extents::default(),
             ..row()
         };
-        for row in [row(), plain] {
+        for row in [row(), plain, beside()] {
             assert_eq!(Row::parse(&row.encode()), Ok(row));
         }
     }
@@ -297,10 +327,23 @@ mod tests {
     }
 
     #[test]
-    fn format_2_is_what_it_was() {
-        let encoded = row().encode();
-        assert_eq!(hex(&encoded[..encoded.len() - 4]), KEPT_2);
+    fn format_3_is_what_it_was() {
+        let encoded = beside().encode();
+        assert_eq!(hex(&encoded[..encoded.len() - 4]), KEPT_3);
+        assert_eq!(Row::parse(&kept(KEPT_3)), Ok(beside()));
+        assert_eq!(
+            row().encode().len(),
+            encoded.len() - 4,
+            "a row without has no room for it"
+        );
+    }
+
+    #[test]
+    fn format_2_is_read_for_good() {
         assert_eq!(Row::parse(&kept(KEPT_2)), Ok(row()));
+        // What it did not know stands for damage in it.
+        let odd = KEPT_3.replacen("03", "02", 1);
+        assert_eq!(Row::parse(&kept(&odd)), Err(RowError::Damaged));
     }
 
     #[test]
@@ -315,8 +358,8 @@ mod tests {
     #[test]
     fn another_version_is_told_from_damage() {
         let mut bytes = row().encode();
-        bytes[0] = 3;
-        assert_eq!(Row::parse(&bytes), Err(RowError::Version(3)));
+        bytes[0] = 4;
+        assert_eq!(Row::parse(&bytes), Err(RowError::Version(4)));
         assert_eq!(Row::parse(&[]), Err(RowError::Damaged));
     }
 
@@ -343,7 +386,12 @@ mod tests {
             unconfirmed: vec![row().unconfirmed.remove(0); UNCONFIRMED_MAX + 1],
             ..row()
         };
-        for odd in [beyond, shows_too_far, longer_than_it_was, too_many] {
+        let too_far_beside = Row {
+            size: 1 << 20,
+            extents: Extents::from_stored(std::iter::once(0..BESIDE_MAX + 1)).unwrap(),
+            ..beside()
+        };
+        for odd in [beyond, shows_too_far, longer_than_it_was, too_many, too_far_beside] {
             assert_eq!(Row::parse(&odd.encode()), Err(RowError::Damaged));
         }
     }
@@ -362,10 +410,11 @@ mod tests {
         #[test]
         fn whatever_stands_in_a_row_makes_sense_or_is_refused(
             changes in proptest::collection::vec((0_usize..200, any::<u8>()), 0..6),
-            format in 0_u8..4,
+            format in 0_u8..5,
+            is_beside in any::<bool>(),
             length in 0_usize..250,
         ) {
-            let mut bytes = row().encode();
+            let mut bytes = if is_beside { beside() } else { row() }.encode();
             bytes.truncate(bytes.len() - 4);
             bytes[0] = format;
             for (at, byte) in changes {
@@ -381,7 +430,7 @@ mod tests {
                 prop_assert!(row.base.as_ref().is_none_or(|base| base.shows <= base.size.min(row.size)));
                 let again = row.encode();
                 prop_assert_eq!(Row::parse(&again), Ok(row));
-                prop_assert!(again == bytes || bytes[0] == FORMAT_1);
+                prop_assert!(again == bytes || bytes[0] != FORMAT);
             }
         }
 

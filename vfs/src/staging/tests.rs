@@ -3,6 +3,7 @@
 
 mod ahead;
 mod power_cut;
+mod small;
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -16,16 +17,19 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::row::{Base, Row};
-use super::{Durability, Place, Reading, Recovered, Refused, Sent, StagedFile, Staging, fresh_row};
+use super::{Durability, Limits, Place, Reading, Recovered, Refused, Sent, StagedFile, Staging, fresh_row};
 use crate::Error;
 
 const ID: EntryId = EntryId(7);
 const LIMIT: u64 = 4_096;
 const LEN: u64 = 256;
 
-/// Rows in memory; bytes are as durable as the file system makes them.
+/// How far files go that have no data file, in those tests that have any.
+const SMALL: u64 = 100;
+
+/// Rows in memory, and what lies beside them; the bytes of data files are as durable as the file system makes them.
 #[derive(Default)]
-struct Rows(Mutex<HashMap<EntryId, Vec<u8>>>);
+struct Rows(Mutex<HashMap<EntryId, Vec<u8>>>, Mutex<HashMap<EntryId, Vec<u8>>>);
 
 impl Rows {
     fn all(&self) -> Vec<(EntryId, Vec<u8>)> {
@@ -42,9 +46,18 @@ impl Durability for Rows {
         folder.sync_all()
     }
 
-    fn row(&self, id: EntryId, row: &Row) -> Result<(), Error> {
+    fn row(&self, id: EntryId, row: &Row, bytes: Option<&[u8]>) -> Result<(), Error> {
+        assert_eq!(row.beside, bytes.map(crc32c::crc32c));
         self.0.lock().insert(id, row.encode());
+        match bytes {
+            Some(bytes) => drop(self.1.lock().insert(id, bytes.to_vec())),
+            None => drop(self.1.lock().remove(&id)),
+        }
         Ok(())
+    }
+
+    fn bytes(&self, id: EntryId) -> Result<Option<Vec<u8>>, Error> {
+        Ok(self.1.lock().get(&id).cloned())
     }
 
     fn rows(&self) -> Result<(), Error> {
@@ -52,9 +65,18 @@ impl Durability for Rows {
     }
 }
 
+/// Where all files have data files.
 fn open(folder: &TempDir, rows: &Arc<Rows>) -> (Staging, Recovered) {
+    open_with(folder, rows, 0)
+}
+
+fn open_with(folder: &TempDir, rows: &Arc<Rows>, small: u64) -> (Staging, Recovered) {
     let durability = Arc::clone(rows) as Arc<dyn Durability>;
-    Staging::open(folder.path(), LIMIT, durability, &rows.all()).unwrap()
+    Staging::open(folder.path(), limits(small), durability, &rows.all()).unwrap()
+}
+
+fn limits(small: u64) -> Limits {
+    Limits { bytes: LIMIT, small }
 }
 
 /// The object that files are made from.
@@ -169,9 +191,10 @@ proptest! {
     fn it_is_the_file_that_was_written_also_after_it_is_opened_again(
         steps in steps(),
         base in proptest::option::of(0..LEN),
+        small in prop_oneof![Just(0), Just(SMALL), Just(LIMIT)],
     ) {
         let (folder, rows) = (TempDir::new().unwrap(), Arc::new(Rows::default()));
-        let (mut staging, _) = open(&folder, &rows);
+        let (mut staging, _) = open_with(&folder, &rows, small);
         let mut file = stage(&staging, base);
         let mut model = base_bytes(base.unwrap_or(0));
         let mut sent = Vec::new();
@@ -194,7 +217,7 @@ proptest! {
                 Step::OpenAgain => {
                     staging.sync(&file).unwrap();
                     drop((file, staging));
-                    staging = open(&folder, &rows).0;
+                    staging = open_with(&folder, &rows, small).0;
                     file = staging.get(ID).unwrap();
                 }
             }
@@ -355,7 +378,7 @@ fn what_was_never_acknowledged_is_as_if_it_had_not_been_touched() {
     let (folder, rows) = (TempDir::new().unwrap(), Arc::new(Rows::default()));
     let (staging, _) = open(&folder, &rows);
     let row = |number| fresh_row(number, 5, 0, None, None);
-    let file = staging.stage(ID, row, |draft| rows.row(ID, draft)).unwrap();
+    let file = staging.stage(ID, row, |draft| rows.row(ID, draft, None)).unwrap();
     file.truncate(0, 1).unwrap();
     drop((file, staging));
     let (staging, recovered) = open(&folder, &rows);
@@ -373,7 +396,7 @@ fn the_folder_and_its_files_are_for_their_owner_alone() {
     use std::os::unix::fs::PermissionsExt;
     let (folder, rows) = (TempDir::new().unwrap(), Arc::new(Rows::default()));
     let inner = folder.path().join("a/staging");
-    let (staging, _) = Staging::open(&inner, LIMIT, Arc::new(Rows::default()), &rows.all()).unwrap();
+    let (staging, _) = Staging::open(&inner, limits(0), Arc::new(Rows::default()), &rows.all()).unwrap();
     drop(stage(&staging, None));
     let mode = |path: &std::path::Path| path.metadata().unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&inner), 0o700);

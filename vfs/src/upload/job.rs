@@ -8,7 +8,9 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use super::attempt::Outcome;
+use super::rush::SMALL_MAX;
 use super::{SETTLE_OPEN, UploadEvent, UploadState, Uploads};
+use crate::staging::StagedFile;
 
 /// The pause after the first failure; doubled with each, and spread by chance.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -45,12 +47,19 @@ impl Uploads {
         let _working = Working { uploads: &self, id };
         let mut failures = 0;
         loop {
-            let (due, nudge, asked) = {
+            let (due, gathers, nudge, asked) = {
                 let jobs = self.jobs.lock();
                 let Some(job) = jobs.get(&id).filter(|job| job.is_wanted()) else {
                     return;
                 };
-                (job.due, Arc::clone(&job.nudge), job.asked)
+                (job.due, job.gathers, Arc::clone(&job.nudge), job.asked)
+            };
+            let is_small = |file: Arc<StagedFile>| file.look().size <= SMALL_MAX;
+            let its_turn = async {
+                sleep_until(due).await;
+                if gathers && failures == 0 && self.staging.get(id).is_some_and(is_small) {
+                    self.rush.over(due).await;
+                }
             };
             tokio::select! {
                 biased;
@@ -59,7 +68,7 @@ impl Uploads {
                     failures = 0;
                     continue;
                 }
-                () = sleep_until(due) => {}
+                () = its_turn => {}
             }
             let outcome = self.attempt(id, &mut end).await;
             let mut event = None;

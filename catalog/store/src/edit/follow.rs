@@ -9,12 +9,13 @@ use std::ops::ControlFlow;
 
 use super::depart::Standing;
 use super::keep::Keeping;
+use super::staged::Staging;
 use super::update::{Moving, Seen};
 use super::{Edit, Fresh};
 use crate::error::{Error, Result};
 use crate::format::{Cold, HotRow, name_fault};
 use crate::tree;
-use crate::{Change, DirectoryState, EntryId, Kind, NewChild, SeenAttributes, SourceId, VERSION_MAX, listing};
+use crate::{Change, DirectoryState, EntryId, Keep, Kind, NewChild, SeenAttributes, SourceId, VERSION_MAX, listing};
 
 /// A directory and a name in it.
 pub(crate) type Place<'a> = (EntryId, &'a [u8]);
@@ -101,6 +102,33 @@ impl Edit<'_> {
         self.changes.push(Change::Directory { id: directory });
         let at_ns = listed_ns.unwrap_or(child.seen.changed_ns);
         self.names_changed(directory, at_ns, true)?;
+        Ok(id)
+    }
+
+    /// Puts a file that stands here alone, with its row, and what is kept of it and its directory.
+    pub(crate) fn create_staged(
+        &mut self,
+        directory: EntryId,
+        child: &NewChild,
+        keep: &Keep,
+        keeps_time: bool,
+        row: Staging,
+    ) -> Result<EntryId> {
+        let id = self.follow_created(directory, child, None)?;
+        let at_ns = child.seen.modified_ns;
+        let known = self.node(directory.0)?;
+        if keeps_time && known.is_some_and(|(_, hot)| !hot.keeps_time()) {
+            let now = Keep {
+                modified_ns: Some(at_ns),
+                changed_ns: Some(at_ns),
+                ..Keep::default()
+            };
+            self.keep(directory, &now, None)?;
+        }
+        if *keep != Keep::default() {
+            self.keep(id, keep, None)?;
+        }
+        self.stage(&Staging { id, ..row })?;
         Ok(id)
     }
 

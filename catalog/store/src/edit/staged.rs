@@ -12,16 +12,17 @@ use crate::format::HotRow;
 use crate::tree;
 use crate::{EntryId, Keep, SeenAttributes, SourceId};
 
-/// A row that is to be put, and what its entry looks like with it.
+/// A row that is to be put, with the bytes that go with it, and what its entry looks like then.
 #[derive(Debug)]
 pub(crate) struct Staging {
     pub(crate) id: EntryId,
     pub(crate) row: Vec<u8>,
+    pub(crate) bytes: Option<Vec<u8>>,
     pub(crate) seen: Option<SeenAttributes>,
 }
 
 impl Edit<'_> {
-    /// Puts a row, in the place of an older one. What is refused is refused before anything is changed.
+    /// Puts a row and its bytes, in the place of older ones. What is refused is refused before anything is changed.
     pub(crate) fn stage(&mut self, staging: &Staging) -> Result<()> {
         let known = self.known(staging.id)?;
         if known.hot.is_attach_point() {
@@ -30,8 +31,13 @@ impl Edit<'_> {
         if let Some(seen) = &staging.seen {
             self.take_own_change(&known, seen.clone(), Keeping::ButTime)?;
         }
-        self.staged.insert(staging.id.0, staging.row.as_slice())?;
-        self.leading.take();
+        if self.staged.insert(staging.id.0, staging.row.as_slice())?.is_none() {
+            self.leading.take();
+        }
+        match &staging.bytes {
+            Some(bytes) => drop(self.staged_bytes.insert(staging.id.0, bytes.as_slice())?),
+            None => self.drop_staged_bytes(staging.id.0)?,
+        }
         Ok(())
     }
 
@@ -59,6 +65,14 @@ impl Edit<'_> {
     pub(crate) fn drop_staged(&mut self, id: u64) -> Result<()> {
         if !self.staged.is_empty()? && self.staged.remove(id)?.is_some() {
             self.leading.take();
+            self.drop_staged_bytes(id)?;
+        }
+        Ok(())
+    }
+
+    fn drop_staged_bytes(&mut self, id: u64) -> Result<()> {
+        if !self.staged_bytes.is_empty()? {
+            self.staged_bytes.remove(id)?;
         }
         Ok(())
     }

@@ -5,6 +5,9 @@ use super::Malformed;
 /// The longest row of what is staged, in bytes.
 pub const STAGED_ROW_MAX: usize = 1 << 20;
 
+/// The most bytes of a file that the journal takes in beside its row.
+pub const STAGED_BYTES_MAX: usize = 1 << 16;
+
 /// Reads what the row's maker wrote.
 pub(crate) fn decode_staged(bytes: &[u8]) -> Result<&[u8], Malformed> {
     if bytes.is_empty() || bytes.len() > STAGED_ROW_MAX {

@@ -92,7 +92,8 @@ fn child_that_works_until_it_is_killed() {
                     None => catalog.follow_created(directory, file(&name), None).unwrap().0,
                 };
                 row += 1;
-                catalog.stage(entry, &row.to_le_bytes(), None, true).unwrap();
+                let bytes = beside(row);
+                catalog.stage_with(entry, &row.to_le_bytes(), &bytes, None).unwrap();
                 drop(guard);
                 writeln!(say, "staged {entry} {row} {name}").unwrap();
             }
@@ -107,6 +108,11 @@ fn child_that_works_until_it_is_killed() {
         }
         writeln!(say, "step").unwrap();
     }
+}
+
+/// The bytes that go with a row.
+fn beside(row: u64) -> Vec<u8> {
+    vec![row as u8; (row * 997 % 20_000) as usize]
 }
 
 /// A row that was staged: later ones are greater.
@@ -217,6 +223,8 @@ fn a_killed_process_loses_nothing_that_was_promised_and_no_id_is_given_twice() {
                 number(&now) >= *row,
                 "the row of {name} is an older one in round {round}"
             );
+            let bytes = catalog.staged_bytes(EntryId(*entry)).unwrap().unwrap();
+            assert!(bytes == beside(number(&now)), "{name} has other bytes in round {round}");
             assert_eq!(
                 id(&catalog, &format!("/s/work/{name}")),
                 EntryId(*entry),

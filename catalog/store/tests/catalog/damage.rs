@@ -33,7 +33,7 @@ fn sample(scratch: &Scratch) -> Vec<u8> {
     let pins: Vec<_> = hashed.iter().map(|one| pin(one.id, Some(policy))).collect();
     assert_eq!(catalog.pin(&pins).unwrap(), 100);
     for one in &hashed[..20] {
-        catalog.stage(one.id, &[7; 300], None, false).unwrap();
+        catalog.stage_with(one.id, &[7; 300], &[9; 900], None).unwrap();
         let set = catalog.keep_attribute(one.id, b"user.a", &[8; 300], AttributeMustBe::Absent, 9);
         set.unwrap().unwrap();
     }
@@ -170,7 +170,7 @@ fn other_files_are_left_alone() {
 fn a_newer_format_is_refused_and_left_alone() {
     let scratch = Scratch::new();
     drop(scratch.open());
-    set_format(&scratch, 6);
+    set_format(&scratch, 7);
     let before = fs::read(scratch.file()).unwrap();
     for result in [
         Catalog::open(&scratch.file(), Options::default()).map(drop),
@@ -178,7 +178,7 @@ fn a_newer_format_is_refused_and_left_alone() {
     ] {
         let error = result.unwrap_err();
         assert!(
-            matches!(error, OpenError::NewerVersion { found: 6, known: 5, .. }),
+            matches!(error, OpenError::NewerVersion { found: 7, known: 6, .. }),
             "{error:?}"
         );
         assert!(error.to_string().contains("newer version"));
@@ -366,7 +366,7 @@ fn work_with(scratch: &Scratch, catalog: Catalog) {
     assert_eq!(catalog.pin(&[pin(root, None)]).unwrap(), 1);
     list(&catalog, root, vec![file("file").size(1)]);
     let report = scratch.check(catalog);
-    assert_eq!(report.format, 5);
+    assert_eq!(report.format, 6);
 }
 
 #[test]
@@ -410,15 +410,29 @@ fn a_catalog_of_format_4_is_brought_up_to_date() {
     let catalog = open_kept(&scratch, 4);
     let link = id(&catalog, "/outer/link");
     assert_eq!(catalog.link_target(link).unwrap(), None);
+    let escaped = id(&catalog, "/outer/escaped");
+    assert_eq!(catalog.staged_bytes(escaped).unwrap(), None);
     finds_what_is_kept_and_moved(&scratch, catalog);
 }
 
 #[test]
-fn a_catalog_of_format_5_opens_as_it_was_written() {
+fn a_catalog_of_format_5_is_brought_up_to_date() {
     let scratch = Scratch::new();
     let catalog = open_kept(&scratch, 5);
     let link = id(&catalog, "/outer/link");
     assert_eq!(catalog.link_target(link).unwrap().as_deref(), Some(&b"../to/it"[..]));
+    let escaped = id(&catalog, "/outer/escaped");
+    assert_eq!(catalog.staged_bytes(escaped).unwrap(), None);
+    finds_what_is_kept_and_moved(&scratch, catalog);
+}
+
+#[test]
+fn a_catalog_of_format_6_opens_as_it_was_written() {
+    let scratch = Scratch::new();
+    let catalog = open_kept(&scratch, 6);
+    let escaped = id(&catalog, "/outer/escaped");
+    let bytes = catalog.staged_bytes(escaped).unwrap();
+    assert_eq!(bytes.as_deref(), Some(&b"bytes of it"[..]));
     finds_what_is_kept_and_moved(&scratch, catalog);
 }
 
@@ -493,7 +507,15 @@ fn an_upgrade_indexes_the_contents_that_are_known() {
     let database = redb::Database::open(scratch.file()).unwrap();
     let mut transaction = database.begin_write().unwrap();
     transaction.set_quick_repair(true);
-    for table in ["contents", "pins", "pin_policies", "staged", "kept", "links"] {
+    for table in [
+        "contents",
+        "pins",
+        "pin_policies",
+        "staged",
+        "staged_bytes",
+        "kept",
+        "links",
+    ] {
         let handle = transaction
             .list_tables()
             .unwrap()
@@ -513,7 +535,7 @@ fn an_upgrade_indexes_the_contents_that_are_known() {
     let catalog = scratch.open();
     assert_eq!(catalog.hashed().unwrap(), 50);
     assert_eq!(catalog.replicas(known[0].id, 99).unwrap().len(), 4);
-    assert_eq!(scratch.check(catalog).format, 5);
+    assert_eq!(scratch.check(catalog).format, 6);
 }
 
 /// Writes the fixture anew, when a format is made: run it alone, with the path in this variable.
@@ -579,7 +601,9 @@ fn the_fixture_is_written_where_it_is_asked_for() {
     let link = id(&catalog, "/outer/link");
     let set = catalog.keep_attribute(link, b"user.kept", b"value", AttributeMustBe::Absent, 8);
     set.unwrap().unwrap();
-    catalog.stage(escaped, b"\x01staged", None, true).unwrap();
+    catalog
+        .stage_with(escaped, b"\x01staged", b"bytes of it", None)
+        .unwrap();
     let read = LinkTarget {
         id: link,
         version: b"v1".as_slice().into(),

@@ -1,6 +1,8 @@
 //! The journal of what is staged: what it holds in the tree, and what becomes of it.
 
-use manifold_catalog::{Catalog, Change, EntryId, Error, Kind, STAGED_ROW_MAX, SourceError, WhenStaged};
+use manifold_catalog::{
+    Catalog, Change, EntryId, Error, Keep, Kind, STAGED_BYTES_MAX, STAGED_ROW_MAX, SourceError, WhenStaged,
+};
 
 use crate::support::{Scratch, With, add_source, file, folder, id, list, names};
 
@@ -204,5 +206,56 @@ fn a_load_leaves_what_is_staged_alone() {
         catalog.directory_state(source.root).unwrap().unwrap().listed_ns,
         Some(2)
     );
+    scratch.check(catalog);
+}
+
+#[test]
+fn bytes_come_and_go_with_their_row() {
+    let scratch = Scratch::new();
+    let catalog = scratch.open();
+    let (_, f) = sample(&catalog);
+    let before = catalog.durable_commits();
+    catalog.stage_with(f, b"row", b"bytes", None).unwrap();
+    assert_eq!(catalog.durable_commits() - before, 1);
+    assert_eq!(catalog.staged_bytes(f).unwrap().as_deref(), Some(&b"bytes"[..]));
+    catalog.stage_with(f, b"row", b"others", None).unwrap();
+    assert_eq!(catalog.staged_bytes(f).unwrap().as_deref(), Some(&b"others"[..]));
+    catalog.stage(f, b"row of a file", None, true).unwrap();
+    assert_eq!(catalog.staged_bytes(f).unwrap(), None);
+    catalog.stage_with(f, b"row", &vec![1; STAGED_BYTES_MAX], None).unwrap();
+    let too_many = catalog.stage_with(f, b"row", &vec![1; STAGED_BYTES_MAX + 1], None);
+    assert!(matches!(too_many, Err(Error::Refused { .. })), "{too_many:?}");
+    catalog.unstage(f, None, None).unwrap();
+    assert_eq!(catalog.staged_bytes(f).unwrap(), None);
+    catalog.stage_with(f, b"row", b"bytes", None).unwrap();
+    let catalog = scratch.checked(catalog);
+    catalog.follow_removed(id(&catalog, "/s/d/e"), b"f", 1).unwrap();
+    assert_eq!(catalog.staged_bytes(f).unwrap(), None);
+    scratch.check(catalog);
+}
+
+#[test]
+fn a_file_that_stands_here_alone_is_made_in_one_transaction() {
+    let scratch = Scratch::new();
+    let catalog = scratch.open();
+    let (root, _) = sample(&catalog);
+    let keep = Keep {
+        mode: Some(0o640),
+        ..Keep::default()
+    };
+    let mut child = file("new").size(0);
+    child.seen.modified_ns = 4711;
+    let (new, changes) = catalog.create_staged(root, child, &keep, true, b"draft").unwrap();
+    assert_eq!(id(&catalog, "/s/new"), new);
+    assert!(changes.contains(&Change::Directory { id: root }), "{changes:?}");
+    assert_eq!(catalog.staged(new).unwrap().as_deref(), Some(&b"draft"[..]));
+    let (entry, above) = (
+        catalog.entry(new).unwrap().unwrap(),
+        catalog.entry(root).unwrap().unwrap(),
+    );
+    assert_eq!((entry.mode, above.modified_ns, above.keeps_time), (0o640, 4711, true));
+    let refused = catalog.create_staged(root, file("none"), &Keep::default(), false, b"");
+    assert!(matches!(refused, Err(Error::Refused { .. })), "{refused:?}");
+    assert!(catalog.resolve(b"/s/none").unwrap().is_none(), "half of it was made");
     scratch.check(catalog);
 }

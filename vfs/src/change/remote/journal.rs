@@ -24,7 +24,7 @@ impl Durability for Journal {
         folder.sync_all()
     }
 
-    fn row(&self, id: EntryId, row: &Row) -> Result<(), Error> {
+    fn row(&self, id: EntryId, row: &Row, bytes: Option<&[u8]>) -> Result<(), Error> {
         let (entry, details) = rows(&self.0, id)?;
         let seen = SeenAttributes {
             kind: Kind::File,
@@ -39,10 +39,15 @@ impl Durability for Journal {
             version: staged_version(row).as_bytes().into(),
             identity: details.identity,
         };
-        self.0
-            .stage(id, &row.encode(), Some(seen), true)
-            .map(drop)
-            .map_err(Error::from_catalog)
+        let put = match bytes {
+            Some(bytes) => self.0.stage_with(id, &row.encode(), bytes, Some(seen)),
+            None => self.0.stage(id, &row.encode(), Some(seen), true),
+        };
+        put.map(drop).map_err(Error::from_catalog)
+    }
+
+    fn bytes(&self, id: EntryId) -> Result<Option<Vec<u8>>, Error> {
+        self.0.staged_bytes(id).map_err(Error::from_catalog)
     }
 
     fn rows(&self) -> Result<(), Error> {

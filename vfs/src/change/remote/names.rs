@@ -90,31 +90,22 @@ impl Core {
             },
             adopt: None,
         };
-        let id = self.follow(|catalog| catalog.follow_created(site.directory, child, None))?;
-        self.names_changed(site.directory, now_ns)?;
-        if keeps && mode != MODE {
-            let keep = Keep {
-                mode: Some(mode),
-                ..Keep::default()
-            };
-            self.keep_here(id, keep, None)?;
-        }
+        let keep = Keep {
+            mode: (keeps && mode != MODE).then_some(mode),
+            ..Keep::default()
+        };
+        let keeps_time = self.keeps_attributes(site.source);
         let row = |number| fresh_row(number, 0, now_ns, None, None);
-        let staged = uploads.staging.stage(id, row, |draft| {
-            self.follow(|catalog| {
-                catalog
-                    .stage(id, &draft.encode(), None, false)
-                    .map(|changes| ((), changes))
-            })
-        });
-        let opened = staged.and_then(|staged| self.open_new(&staged, creation.access));
-        match opened {
+        let staged = uploads.staging.create(row, |draft| {
+            self.follow(|catalog| catalog.create_staged(site.directory, child, &keep, keeps_time, &draft.encode()))
+        })?;
+        match self.open_new(&staged, creation.access) {
             Ok(created) => {
                 drop(guard);
                 Ok(Made::New(created))
             }
             Err(error) => {
-                uploads.staging.forget(id);
+                uploads.staging.forget(staged.id);
                 self.follow(|catalog| {
                     let changes = catalog.follow_removed(site.directory, name, now_ns)?;
                     Ok(((), changes))

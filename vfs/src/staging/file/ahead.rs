@@ -1,6 +1,8 @@
 //! Bringing bytes to the disk while more are being written, so that whoever closes a long file waits for its end alone.
 
-use super::StagedFile;
+use std::sync::Arc;
+
+use super::{Data, StagedFile};
 use crate::staging::Durability;
 
 /// How many bytes are written before they are brought to the disk.
@@ -21,9 +23,9 @@ impl StagedFile {
             let mut state = self.state.lock();
             state.is_synced_ahead = false;
             state.loose = 0;
-            match (state.retired || state.orphan, self.data(&mut state)) {
-                (false, Ok(data)) => (state.number, data),
-                // Nobody waits for it, or the next who asks is told why it cannot be read.
+            match (state.retired || state.orphan, self.open(&mut state), &state.data) {
+                (false, Ok(()), Data::File(Some(data))) => (state.number, Arc::clone(data)),
+                // Nobody waits for it, or it has no file, or the next who asks is told why it cannot be read.
                 _ => return,
             }
         };

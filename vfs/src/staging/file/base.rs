@@ -1,8 +1,6 @@
 //! What shows through a staged file, and is taken over while it can be had.
 
-use std::os::unix::fs::FileExt;
-
-use super::{Base, Refused, Rest, StagedFile, State, failed};
+use super::{Base, Refused, Rest, StagedFile, State};
 
 impl State {
     /// Tells whether something shows through.
@@ -16,7 +14,7 @@ impl StagedFile {
     /// Takes bytes of the base over, where nothing was written meanwhile and it still shows.
     pub(crate) fn fill(&self, base: &Base, offset: u64, bytes: &[u8]) -> Result<(), Refused> {
         let mut state = self.state.lock();
-        let data = self.data(&mut state).map_err(Refused::Failed)?;
+        self.open(&mut state).map_err(Refused::Failed)?;
         let shows = match &state.base {
             Some(now) if now.version == base.version => now.shows,
             _ => return Ok(()),
@@ -28,13 +26,14 @@ impl StagedFile {
                 return Err(Refused::NoRoom(hole.end - hole.start));
             }
             let part = &bytes[(hole.start - offset) as usize..(hole.end - offset) as usize];
-            if let Err(error) = data.write_all_at(part, hole.start) {
+            if let Err(error) = self.put(&mut state, hole.start, part) {
                 self.area.room.give_back(hole.end - hole.start);
-                return Err(Refused::Failed(failed(&error)));
+                return Err(Refused::Failed(error));
             }
             state.extents.insert(hole);
             state.stamp += 1;
         }
+        state.settle();
         Ok(())
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Base, Durability, Rest, StagedFile, State, Tally};
+use super::{Base, Data, Durability, Rest, StagedFile, State, Tally};
 use crate::Error;
 use crate::staging::row::{UNCONFIRMED_MAX, Unconfirmed};
 
@@ -113,11 +113,18 @@ impl State {
     /// Tells whether the bytes that the row tells of may be at the source, which could not be told any more after a crash if
     /// they were changed here.
     pub(super) fn is_to_be_recorded(&self) -> bool {
+        // Else the row tells of other bytes, which are left as they are.
+        self.is_named && self.is_sent_and_unrecorded()
+    }
+
+    /// Tells whether the source may have something of which the row does not tell.
+    fn is_sent_and_unrecorded(&self) -> bool {
         self.durable.is_some()
             && !self.orphan
-            // Else the row tells of another data file, which is left as it is.
-            && self.former.is_empty()
-            && self.attempts.iter().any(|attempt| !attempt.is_recorded && attempt.hash().is_some())
+            && self
+                .attempts
+                .iter()
+                .any(|attempt| !attempt.is_recorded && attempt.hash().is_some())
     }
 }
 
@@ -188,7 +195,7 @@ impl StagedFile {
     /// after a crash by what is here: another version shows through.
     pub(crate) fn is_to_be_recorded_when_sent(&self, sending: Sending) -> bool {
         let state = self.state.lock();
-        state.generation == sending.generation && state.has_holes() && state.is_to_be_recorded()
+        state.generation == sending.generation && state.has_holes() && state.is_sent_and_unrecorded()
     }
 
     /// Makes it last what was sent. Blocks the thread.
@@ -196,7 +203,7 @@ impl StagedFile {
         let _one_at_a_time = self.syncing.lock();
         {
             let mut state = self.state.lock();
-            if !state.is_to_be_recorded() {
+            if !state.is_sent_and_unrecorded() {
                 return state.check();
             }
             state.stamp += 1;
@@ -275,7 +282,15 @@ impl StagedFile {
             let attempt = state.attempts.iter().find(|attempt| attempt.sending == sending);
             let least = attempt.map_or(sending.size, |attempt| attempt.least);
             state.retired = state.generation == sending.generation && !state.orphan;
-            if !state.retired {
+            if state.retired {
+                // What lies beside the row goes with it, and some may read it still.
+                if matches!(state.data, Data::Beside(_))
+                    && let Err(error) = self.open(&mut state)
+                {
+                    state.retired = false;
+                    return Err(error);
+                }
+            } else {
                 state.expected = Some(version.into());
                 state.base = Some(Base {
                     version: version.into(),

@@ -26,8 +26,12 @@ impl Durability for Disk {
         Ok(())
     }
 
-    fn row(&self, id: EntryId, row: &Row) -> Result<(), Error> {
-        self.rows.row(id, row)
+    fn row(&self, id: EntryId, row: &Row, bytes: Option<&[u8]>) -> Result<(), Error> {
+        self.rows.row(id, row, bytes)
+    }
+
+    fn bytes(&self, id: EntryId) -> Result<Option<Vec<u8>>, Error> {
+        self.rows.bytes(id)
     }
 
     fn rows(&self) -> Result<(), Error> {
@@ -38,7 +42,7 @@ impl Durability for Disk {
 fn staged() -> (TempDir, Arc<Disk>, Staging, Arc<StagedFile>) {
     let (folder, disk) = (TempDir::new().unwrap(), Arc::<Disk>::default());
     let durability = Arc::clone(&disk) as Arc<dyn Durability>;
-    let (staging, _) = Staging::open(folder.path(), LIMIT, durability, &[]).unwrap();
+    let (staging, _) = Staging::open(folder.path(), limits(0), durability, &[]).unwrap();
     let file = stage(&staging, None);
     (folder, disk, staging, file)
 }

@@ -20,7 +20,8 @@ const PAGE: usize = 8;
 struct Disk {
     data: HashMap<u64, Vec<u8>>,
     names: HashSet<u64>,
-    rows: HashMap<EntryId, Vec<u8>>,
+    /// Each with the bytes beside it.
+    rows: HashMap<EntryId, (Vec<u8>, Option<Vec<u8>>)>,
     /// After how many more steps the power goes.
     left: u32,
 }
@@ -56,10 +57,15 @@ impl Durability for PowerCut {
         self.step(|disk| disk.names = names)
     }
 
-    fn row(&self, id: EntryId, row: &Row) -> Result<(), Error> {
-        let row = row.encode();
+    fn row(&self, id: EntryId, row: &Row, bytes: Option<&[u8]>) -> Result<(), Error> {
+        let row = (row.encode(), bytes.map(<[u8]>::to_vec));
         let committed = self.step(|disk| drop(disk.rows.insert(id, row)));
         committed.map_err(|error| super::super::file::failed(&error))
+    }
+
+    fn bytes(&self, id: EntryId) -> Result<Option<Vec<u8>>, Error> {
+        let disk = self.0.lock();
+        Ok(disk.rows.get(&id).and_then(|(_, bytes)| bytes.clone()))
     }
 
     fn rows(&self) -> Result<(), Error> {
@@ -93,12 +99,15 @@ proptest! {
         power in 0..20_u32,
         kept in proptest::collection::vec(any::<bool>(), (LEN as usize + 64) / PAGE),
         dropped_whole in any::<bool>(),
+        small in prop_oneof![Just(0), Just(SMALL), Just(LIMIT)],
+        in_use in any::<bool>(),
     ) {
         let folder = TempDir::new().unwrap();
         let disk = Arc::new(PowerCut(Mutex::new(Disk { left: power, ..Disk::default() }), folder));
         let durability = Arc::clone(&disk) as Arc<dyn Durability>;
-        let (staging, _) = Staging::open(disk.1.path(), LIMIT, durability, &[]).unwrap();
+        let (staging, _) = Staging::open(disk.1.path(), limits(small), durability, &[]).unwrap();
         let file = stage(&staging, base);
+        let _in_use = in_use.then(|| file.use_it().unwrap());
         let mut model = base_bytes(base.unwrap_or(0));
         let (mut acknowledged, mut in_between) = (None::<Allowed>, None::<Allowed>);
         let mut sent = Vec::new();
@@ -158,8 +167,12 @@ proptest! {
             }
             std::fs::write(after.path().join(name), bytes).unwrap();
         }
-        let rows: Vec<_> = rows.into_iter().collect();
-        let (staging, _) = Staging::open(after.path(), LIMIT, Arc::new(Rows::default()), &rows).unwrap();
+        let found = Arc::<Rows>::default();
+        for (id, (row, bytes)) in rows {
+            found.0.lock().insert(id, row);
+            found.1.lock().extend(bytes.map(|bytes| (id, bytes)));
+        }
+        let (staging, _) = open_with(&after, &found, small);
         let Some(file) = staging.get(ID) else {
             prop_assert!(acknowledged.is_none(), "what was acknowledged is gone");
             return Ok(());

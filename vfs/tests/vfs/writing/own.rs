@@ -54,15 +54,31 @@ async fn what_was_saved_since_replaces_it_after_the_daemon_has_died() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_written_in_place_since_is_based_on_it_after_the_daemon_has_died() {
+    // One that has a data file of its own.
+    let mut bytes = vec![b'.'; 100_000];
+    bytes[..11].copy_from_slice(b"sent unseen");
+    let world = World::new();
+    world.shelf.set_cue(Cue::LosesAnswers);
+    arrived_unseen(&world, None, &bytes).await;
+    let handle = world.open("s/f", Access::Write).await;
+    world.write(handle, WriteAt::Offset(0), b"SENT").await.unwrap();
+    // Nobody was promised these four bytes; on a disk of the kernel's they are there.
+    let world = world.die_and_come_back().await;
+    bytes[..4].copy_from_slice(b"SENT");
+    assert!(world.read_path("s/f").await == bytes);
+    ends_as(&world, &bytes).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_written_to_a_short_file_since_and_never_closed_is_gone_and_it_is_known_again() {
     let world = World::new();
     world.shelf.set_cue(Cue::LosesAnswers);
     arrived_unseen(&world, None, b"sent unseen").await;
     let handle = world.open("s/f", Access::Write).await;
     world.write(handle, WriteAt::Offset(0), b"SENT").await.unwrap();
-    // Nobody was promised these four bytes; on a disk of the kernel's they are there.
     let world = world.die_and_come_back().await;
-    assert_eq!(world.read_path("s/f").await, b"SENT unseen");
-    ends_as(&world, b"SENT unseen").await;
+    assert_eq!(world.read_path("s/f").await, b"sent unseen");
+    ends_as(&world, b"sent unseen").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
