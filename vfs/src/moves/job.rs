@@ -162,12 +162,7 @@ impl Moves {
         if waits {
             return Ok(Round::Waits);
         }
-        let mut settled = HashMap::with_capacity(holdings.len());
-        for holding in holdings.iter().rev() {
-            if let Some(stands_at) = self.settle_directory(&ground, holding).await? {
-                settled.insert(holding.id, stands_at);
-            }
-        }
+        let settled = self.settle_directories(&ground, &holdings).await?;
         if !self.finish(id, settled).await? {
             return Ok(Round::Waits);
         }

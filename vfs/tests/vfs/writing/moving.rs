@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::shelf::{Cue, Shelf};
 use manifold_backends::{Backend, ErrorKind, ObjectPath, Presence};
-use manifold_catalog::{Copied, EntryId};
+use manifold_catalog::{Copied, EntryId, Keep, NewChild, SeenAttributes};
 use manifold_index::seen_attributes;
 use manifold_vfs::{Access, Creation, Error, MoveState, RenameMode, UploadEvent, WriteAt};
 use tempfile::TempDir;
@@ -354,9 +354,60 @@ async fn what_a_move_is_still_in_the_way_of_waits_for_it_or_is_busy() {
     world.is_whole_at("s/b").await;
 }
 
+/// It was taken for one that others had removed at the source, and its name was gone before anything could be written to it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_being_made_meanwhile_stays() {
+    let world = world();
+    world.rename_and_hold().await;
+    let directory = world.library.find("s/b").await.unwrap();
+    let seen = SeenAttributes {
+        kind: manifold_catalog::Kind::File,
+        size: 0,
+        modified_ns: 1,
+        changed_ns: 1,
+        created_ns: None,
+        mode: 0o644,
+        owner: None,
+        links: 1,
+        device: 0,
+        version: (*b"made").into(),
+        identity: None,
+    };
+    let child = NewChild {
+        name: (*b"made").into(),
+        raw_name: None,
+        seen,
+        adopt: None,
+    };
+    // As far as whoever makes it has come when the catalog has it.
+    let made = world
+        .library
+        .catalog
+        .create_staged(directory, child, &Keep::default(), false, b"row");
+    let (id, _) = made.unwrap();
+    world.shelf.set_cue(Cue::Does);
+    while world.library.vfs.moved() < FILES + 1 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    loop {
+        if let [report] = &world.library.vfs.moves()[..]
+            && report.state == MoveState::Waiting
+        {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(world.library.find("s/b/made").await.unwrap(), id);
+    world.library.catalog.follow_removed(directory, b"made", 1).unwrap();
+    world.until_settled().await;
+    world.is_whole_at("s/b").await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_directory_that_is_removed_on_the_way_stays_removed() {
     let world = world();
+    // Or it would go with the last file in it, whether or not anybody removes it.
+    world.shelf.place_directory("a");
     world.rename_and_hold().await;
     world.remove("s/b/sub/deep").await.unwrap();
     world.remove_directory("s/b/sub").await.unwrap();
@@ -476,6 +527,30 @@ async fn a_directory_does_not_take_the_place_of_one_that_was_renamed_into_it() {
     assert_eq!(world.read_path("s/d/x/2").await, b"two");
     assert_eq!(world.names("s/d/x/x").await, ["3"]);
     assert!(world.library.vfs.conflicts().is_empty());
+}
+
+/// The old place of the one holds that of the other, though it stands within it now: the outer one could not be cleared before
+/// the inner one was, and showed again.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_old_place_is_left_of_a_directory_that_was_renamed_into_one_that_it_held() {
+    let shelf = Shelf::store();
+    shelf.place("d/x/1", b"one");
+    for directory in ["d", "d/x"] {
+        shelf.place_directory(directory);
+    }
+    let world = World::over(shelf, TempDir::new().unwrap());
+    world.library.find("s/d/x/1").await.unwrap();
+    world.shelf.set_cue(Cue::Holds);
+    world.move_to("s/d/x", "s/e").await.unwrap();
+    world.move_to("s/d", "s/e/x").await.unwrap();
+    world.shelf.set_cue(Cue::Does);
+    world.until_settled().await;
+    for path in ["s", "s/e", "s/e/x"] {
+        world.library.relist(path).await;
+    }
+    assert_eq!(world.names("s").await, ["e"]);
+    assert_eq!(world.names("s/e").await, ["1", "x"]);
+    assert!(!world.shelf.has_object("d"));
 }
 
 /// What is made there lies elsewhere at first, but follows to where objects of the directory that stood there may be.
