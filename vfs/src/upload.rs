@@ -10,6 +10,7 @@ mod attempt;
 mod body;
 pub(crate) mod conflict;
 mod job;
+mod renamed;
 mod report;
 mod rush;
 pub(crate) mod settle;
@@ -31,6 +32,7 @@ use crate::events::Publisher;
 use crate::fetch::Fetcher;
 use crate::handle::OpenFiles;
 use crate::staging::{Staging, StagingUsage};
+pub(crate) use renamed::changed_row;
 use rush::Rush;
 
 /// How long a closed file is left alone before its upload begins: many are renamed or written again at once.

@@ -7,11 +7,13 @@ use std::ops::Range;
 use super::extents::Extents;
 
 /// The version of the format that is written.
-pub const FORMAT: u8 = 3;
+pub const FORMAT: u8 = 4;
 /// The first version, which tells of no uploads, and is read for good.
 const FORMAT_1: u8 = 1;
 /// The version in which all bytes lie in data files; it is read for good.
 const FORMAT_2: u8 = 2;
+/// The version that tells of no renames; it is read for good.
+const FORMAT_3: u8 = 3;
 /// The longest version of an object, in bytes, as the catalog takes it.
 const VERSION_MAX: usize = manifold_catalog::VERSION_MAX;
 /// The most ranges of one row.
@@ -24,7 +26,8 @@ const HAS_BASE: u8 = 1;
 const HAS_EXPECTED: u8 = 2;
 const IS_DRAFT: u8 = 4;
 const IS_BESIDE: u8 = 8;
-const ALL_FLAGS: u8 = HAS_BASE | HAS_EXPECTED | IS_DRAFT | IS_BESIDE;
+const IS_RENAMED: u8 = 16;
+const ALL_FLAGS: u8 = HAS_BASE | HAS_EXPECTED | IS_DRAFT | IS_BESIDE | IS_RENAMED;
 /// How far the extents of a file may go whose bytes lie beside its row.
 const BESIDE_MAX: u64 = manifold_catalog::STAGED_BYTES_MAX as u64;
 
@@ -61,6 +64,15 @@ pub struct Unconfirmed {
     pub hash: [u8; 32],
 }
 
+/// A rename that the source was asked for: whether it has made it, is not known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Renamed {
+    /// The id of the directory.
+    pub directory: u64,
+    /// The name in it, as the source calls it.
+    pub name: Box<[u8]>,
+}
+
 /// What is durable of a staged file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
@@ -75,6 +87,8 @@ pub struct Row {
     /// The version that the source has to have under the file's name, so that an upload overwrites nothing unseen;
     /// `None`: nothing may be there.
     pub expected: Option<Box<[u8]>>,
+    /// Where the source was asked to rename it to.
+    pub renamed: Option<Renamed>,
     /// Whether nothing of the file was ever acknowledged: after a crash it is as if it had not been touched.
     pub draft: bool,
     /// What was sent and not confirmed, the oldest first, at most [`UNCONFIRMED_MAX`].
@@ -95,7 +109,8 @@ impl Row {
             flag(self.base.is_some(), HAS_BASE)
                 | flag(self.expected.is_some(), HAS_EXPECTED)
                 | flag(self.draft, IS_DRAFT)
-                | flag(self.beside.is_some(), IS_BESIDE),
+                | flag(self.beside.is_some(), IS_BESIDE)
+                | flag(self.renamed.is_some(), IS_RENAMED),
         );
         for number in [self.number, self.size] {
             bytes.extend_from_slice(&number.to_le_bytes());
@@ -108,6 +123,10 @@ impl Row {
         }
         if let Some(expected) = &self.expected {
             put_version(&mut bytes, expected);
+        }
+        if let Some(renamed) = &self.renamed {
+            bytes.extend_from_slice(&renamed.directory.to_le_bytes());
+            put_version(&mut bytes, &renamed.name);
         }
         bytes.push(self.unconfirmed.len() as u8);
         for sent in &self.unconfirmed {
@@ -130,7 +149,7 @@ impl Row {
     /// Reads back what [`encode`](Self::encode) gave, now or in a former version.
     pub fn parse(bytes: &[u8]) -> Result<Self, RowError> {
         match bytes.first() {
-            Some(&(FORMAT_1 | FORMAT_2 | FORMAT)) => {}
+            Some(&(FORMAT_1 | FORMAT_2 | FORMAT_3 | FORMAT)) => {}
             Some(&other) => return Err(RowError::Version(other)),
             None => return Err(RowError::Damaged),
         }
@@ -153,7 +172,12 @@ struct Parts<'a>(&'a [u8]);
 impl<'a> Parts<'a> {
     fn row(mut self) -> Option<Row> {
         let [format, flags] = *self.take::<2>()?;
-        if flags & !ALL_FLAGS != 0 || (format != FORMAT && flags & IS_BESIDE != 0) {
+        let of_later = match format {
+            FORMAT_1 | FORMAT_2 => IS_BESIDE | IS_RENAMED,
+            FORMAT_3 => IS_RENAMED,
+            _ => 0,
+        };
+        if flags & (!ALL_FLAGS | of_later) != 0 {
             return None;
         }
         let (number, size) = (self.u64()?, self.u64()?);
@@ -173,6 +197,13 @@ impl<'a> Parts<'a> {
             None
         } else {
             Some(self.version()?)
+        };
+        let renamed = if flags & IS_RENAMED == 0 {
+            None
+        } else {
+            let directory = self.u64()?;
+            let name = self.version()?;
+            Some(Renamed { directory, name })
         };
         let unconfirmed = if format == FORMAT_1 {
             Vec::new()
@@ -203,6 +234,7 @@ impl<'a> Parts<'a> {
             modified_ns,
             base,
             expected,
+            renamed,
             draft: flags & IS_DRAFT != 0,
             unconfirmed,
             beside,
@@ -262,6 +294,7 @@ mod tests {
                 shows: 80,
             }),
             expected: Some((*b"v1").into()),
+            renamed: None,
             draft: false,
             unconfirmed: vec![Unconfirmed {
                 size: 95,
@@ -270,6 +303,17 @@ mod tests {
             }],
             beside: None,
             extents: Extents::from_stored([0..4, 10..20, 99..100].into_iter()).unwrap(),
+        }
+    }
+
+    fn renamed() -> Row {
+        let renamed = Renamed {
+            directory: 258,
+            name: (*b"new").into(),
+        };
+        Row {
+            renamed: Some(renamed),
+            ..row()
         }
     }
 
@@ -285,6 +329,12 @@ mod tests {
     const KEPT_2: &str = "020307000000000000006400000000000000fbffffffffffffff5a000000000000005000000000000000020076310200763101\
                           5f000000000000000300000000000000abababababababababababababababababababababababababababababababab\
                           0300000000000000000000000400000000\
+                          0000000a00000000000000140000000000000063000000000000006400000000000000";
+
+    /// What format 4 looks like where the file is being renamed, and its bytes lie beside the row, for good.
+    const KEPT_4: &str = "041b07000000000000006400000000000000fbffffffffffffff5a000000000000005000000000000000020076310200763102010000000000000300\
+                          6e6577015f000000000000000300000000000000abababababababababababababababababababababababababababababababab\
+                          785634120300000000000000000000000400000000\
                           0000000a00000000000000140000000000000063000000000000006400000000000000";
 
     /// What format 3 looks like where the bytes lie beside the row, for good.
@@ -311,7 +361,7 @@ mod tests {
             extents: Extents::default(),
             ..row()
         };
-        for row in [row(), plain, beside()] {
+        for row in [row(), plain, beside(), renamed()] {
             assert_eq!(Row::parse(&row.encode()), Ok(row));
         }
     }
@@ -327,15 +377,26 @@ mod tests {
     }
 
     #[test]
-    fn format_3_is_what_it_was() {
-        let encoded = beside().encode();
-        assert_eq!(hex(&encoded[..encoded.len() - 4]), KEPT_3);
-        assert_eq!(Row::parse(&kept(KEPT_3)), Ok(beside()));
+    fn format_4_is_what_it_was() {
+        let full = Row {
+            beside: beside().beside,
+            ..renamed()
+        };
+        let encoded = full.encode();
+        assert_eq!(hex(&encoded[..encoded.len() - 4]), KEPT_4);
+        assert_eq!(Row::parse(&kept(KEPT_4)), Ok(full));
         assert_eq!(
             row().encode().len(),
-            encoded.len() - 4,
-            "a row without has no room for it"
+            encoded.len() - 4 - 13,
+            "a row without either has no room for them"
         );
+    }
+
+    #[test]
+    fn format_3_is_read_for_good() {
+        assert_eq!(Row::parse(&kept(KEPT_3)), Ok(beside()));
+        let odd = KEPT_4.replacen("04", "03", 1);
+        assert_eq!(Row::parse(&kept(&odd)), Err(RowError::Damaged));
     }
 
     #[test]
@@ -358,8 +419,8 @@ mod tests {
     #[test]
     fn another_version_is_told_from_damage() {
         let mut bytes = row().encode();
-        bytes[0] = 4;
-        assert_eq!(Row::parse(&bytes), Err(RowError::Version(4)));
+        bytes[0] = 5;
+        assert_eq!(Row::parse(&bytes), Err(RowError::Version(5)));
         assert_eq!(Row::parse(&[]), Err(RowError::Damaged));
     }
 
@@ -410,11 +471,11 @@ mod tests {
         #[test]
         fn whatever_stands_in_a_row_makes_sense_or_is_refused(
             changes in proptest::collection::vec((0_usize..200, any::<u8>()), 0..6),
-            format in 0_u8..5,
-            is_beside in any::<bool>(),
+            format in 0_u8..6,
+            kind in 0_usize..3,
             length in 0_usize..250,
         ) {
-            let mut bytes = if is_beside { beside() } else { row() }.encode();
+            let mut bytes = [row(), beside(), renamed()][kind].encode();
             bytes.truncate(bytes.len() - 4);
             bytes[0] = format;
             for (at, byte) in changes {

@@ -32,6 +32,8 @@ pub(crate) enum Cue {
     Fails(ErrorKind),
     /// Done, but the answer is lost.
     LosesAnswers,
+    /// Renames are done, but their answers are lost; nothing else is done.
+    LosesRenames,
     /// Done, but for removals.
     RemovesNothing,
     /// Copies take their time.
@@ -256,6 +258,9 @@ impl Shelf {
             Cue::RemovesNothing if matches!(operation, Operation::RemoveFile | Operation::RemoveDirectory) => {
                 Err(self.error(ErrorKind::TimedOut, operation, path))
             }
+            Cue::LosesRenames if operation != Operation::Rename => {
+                Err(self.error(ErrorKind::TimedOut, operation, path))
+            }
             _ => self.reach(operation, path),
         }
     }
@@ -459,6 +464,9 @@ impl Backend for Shelf {
         }
         drop(state);
         self.changed.send_modify(|count| *count += 1);
+        if *self.cue.borrow() == Cue::LosesRenames {
+            return Err(self.error(ErrorKind::TimedOut, Operation::Rename, from));
+        }
         Ok(Presence::Found(metadata))
     }
 }
