@@ -120,6 +120,13 @@ pub trait Backend: Debug + Send + Sync + 'static {
         Err(unsupported(self.name(), Operation::CreateDirectory, path))
     }
 
+    /// Sees to it that a directory does not go with the last thing in it: an object store gets the object `path/`, unless it
+    /// has it, whatever lies beneath. Where directories are real, nothing is to be done.
+    async fn keep_directory(&self, path: &ObjectPath) -> Result<()> {
+        let _unused = path;
+        Ok(())
+    }
+
     /// Makes a symbolic link that points to `target`, where the source can ([`WriteAbilities::makes_links`]); else `Unsupported`.
     /// `Exists` if anything is there already.
     async fn make_link(&self, path: &ObjectPath, target: &[u8]) -> Result<Metadata> {

@@ -225,6 +225,10 @@ impl Backend for LinkObjects {
         self.inner.create_directory(path).await
     }
 
+    async fn keep_directory(&self, path: &ObjectPath) -> Result<()> {
+        self.inner.keep_directory(path).await
+    }
+
     async fn make_link(&self, path: &ObjectPath, target: &[u8]) -> Result<Metadata> {
         let is_too_long = target.is_empty() || target.len() as u64 > TARGET_MAX;
         if is_too_long || link_of(path.name()).is_some() {

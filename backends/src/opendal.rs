@@ -254,6 +254,10 @@ impl Backend for OpendalBackend {
         self.0.create_directory(path).await
     }
 
+    async fn keep_directory(&self, path: &ObjectPath) -> Result<()> {
+        self.0.keep_directory(path).await
+    }
+
     async fn remove_file(&self, path: &ObjectPath, expected: &Expected) -> Result<Presence<()>> {
         self.0.remove_file(path, expected).await
     }

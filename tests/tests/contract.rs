@@ -125,6 +125,7 @@ macro_rules! writing_contract {
                     Subject::$backend().await,
                     naming::nothing_is_put_into_a_directory_that_is_not_there,
                     naming::directories_are_made_and_removed,
+                    naming::a_directory_that_is_to_stay_stays_when_the_last_thing_in_it_goes,
                     naming::a_file_is_removed_as_it_was_expected,
                     naming::names_are_changed,
                 );

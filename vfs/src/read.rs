@@ -202,6 +202,28 @@ impl Core {
         Some(bytes.into())
     }
 
+    /// Tells whether a handle is bound to another version than the one that could not be read, and binds it to that of the
+    /// catalog where nobody has yet. While an entry of a remote source is open, it gets another version only by what is done
+    /// through the mount; the catalog has that before those are told who have it open.
+    fn is_bound_anew(&self, open: &OpenObject, object: &Arc<Object>) -> bool {
+        if !Arc::ptr_eq(&open.object(), object) {
+            return true;
+        }
+        // One that has lost its name, or changes in place, stays as it was opened.
+        match Object::find(&self.catalog, &self.indexer, object.id) {
+            Ok((now, _)) if now.version != object.version && !self.is_local(object.source) => {
+                self.files.rebind(object.id, &Arc::new(now));
+                true
+            }
+            Ok(_) | Err(_) => false,
+        }
+    }
+
+    fn is_local(&self, source: SourceId) -> bool {
+        let backend = self.indexer.backend(source);
+        backend.is_some_and(|backend| backend.as_local().is_some())
+    }
+
     fn read_later(
         self: &Arc<Self>,
         handle: Handle,
@@ -262,7 +284,7 @@ impl Core {
             if let OpenFile::Object(open) = &*file {
                 open.readahead.lock().stream.answered(run);
                 // It was given another place at its source on the way, and its old one taken away; its bytes are the same.
-                if matches!(result, Err(Error::Stale)) && !Arc::ptr_eq(&open.object(), &object) {
+                if matches!(result, Err(Error::Stale)) && core.is_bound_anew(open, &object) {
                     let length = (range.end - range.start) as u32;
                     return core.read(handle, range.start, length).wait().await;
                 }

@@ -338,6 +338,7 @@ pub(crate) fn fresh_row(
         base,
         expected,
         draft: false,
+        renamed: None,
         unconfirmed: Vec::new(),
         beside: None,
         extents: Extents::default(),

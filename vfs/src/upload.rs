@@ -11,6 +11,7 @@ mod body;
 pub(crate) mod conflict;
 mod job;
 mod origin;
+mod renamed;
 mod report;
 mod rush;
 pub(crate) mod settle;
@@ -35,6 +36,7 @@ use crate::events::Publisher;
 use crate::fetch::Fetcher;
 use crate::handle::OpenFiles;
 use crate::staging::{Staging, StagingUsage};
+pub(crate) use renamed::changed_row;
 use rush::Rush;
 
 /// How long a closed file is left alone before its upload begins: many are renamed or written again at once.

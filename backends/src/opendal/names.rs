@@ -29,11 +29,7 @@ impl Source {
         match &self.own {
             Own::Dav(dav) => dav.create_directory(self, path, &raw).await?,
             Own::Ftp(ftp) => ftp.create_directory(self, path, &raw).await?,
-            Own::None if self.traits.implicit_directories => {
-                // An object of no bytes, whose name ends in a slash.
-                let nothing = bytes::Bytes::new();
-                upload::upload(self, path, raw, &nothing, WriteOptions::default(), How::Parts).await?;
-            }
+            Own::None if self.traits.implicit_directories => self.put_marker(path, raw).await?,
             Own::None => {
                 self.has_parent(operation, path).await?;
                 let step = self.bare.create_dir_dyn(&self.context, &raw, OpCreateDir::default());
@@ -47,6 +43,27 @@ impl Source {
                 Err(self.error(ErrorKind::Nonsense, operation, path, why))
             }
         }
+    }
+
+    pub(super) async fn keep_directory(self: &Arc<Self>, path: &ObjectPath) -> Result<()> {
+        let operation = Operation::CreateDirectory;
+        if self.traits.writes == Writes::Not {
+            return Err(self.unsupported(operation, path));
+        }
+        if !self.traits.implicit_directories || path.is_root() {
+            return Ok(());
+        }
+        match self.stat_marker(path).await? {
+            Presence::Found(_) => Ok(()),
+            Presence::Absent => self.put_marker(path, self.raw(operation, path, true)?).await,
+        }
+    }
+
+    /// Puts an object of no bytes, whose name ends in a slash.
+    async fn put_marker(self: &Arc<Self>, path: &ObjectPath, raw: String) -> Result<()> {
+        let nothing = bytes::Bytes::new();
+        let put = upload::upload(self, path, raw, &nothing, WriteOptions::default(), How::Parts);
+        put.await.map(drop)
     }
 
     pub(super) async fn remove_file(self: &Arc<Self>, path: &ObjectPath, expected: &Expected) -> Result<Presence<()>> {

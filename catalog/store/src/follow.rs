@@ -102,6 +102,27 @@ impl Catalog {
         Ok(changes)
     }
 
+    /// Follows a rename of a file that has a row in the journal, as [`follow_moved`](Self::follow_moved), and puts another row
+    /// in the place of that, in one transaction: what speaks of the new place is never there without it. Bytes beside the
+    /// row stay. Where the directory is on the move, its object lies at `lies_at`.
+    ///
+    /// Refused where it has no row.
+    pub fn follow_moved_staged(
+        &self,
+        from: (EntryId, &[u8]),
+        to: (EntryId, &[u8]),
+        raw_name: Option<Box<[u8]>>,
+        lies_at: Option<Vec<u8>>,
+        row: &[u8],
+        at_ns: i64,
+    ) -> Result<Vec<Change>> {
+        let staging = staging(from.0, row, None, None)?;
+        let ((), changes) = self.store().write(When::Soon, |edit| {
+            edit.follow_moved_staged(from, to, raw_name, lies_at, &staging.row, at_ns)
+        })?;
+        Ok(changes)
+    }
+
     /// Follows an exchange of two entries of one source, each of which has directory and name of the other now.
     pub fn follow_exchanged(&self, a: (EntryId, &[u8]), b: (EntryId, &[u8])) -> Result<Vec<Change>> {
         let ((), changes) = self.store().write(When::Soon, |edit| edit.follow_exchanged(a, b))?;

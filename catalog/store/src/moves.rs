@@ -5,6 +5,8 @@
 //! it is changed by no listing but those of whoever moves it ([`Ticket::of_move`](crate::Ticket::of_move)), and no
 //! listing shows what lies in its old places.
 
+use std::collections::HashMap;
+
 use redb::ReadableTableMetadata;
 
 use crate::edit::moves::topmost;
@@ -96,9 +98,14 @@ impl Catalog {
 
     /// Ends the move of a directory, if all that it holds lies where it stands, and tells whether it has ended. What it holds
     /// counts as listed long ago then. Durable when it returns.
-    pub fn finish_move(&self, directory: EntryId) -> Result<bool> {
-        let (finished, _) = self.store().write(When::Now, |edit| edit.finish_move(directory))?;
-        Ok(finished)
+    ///
+    /// `settled`: the path at which each directory has been seen to; one that was made or renamed since keeps the move from
+    /// ending.
+    pub fn finish_move(&self, directory: EntryId, settled: &HashMap<EntryId, Vec<u8>>) -> Result<bool> {
+        let finish = self
+            .store()
+            .write(When::Now, |edit| edit.finish_move(directory, settled));
+        finish.map(|(finished, _)| finished)
     }
 
     /// Lists the directories that are on the move, in the order of ids.

@@ -51,6 +51,17 @@ impl Catalog {
         self.store().stage_durably(staging(id, row, Some(bytes), seen)?)
     }
 
+    /// Puts another row in the place of the one that an entry has, durably. Its bytes stay.
+    ///
+    /// Refused where it has none.
+    pub fn restage(&self, id: EntryId, row: &[u8]) -> Result<()> {
+        let staging = staging(id, row, None, None)?;
+        let restaged = self
+            .store()
+            .write(When::Now, |edit| edit.restage(staging.id, &staging.row));
+        restaged.map(drop)
+    }
+
     /// Gives the bytes that were put with the row of an entry.
     pub fn staged_bytes(&self, id: EntryId) -> Result<Option<Vec<u8>>> {
         self.store()

@@ -80,6 +80,27 @@ pub(crate) async fn directories_are_made_and_removed(subject: &Subject) {
     assert!(is_absent(subject, "made").await);
 }
 
+pub(crate) async fn a_directory_that_is_to_stay_stays_when_the_last_thing_in_it_goes(subject: &Subject) {
+    if !subject.traits.markers {
+        return;
+    }
+    workplace(subject, "stays").await;
+    put(subject, "stays/file", &Content::new(10, 6), &Expected::Absent).await;
+    for _ in 0..2 {
+        done(within(subject.backend.keep_directory(&path("stays"))).await, "keep");
+        assert_eq!(subject.list(b"stays").await.len(), 1, "the file alone");
+    }
+    let removed = within(subject.backend.remove_file(&path("stays/file"), &Expected::Anything)).await;
+    found(removed, "remove the file");
+    assert_eq!(subject.stat(b"stays").await.kind, Kind::Directory);
+    assert_eq!(subject.list(b"stays").await, []);
+    found(
+        within(subject.backend.remove_directory(&path("stays"))).await,
+        "remove the directory",
+    );
+    assert!(is_absent(subject, "stays").await);
+}
+
 pub(crate) async fn a_file_is_removed_as_it_was_expected(subject: &Subject) {
     workplace(subject, "removed").await;
     let name = "removed/file";

@@ -70,11 +70,20 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    /// Says where that is, for those who look for what lies there.
+    /// Says where in a directory that is, for those who look for what lies there.
     pub(crate) fn place_in(&self, directory: EntryId) -> Place<'_> {
+        Place {
+            name: Some(self.path.name()),
+            ..self.place_of(directory)
+        }
+    }
+
+    /// The same where it is a directory itself.
+    pub(crate) fn place_of(&self, directory: EntryId) -> Place<'_> {
         Place {
             source: self.source,
             directory,
+            name: None,
             path: self.path.as_bytes(),
             renamed: None,
         }
@@ -264,9 +273,8 @@ impl Core {
     }
 
     /// Waits until nothing of a directory on the move lies where something is to be made.
-    async fn until_free(&self, directory: EntryId, target: &Target) -> Result<(), Error> {
-        let (place, patience) = (target.place_in(directory), self.settings.data_deadline);
-        self.moves()?.until_free(place, patience).await
+    async fn until_free(&self, place: Place<'_>) -> Result<(), Error> {
+        self.moves()?.until_free(place, self.settings.data_deadline).await
     }
 
     /// Waits until no file that stands at another source by now has left anything under a name.

@@ -78,6 +78,10 @@ impl Moves {
             // It is only here, and will be uploaded to where it stands.
             return self.take_in(id, &load.to, None, None).await;
         }
+        if self.uploads.fetcher.catalog.staged(id).map_err(fault)?.is_some() {
+            // It is being made at this moment: its row is there before it is found among what is staged.
+            return Ok(Brought::Waits);
+        }
         let request = ground.backend.copy(&load.from, &load.version, &load.to);
         match self.ask(ground, request).await {
             Ok(Presence::Found(copy)) => self.copied(ground, load, copy, true).await,

@@ -1,6 +1,9 @@
-//! Directories of a move: an object store keeps an empty one by an object of its own, which belongs where the directory stands.
+//! Directories of a move: an object store keeps one by an object of its own when nothing is in it, and that object belongs where
+//! the directory stands, whether or not something is in it now.
 
-use manifold_backends::{ErrorKind, ObjectPath};
+use std::collections::HashMap;
+
+use manifold_backends::{ErrorKind, Kind, ObjectPath, Presence};
 use manifold_catalog::EntryId;
 use manifold_index::IndexError;
 
@@ -9,30 +12,58 @@ use super::{Fault, Ground, Moves};
 use crate::Error;
 
 impl Moves {
-    /// Sees to it that a directory whose files have been brought is where it stands, and nowhere else.
-    pub(super) async fn settle_directory(&self, ground: &Ground, holding: &Holding) -> Result<(), Fault> {
+    /// Sees to it that directories whose files have been brought are where they stand, and nowhere else. Gives those places.
+    pub(super) async fn settle_directories(
+        &self,
+        ground: &Ground,
+        holdings: &[Holding],
+    ) -> Result<HashMap<EntryId, Vec<u8>>, Fault> {
         let catalog = &self.uploads.fetcher.catalog;
-        let _name = self.lock_name(holding.id).await;
-        let Some(stands_at) = catalog.standing_path(holding.id).map_err(fault)? else {
-            return Ok(());
-        };
-        if catalog.children(holding.id, None, 1).map_err(fault)?.is_empty() {
-            let path = ObjectPath::from_bytes(stands_at.clone());
-            match self.ask(ground, ground.backend.create_directory(&path)).await {
-                Ok(_) => {}
-                Err(error) if error.kind() == Some(ErrorKind::Exists) => {}
-                Err(error) => return Err(of_index(error)),
+        let mut settled = HashMap::with_capacity(holdings.len());
+        let mut left = Vec::new();
+        for holding in holdings {
+            let _name = self.lock_name(holding.id).await;
+            let Some(stands_at) = catalog.standing_path(holding.id).map_err(fault)? else {
+                continue;
+            };
+            if catalog.children(holding.id, None, 1).map_err(fault)?.is_empty() {
+                self.keep(ground, &stands_at).await?;
             }
+            let places = holding.places.iter().filter(|place| **place != stands_at);
+            left.extend(places.map(|place| (place, holding.id)));
+            settled.insert(holding.id, stands_at);
         }
-        let mut cleared = Vec::new();
-        for place in holding.places.iter().filter(|place| **place != stands_at) {
+        // What lies beneath another goes first, whatever it belongs to: nothing else is to be left in that then.
+        left.sort_unstable_by_key(|(place, _)| std::cmp::Reverse(place.len()));
+        for (place, id) in left {
+            let _name = self.lock_name(id).await;
+            let stands_at = catalog.standing_path(id).map_err(fault)?;
+            if stands_at.as_ref() != settled.get(&id) {
+                settled.remove(&id);
+                continue;
+            }
             // What stands there by now has an object of its own.
-            if !cleared.contains(&place) && self.find_at(ground.source, place).map_err(fault)?.is_none() {
-                self.clear(ground, place).await.map_err(of_index)?;
-                cleared.push(place);
+            if self.find_at(ground.source, place).map_err(fault)?.is_some() {
+                continue;
+            }
+            // All that it held has left: it is still there by an object of its own, or by what others have put into it.
+            let path = ObjectPath::from_bytes(place.clone());
+            match self.ask(ground, ground.backend.stat(&path)).await.map_err(of_index)? {
+                Presence::Found(seen) if seen.kind == Kind::Directory => {
+                    self.keep(ground, &stands_at.unwrap_or_default()).await?;
+                    self.clear(ground, place).await.map_err(of_index)?;
+                }
+                Presence::Found(_) | Presence::Absent => {}
             }
         }
-        Ok(())
+        Ok(settled)
+    }
+
+    /// Gives a directory an object where it stands.
+    async fn keep(&self, ground: &Ground, stands_at: &[u8]) -> Result<(), Fault> {
+        let path = ObjectPath::from_bytes(stands_at.to_vec());
+        let kept = self.ask(ground, ground.backend.keep_directory(&path));
+        kept.await.map_err(of_index)
     }
 
     /// Gives all places at its source where something of a directory on the move may lie, besides where it stands.

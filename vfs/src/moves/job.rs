@@ -1,6 +1,6 @@
 //! The life of one move: look at all that the directory holds, bring what is elsewhere, and end when all is there.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -162,10 +162,8 @@ impl Moves {
         if waits {
             return Ok(Round::Waits);
         }
-        for holding in holdings.iter().rev() {
-            self.settle_directory(&ground, holding).await?;
-        }
-        if !self.finish(id).await? {
+        let settled = self.settle_directories(&ground, &holdings).await?;
+        if !self.finish(id, settled).await? {
             return Ok(Round::Waits);
         }
         // Whoever has waited for it goes on now.
@@ -287,15 +285,15 @@ impl Moves {
         failed.map_or(Ok(waits), Err)
     }
 
-    /// Ends the move, if all is there and nobody is about to change anything.
-    async fn finish(&self, id: EntryId) -> Result<bool, Fault> {
+    /// Ends the move, if all is there and nobody is about to change anything. `settled`: where each directory has been seen to.
+    async fn finish(&self, id: EntryId, settled: HashMap<EntryId, Vec<u8>>) -> Result<bool, Fault> {
         let Ok(_alone) = self.steady.try_write() else {
             return Ok(false);
         };
         let catalog = Arc::clone(&self.uploads.fetcher.catalog);
         let finished = self
             .uploads
-            .blocking(move || catalog.finish_move(id).map_err(Error::from_catalog))
+            .blocking(move || catalog.finish_move(id, &settled).map_err(Error::from_catalog))
             .await
             .map_err(fault)?;
         if finished {

@@ -1,5 +1,6 @@
 //! Places at a source: what lies in the way there, and what stands there in the tree.
 
+use manifold_backends::ObjectPath;
 use manifold_catalog::{Catalog, EntryId, SourceId};
 use manifold_index::names::{self, Side};
 
@@ -13,9 +14,11 @@ const DEPTH_MAX: usize = 1 << 16;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Place<'a> {
     pub(crate) source: SourceId,
-    /// The directory in which it is.
+    /// The directory in which it is, or which it is.
     pub(crate) directory: EntryId,
-    /// The path beneath the source's root.
+    /// The name at the source in that directory; `None`: the directory itself.
+    pub(crate) name: Option<&'a [u8]>,
+    /// The path beneath the source's root at which it is made: where the directory lies, which may be elsewhere than it stands.
     pub(crate) path: &'a [u8],
     /// The directory that is renamed to there.
     pub(crate) renamed: Option<EntryId>,
@@ -25,17 +28,29 @@ impl Moves {
     /// Finds a directory on the move of which something lies, or may lie, at a place or beneath it or above it.
     pub(super) fn in_the_way(&self, place: &Place<'_>) -> Result<Option<EntryId>, Error> {
         let catalog = &self.uploads.fetcher.catalog;
-        for one in catalog.moves().map_err(Error::from_catalog)? {
-            let overlaps =
-                |there: &Vec<u8>| leads_to(there, place.path).is_some() || leads_to(place.path, there).is_some();
+        let moves = catalog.moves().map_err(Error::from_catalog)?;
+        if moves.is_empty() {
+            return Ok(None);
+        }
+        // It is made at the one, and is to follow its directory to the other.
+        let mut paths = vec![place.path.to_vec()];
+        if let Some(mut stands) = catalog.standing_path(place.directory).map_err(Error::from_catalog)? {
+            if let Some(name) = place.name {
+                stands = ObjectPath::from_bytes(stands).join(name).as_bytes().to_vec();
+            }
+            paths.push(stands);
+        }
+        let overlaps = |there: &Vec<u8>| {
+            let mut paths = paths.iter();
+            paths.any(|path| leads_to(there, path).is_some() || leads_to(path, there).is_some())
+        };
+        for one in moves {
             if one.source != place.source || !one.places.iter().any(overlaps) {
                 continue;
             }
-            // What leads to the place is not in its way, and neither is what is renamed in its own.
-            let is_own = match place.renamed {
-                Some(renamed) => is_above(catalog, renamed, one.id)?,
-                None => false,
-            };
+            // What leads to the place is not in its way, and neither is what is renamed in its own. What stands beneath that
+            // and lies there is: nobody could tell its objects from those that follow to there.
+            let is_own = place.renamed == Some(one.id);
             if !is_own && !is_above(catalog, one.id, place.directory)? {
                 return Ok(Some(one.id));
             }

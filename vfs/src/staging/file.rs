@@ -24,7 +24,7 @@ use parking_lot::Mutex;
 
 use super::Durability;
 use super::extents::Extents;
-use super::row::{Base, EXTENTS_MAX, Row};
+use super::row::{Base, EXTENTS_MAX, Renamed, Row};
 use crate::Error;
 use crate::error::Cause;
 
@@ -98,6 +98,8 @@ struct State {
     modified_ns: i64,
     base: Option<Base>,
     expected: Option<Box<[u8]>>,
+    /// Where the source was asked to rename it to.
+    renamed: Option<Renamed>,
     /// Counts the changes of the bytes.
     generation: u64,
     /// Counts the changes of what stands in the row.
@@ -186,6 +188,7 @@ impl StagedFile {
             modified_ns: 0,
             base: None,
             expected: None,
+            renamed: None,
             draft: false,
             unconfirmed: Vec::new(),
             beside: None,
@@ -218,6 +221,7 @@ impl StagedFile {
                 modified_ns: row.modified_ns,
                 base: row.base,
                 expected: row.expected,
+                renamed: row.renamed,
                 generation: attempts.len() as u64 + 1,
                 stamp: 1,
                 durable: None,
@@ -546,6 +550,7 @@ fn row(state: &State) -> Row {
         modified_ns: state.modified_ns,
         base: state.base.clone(),
         expected: state.expected.clone(),
+        renamed: state.renamed.clone(),
         draft: false,
         unconfirmed: state.unconfirmed(),
         beside: match &state.data {

@@ -12,7 +12,7 @@ pub const FORMAT: u8 = 4;
 const FORMAT_1: u8 = 1;
 /// The version in which all bytes lie in data files; it is read for good.
 const FORMAT_2: u8 = 2;
-/// The version whose bases all lie where their files do; it is read for good.
+/// The version whose bases all lie where their files do, and that tells of no renames; it is read for good.
 const FORMAT_3: u8 = 3;
 /// The longest version of an object, in bytes, as the catalog takes it.
 const VERSION_MAX: usize = manifold_catalog::VERSION_MAX;
@@ -27,7 +27,8 @@ const HAS_EXPECTED: u8 = 2;
 const IS_DRAFT: u8 = 4;
 const IS_BESIDE: u8 = 8;
 const IS_ORIGIN: u8 = 16;
-const ALL_FLAGS: u8 = HAS_BASE | HAS_EXPECTED | IS_DRAFT | IS_BESIDE | IS_ORIGIN;
+const IS_RENAMED: u8 = 32;
+const ALL_FLAGS: u8 = HAS_BASE | HAS_EXPECTED | IS_DRAFT | IS_BESIDE | IS_ORIGIN | IS_RENAMED;
 /// How far the extents of a file may go whose bytes lie beside its row.
 const BESIDE_MAX: u64 = manifold_catalog::STAGED_BYTES_MAX as u64;
 
@@ -66,6 +67,15 @@ pub struct Unconfirmed {
     pub hash: [u8; 32],
 }
 
+/// A rename that the source was asked for: whether it has made it, is not known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Renamed {
+    /// The id of the directory.
+    pub directory: u64,
+    /// The name in it, as the source calls it.
+    pub name: Box<[u8]>,
+}
+
 /// What is durable of a staged file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
@@ -80,6 +90,8 @@ pub struct Row {
     /// The version that the source has to have under the file's name, so that an upload overwrites nothing unseen;
     /// `None`: nothing may be there.
     pub expected: Option<Box<[u8]>>,
+    /// Where the source was asked to rename it to.
+    pub renamed: Option<Renamed>,
     /// Whether nothing of the file was ever acknowledged: after a crash it is as if it had not been touched.
     pub draft: bool,
     /// What was sent and not confirmed, the oldest first, at most [`UNCONFIRMED_MAX`].
@@ -101,7 +113,8 @@ impl Row {
                 | flag(self.expected.is_some(), HAS_EXPECTED)
                 | flag(self.draft, IS_DRAFT)
                 | flag(self.beside.is_some(), IS_BESIDE)
-                | flag(self.base.as_ref().is_some_and(|base| base.is_origin), IS_ORIGIN),
+                | flag(self.base.as_ref().is_some_and(|base| base.is_origin), IS_ORIGIN)
+                | flag(self.renamed.is_some(), IS_RENAMED),
         );
         for number in [self.number, self.size] {
             bytes.extend_from_slice(&number.to_le_bytes());
@@ -114,6 +127,10 @@ impl Row {
         }
         if let Some(expected) = &self.expected {
             put_version(&mut bytes, expected);
+        }
+        if let Some(renamed) = &self.renamed {
+            bytes.extend_from_slice(&renamed.directory.to_le_bytes());
+            put_version(&mut bytes, &renamed.name);
         }
         bytes.push(self.unconfirmed.len() as u8);
         for sent in &self.unconfirmed {
@@ -160,12 +177,12 @@ impl<'a> Parts<'a> {
     fn row(mut self) -> Option<Row> {
         let [format, flags] = *self.take::<2>()?;
         let is_origin = flags & IS_ORIGIN != 0;
-        let known_then = match format {
-            FORMAT_1 | FORMAT_2 => ALL_FLAGS & !IS_BESIDE & !IS_ORIGIN,
-            FORMAT_3 => ALL_FLAGS & !IS_ORIGIN,
-            _ => ALL_FLAGS,
+        let of_later = match format {
+            FORMAT_1 | FORMAT_2 => IS_BESIDE | IS_ORIGIN | IS_RENAMED,
+            FORMAT_3 => IS_ORIGIN | IS_RENAMED,
+            _ => 0,
         };
-        if flags & !known_then != 0 || (is_origin && flags & HAS_BASE == 0) {
+        if flags & (!ALL_FLAGS | of_later) != 0 || (is_origin && flags & HAS_BASE == 0) {
             return None;
         }
         let (number, size) = (self.u64()?, self.u64()?);
@@ -186,6 +203,13 @@ impl<'a> Parts<'a> {
             None
         } else {
             Some(self.version()?)
+        };
+        let renamed = if flags & IS_RENAMED == 0 {
+            None
+        } else {
+            let directory = self.u64()?;
+            let name = self.version()?;
+            Some(Renamed { directory, name })
         };
         let unconfirmed = if format == FORMAT_1 {
             Vec::new()
@@ -216,6 +240,7 @@ impl<'a> Parts<'a> {
             modified_ns,
             base,
             expected,
+            renamed,
             draft: flags & IS_DRAFT != 0,
             unconfirmed,
             beside,
@@ -276,6 +301,7 @@ mod tests {
                 is_origin: false,
             }),
             expected: Some((*b"v1").into()),
+            renamed: None,
             draft: false,
             unconfirmed: vec![Unconfirmed {
                 size: 95,
@@ -284,6 +310,17 @@ mod tests {
             }],
             beside: None,
             extents: Extents::from_stored([0..4, 10..20, 99..100].into_iter()).unwrap(),
+        }
+    }
+
+    fn renamed() -> Row {
+        let renamed = Renamed {
+            directory: 258,
+            name: (*b"new").into(),
+        };
+        Row {
+            renamed: Some(renamed),
+            ..row()
         }
     }
 
@@ -299,6 +336,12 @@ mod tests {
     const KEPT_2: &str = "020307000000000000006400000000000000fbffffffffffffff5a000000000000005000000000000000020076310200763101\
                           5f000000000000000300000000000000abababababababababababababababababababababababababababababababab\
                           0300000000000000000000000400000000\
+                          0000000a00000000000000140000000000000063000000000000006400000000000000";
+
+    /// What format 4 looks like where the file is being renamed, and its bytes lie beside the row, for good.
+    const KEPT_4: &str = "042b07000000000000006400000000000000fbffffffffffffff5a000000000000005000000000000000020076310200763102010000000000000300\
+                          6e6577015f000000000000000300000000000000abababababababababababababababababababababababababababababababab\
+                          785634120300000000000000000000000400000000\
                           0000000a00000000000000140000000000000063000000000000006400000000000000";
 
     /// What format 3 looks like where the bytes lie beside the row, for good.
@@ -325,7 +368,15 @@ mod tests {
             extents: Extents::default(),
             ..row()
         };
-        for row in [row(), plain, beside(), moved(row()), moved(beside())] {
+        for row in [
+            row(),
+            plain,
+            beside(),
+            moved(row()),
+            moved(beside()),
+            renamed(),
+            moved(renamed()),
+        ] {
             assert_eq!(Row::parse(&row.encode()), Ok(row));
         }
     }
@@ -362,6 +413,18 @@ mod tests {
             assert_eq!(hex(&encoded[..encoded.len() - 4]), kept_4);
             assert_eq!(Row::parse(&kept(&kept_4)), Ok(row));
         }
+        let full = Row {
+            beside: beside().beside,
+            ..renamed()
+        };
+        let encoded = full.encode();
+        assert_eq!(hex(&encoded[..encoded.len() - 4]), KEPT_4);
+        assert_eq!(Row::parse(&kept(KEPT_4)), Ok(full));
+        assert_eq!(
+            row().encode().len(),
+            encoded.len() - 4 - 13,
+            "a row without either has no room for them"
+        );
     }
 
     #[test]
@@ -372,6 +435,8 @@ mod tests {
         // What it did not know stands for damage in it.
         let told_of_an_origin = KEPT_3.replacen("030b", "031b", 1);
         assert_eq!(Row::parse(&kept(&told_of_an_origin)), Err(RowError::Damaged));
+        let told_of_a_rename = KEPT_4.replacen("04", "03", 1);
+        assert_eq!(Row::parse(&kept(&told_of_a_rename)), Err(RowError::Damaged));
     }
 
     #[test]
@@ -449,11 +514,11 @@ mod tests {
         fn whatever_stands_in_a_row_makes_sense_or_is_refused(
             changes in proptest::collection::vec((0_usize..200, any::<u8>()), 0..6),
             format in 0_u8..6,
-            is_beside in any::<bool>(),
+            kind in 0_usize..3,
             is_moved in any::<bool>(),
             length in 0_usize..250,
         ) {
-            let row = if is_beside { beside() } else { row() };
+            let row = [row, beside, renamed][kind]();
             let mut bytes = if is_moved { moved(row) } else { row }.encode();
             bytes.truncate(bytes.len() - 4);
             bytes[0] = format;

@@ -121,6 +121,9 @@ impl Uploads {
             .await
             .map_err(|error| delayed(&error))?;
         let id = file.id;
+        if let Some(renamed) = file.renamed() {
+            self.settle_rename(&file, &renamed).await?;
+        }
         let place = self.fetcher.catalog.object_path(id).map_err(|error| delayed(&error))?;
         let Some((source, path)) = place else {
             // It went with its source.

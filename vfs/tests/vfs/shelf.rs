@@ -32,6 +32,8 @@ pub(crate) enum Cue {
     Fails(ErrorKind),
     /// Done, but the answer is lost.
     LosesAnswers,
+    /// Renames are done, but their answers are lost; nothing else is done.
+    LosesRenames,
     /// Done, but for removals.
     RemovesNothing,
     /// Copies take their time.
@@ -63,6 +65,19 @@ struct Object {
     /// `None`: a directory.
     bytes: Option<Vec<u8>>,
     version: u64,
+}
+
+/// A directory of an object store, with an object of its own or without.
+const OF_STORE: Object = Object {
+    bytes: None,
+    version: 0,
+};
+
+impl State {
+    fn holds_anything(&self, directory: &[u8]) -> bool {
+        let beneath = [directory, b"/"].concat();
+        self.objects.keys().any(|path| path.starts_with(&beneath))
+    }
 }
 
 impl Object {
@@ -97,7 +112,8 @@ impl Shelf {
         Self::with_directories(name, true)
     }
 
-    /// As an object store: directories are only what names have in common, and cannot be renamed.
+    /// As an object store: a directory is what names have in common, or an object of its own that somebody has made; it cannot be
+    /// renamed.
     pub(crate) fn store() -> Arc<Self> {
         Self::with_directories("test://shelf", false)
     }
@@ -149,8 +165,16 @@ impl Shelf {
         self.changed.send_modify(|count| *count += 1);
     }
 
-    /// Makes the directories that lead to a path.
+    /// Makes a directory there, as somebody else would.
+    pub(crate) fn place_directory(&self, path: &str) {
+        self.insert(path.as_bytes(), None);
+    }
+
+    /// Makes the directories that lead to a path, where they are real.
     fn insert_above(&self, path: &ObjectPath) {
+        if !self.real_directories() {
+            return;
+        }
         let path = path.as_bytes();
         for (at, _) in path.iter().enumerate().filter(|(_, byte)| **byte == b'/') {
             self.insert(&path[..at], None);
@@ -159,6 +183,11 @@ impl Shelf {
 
     fn real_directories(&self) -> bool {
         self.able.writes.is_some_and(|able| able.real_directories)
+    }
+
+    /// Tells whether anything, if only a directory, has an object of its own there.
+    pub(crate) fn has_object(&self, path: &str) -> bool {
+        self.state.lock().objects.contains_key(path.as_bytes())
     }
 
     /// Gives the bytes of a file.
@@ -207,8 +236,12 @@ impl Shelf {
 
     fn insert(&self, path: &[u8], bytes: Option<Vec<u8>>) -> Metadata {
         let mut state = self.state.lock();
-        state.versions += 1;
-        let version = state.versions;
+        let version = if bytes.is_some() || self.real_directories() {
+            state.versions += 1;
+            state.versions
+        } else {
+            OF_STORE.version
+        };
         let is_known_directory = bytes.is_none() && state.objects.contains_key(path);
         if !is_known_directory {
             state.objects.insert(path.to_vec(), Object { bytes, version });
@@ -221,8 +254,11 @@ impl Shelf {
 
     fn found(&self, path: &[u8]) -> Presence<Metadata> {
         let state = self.state.lock();
-        let object = state.objects.get(path);
-        object.map_or(Presence::Absent, |object| Presence::Found(object.metadata()))
+        match state.objects.get(path) {
+            Some(object) => Presence::Found(object.metadata()),
+            None if !self.real_directories() && state.holds_anything(path) => Presence::Found(OF_STORE.metadata()),
+            None => Presence::Absent,
+        }
     }
 
     fn error(&self, kind: ErrorKind, operation: Operation, path: &ObjectPath) -> Error {
@@ -233,6 +269,9 @@ impl Shelf {
         match *self.cue.borrow() {
             Cue::Fails(kind) => Err(self.error(kind, operation, path)),
             Cue::RemovesNothing if matches!(operation, Operation::RemoveFile | Operation::RemoveDirectory) => {
+                Err(self.error(ErrorKind::TimedOut, operation, path))
+            }
+            Cue::LosesRenames if operation != Operation::Rename => {
                 Err(self.error(ErrorKind::TimedOut, operation, path))
             }
             _ => self.reach(operation, path),
@@ -275,20 +314,31 @@ impl Backend for Shelf {
 
     async fn list(&self, directory: &ObjectPath) -> Result<Presence<Listing>> {
         self.reach(Operation::List, directory)?;
-        let state = self.state.lock();
-        if !directory.is_root() && !state.objects.contains_key(directory.as_bytes()) {
+        if !directory.is_root() && self.found(directory.as_bytes()) == Presence::Absent {
             return Ok(Presence::Absent);
         }
-        let children = state.objects.iter().filter_map(|(path, object)| {
+        let state = self.state.lock();
+        let mut children = BTreeMap::new();
+        for (path, object) in &state.objects {
             let rest = if directory.is_root() {
-                path.as_slice()
+                Some(path.as_slice())
             } else {
-                path.strip_prefix(directory.as_bytes())?.strip_prefix(b"/")?
+                let rest = path.strip_prefix(directory.as_bytes());
+                rest.and_then(|rest| rest.strip_prefix(b"/"))
             };
-            (!rest.is_empty() && !rest.contains(&b'/')).then(|| Child {
-                name: rest.to_vec(),
-                metadata: object.metadata(),
-            })
+            let mut parts = rest.unwrap_or_default().splitn(2, |byte| *byte == b'/');
+            match (parts.next().filter(|name| !name.is_empty()), parts.next()) {
+                (Some(name), None) => drop(children.insert(name, object.metadata())),
+                // Where directories are real, it is there by itself.
+                (Some(name), Some(_)) if !self.real_directories() => {
+                    children.entry(name).or_insert_with(|| OF_STORE.metadata());
+                }
+                _ => {}
+            }
+        }
+        let children = children.into_iter().map(|(name, metadata)| Child {
+            name: name.to_vec(),
+            metadata,
         });
         let pages = [Ok(children.collect())];
         Ok(Presence::Found(futures::stream::iter(pages).boxed()))
@@ -331,9 +381,6 @@ impl Backend for Shelf {
         if !expected.holds(&self.found(path.as_bytes())) {
             return Err(self.error(ErrorKind::Conflict, Operation::Put, path));
         }
-        if !self.real_directories() {
-            self.insert_above(path);
-        }
         let metadata = self.insert(path.as_bytes(), Some(bytes));
         self.answer(Operation::Put, path, metadata)
     }
@@ -344,6 +391,12 @@ impl Backend for Shelf {
             return Err(self.error(ErrorKind::Exists, Operation::CreateDirectory, path));
         }
         Ok(self.insert(path.as_bytes(), None))
+    }
+
+    async fn keep_directory(&self, path: &ObjectPath) -> Result<()> {
+        self.refuse(Operation::CreateDirectory, path)?;
+        self.insert(path.as_bytes(), None);
+        Ok(())
     }
 
     async fn remove_file(&self, path: &ObjectPath, expected: &Expected) -> Result<Presence<()>> {
@@ -362,9 +415,8 @@ impl Backend for Shelf {
 
     async fn remove_directory(&self, path: &ObjectPath) -> Result<Presence<()>> {
         self.refuse(Operation::RemoveDirectory, path)?;
-        let beneath = [path.as_bytes(), b"/"].concat();
         let mut state = self.state.lock();
-        if state.objects.keys().any(|other| other.starts_with(&beneath)) {
+        if state.holds_anything(path.as_bytes()) {
             return Err(self.error(ErrorKind::NotEmpty, Operation::RemoveDirectory, path));
         }
         let removed = state.objects.remove(path.as_bytes());
@@ -425,6 +477,9 @@ impl Backend for Shelf {
         }
         drop(state);
         self.changed.send_modify(|count| *count += 1);
+        if *self.cue.borrow() == Cue::LosesRenames {
+            return Err(self.error(ErrorKind::TimedOut, Operation::Rename, from));
+        }
         Ok(Presence::Found(metadata))
     }
 }

@@ -5,6 +5,7 @@ mod attributes;
 mod model;
 mod moving;
 mod own;
+mod renaming;
 mod trash;
 
 use std::collections::HashMap;

@@ -103,6 +103,26 @@ async fn an_object_whose_key_ends_in_a_slash_is_a_child_without_a_name() {
 }
 
 #[tokio::test]
+async fn a_directory_that_is_to_stay_gets_an_object_once_whatever_lies_beneath() {
+    let puts = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&puts);
+    let backend = bucket(move |asked| match (&*asked.method, &*asked.target) {
+        ("PUT", "/bucket/a/") => {
+            counted.fetch_add(1, Ordering::SeqCst);
+            (200, vec![("ETag", "\"e-0\"".to_owned())], Vec::new())
+        }
+        ("HEAD", "/bucket/a/") if counted.load(Ordering::SeqCst) > 0 => object(asked, b""),
+        (_, target) if target.contains("list-type") => page(&[("a/b", 1)], &[], LAST),
+        _ => missing(),
+    });
+    for _ in 0..2 {
+        let kept = backend.keep_directory(&ObjectPath::from_bytes("a")).await;
+        kept.expect("it has an object");
+        assert_eq!(puts.load(Ordering::SeqCst), 1);
+    }
+}
+
+#[tokio::test]
 async fn a_key_that_no_request_can_name_is_listed_and_refused() {
     let backend = bucket(|asked| {
         if asked.target.contains("list-type") {

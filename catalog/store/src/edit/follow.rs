@@ -213,6 +213,25 @@ impl Edit<'_> {
         self.names_changed(to.0, at_ns, true)
     }
 
+    /// Moves a staged file, and puts another row in the place of the one that it has.
+    pub(crate) fn follow_moved_staged(
+        &mut self,
+        from: Place<'_>,
+        to: Place<'_>,
+        raw_name: Option<Box<[u8]>>,
+        lies_at: Option<Vec<u8>>,
+        row: &[u8],
+        at_ns: i64,
+    ) -> Result<()> {
+        let standing = self.standing(from)?;
+        let id = standing
+            .ok_or_else(|| refuse(from, "it is not in the catalog"))?
+            .hot
+            .id();
+        self.follow_moved(from, to, raw_name, None, lies_at, at_ns)?;
+        self.restage(EntryId(id), row)
+    }
+
     /// Lets two entries change places.
     pub(crate) fn follow_exchanged(&mut self, a: Place<'_>, b: Place<'_>) -> Result<()> {
         let source = self.same_source(a, b)?;

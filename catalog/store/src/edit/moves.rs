@@ -4,7 +4,7 @@
 //! one file, which has followed its directory already, or lies where that lay for a while. As long as there is a row, no
 //! listing changes what stands beneath, and none shows what lies at a place that a row names.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 
 use redb::{ReadableTable, ReadableTableMetadata};
@@ -99,7 +99,7 @@ impl Edit<'_> {
     }
 
     /// Ends the move of a directory, if all that it holds lies where it stands. The directories are listed anew.
-    pub(crate) fn finish_move(&mut self, directory: EntryId) -> Result<bool> {
+    pub(crate) fn finish_move(&mut self, directory: EntryId, settled: &HashMap<EntryId, Vec<u8>>) -> Result<bool> {
         let id = directory.0;
         if self.move_of(id)?.is_none() {
             return Ok(true);
@@ -114,6 +114,9 @@ impl Edit<'_> {
         let mut directories = vec![(id, lies_at, stands)];
         let (mut files, mut done) = (Vec::new(), Vec::new());
         while let Some((directory, lies_at, stands)) = directories.pop() {
+            if settled.get(&EntryId(directory)) != Some(&stands) {
+                return Ok(false);
+            }
             let range = subtree_range(directory);
             for row in self.children.range(range.start.as_slice()..range.end.as_slice())? {
                 let (key, row) = row?;

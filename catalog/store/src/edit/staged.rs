@@ -41,6 +41,16 @@ impl Edit<'_> {
         Ok(())
     }
 
+    /// Puts another row in the place of the one that an entry has. The bytes beside it stay.
+    pub(crate) fn restage(&mut self, id: EntryId, row: &[u8]) -> Result<()> {
+        let known = self.known(id)?;
+        if self.staged.get(id.0)?.is_none() {
+            return Err(known.refuse("it is not staged"));
+        }
+        self.staged.insert(id.0, row)?;
+        Ok(())
+    }
+
     /// Takes a row away. What its entry looks like without it is known, or stays as it is; `kept_ns` is kept as the time of its
     /// last change.
     pub(crate) fn unstage(&mut self, id: EntryId, seen: Option<SeenAttributes>, kept_ns: Option<i64>) -> Result<()> {

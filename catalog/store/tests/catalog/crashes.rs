@@ -48,7 +48,7 @@ fn child_that_works_until_it_is_killed() {
     let mut row = rows.iter().map(|(_, row)| number(row)).max().unwrap_or(0);
     for step in 0.. {
         let directory = EntryId(id(&catalog, "/s/work").0);
-        match random.below(9) {
+        match random.below(11) {
             0 => {
                 // A promise: what is synced is there for good.
                 let name = format!("promise {}", random.below(u64::MAX));
@@ -102,6 +102,29 @@ fn child_that_works_until_it_is_killed() {
                 if let Some((entry, _)) = staged.first() {
                     writeln!(say, "loose {entry}").unwrap();
                     catalog.unstage(*entry, None, None).unwrap();
+                }
+            }
+            8 | 9 => {
+                // What has the new name has the row that goes with it, whenever that came to the disk.
+                row = row.next_multiple_of(2) + 2;
+                let guard = catalog.begin_change(&[directory]);
+                let known = catalog.lookup(directory, b"goes").unwrap();
+                let entry = match known {
+                    Some(entry) => entry.id,
+                    None => catalog.follow_created(directory, file("goes"), None).unwrap().0,
+                };
+                catalog
+                    .stage_with(entry, &row.to_le_bytes(), &beside(row), None)
+                    .unwrap();
+                row += 1;
+                let (from, to) = ((directory, &b"goes"[..]), (directory, &b"gone"[..]));
+                catalog
+                    .follow_moved_staged(from, to, None, None, &row.to_le_bytes(), 1)
+                    .unwrap();
+                drop(guard);
+                if random.below(2) == 0 {
+                    catalog.sync().unwrap();
+                    writeln!(say, "gone {row}").unwrap();
                 }
             }
             _ => catalog.note_failure(directory, "seeded", 1).unwrap(),
@@ -178,6 +201,8 @@ fn a_killed_process_loses_nothing_that_was_promised_and_no_id_is_given_twice() {
     // What must have a row: the last one that was acknowledged, or a later one.
     let mut staged: HashMap<u64, (u64, String)> = HashMap::new();
     let mut rows_found = 0;
+    // The last rename of something staged that was acknowledged; none where its row was taken away since.
+    let (mut gone, mut renames_found) = (None, 0);
     let mut random = Random(20_261_121);
     for round in 0..24 {
         let mut child = start(&scratch, random.below(u64::MAX));
@@ -194,7 +219,11 @@ fn a_killed_process_loses_nothing_that_was_promised_and_no_id_is_given_twice() {
                 ["kept", id, ..] => promised.push((number_of(id), rest(&line, 2))),
                 ["seen", id, ..] => ids.push((number_of(id), rest(&line, 2))),
                 ["staged", id, row, name] => drop(staged.insert(number_of(id), (number_of(row), name.to_owned()))),
-                ["loose", id] => drop(staged.remove(&number_of(id))),
+                ["loose", id] => {
+                    staged.remove(&number_of(id));
+                    gone = None;
+                }
+                ["gone", row] => gone = Some(number_of(row)),
                 ["step"] if steps > 0 => steps -= 1,
                 ["step"] if !killed => {
                     for _ in 0..moment {
@@ -232,6 +261,20 @@ fn a_killed_process_loses_nothing_that_was_promised_and_no_id_is_given_twice() {
             );
             rows_found += 1;
         }
+        for (name, parity) in [("goes", 0), ("gone", 1)] {
+            let entry = catalog.resolve(format!("/s/work/{name}").as_bytes()).unwrap();
+            let now = entry.and_then(|entry| Some((entry.id, number(&catalog.staged(entry.id).unwrap()?))));
+            if let Some((entry, now)) = now {
+                assert_eq!(now % 2, parity, "{name} has the row of the other name in round {round}");
+                let bytes = catalog.staged_bytes(entry).unwrap().unwrap();
+                assert!(bytes == beside(now & !1), "{name} has other bytes in round {round}");
+                renames_found += parity;
+            }
+            if let (1, Some(gone)) = (parity, gone) {
+                let now = now.map(|(_, now)| now);
+                assert!(now >= Some(gone), "{name}: {now:?} instead of {gone} in round {round}");
+            }
+        }
         // Every name is made once only, so an id that anyone saw under two names was given twice.
         for (id, name) in ids {
             let before = given.entry(id).or_insert_with(|| name.clone());
@@ -239,8 +282,8 @@ fn a_killed_process_loses_nothing_that_was_promised_and_no_id_is_given_twice() {
         }
     }
     assert!(
-        promised.len() > 20 && given.len() > 100 && rows_found > 20,
-        "{} promises, {} ids, {rows_found} rows",
+        promised.len() > 20 && given.len() > 100 && rows_found > 20 && renames_found > 5,
+        "{} promises, {} ids, {rows_found} rows, {renames_found} renames",
         promised.len(),
         given.len()
     );

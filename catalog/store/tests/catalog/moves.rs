@@ -1,6 +1,8 @@
 //! Directories renamed ahead of what they hold: where things lie, what listings may change, and when it is over.
 
-use manifold_catalog::{Catalog, Change, Copied, EntryId, Error, WhenStaged};
+use std::collections::HashMap;
+
+use manifold_catalog::{Catalog, Change, Copied, EntryId, Error, Kind, WhenStaged};
 
 use crate::support::*;
 
@@ -61,6 +63,22 @@ impl World {
     }
 }
 
+/// Gives where a directory, and those in it, stand.
+fn settled(catalog: &Catalog, top: EntryId) -> HashMap<EntryId, Vec<u8>> {
+    let mut settled = HashMap::from([(top, catalog.standing_path(top).unwrap().unwrap())]);
+    for child in catalog.children(top, None, usize::MAX).unwrap() {
+        if child.kind == Kind::Directory {
+            settled.extend(self::settled(catalog, child.id));
+        }
+    }
+    settled
+}
+
+/// Ends a move after all its directories were seen to.
+fn finish(catalog: &Catalog, top: EntryId) -> bool {
+    catalog.finish_move(top, &settled(catalog, top)).unwrap()
+}
+
 #[test]
 fn what_a_renamed_directory_holds_lies_where_it_lay_until_it_is_brought() {
     let world = World::new();
@@ -72,7 +90,7 @@ fn what_a_renamed_directory_holds_lies_where_it_lay_until_it_is_brought() {
         Some(b)
     );
     assert_eq!(world.catalog.move_above(id(&world.catalog, "/s/x")).unwrap(), None);
-    assert!(!world.catalog.finish_move(b).unwrap(), "nothing is there yet");
+    assert!(!finish(&world.catalog, b), "nothing is there yet");
     assert!(world.copied("/s/b/f", true) && world.copied("/s/b/g", false));
     assert_eq!(
         (&*world.lies_at("/s/b/f"), &*world.lies_at("/s/b/sub/h")),
@@ -89,10 +107,10 @@ fn what_a_renamed_directory_holds_lies_where_it_lay_until_it_is_brought() {
         root,
     };
     assert!(world.copied("/s/b/sub/h", false));
-    assert!(!world.catalog.finish_move(b).unwrap(), "something is left of a file");
+    assert!(!finish(&world.catalog, b), "something is left of a file");
     world.catalog.note_left_removed(f).unwrap();
     let changes = world.catalog.subscribe();
-    assert!(world.catalog.finish_move(b).unwrap());
+    assert!(finish(&world.catalog, b));
     let told: Vec<_> = std::iter::from_fn(|| changes.try_recv()).collect();
     assert!(told.contains(&Change::Directory { id: b }), "{told:?}");
     drop(changes);
@@ -125,7 +143,25 @@ fn renames_on_the_way_are_followed_from_wherever_things_lie() {
     for path in ["/s/c/f", "/s/c/g", "/s/x/sub/h"] {
         assert!(world.copied(path, false), "{path}");
     }
-    assert!(world.catalog.finish_move(a).unwrap() && world.catalog.finish_move(sub).unwrap());
+    assert!(finish(&world.catalog, a) && finish(&world.catalog, sub));
+    assert_eq!(world.catalog.moves().unwrap(), []);
+    world.scratch.check(world.catalog);
+}
+
+#[test]
+fn a_move_does_not_end_before_each_directory_was_seen_to_where_it_stands() {
+    let world = World::new();
+    let b = world.a_to_b();
+    for path in ["/s/b/f", "/s/b/g", "/s/b/sub/h"] {
+        assert!(world.copied(path, false), "{path}");
+    }
+    let early = settled(&world.catalog, b);
+    world.catalog.follow_created(b, folder("made"), None).unwrap();
+    assert!(!world.catalog.finish_move(b, &early).unwrap(), "one was made since");
+    let early = settled(&world.catalog, b);
+    world.rename((b, "made"), (b, "renamed")).unwrap();
+    assert!(!world.catalog.finish_move(b, &early).unwrap(), "it was renamed since");
+    assert!(finish(&world.catalog, b));
     assert_eq!(world.catalog.moves().unwrap(), []);
     world.scratch.check(world.catalog);
 }
@@ -142,11 +178,8 @@ fn a_move_within_a_move_ends_with_the_one_above() {
     for path in ["/s/b/f", "/s/b/g", "/s/b/sub2/h"] {
         assert!(world.copied(path, false), "{path}");
     }
-    assert!(
-        !world.catalog.finish_move(sub).unwrap(),
-        "what is above it is on the move"
-    );
-    assert!(world.catalog.finish_move(a).unwrap());
+    assert!(!finish(&world.catalog, sub), "what is above it is on the move");
+    assert!(finish(&world.catalog, a));
     assert_eq!(world.catalog.moves().unwrap(), []);
     assert_eq!(world.lies_at("/s/b/sub2/h"), "b/sub2/h");
     world.scratch.check(world.catalog);
@@ -188,7 +221,7 @@ fn no_listing_takes_a_name_away_or_brings_the_old_one_back() {
     for path in ["/s/b/known", "/s/b/sub/h"] {
         assert!(world.copied(path, false), "{path}");
     }
-    assert!(catalog.finish_move(b).unwrap());
+    assert!(finish(catalog, b));
     let late = catalog.apply_listing(root, early, &|_| false);
     assert!(matches!(late, Err(Error::Overtaken(_))), "{late:?}");
     list(catalog, root, vec![folder("a"), folder("b")]);

@@ -140,7 +140,7 @@ impl Core {
         let deadline = self.settings.data_deadline;
         let (directory, raw_name) = (crossing.to_directory, crossing.to_raw_name.clone());
         if crossing.over.is_none() {
-            self.until_free(directory, &crossing.target).await?;
+            self.until_free(crossing.target.place_in(directory)).await?;
             moves
                 .until_left(|catalog| catalog.is_left_at(directory, &raw_name), deadline)
                 .await?;

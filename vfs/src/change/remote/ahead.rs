@@ -13,20 +13,28 @@ use crate::Error;
 use crate::moves::Place;
 use crate::vfs::Core;
 
+/// Where a directory is to be after its rename.
+fn new_place(renaming: &Renaming) -> Place<'_> {
+    let (to, target) = (renaming.to_directory, &renaming.target);
+    let over = renaming.over.as_ref();
+    Place {
+        renamed: Some(renaming.from.id),
+        ..over.map_or_else(|| target.place_in(to), |over| target.place_of(over.id))
+    }
+}
+
 impl Core {
     /// Renames a directory ahead of what it holds. Its new place must be free at the source.
     pub(super) async fn rename_ahead(self: &Arc<Self>, mut renaming: Renaming) -> Result<(), Error> {
         let moves = Arc::clone(self.moves()?);
         let id = renaming.from.id;
-        let directory = renaming.over.as_ref().map_or(renaming.to_directory, |over| over.id);
-        let place = Place {
-            renamed: Some(id),
-            ..renaming.target.place_in(directory)
-        };
-        moves.until_free(place, self.settings.data_deadline).await?;
+        self.until_free(new_place(&renaming)).await?;
         let _places = moves.keep_places().await;
         let guard = self.guard(&renaming);
         self.look_at_places(&mut renaming)?;
+        if moves.is_in_the_way(&new_place(&renaming))? {
+            return Err(Error::Busy);
+        }
         let is_on_the_move = self.catalog.move_above(id).map_err(Error::from_catalog)?.is_some();
         if !is_on_the_move {
             self.must_be_there(&renaming).await?;

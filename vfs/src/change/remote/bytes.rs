@@ -234,7 +234,8 @@ impl Core {
         if self.catalog.move_above(id).map_err(Error::from_catalog)?.is_some() && !staged.is_recorded() {
             let (_, now) = rows(&self.catalog, id)?;
             if now.version != version && staged.expected().as_deref() == Some(&*version) {
-                staged.rebase(Some(&now.version), Some(&now.version));
+                // It is a draft still, which goes with whatever it says.
+                staged.rebase(Some(&now.version), Some(&now.version), |_| Ok(()))?;
             }
         }
         Ok(staged)

@@ -34,7 +34,7 @@ impl Core {
             Ok(Made::Later(target)) => {
                 let (core, site, name) = (Arc::clone(self), site.clone(), Box::<[u8]>::from(name));
                 Answer::Pending(Box::pin(async move {
-                    core.until_free(site.directory, &target).await?;
+                    core.until_free(target.place_in(site.directory)).await?;
                     core.remote_create(&site, &name, creation, by).wait().await
                 }))
             }
@@ -172,7 +172,7 @@ impl Core {
         let (core, name, directory) = (Arc::clone(self), Box::<[u8]>::from(name), site.directory);
         let mode = mode & !by.umask & 0o7777;
         Answer::Pending(Box::pin(async move {
-            core.until_free(directory, &target).await?;
+            core.until_free(target.place_in(directory)).await?;
             core.until_left_at(directory, &raw_name).await?;
             let _places = core.moves()?.keep_places().await;
             let guard = core.catalog.begin_change(&[directory]);
@@ -309,7 +309,7 @@ impl Core {
             return Err(Error::NotEmpty);
         }
         // What has left the directory may lie in it still.
-        self.until_free(entry.id, &target).await?;
+        self.until_free(target.place_of(entry.id)).await?;
         let _name = self.lock_name(entry.id).await?;
         let _places = self.moves()?.keep_places().await;
         let guard = self.catalog.begin_change(&[entry.parent, entry.id]);

@@ -16,8 +16,9 @@ use crate::fetch::Object;
 use crate::handle::Opening;
 use crate::moves::NameLock;
 use crate::staging::StagedFile;
+use crate::staging::row::Renamed;
 use crate::upload::settle::Confirmed;
-use crate::upload::{Hold, Uploads};
+use crate::upload::{Hold, Uploads, changed_row};
 use crate::vfs::Core;
 use crate::{Answer, Error};
 
@@ -41,6 +42,14 @@ impl Renaming {
     /// Gives both names in the catalog: the directory, and the name in it.
     pub(super) fn names(&self) -> [(EntryId, &[u8]); 2] {
         [(self.from.parent, &self.from.name), (self.to_directory, &self.to_name)]
+    }
+
+    /// Gives the new place, as a row in the journal tells of it.
+    fn renamed(&self) -> Renamed {
+        Renamed {
+            directory: self.to_directory.0,
+            name: self.to_raw_name.as_slice().into(),
+        }
     }
 
     /// Gives what the source calls it, where that is not the name.
@@ -193,7 +202,7 @@ impl Core {
         self.rename_at_source(&renaming).await?;
         let core = Arc::clone(self);
         self.blocking(move || {
-            core.follow_renamed(&renaming, None)?;
+            core.follow_renamed(&renaming, None, None)?;
             if !beneath.is_empty() {
                 core.catalog.sync().map_err(Error::from_catalog)?;
             }
@@ -228,7 +237,7 @@ impl Core {
         let uploads = Arc::clone(self.writable()?);
         self.until_left_at(renaming.to_directory, &renaming.to_raw_name).await?;
         if renaming.over.is_none() {
-            self.until_free(renaming.to_directory, &renaming.target).await?;
+            self.until_free(renaming.target.place_in(renaming.to_directory)).await?;
         }
         let _names = self.lock_names(&renaming).await?;
         let _places = self.moves()?.keep_places().await;
@@ -252,6 +261,11 @@ impl Core {
                 Confirmed::Nothing | Confirmed::Part => {}
                 // Both versions are to be kept, which its upload sees to first.
                 Confirmed::SomethingElse => return Err(Error::Busy),
+            }
+            // It may have turned out that the source had renamed it before.
+            let entry = self.entry_of(renaming.from.id)?;
+            if (entry.parent, &entry.name) != (renaming.from.parent, &renaming.from.name) {
+                return Err(Error::Stale);
             }
         }
         let stands_here_alone = staged.as_ref().is_some_and(|file| file.expected().is_none());
@@ -286,13 +300,13 @@ impl Core {
         let core = Arc::clone(self);
         self.blocking(move || {
             let replaced = core.part_with_replaced(&renaming)?;
-            core.follow_renamed(&renaming, None)?;
+            // Under the new name, the row must not say for a moment what holds under the old one: an upload after a crash
+            // would find what is replaced there, and take it for somebody else's.
+            file.rebase(None, expected.as_deref(), |change| {
+                let row = changed_row(&core.catalog, file.id, change)?;
+                core.follow_renamed(&renaming, None, Some(&row))
+            })?;
             core.forget_replaced(&renaming, replaced)?;
-            file.rebase(None, expected.as_deref());
-            // A file that nobody has closed yet has only a draft of a row, which goes with it.
-            if file.is_recorded() {
-                core.writable()?.staging.sync(&file)?;
-            }
             core.catalog.sync().map_err(Error::from_catalog)?;
             drop(holds);
             Ok(())
@@ -317,20 +331,32 @@ impl Core {
             if there.as_ref().map(Version::as_bytes) != known.as_deref() {
                 return Err(Error::Busy);
             }
+            // Where the answer does not come, or nobody is left to hear it, the next upload finds out what became of it.
+            let (catalog, renamed) = (Arc::clone(&self.catalog), renaming.renamed());
+            let noted = Arc::clone(file);
+            self.blocking(move || {
+                noted.note_renamed(Some(&renamed), |change| {
+                    let row = changed_row(&catalog, noted.id, change)?;
+                    catalog.restage(noted.id, &row).map_err(Error::from_catalog)
+                })
+            })
+            .await?;
         }
         let metadata = self.rename_at_source(&renaming).await?;
         let core = Arc::clone(self);
         self.blocking(move || {
             let replaced = core.part_with_replaced(&renaming)?;
-            let seen = staged.is_none().then_some(&metadata);
-            core.follow_renamed(&renaming, seen)?;
-            core.forget_replaced(&renaming, replaced)?;
             if let Some(file) = &staged {
                 let version = metadata.version.as_bytes();
-                file.rebase(Some(version), Some(version));
-                if file.is_recorded() {
-                    core.writable()?.staging.sync(file)?;
-                }
+                file.rebase(Some(version), Some(version), |change| {
+                    let row = changed_row(&core.catalog, file.id, change)?;
+                    core.follow_renamed(&renaming, None, Some(&row))
+                })?;
+            } else {
+                core.follow_renamed(&renaming, Some(&metadata), None)?;
+            }
+            core.forget_replaced(&renaming, replaced)?;
+            if staged.is_some() {
                 core.catalog.sync().map_err(Error::from_catalog)?;
             } else if core.files.is_open(renaming.from.id)
                 && let Ok((object, _)) = Object::find(&core.catalog, &core.indexer, renaming.from.id)
@@ -404,7 +430,13 @@ impl Core {
         self.forget_staged(over.id)
     }
 
-    fn follow_renamed(&self, renaming: &Renaming, metadata: Option<&manifold_backends::Metadata>) -> Result<(), Error> {
+    /// `metadata`: how it looks at its source now; `row`: what its row in the journal is to be, where it is staged.
+    fn follow_renamed(
+        &self,
+        renaming: &Renaming,
+        metadata: Option<&manifold_backends::Metadata>,
+        row: Option<&[u8]>,
+    ) -> Result<(), Error> {
         let ([from, to], raw_name) = (renaming.names(), renaming.raw_name());
         let (seen, now_ns) = (metadata.map(seen_attributes), self.writable()?.now_ns());
         // A rename is no change of the bytes, though the source may have made it by a copy.
@@ -418,10 +450,11 @@ impl Core {
             .move_above(renaming.to_directory)
             .map_err(Error::from_catalog)?;
         let follow = |catalog: &Catalog| {
-            let changes = if kind != Kind::Directory && is_moving.is_some() {
-                catalog.follow_moved_onto(from, to, raw_name, seen, lies_at.to_vec(), now_ns)?
-            } else {
-                catalog.follow_moved(from, to, raw_name, seen, now_ns)?
+            let lies_at = (kind != Kind::Directory && is_moving.is_some()).then(|| lies_at.to_vec());
+            let changes = match (row, lies_at) {
+                (Some(row), lies_at) => catalog.follow_moved_staged(from, to, raw_name, lies_at, row, now_ns)?,
+                (None, Some(lies_at)) => catalog.follow_moved_onto(from, to, raw_name, seen, lies_at, now_ns)?,
+                (None, None) => catalog.follow_moved(from, to, raw_name, seen, now_ns)?,
             };
             Ok(((), changes))
         };

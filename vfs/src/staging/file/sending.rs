@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::{Base, Data, Durability, Rest, StagedFile, State, Tally};
 use crate::Error;
-use crate::staging::row::{UNCONFIRMED_MAX, Unconfirmed};
+use crate::staging::row::{Renamed, Row, UNCONFIRMED_MAX, Unconfirmed};
 
 /// What an upload sends: the file as it is at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -332,17 +332,61 @@ impl StagedFile {
         drop(self.syncing.lock());
     }
 
-    /// Changes what the file is based on, if that lies where the file does, and what the source has to have under its name: it
-    /// was renamed there.
-    pub(crate) fn rebase(&self, base_version: Option<&[u8]>, expected: Option<&[u8]>) {
+    /// Changes what the file is based on, if that lies where the file does, and what the source has to have under its name: it was renamed. `put` changes the row
+    /// accordingly, in the transaction that gives the file its new name; where that fails, nothing is changed.
+    pub(crate) fn rebase(
+        &self,
+        base_version: Option<&[u8]>,
+        expected: Option<&[u8]>,
+        put: impl FnOnce(&dyn Fn(&mut Row)) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let based = |base: &mut Option<Base>| {
+            if let (Some(base), Some(version)) = (base, base_version)
+                && !base.is_origin
+            {
+                base.version = version.into();
+            }
+        };
+        let in_row = |row: &mut Row| {
+            based(&mut row.base);
+            row.expected = expected.map(Into::into);
+            row.renamed = None;
+        };
+        let in_state = |state: &mut State| {
+            based(&mut state.base);
+            state.expected = expected.map(Into::into);
+            state.renamed = None;
+        };
+        self.alter(in_state, || put(&in_row))
+    }
+
+    /// Notes where the source is about to be asked to rename the file to, or that nothing of that is open any more.
+    pub(crate) fn note_renamed(
+        &self,
+        renamed: Option<&Renamed>,
+        put: impl FnOnce(&dyn Fn(&mut Row)) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let in_state = |state: &mut State| state.renamed = renamed.cloned();
+        self.alter(in_state, || put(&|row| row.renamed = renamed.cloned()))
+    }
+
+    /// Gives where the source was asked to rename the file to, where it is not known what became of that.
+    pub(crate) fn renamed(&self) -> Option<Renamed> {
+        self.state.lock().renamed.clone()
+    }
+
+    /// Changes something that stands in the row, in the row first, and in nothing else of it.
+    fn alter(&self, change: impl FnOnce(&mut State), in_row: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
+        let _one_at_a_time = self.syncing.lock();
+        in_row()?;
         let mut state = self.state.lock();
-        if let (Some(base), Some(version)) = (&mut state.base, base_version)
-            && !base.is_origin
-        {
-            base.version = version.into();
-        }
-        state.expected = expected.map(Into::into);
+        change(&mut state);
+        let was_durable = state.durable == Some(state.stamp);
         state.stamp += 1;
+        if was_durable {
+            state.durable = Some(state.stamp);
+        }
+        Ok(())
     }
 
     /// Lets the file be one of its own: nothing shows through it, and nothing may stand under its name. To be called when it has

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::shelf::{Cue, Shelf};
-use manifold_backends::ErrorKind;
-use manifold_catalog::EntryId;
+use manifold_backends::{Backend, ErrorKind, ObjectPath, Presence};
+use manifold_catalog::{Copied, EntryId, Keep, NewChild, SeenAttributes};
+use manifold_index::seen_attributes;
 use manifold_vfs::{Access, Creation, Error, MoveState, RenameMode, UploadEvent, WriteAt};
 use tempfile::TempDir;
 
@@ -353,9 +354,60 @@ async fn what_a_move_is_still_in_the_way_of_waits_for_it_or_is_busy() {
     world.is_whole_at("s/b").await;
 }
 
+/// It was taken for one that others had removed at the source, and its name was gone before anything could be written to it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_being_made_meanwhile_stays() {
+    let world = world();
+    world.rename_and_hold().await;
+    let directory = world.library.find("s/b").await.unwrap();
+    let seen = SeenAttributes {
+        kind: manifold_catalog::Kind::File,
+        size: 0,
+        modified_ns: 1,
+        changed_ns: 1,
+        created_ns: None,
+        mode: 0o644,
+        owner: None,
+        links: 1,
+        device: 0,
+        version: (*b"made").into(),
+        identity: None,
+    };
+    let child = NewChild {
+        name: (*b"made").into(),
+        raw_name: None,
+        seen,
+        adopt: None,
+    };
+    // As far as whoever makes it has come when the catalog has it.
+    let made = world
+        .library
+        .catalog
+        .create_staged(directory, child, &Keep::default(), false, b"row");
+    let (id, _) = made.unwrap();
+    world.shelf.set_cue(Cue::Does);
+    while world.library.vfs.moved() < FILES + 1 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    loop {
+        if let [report] = &world.library.vfs.moves()[..]
+            && report.state == MoveState::Waiting
+        {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(world.library.find("s/b/made").await.unwrap(), id);
+    world.library.catalog.follow_removed(directory, b"made", 1).unwrap();
+    world.until_settled().await;
+    world.is_whole_at("s/b").await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_directory_that_is_removed_on_the_way_stays_removed() {
     let world = world();
+    // Or it would go with the last file in it, whether or not anybody removes it.
+    world.shelf.place_directory("a");
     world.rename_and_hold().await;
     world.remove("s/b/sub/deep").await.unwrap();
     world.remove_directory("s/b/sub").await.unwrap();
@@ -410,6 +462,116 @@ async fn a_directory_goes_back_where_it_came_from() {
     assert!(shelf.bytes("b/00").is_none());
 }
 
+/// Renames a directory while copies are held, which something is in the way of until they go on.
+async fn is_renamed_when_copies_go_on(world: &World, from: &str, to: &str) {
+    let refused = world.move_to(from, to).await;
+    assert!(matches!(refused, Err(Error::Busy)), "{refused:?}");
+    let release = async {
+        tokio::task::yield_now().await;
+        world.shelf.set_cue(Cue::Does);
+    };
+    let (renamed, ()) = tokio::join!(world.move_to(from, to), release);
+    renamed.unwrap();
+}
+
+/// Objects of the directory that was renamed, and those of one within it that still lay there, would else have been in one
+/// place: a look at it after a crash took the ones for the others.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_is_not_renamed_to_where_one_within_it_still_lies() {
+    let shelf = Shelf::store();
+    for (path, bytes) in [("d/x/1", "one"), ("d/x/3", "three"), ("e/2", "two")] {
+        shelf.place(path, bytes.as_bytes());
+    }
+    shelf.place_directory("d");
+    let world = World::over(shelf, TempDir::new().unwrap());
+    for path in ["s/d/x/1", "s/e/2"] {
+        world.library.find(path).await.unwrap();
+    }
+    world.shelf.set_cue(Cue::Holds);
+    world.move_to("s/d/x", "s/e/y").await.unwrap();
+    is_renamed_when_copies_go_on(&world, "s/e", "s/d/x").await;
+    let world = world.die_and_come_back().await;
+    world.until_settled().await;
+    assert_eq!(world.shelf.files(), ["d/x/2", "d/x/y/1", "d/x/y/3"]);
+    for path in ["s", "s/d", "s/d/x", "s/d/x/y"] {
+        world.library.relist(path).await;
+    }
+    assert_eq!(world.names("s/d/x").await, ["2", "y"]);
+    assert_eq!(world.names("s/d/x/y").await, ["1", "3"]);
+    assert_eq!(world.read_path("s/d/x/2").await, b"two");
+}
+
+/// The same where it has been made the parent of the directory whose place it takes: a file of the one got in the way of the
+/// other's of that name, and was kept beside it as in a conflict.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_does_not_take_the_place_of_one_that_was_renamed_into_it() {
+    let shelf = Shelf::store();
+    for (path, bytes) in [("d/1", "one"), ("d/2", "two"), ("d/x/3", "three"), ("e/2", "other two")] {
+        shelf.place(path, bytes.as_bytes());
+    }
+    let world = World::over(shelf, TempDir::new().unwrap());
+    for path in ["s/d/x/3", "s/e/2"] {
+        world.library.find(path).await.unwrap();
+    }
+    world.shelf.set_cue(Cue::Holds);
+    world.move_to("s/d", "s/e/x").await.unwrap();
+    is_renamed_when_copies_go_on(&world, "s/e", "s/d").await;
+    let world = world.die_and_come_back().await;
+    world.until_settled().await;
+    assert_eq!(world.shelf.files(), ["d/2", "d/x/1", "d/x/2", "d/x/x/3"]);
+    for path in ["s", "s/d", "s/d/x", "s/d/x/x"] {
+        world.library.relist(path).await;
+    }
+    assert_eq!(world.names("s").await, ["d"]);
+    assert_eq!(world.read_path("s/d/2").await, b"other two");
+    assert_eq!(world.read_path("s/d/x/2").await, b"two");
+    assert_eq!(world.names("s/d/x/x").await, ["3"]);
+    assert!(world.library.vfs.conflicts().is_empty());
+}
+
+/// The old place of the one holds that of the other, though it stands within it now: the outer one could not be cleared before
+/// the inner one was, and showed again.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_old_place_is_left_of_a_directory_that_was_renamed_into_one_that_it_held() {
+    let shelf = Shelf::store();
+    shelf.place("d/x/1", b"one");
+    for directory in ["d", "d/x"] {
+        shelf.place_directory(directory);
+    }
+    let world = World::over(shelf, TempDir::new().unwrap());
+    world.library.find("s/d/x/1").await.unwrap();
+    world.shelf.set_cue(Cue::Holds);
+    world.move_to("s/d/x", "s/e").await.unwrap();
+    world.move_to("s/d", "s/e/x").await.unwrap();
+    world.shelf.set_cue(Cue::Does);
+    world.until_settled().await;
+    for path in ["s", "s/e", "s/e/x"] {
+        world.library.relist(path).await;
+    }
+    assert_eq!(world.names("s").await, ["e"]);
+    assert_eq!(world.names("s/e").await, ["1", "x"]);
+    assert!(!world.shelf.has_object("d"));
+}
+
+/// What is made there lies elsewhere at first, but follows to where objects of the directory that stood there may be.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_made_where_a_directory_on_the_way_stood_meanwhile() {
+    let world = world();
+    world.rename_and_hold().await;
+    world.move_to("s/b/sub", "s/b/other").await.unwrap();
+    world.move_to("s/b/other", "s/away").await.unwrap();
+    let refused = world.make_directory("s/b/other").await;
+    assert!(matches!(refused, Err(Error::Busy)), "{refused:?}");
+    world.shelf.set_cue(Cue::Does);
+    world.make_directory("s/b/other").await.unwrap();
+    world.until_settled().await;
+    for path in ["s", "s/b", "s/b/other", "s/away"] {
+        world.library.relist(path).await;
+    }
+    assert!(world.names("s/b/other").await.is_empty());
+    assert_eq!(world.read_path("s/away/deep").await, b"deep");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_taken_place_is_not_renamed_to() {
     let world = world();
@@ -425,4 +587,67 @@ async fn a_taken_place_is_not_renamed_to() {
     world.move_to("s/a", "s/empty").await.unwrap();
     world.until_settled().await;
     world.is_whole_at("s/empty").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_that_somebody_has_made_takes_the_object_along_that_keeps_it() {
+    let world = world();
+    for made in ["s/out", "s/out/in", "s/out/with"] {
+        world.make_directory(made).await.unwrap();
+    }
+    world.save_at("s/out/with/file", b"file").await;
+    world.uploaded("out/with/file", b"file").await;
+    world.move_to("s/out", "s/there").await.unwrap();
+    world.until_settled().await;
+    for path in ["s", "s/there", "s/there/in", "s/there/with"] {
+        world.library.relist(path).await;
+    }
+    assert_eq!(world.names("s").await, ["a", "beside", "there"]);
+    assert_eq!(world.names("s/there").await, ["in", "with"]);
+    world.remove("s/there/with/file").await.unwrap();
+    world.library.relist("s/there").await;
+    assert_eq!(world.names("s/there").await, ["in", "with"]);
+    for empty in ["s/there/in", "s/there/with"] {
+        world.remove_directory(empty).await.unwrap();
+    }
+    world.library.relist("s").await;
+    assert_eq!(world.names("s").await, ["a", "beside", "there"]);
+    assert!(world.names("s/there").await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_that_nobody_has_made_gets_no_object_of_its_own() {
+    let world = world();
+    world.names("s/a").await;
+    world.move_to("s/a", "s/b").await.unwrap();
+    world.until_settled().await;
+    for path in ["b", "b/sub"] {
+        assert!(!world.shelf.has_object(path), "{path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_goes_on_who_was_not_told_yet_that_its_file_lies_elsewhere() {
+    let world = world();
+    world.rename_and_hold().await;
+    let id = world.library.find("s/b/00").await.unwrap();
+    let reader = world.open("s/b/00", Access::Read).await;
+    // As far as whoever brings it has come when the catalog has taken it in.
+    world.shelf.place("b/00", &content(0));
+    let Presence::Found(copy) = world.shelf.stat(&ObjectPath::from_bytes("b/00")).await.unwrap() else {
+        panic!("it was put there");
+    };
+    let version = world.library.catalog.details(id).unwrap().unwrap().version;
+    let copied = Copied {
+        id,
+        lies_at: b"b/00".to_vec(),
+        left: Some((b"a/00".to_vec(), version.to_vec())),
+        seen: Some(seen_attributes(&copy)),
+    };
+    assert!(world.library.catalog.note_copied(&copied).unwrap());
+    assert_eq!(world.read(reader).await.unwrap(), content(0));
+    world.shelf.set_cue(Cue::Does);
+    world.until_settled().await;
+    world.lies_only_beneath("b");
+    world.is_whole_at("s/b").await;
 }

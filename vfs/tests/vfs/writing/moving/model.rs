@@ -231,6 +231,8 @@ async fn run(steps: Vec<Step>) {
         model.insert(path.to_owned(), Some(bytes));
     }
     for directory in ["d", "d/x", "e"] {
+        // Or it would go with the last file in it.
+        shelf.place_directory(directory);
         model.insert(directory.to_owned(), None);
     }
     let mut world = World::over(shelf, TempDir::new().unwrap());

@@ -1,0 +1,124 @@
+//! Renames of staged files of which it is not known whether the source has made them: its answer was lost, or whoever waited for
+//! it has died. The file stands where the source has it, before it is uploaded.
+
+use std::sync::Arc;
+
+use manifold_backends::{Kind, Metadata, ObjectPath, Presence};
+use manifold_catalog::{Catalog, EntryId, SourceId};
+use manifold_index::names;
+
+use super::Uploads;
+use super::attempt::{Outcome, delayed};
+use crate::Error;
+use crate::error::Cause;
+use crate::fetch::object::not_connected;
+use crate::staging::StagedFile;
+use crate::staging::row::{Renamed, Row};
+
+impl Uploads {
+    /// Finds out what became of a rename that the source was asked for, and follows it, or forgets it. The file must be held.
+    pub(super) async fn settle_rename(
+        self: &Arc<Self>,
+        file: &Arc<StagedFile>,
+        renamed: &Renamed,
+    ) -> Result<(), Outcome> {
+        let made = self.was_renamed(file, renamed).await.map_err(|error| delayed(&error))?;
+        let (uploads, file, renamed) = (Arc::clone(self), Arc::clone(file), renamed.clone());
+        let settled = self.blocking(move || match made {
+            Some(there) => uploads.follow_rename(&file, &renamed, &there),
+            None => file.note_renamed(None, |change| {
+                let catalog = &uploads.fetcher.catalog;
+                let row = changed_row(catalog, file.id, change)?;
+                catalog.restage(file.id, &row).map_err(Error::from_catalog)
+            }),
+        });
+        settled.await.map_err(|error| delayed(&error))
+    }
+
+    /// Gives what the source has in the new place, if that is the object that was to be renamed to there.
+    async fn was_renamed(&self, file: &StagedFile, renamed: &Renamed) -> Result<Option<Metadata>, Error> {
+        let catalog = &self.fetcher.catalog;
+        let (Some(expected), Some((source, from))) = (
+            file.expected(),
+            catalog.object_path(file.id).map_err(Error::from_catalog)?,
+        ) else {
+            return Ok(None);
+        };
+        let Some((_, directory)) = catalog
+            .object_path(EntryId(renamed.directory))
+            .map_err(Error::from_catalog)?
+        else {
+            return Ok(None);
+        };
+        let to = ObjectPath::from_bytes(directory).join(&renamed.name);
+        let is_it = |seen: &Metadata| seen.kind == Kind::File && seen.version.as_bytes() == &*expected;
+        match self.look_at(source, &ObjectPath::from_bytes(from)).await? {
+            Presence::Found(seen) if is_it(&seen) => return Ok(None),
+            Presence::Found(_) | Presence::Absent => {}
+        }
+        match self.look_at(source, &to).await? {
+            Presence::Found(seen) if is_it(&seen) => Ok(Some(seen)),
+            Presence::Found(_) | Presence::Absent => Ok(None),
+        }
+    }
+
+    async fn look_at(&self, source: SourceId, path: &ObjectPath) -> Result<Presence<Metadata>, Error> {
+        let (indexer, deadline) = (&self.fetcher.indexer, self.fetcher.deadline);
+        let connected = tokio::time::timeout(deadline, indexer.until_connected(source));
+        // Whether it is connected is seen next.
+        let _in_time = connected.await;
+        let backend = indexer.backend(source).ok_or_else(|| not_connected(indexer, source))?;
+        let asked = indexer.ask(source, path, deadline, backend.stat(path)).await;
+        asked.map_err(Error::from_index)
+    }
+
+    fn follow_rename(&self, file: &StagedFile, renamed: &Renamed, there: &Metadata) -> Result<(), Error> {
+        let (catalog, directory) = (&self.fetcher.catalog, EntryId(renamed.directory));
+        let entry = catalog
+            .entry(file.id)
+            .map_err(Error::from_catalog)?
+            .ok_or(Error::Stale)?;
+        let _guard = catalog.begin_change(&[entry.parent, directory]);
+        let shown = names::escape(&renamed.name, names::Side::Plain);
+        let over = catalog.lookup(directory, &shown).map_err(Error::from_catalog)?;
+        let raw_name = (*shown != *renamed.name).then(|| renamed.name.clone());
+        let is_moving = catalog.move_above(directory).map_err(Error::from_catalog)?.is_some();
+        let lies_at = if is_moving {
+            let place = catalog.object_path(directory).map_err(Error::from_catalog)?;
+            place.map(|(_, path)| ObjectPath::from_bytes(path).join(&renamed.name).as_bytes().to_vec())
+        } else {
+            None
+        };
+        let version = there.version.as_bytes();
+        let replaced = over.and_then(|over| self.staging.get(over.id));
+        if let Some(replaced) = &replaced {
+            replaced.forget();
+        }
+        file.rebase(Some(version), Some(version), |change| {
+            let row = changed_row(catalog, file.id, change)?;
+            let (from, to) = ((entry.parent, &*entry.name), (directory, &*shown));
+            catalog
+                .follow_moved_staged(from, to, raw_name, lies_at, &row, self.now_ns())
+                .map(drop)
+                .map_err(Error::from_catalog)
+        })?;
+        if let Some(replaced) = replaced {
+            self.files.meet(replaced.id, &replaced);
+            self.staging.forget(replaced.id);
+        }
+        catalog.sync().map_err(Error::from_catalog)?;
+        tracing::info!(
+            id = file.id.0,
+            "a rename was made at the source that had not been confirmed"
+        );
+        Ok(())
+    }
+}
+
+/// Gives the row of a staged file as it stands in the journal, but for a change.
+pub(crate) fn changed_row(catalog: &Catalog, id: EntryId, change: &dyn Fn(&mut Row)) -> Result<Vec<u8>, Error> {
+    let bytes = catalog.staged(id).map_err(Error::from_catalog)?.ok_or(Error::Stale)?;
+    let mut row = Row::parse(&bytes).map_err(|error| Error::Io(Cause::new(error)))?;
+    change(&mut row);
+    Ok(row.encode())
+}

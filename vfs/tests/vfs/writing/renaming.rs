@@ -1,0 +1,135 @@
+//! Files renamed over others while either is staged, and what is there when the daemon dies in the midst of it: what was before, or
+//! what is to be after.
+
+use super::*;
+
+/// What the source has of both at first.
+const LONG: u64 = 200_000;
+
+/// `s` with the files `from` and `over`, of which nothing is uploaded from now on.
+async fn world() -> World {
+    let shelf = Shelf::new();
+    shelf.place("from", &pattern(LONG, 1));
+    shelf.place("over", &pattern(LONG, 2));
+    let world = World::over(shelf, TempDir::new().unwrap());
+    for path in ["s/from", "s/over"] {
+        world.library.find(path).await.unwrap();
+    }
+    world
+}
+
+impl World {
+    /// Writes a little into a file, closes it, and gives its bytes.
+    async fn write_into(&self, path: &str, seed: u64, bytes: &[u8]) -> Vec<u8> {
+        let handle = self.open(path, Access::ReadWrite).await;
+        self.write(handle, WriteAt::Offset(70_000), bytes).await.unwrap();
+        self.close(handle).await.unwrap();
+        let mut whole = pattern(LONG, seed);
+        whole[70_000..][..bytes.len()].copy_from_slice(bytes);
+        whole
+    }
+
+    async fn has(&self, files: &[(&str, &[u8])]) {
+        self.until_quiet().await;
+        let names: Vec<_> = files.iter().map(|(name, _)| *name).collect();
+        assert_eq!(self.shelf.files(), names);
+        self.library.relist("s").await;
+        let root = self.root().await;
+        let shown = self.library.catalog.children(root, None, usize::MAX).unwrap();
+        let shown: Vec<_> = shown
+            .iter()
+            .map(|child| String::from_utf8_lossy(&child.name).into_owned())
+            .collect();
+        assert_eq!(shown, names);
+        for (name, bytes) in files {
+            assert!(
+                self.shelf.bytes(name).as_deref() == Some(*bytes),
+                "{name} at the source"
+            );
+            assert!(self.read_path(&format!("s/{name}")).await == *bytes, "{name}");
+        }
+        assert!(self.library.vfs.conflicts().is_empty());
+        self.library.catalog.examine().unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rename_that_the_source_has_made_is_followed_after_the_daemon_has_died_before_it_knew() {
+    for over_is_staged in [false, true] {
+        let world = world().await;
+        world.shelf.set_cue(Cue::Fails(ErrorKind::Unreachable));
+        let bytes = world.write_into("s/from", 1, b"changed").await;
+        if over_is_staged {
+            world.write_into("s/over", 2, b"changed, too").await;
+        }
+        world.shelf.set_cue(Cue::LosesRenames);
+        let unknown = world.rename("from", "over").await;
+        assert!(matches!(unknown, Err(Error::TimedOut(_))), "{unknown:?}");
+        let world = world.die_and_come_back().await;
+        world.shelf.set_cue(Cue::Does);
+        world.has(&[("over", &bytes)]).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rename_whose_answer_was_lost_is_followed_by_the_next_upload() {
+    let world = world().await;
+    world.shelf.set_cue(Cue::Fails(ErrorKind::Unreachable));
+    let bytes = world.write_into("s/from", 1, b"changed").await;
+    world.write_into("s/over", 2, b"changed, too").await;
+    let reader = world.open("s/over", Access::Read).await;
+    world.shelf.set_cue(Cue::LosesRenames);
+    world.rename("from", "over").await.unwrap_err();
+    world.shelf.set_cue(Cue::Does);
+    world.library.vfs.retry_uploads();
+    world.has(&[("over", &bytes)]).await;
+    world.library.vfs.release(reader);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rename_that_the_source_has_not_made_is_forgotten_after_the_daemon_has_died() {
+    let world = world().await;
+    world.shelf.set_cue(Cue::Fails(ErrorKind::Unreachable));
+    let from = world.write_into("s/from", 1, b"changed").await;
+    let over = world.write_into("s/over", 2, b"changed, too").await;
+    world.rename("from", "over").await.unwrap_err();
+    let world = world.die_and_come_back().await;
+    world.shelf.set_cue(Cue::Does);
+    world.has(&[("from", &from), ("over", &over)]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rename_that_was_answered_is_there_after_the_daemon_has_died() {
+    for over_is_staged in [false, true] {
+        let world = world().await;
+        world.shelf.set_cue(Cue::Fails(ErrorKind::Unreachable));
+        world.save("new", b"new").await;
+        if over_is_staged {
+            world.write_into("s/over", 2, b"changed").await;
+        }
+        world.rename("new", "over").await.unwrap();
+        let world = world.die_and_come_back().await;
+        assert_eq!(world.read_path("s/over").await, b"new", "before it is uploaded");
+        world.shelf.set_cue(Cue::Does);
+        world.has(&[("from", &pattern(LONG, 1)), ("over", b"new")]).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rename_over_a_file_whose_upload_is_under_way_replaces_it_through_a_death() {
+    let world = world().await;
+    world.shelf.set_cue(Cue::Holds);
+    world.write_into("s/over", 2, b"changed").await;
+    world.shelf.until_puts(1).await;
+    world.save("new", b"new").await;
+    let busy = world.rename("new", "over").await;
+    assert!(matches!(busy, Ok(()) | Err(Error::TimedOut(_))), "{busy:?}");
+    let was_renamed = busy.is_ok();
+    let world = world.die_and_come_back().await;
+    world.shelf.set_cue(Cue::Does);
+    if !was_renamed {
+        world.until_quiet().await;
+        world.rename("new", "over").await.unwrap();
+    }
+    world.has(&[("from", &pattern(LONG, 1)), ("over", b"new")]).await;
+}
