@@ -202,7 +202,7 @@ impl Core {
         Some(bytes.into())
     }
 
-    /// Tells whether a handle is bound to another version than the one that could not be read, and binds it to that of the
+    /// Tells whether a handle is bound to another version, or place, than the one that could not be read, and binds it to that of the
     /// catalog where nobody has yet. While an entry of a remote source is open, it gets another version only by what is done
     /// through the mount; the catalog has that before those are told who have it open.
     fn is_bound_anew(&self, open: &OpenObject, object: &Arc<Object>) -> bool {
@@ -211,7 +211,9 @@ impl Core {
         }
         // One that has lost its name, or changes in place, stays as it was opened.
         match Object::find(&self.catalog, &self.indexer, object.id) {
-            Ok((now, _)) if now.version != object.version && !self.is_local(object.source) => {
+            Ok((now, _))
+                if (&now.version, &now.path) != (&object.version, &object.path) && !self.is_local(object.source) =>
+            {
                 self.files.rebind(object.id, &Arc::new(now));
                 true
             }

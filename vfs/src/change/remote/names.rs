@@ -423,10 +423,15 @@ impl Core {
             let attributes = self.attributes(entry.id, None)?;
             self.files.note_attributes(entry.id, attributes);
         }
-        self.follow(|catalog| {
+        let followed = self.follow(|catalog| {
             let changes = catalog.follow_removed(entry.parent, &entry.name, now_ns)?;
             Ok(((), changes))
-        })?;
+        });
+        if followed.is_err() && self.catalog.entry(entry.id).map_err(Error::from_catalog)?.is_none() {
+            // At an object store its directory may have gone with it, and a listing have seen that already.
+            return Ok(());
+        }
+        followed?;
         self.names_changed(entry.parent, now_ns)
     }
 
