@@ -30,7 +30,7 @@ use self::file::Area;
 use self::file::Data;
 pub(crate) use self::file::{InUse, Look, Place, Reading, Refused, Rest, Sending, Sent, StagedFile, Tally};
 use self::room::Room;
-use self::row::{Base, Row, RowError};
+use self::row::{Base, Renamed, Row, RowError};
 use crate::Error;
 
 /// What makes things survive a crash.
@@ -54,6 +54,8 @@ pub(crate) struct Staging {
     files: RwLock<HashMap<EntryId, Arc<StagedFile>>>,
     /// How many there are: reads of files that are not staged look here first.
     count: AtomicUsize,
+    /// Files that their sources were asked to rename, and of which it may not be known yet what became of that.
+    asked: Mutex<HashSet<EntryId>>,
 }
 
 /// How much may be staged, and where.
@@ -109,6 +111,7 @@ impl Staging {
             folder_file: File::open(folder)?,
             files: RwLock::default(),
             count: AtomicUsize::new(0),
+            asked: Mutex::default(),
         };
         let recovered = staging.recover(rows)?;
         Ok((staging, recovered))
@@ -128,6 +131,9 @@ impl Staging {
                     highest = highest.max(row.number);
                     if row.beside.is_none() {
                         named.insert(row.number);
+                    }
+                    if row.renamed.is_some() {
+                        self.asked.lock().insert(*id);
                     }
                     StagedFile::recover(*id, &self.area, row)
                         .unwrap_or_else(|why| StagedFile::broken(*id, &self.area, size, why))
@@ -165,6 +171,30 @@ impl Staging {
             return None;
         }
         self.files.read().get(&id).cloned()
+    }
+
+    /// Notes where the source of a file is about to be asked to rename it to. `put` changes its row accordingly.
+    pub(crate) fn note_renamed(
+        &self,
+        file: &StagedFile,
+        renamed: &Renamed,
+        put: impl FnOnce(&dyn Fn(&mut Row)) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        file.note_renamed(Some(renamed), put)?;
+        self.asked.lock().insert(file.id);
+        Ok(())
+    }
+
+    /// Gives the files of which it is not known whether their sources have renamed them, and where to.
+    pub(crate) fn perhaps_renamed(&self) -> Vec<(EntryId, Renamed)> {
+        let mut perhaps = Vec::new();
+        self.asked.lock().retain(|id| {
+            let renamed = self.get(*id).and_then(|file| file.renamed());
+            let is_open = renamed.is_some();
+            perhaps.extend(renamed.map(|renamed| (*id, renamed)));
+            is_open
+        });
+        perhaps
     }
 
     /// Stages an entry: nothing of it is written yet. Gives the staged file that there is where somebody was faster. `draft`

@@ -17,9 +17,14 @@ use crate::attributes::Attributes;
 use crate::staging::{Sending, StagedFile};
 
 impl Uploads {
-    /// Says why a file cannot be uploaded now, if that is known without asking: what it was moved from cannot be read, or what had
-    /// its name is still to be taken away.
+    /// Says why a file cannot be uploaded now, if that is known without asking: what it was moved from cannot be read, what had
+    /// its name is still to be taken away, or another may have got its name at the source.
     pub(super) fn why_wait(&self, file: &StagedFile) -> Result<Option<String>, Error> {
+        if self.is_perhaps_replaced(file.id)? {
+            return Ok(Some(
+                "it is not known yet whether another file was renamed over this one".to_owned(),
+            ));
+        }
         if self.is_in_a_former_place(file.id)? {
             return Ok(Some(
                 "what had this name is still being moved to another source".to_owned(),

@@ -35,6 +35,30 @@ impl Uploads {
         settled.await.map_err(|error| delayed(&error))
     }
 
+    /// Tells whether the source was asked to rename another file over this one, and it is not known what became of that: until
+    /// then nobody knows what is to stand there, and an upload would find somebody else's version.
+    pub(super) fn is_perhaps_replaced(&self, id: EntryId) -> Result<bool, Error> {
+        let perhaps = self.staging.perhaps_renamed();
+        if perhaps.is_empty() {
+            return Ok(false);
+        }
+        let catalog = &self.fetcher.catalog;
+        let Some((source, path)) = catalog.object_path(id).map_err(Error::from_catalog)? else {
+            return Ok(false);
+        };
+        for (_, renamed) in perhaps.iter().filter(|(other, _)| *other != id) {
+            let directory = catalog.object_path(EntryId(renamed.directory));
+            let Some((whose, directory)) = directory.map_err(Error::from_catalog)? else {
+                continue;
+            };
+            let to = ObjectPath::from_bytes(directory).join(&renamed.name);
+            if whose == source && to.as_bytes() == &*path {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Gives what the source has in the new place, if that is the object that was to be renamed to there.
     async fn was_renamed(&self, file: &StagedFile, renamed: &Renamed) -> Result<Option<Metadata>, Error> {
         let catalog = &self.fetcher.catalog;

@@ -333,9 +333,9 @@ impl Core {
             }
             // Where the answer does not come, or nobody is left to hear it, the next upload finds out what became of it.
             let (catalog, renamed) = (Arc::clone(&self.catalog), renaming.renamed());
-            let noted = Arc::clone(file);
+            let (staging, noted) = (Arc::clone(&self.writable()?.staging), Arc::clone(file));
             self.blocking(move || {
-                noted.note_renamed(Some(&renamed), |change| {
+                staging.note_renamed(&noted, &renamed, |change| {
                     let row = changed_row(&catalog, noted.id, change)?;
                     catalog.restage(noted.id, &row).map_err(Error::from_catalog)
                 })
