@@ -118,7 +118,13 @@ impl Two {
 impl Former {
     fn put(&self, path: &str, bytes: &[u8]) {
         match self {
-            Self::Server(server) => server.put(path.as_bytes(), bytes),
+            Self::Server(server) => {
+                server.put(path.as_bytes(), bytes);
+                // What the server runs as is to take files away there too.
+                if let (Some(root), Some(folder)) = (server.root(), Path::new(path).parent()) {
+                    fs::set_permissions(root.join(folder), fs::Permissions::from_mode(0o777)).expect("chmod");
+                }
+            }
             Self::Folder(folder) => {
                 let path = folder.path().join(path);
                 fs::create_dir_all(path.parent().expect("it has one")).expect("make a folder");

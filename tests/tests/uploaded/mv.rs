@@ -148,7 +148,8 @@ const OTHERS: &str = "printf shared >one; ln one other; ln -s one link; mkfifo p
 
 #[test]
 fn mv_takes_links_and_pipes_from_a_folder_to_another() {
-    let mut library = mounted(&Place::folder(), &Place::folder());
+    let (from, to) = (Place::folder(), Place::folder());
+    let mut library = mounted(&from, &to);
     let at = library.at();
     run(&at.join("x"), OTHERS);
     for name in ["one", "link", "pipe"] {
