@@ -7,6 +7,7 @@
 //!
 //! Always true: a connection whose last exchange did not end in order is dropped, never used again.
 
+mod answers;
 pub(super) mod lines;
 mod look;
 mod read;
@@ -21,12 +22,13 @@ use parking_lot::Mutex;
 use suppaftp::tokio::{AsyncRustlsConnector, AsyncRustlsFtpStream, ImplAsyncFtpStream};
 use suppaftp::tokio_rustls::TlsConnector;
 use suppaftp::tokio_rustls::rustls::{ClientConfig, RootCertStore};
-use suppaftp::types::{FileType, Response};
+use suppaftp::types::FileType;
 use suppaftp::{FtpError, Status};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use self::answers::{is_unavailable, judge, refused, shut};
 use self::lines::{Lines, Told, Understood};
 use self::seconds::Seconds;
 use self::warned::Warned;
@@ -560,47 +562,6 @@ async fn list_on(line: &mut Line, directory: Option<&str>) -> std::result::Resul
         Some(_) => refused("550 Not a directory"),
         None => missing,
     })
-}
-
-/// Says of a directory that it is there and may not be read.
-fn shut() -> FtpError {
-    refused("550 Permission denied: the directory cannot be opened")
-}
-
-fn refused(words: &str) -> FtpError {
-    FtpError::UnexpectedResponse(Response::new(Status::FileUnavailable, words.into()))
-}
-
-/// Tells whether the server says that it cannot get at something (RFC 959, 550).
-fn is_unavailable(error: &FtpError) -> bool {
-    matches!(error, FtpError::UnexpectedResponse(response) if response.status == Status::FileUnavailable)
-}
-
-/// Says what a refusal means (RFC 959, 4.2). Of 550 and 553 only the words tell, and servers have their own.
-fn judge(error: &FtpError) -> ErrorKind {
-    let response = match error {
-        FtpError::SecureError(why) if why.contains("certificate") => return ErrorKind::Certificate,
-        FtpError::ConnectionError(_) | FtpError::SecureError(_) => return ErrorKind::Unreachable,
-        FtpError::UnexpectedResponse(response) => response,
-        _ => return ErrorKind::Nonsense,
-    };
-    let words = String::from_utf8_lossy(&response.body).to_lowercase();
-    let says = |texts: &[&str]| texts.iter().any(|text| words.contains(text));
-    match response.status.code() {
-        421 | 425 | 426 => ErrorKind::Unreachable,
-        430 | 530 | 532 => ErrorKind::CredentialsRefused,
-        450 => ErrorKind::Busy,
-        452 | 552 => ErrorKind::Full,
-        500 | 502 | 504 => ErrorKind::Unsupported,
-        _ if says(&["no space", "disk full", "quota"]) => ErrorKind::Full,
-        _ if says(&["read-only", "read only"]) => ErrorKind::ReadOnly,
-        _ if says(&["permission denied", "access is denied", "not permitted"]) => ErrorKind::PermissionDenied,
-        _ if says(&["not empty"]) => ErrorKind::NotEmpty,
-        _ if says(&["not a directory"]) => ErrorKind::NotADirectory,
-        _ if says(&["exists"]) => ErrorKind::Exists,
-        _ if says(&["too long"]) => ErrorKind::NameTooLong,
-        _ => ErrorKind::Other,
-    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,148 @@
+//! Sources that are away, copies that are refused, and others who change what is on its way.
+
+use super::*;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_is_away_is_told_of_honestly_and_nothing_is_lost() {
+    let world = World::new();
+    world.library.find("x/dir/a").await.unwrap();
+    world.library.find("t/b").await.unwrap();
+    world.x.set_cue(Cue::IsAway);
+    let refused = world.rename("x/dir/a", "t/moved").await;
+    assert!(matches!(refused, Err(Error::Unreachable(_))), "{refused:?}");
+    assert!(world.is_there("x/dir/a").await && !world.is_there("t/moved").await);
+    world.x.set_cue(Cue::Does);
+    // The target may be away: what is moved waits.
+    world.t.set_cue(Cue::IsAway);
+    while world.rename("x/dir/a", "t/moved").await.is_err() {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(world.content("t/moved").await, pattern(300_000));
+    assert!(!world.is_there("x/dir/a").await);
+    assert!(world.x.bytes("dir/a").is_some());
+    world.t.set_cue(Cue::Does);
+    world.until_settled().await;
+    assert_eq!(
+        (world.t.bytes("moved").unwrap(), world.x.files()),
+        (pattern(300_000), vec!["b".to_owned()])
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_goes_away_in_the_middle_is_waited_for_and_does_not_make_the_target_look_ill() {
+    let world = World::new();
+    world.library.find("t/b").await.unwrap();
+    world.rename("x/dir/a", "t/moved").await.unwrap();
+    world.x.set_cue(Cue::IsAway);
+    world.until_upload(is_delayed).await;
+    world.rename("t/b", "t/c").await.unwrap();
+    assert!(world.is_there("t/moved").await);
+    world.x.set_cue(Cue::Does);
+    world.library.vfs.retry_uploads();
+    world.until_settled().await;
+    assert_eq!(world.t.files(), ["c", "moved"]);
+    assert_eq!(world.x.files(), ["b"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_taken_away_is_tried_again_and_shown() {
+    let world = World::new();
+    world.x.set_cue(Cue::Fails(ErrorKind::PermissionDenied));
+    world.rename("x/b", "t/moved").await.unwrap();
+    let refused = loop {
+        let moves = world.library.vfs.moves();
+        if let [one] = &moves[..]
+            && matches!(one.state, MoveState::Refused { .. })
+        {
+            break one.clone();
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    };
+    assert!(refused.is_across && refused.left == 1, "{refused:?}");
+    assert_eq!((&refused.path[..], &refused.from[..]), (&b"/t/moved"[..], &b"b"[..]));
+    assert_eq!(world.names("x").await, ["dir"]);
+    let told = |event: &UploadEvent| matches!(event, UploadEvent::OriginalRefused { .. });
+    assert!(world.events.lock().iter().any(told));
+    let world = world.die_and_come_back().await;
+    assert_eq!(world.names("x").await, ["dir"]);
+    world.x.set_cue(Cue::Does);
+    world.library.vfs.retry_uploads();
+    world.until_settled().await;
+    assert_eq!(world.x.files(), ["dir/a"]);
+    assert_eq!(world.t.bytes("moved").unwrap(), b"b of x");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_copy_stays_in_its_former_place_and_can_be_had_back() {
+    let world = World::new();
+    world.t.set_cue(Cue::Fails(ErrorKind::TooLarge));
+    world.rename("x/b", "t/moved").await.unwrap();
+    world
+        .until_upload(|state| matches!(state, UploadState::Refused { .. }))
+        .await;
+    assert_eq!(world.content("t/moved").await, b"b of x");
+    assert_eq!(world.x.bytes("b").unwrap(), b"b of x");
+    world.rename("t/moved", "x/back").await.unwrap();
+    world.until_settled().await;
+    assert_eq!(
+        (world.x.files(), world.x.bytes("back").unwrap()),
+        (vec!["back".into(), "dir/a".into()], b"b of x".to_vec())
+    );
+    assert_eq!(world.t.files(), ["b"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_has_made_of_the_original_stays_and_is_told() {
+    for copied in [false, true] {
+        let world = World::new();
+        world.library.find("t/b").await.unwrap();
+        if copied {
+            // What was read of it before it changed is sent.
+            world.t.set_cue(Cue::Holds);
+        }
+        world.rename("x/b", "t/moved").await.unwrap();
+        if copied {
+            world.t.until_puts(1).await;
+            world
+                .until_upload(|state| matches!(state, UploadState::UnderWay { sent: 6 }))
+                .await;
+        }
+        world.x.place("b", b"somebody else's");
+        world.t.set_cue(Cue::Does);
+        world.until_settled().await;
+        assert_eq!(world.x.bytes("b").unwrap(), b"somebody else's");
+        while world.undone() == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!(world.names("x").await, ["b", "dir"]);
+        assert_eq!(world.content("x/b").await, b"somebody else's");
+        assert_eq!(world.is_there("t/moved").await, copied);
+        if copied {
+            assert_eq!(world.content("t/moved").await, b"b of x", "versions never mix");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_that_another_removes_at_once_leaves_the_original_where_it_is() {
+    let world = World::new();
+    world.library.find("t/b").await.unwrap();
+    world.x.set_cue(Cue::RemovesNothing);
+    world.rename("x/b", "t/moved").await.unwrap();
+    while !world
+        .library
+        .vfs
+        .moves()
+        .iter()
+        .any(|one| matches!(one.state, MoveState::Delayed { .. }))
+    {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    world.t.take("moved");
+    world.x.set_cue(Cue::Does);
+    world.library.vfs.retry_uploads();
+    world.until_settled().await;
+    assert_eq!(world.x.bytes("b").unwrap(), b"b of x");
+    assert_eq!(world.undone(), 1);
+    assert_eq!(world.names("x").await, ["b", "dir"]);
+}
