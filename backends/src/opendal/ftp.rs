@@ -566,6 +566,8 @@ async fn list_on(line: &mut Line, directory: Option<&str>) -> std::result::Resul
 
 #[cfg(test)]
 mod tests {
+    use suppaftp::types::Response;
+
     use super::*;
 
     #[test]
