@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use manifold_backends::local::{Held, LocalFile};
 use manifold_catalog::{EntryId, SourceId};
+use rustix::process::{Resource, getrlimit};
 
 use super::{Handle, OpenEntry, OpenFiles, Opening};
 use crate::attributes::Attributes;
@@ -29,8 +30,11 @@ const KEPT_FOR: Duration = Duration::from_secs(1);
 /// How many replaced files can still be opened, the newest of them. Each has a descriptor, and its room on its disk.
 const KEPT_MAX: usize = 256;
 
-/// How many files that are left to the kernel are kept at hand for as long as they are open, the newest of them. Each has a descriptor.
+/// How many files that are left to the kernel are kept at hand for as long as they are open, the newest of them. Each has a descriptor,
+/// so there are fewer where the process may have few.
 const AT_HAND_MAX: usize = 256;
+/// Which part of the descriptors that the process may have they take at most.
+const AT_HAND_PART: u64 = 16;
 
 /// What is left of an entry that has lost its name.
 #[derive(Debug)]
@@ -64,16 +68,17 @@ impl OpenFiles {
         let before = self.entries.lock().get_mut(&id).and_then(keep);
         let mut queue = self.at_hand.lock();
         queue.push_back((id, handle));
-        let oldest = if queue.len() > AT_HAND_MAX {
-            queue.pop_front()
-        } else {
-            None
-        };
+        let few = getrlimit(Resource::Nofile).current.map(|limit| limit / AT_HAND_PART);
+        let most = few.map_or(AT_HAND_MAX, |few| AT_HAND_MAX.min(few as usize));
+        let too_many = queue.len().saturating_sub(most);
+        let oldest: Vec<_> = queue.drain(..too_many).collect();
         drop(queue);
-        let over = oldest.and_then(|(id, handle)| {
+        let mut over = Vec::with_capacity(oldest.len());
+        for (id, handle) in oldest {
             let mut entries = self.entries.lock();
-            entries.get_mut(&id)?.at_hand.take_if(|(it, _)| *it == handle)
-        });
+            let entry = entries.get_mut(&id);
+            over.push(entry.and_then(|entry| entry.at_hand.take_if(|(it, _)| *it == handle)));
+        }
         // Closed when nothing is locked any more.
         drop((before, over));
     }
