@@ -45,6 +45,10 @@ pub(crate) trait Durability: Send + Sync {
     fn bytes(&self, id: EntryId) -> Result<Option<Vec<u8>>, Error>;
     /// Makes everything durable that was done to rows.
     fn rows(&self) -> Result<(), Error>;
+    /// Counts how often what was done to rows, and not durable yet, was lost.
+    fn losses(&self) -> u64 {
+        0
+    }
 }
 
 /// All staged files.
@@ -54,6 +58,8 @@ pub(crate) struct Staging {
     files: RwLock<HashMap<EntryId, Arc<StagedFile>>>,
     /// How many there are: reads of files that are not staged look here first.
     count: AtomicUsize,
+    /// The losses that were known when data files were removed the last time.
+    losses: AtomicU64,
 }
 
 /// How much may be staged, and where.
@@ -96,6 +102,7 @@ impl Staging {
         let mut builder = DirBuilder::new();
         builder.recursive(true).mode(0o700).create(folder)?;
         std::fs::set_permissions(folder, Permissions::from_mode(0o700))?;
+        let losses = AtomicU64::new(durability.losses());
         let staging = Self {
             area: Arc::new(Area {
                 folder: folder.to_owned(),
@@ -109,6 +116,7 @@ impl Staging {
             folder_file: File::open(folder)?,
             files: RwLock::default(),
             count: AtomicUsize::new(0),
+            losses,
         };
         let recovered = staging.recover(rows)?;
         Ok((staging, recovered))
@@ -276,6 +284,15 @@ impl Staging {
         if let Err(error) = self.area.durability.rows() {
             self.area.doomed.lock().extend(doomed);
             return Err(error);
+        }
+        let losses = self.area.durability.losses();
+        if self.losses.swap(losses, Ordering::Relaxed) != losses {
+            // Rows that were taken away may be back, and speak of these. The next start finds out.
+            tracing::warn!(
+                files = doomed.len(),
+                "changes of the catalog were lost: the data of uploaded files stays until the next start"
+            );
+            return Ok(());
         }
         for number in doomed {
             if let Err(error) = std::fs::remove_file(self.area.data_path(number)) {

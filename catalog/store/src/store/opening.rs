@@ -240,12 +240,11 @@ fn examine_held(file: &Path, handle: File, cache_bytes: usize, trust: Trust) -> 
     })
 }
 
-/// Brings a file of an older format up to date, and does again what the write-ahead log holds, in a transaction each; where
-/// there is nothing to do, the file is left alone.
+/// Does again what the write-ahead log holds, and brings a file of an older format up to date, in a transaction each; where
+/// there is nothing to do, the file is left alone. The log comes first: its rows are of the format that the file has.
 ///
 /// Where the file is to be kept it is released first: only then does redb see to the order in which pages are written.
 pub(crate) fn bring_up_to_date(file: &Path, database: &Database) -> Result<Caught, Error> {
-    upgrade(database)?;
     let mut generation = number(database, META_GENERATION)?;
     if let Some(known) = generation {
         let records = wal::read(file, known)?;
@@ -254,6 +253,7 @@ pub(crate) fn bring_up_to_date(file: &Path, database: &Database) -> Result<Caugh
             tracing::info!(file = %file.display(), records = records.len(), "what the write-ahead log held was done again");
         }
     }
+    upgrade(database)?;
     let id_limit = number(database, META_ID_LIMIT)?.ok_or_else(|| Error::damaged("no limit of ids"))?;
     Ok(Caught { generation, id_limit })
 }
