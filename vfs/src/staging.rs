@@ -45,6 +45,10 @@ pub(crate) trait Durability: Send + Sync {
     fn bytes(&self, id: EntryId) -> Result<Option<Vec<u8>>, Error>;
     /// Makes everything durable that was done to rows.
     fn rows(&self) -> Result<(), Error>;
+    /// Counts how often what was done to rows, and not durable yet, was lost.
+    fn losses(&self) -> u64 {
+        0
+    }
 }
 
 /// All staged files.
@@ -56,6 +60,8 @@ pub(crate) struct Staging {
     count: AtomicUsize,
     /// Files that their sources were asked to rename, and of which it may not be known yet what became of that.
     asked: Mutex<HashSet<EntryId>>,
+    /// The losses that were known when data files were removed the last time.
+    losses: AtomicU64,
 }
 
 /// How much may be staged, and where.
@@ -98,6 +104,7 @@ impl Staging {
         let mut builder = DirBuilder::new();
         builder.recursive(true).mode(0o700).create(folder)?;
         std::fs::set_permissions(folder, Permissions::from_mode(0o700))?;
+        let losses = AtomicU64::new(durability.losses());
         let staging = Self {
             area: Arc::new(Area {
                 folder: folder.to_owned(),
@@ -112,6 +119,7 @@ impl Staging {
             files: RwLock::default(),
             count: AtomicUsize::new(0),
             asked: Mutex::default(),
+            losses,
         };
         let recovered = staging.recover(rows)?;
         Ok((staging, recovered))
@@ -311,6 +319,15 @@ impl Staging {
         if let Err(error) = self.area.durability.rows() {
             self.area.doomed.lock().extend(doomed);
             return Err(error);
+        }
+        let losses = self.area.durability.losses();
+        if self.losses.swap(losses, Ordering::Relaxed) != losses {
+            // Rows that were taken away may be back, and speak of these. The next start finds out.
+            tracing::warn!(
+                files = doomed.len(),
+                "changes of the catalog were lost: the data of uploaded files stays until the next start"
+            );
+            return Ok(());
         }
         for number in doomed {
             if let Err(error) = std::fs::remove_file(self.area.data_path(number)) {

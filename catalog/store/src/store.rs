@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, MutexGuard, RwLock};
 use redb::{Database, Durability};
 
 use crate::change::Subscribers;
@@ -77,6 +77,8 @@ pub(crate) struct Store {
     unwritten: Mutex<Option<String>>,
     /// How often the storage failed.
     losses: AtomicU64,
+    /// How often it was opened for writing in vain.
+    vain: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -90,6 +92,8 @@ struct Writer {
     wal: Wal,
     /// Whether it could not be opened for writing the last time: what stands in the log is then shown from memory.
     shut: bool,
+    /// Whether that was for want of room.
+    is_full: bool,
 }
 
 impl Store {
@@ -114,6 +118,7 @@ impl Store {
                 behind: false,
                 wal: Wal::following(file, caught.generation),
                 shut: false,
+                is_full: false,
             }),
             tickets: Arc::default(),
             together: Together::default(),
@@ -123,6 +128,7 @@ impl Store {
             repaired: opened.repaired,
             unwritten: Mutex::default(),
             losses: AtomicU64::new(0),
+            vain: AtomicU64::new(0),
         });
         Ok(store)
     }
@@ -188,9 +194,34 @@ impl Store {
         when: When,
         change: impl FnOnce(&mut Edit<'_>) -> Result<T>,
     ) -> Result<(T, Vec<Change>)> {
-        let mut writer = self.writer.lock();
+        let mut writer = self.writer()?;
         let result = self.write_locked(&mut writer, when, change);
         self.mend(&mut writer, result)
+    }
+
+    /// Waits for the turn to write. Whoever waited while another has tried to open the storage in vain does not try again: that
+    /// takes long, and many may wait.
+    fn writer(&self) -> Result<MutexGuard<'_, Writer>> {
+        let before = self.vain_attempts();
+        let writer = self.writer.lock();
+        self.check_open_since(&writer, before)?;
+        Ok(writer)
+    }
+
+    fn vain_attempts(&self) -> u64 {
+        self.vain.load(Ordering::Relaxed)
+    }
+
+    /// Refuses to write where the storage could not be opened since there were so many vain attempts.
+    fn check_open_since(&self, writer: &Writer, before: u64) -> Result<()> {
+        if !writer.shut || self.vain_attempts() == before {
+            return Ok(());
+        }
+        Err(if writer.is_full {
+            Error::Full
+        } else {
+            redb::StorageError::PreviousIo.into()
+        })
     }
 
     /// Opens the storage again where it was the storage that failed.
@@ -293,7 +324,7 @@ impl Store {
 
     /// Makes all commits so far durable.
     pub(crate) fn sync(&self) -> Result<()> {
-        let mut writer = self.writer.lock();
+        let mut writer = self.writer()?;
         if !writer.behind || writer.wal.holds_all() {
             return Ok(());
         }
@@ -303,7 +334,7 @@ impl Store {
 
     /// Makes all commits so far durable in the database, so that the log begins anew.
     pub(crate) fn settle(&self) -> Result<()> {
-        let mut writer = self.writer.lock();
+        let mut writer = self.writer()?;
         if !writer.behind {
             return Ok(());
         }
@@ -361,6 +392,8 @@ impl Store {
         writer.behind = false;
         writer.wal = Wal::following(&self.file, caught.generation);
         writer.shut = why.is_some();
+        writer.is_full = matches!(why, Some(Error::Full));
+        self.vain.fetch_add(u64::from(writer.shut), Ordering::Relaxed);
         self.show(Snapshot::take(&database)?, &[Change::Overflow]);
         writer.database = Some(database);
         Ok(why)

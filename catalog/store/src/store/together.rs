@@ -37,10 +37,12 @@ impl Store {
         let outcome = Mutex::new(None);
         let wish = Arc::new(Wish { staging, outcome });
         self.together.0.lock().push(Arc::clone(&wish));
+        let before = self.vain_attempts();
         let mut writer = self.writer.lock();
         match wish.outcome.lock().take() {
             Some(Outcome::Settled(result)) => return result,
             Some(Outcome::TryAlone) => {
+                self.check_open_since(&writer, before)?;
                 let result = self.write_locked(&mut writer, When::Now, |edit| edit.stage(&wish.staging));
                 return self.mend(&mut writer, result).map(|((), changes)| changes);
             }

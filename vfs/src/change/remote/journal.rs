@@ -53,6 +53,10 @@ impl Durability for Journal {
     fn rows(&self) -> Result<(), Error> {
         self.0.sync().map_err(Error::from_catalog)
     }
+
+    fn losses(&self) -> u64 {
+        self.0.losses()
+    }
 }
 
 /// Names a state of a staged file, which no source has.
