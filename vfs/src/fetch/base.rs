@@ -23,6 +23,15 @@ pub(crate) async fn fill(
 ) -> Result<(), Error> {
     let version = Version::from_stored(&rest.base.version);
     let (catalog, indexer, size) = (&fetcher.catalog, &fetcher.indexer, rest.base.size);
+    let place = if rest.base.is_origin {
+        catalog.origin_place(id)
+    } else {
+        catalog.object_path(id)
+    };
+    if let Some((source, _)) = place.map_err(Error::from_catalog)? {
+        // Whether it was connected in time is seen next.
+        let _in_time = tokio::time::timeout(fetcher.deadline, indexer.until_connected(source)).await;
+    }
     let object = if rest.base.is_origin {
         Object::of_origin(catalog, indexer, id, version, size)?
     } else {

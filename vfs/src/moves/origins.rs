@@ -248,7 +248,7 @@ impl Moves {
 
     /// Takes away all that a file has left.
     async fn take_one_away(self: &Arc<Self>, origins: Origins) -> Result<(), Fault> {
-        let is_there = origins.is_removed || self.is_copied(origins.id).await?;
+        let is_there = origins.is_removed || self.is_needless(origins.id).await?;
         for origin in origins.places {
             let Some(path) = origin.path.clone().map(ObjectPath::from_bytes) else {
                 // It went with its directory.
@@ -299,6 +299,25 @@ impl Moves {
             }
         });
         Ok(())
+    }
+
+    /// Tells whether nothing of a file is needed any more in its former places: its target has the copy, or it was removed here.
+    async fn is_needless(&self, id: EntryId) -> Result<bool, Fault> {
+        let catalog = &self.uploads.fetcher.catalog;
+        let ticket = catalog.ticket();
+        if self.is_copied(id).await? {
+            return Ok(true);
+        }
+        // Whoever removes it, or renames it or what it lies in, asks its source first, and the catalog knows of it after that.
+        let mut above = catalog.entry(id).map_err(fault)?;
+        while let Some(entry) = above.filter(|entry| entry.id != EntryId::ROOT) {
+            if catalog.is_overtaken(ticket, entry.parent) {
+                return Err(fault("it was changed a moment ago"));
+            }
+            above = catalog.entry(entry.parent).map_err(fault)?;
+        }
+        let now = catalog.origins(id).map_err(fault)?;
+        Ok(now.is_some_and(|now| now.is_removed))
     }
 
     /// Tells whether the target has the copy of a file.
