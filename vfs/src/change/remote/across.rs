@@ -141,10 +141,12 @@ impl Core {
         let (directory, raw_name) = (crossing.to_directory, crossing.to_raw_name.clone());
         if crossing.over.is_none() {
             self.until_free(crossing.target.place_in(directory)).await?;
-            moves
-                .until_left(|catalog| catalog.is_left_at(directory, &raw_name), deadline)
-                .await?;
         }
+        // Also where another file stands there by now: it might come back to what it has left there itself, which its upload
+        // would wait for.
+        moves
+            .until_left(|catalog| catalog.is_left_at(directory, &raw_name), deadline)
+            .await?;
         let mut ids = vec![crossing.from.id];
         ids.extend(crossing.over.as_ref().map(|over| over.id));
         ids.sort_unstable();
@@ -156,6 +158,10 @@ impl Core {
         let guard = self
             .catalog
             .begin_change(&[crossing.from.parent, crossing.to_directory]);
+        let is_left = self.catalog.is_left_at(directory, &raw_name);
+        if is_left.map_err(Error::from_catalog)? {
+            return Err(Error::Busy);
+        }
         if local.is_none() {
             let former = self.remote_target_of(crossing.from.id)?;
             self.clear_left(&former, crossing.from.id).await?;
