@@ -192,39 +192,56 @@ pub(super) async fn put(
         expect(share, path, expected).await?;
     }
     let (name, replace) = (target.clone(), !matches!(expected, Expected::Absent));
-    let written = unfinished
-        .exchange(move |session, handle| async move {
-            session.set_doomed(handle, false).await?;
-            session.rename(handle, &name, replace).await?;
-            session.query(handle).await
-        })
-        .await;
-    let written = match written {
-        Ok(facts) => facts,
-        Err(failure) => return Err(refused(share, &target, failure, expected).await),
-    };
-    if written.size != size {
-        let text = format!("{size} bytes were sent, and the file has {}", written.size);
-        return Err(Failure::new(ErrorKind::Nonsense, text));
-    }
     let handle = unfinished.handle()?;
+    // Whoever waits for it or not: once it may have its name, it is not to be removed as unfinished.
     unfinished.handle = None;
     let session = Arc::clone(&unfinished.session);
-    let closing = Arc::clone(&session);
-    // Only when it is closed does the server tell its last times.
-    let told = share
-        .pool
-        .exchange_on(&session, async move { closing.close_telling(handle, written).await })
-        .await?;
+    let last = Arc::clone(&session);
+    let step = async move {
+        let named = async {
+            last.set_doomed(handle, false).await?;
+            last.rename(handle, &name, replace).await
+        };
+        if let Err(failure) = named.await {
+            // Where the answer is lost, it may have its name.
+            if failure.left() == Left::All {
+                let doomed = last.set_doomed(handle, true).await;
+                if let Err(failure) = and_close(&last, handle, doomed).await {
+                    tracing::debug!(%failure, "an unfinished file could not be removed");
+                }
+            }
+            return Err(failure);
+        }
+        let written = last.query(handle).await.and_then(|written| is_whole(written, size));
+        let written = match written {
+            Ok(written) => written,
+            Err(failure) => return and_close(&last, handle, Err(failure)).await,
+        };
+        // Only when it is closed does the server tell its last times.
+        let told = last.close_telling(handle, written).await?;
+        Ok((written, told))
+    };
+    let (written, told) = match share.pool.exchange_on(&session, step).await {
+        Ok(done) => done,
+        Err(failure) => return Err(refused(share, &target, failure, expected).await),
+    };
     let now = match told {
         Some(now) => now,
         None => share.stat_wire(target).await?,
     };
-    if now.index == written.index && now.size != size {
-        let text = format!("{size} bytes were sent, and the file has {}", now.size);
-        return Err(Failure::new(ErrorKind::Nonsense, text));
+    if now.index == written.index {
+        return is_whole(now, size);
     }
     Ok(now)
+}
+
+/// Makes sure that a file is as long as what was sent.
+fn is_whole(facts: Facts, size: u64) -> Result<Facts, Failure> {
+    if facts.size != size {
+        let text = format!("{size} bytes were sent, and the file has {}", facts.size);
+        return Err(Failure::new(ErrorKind::Nonsense, text));
+    }
+    Ok(facts)
 }
 
 /// Makes the file to write into, which goes when it is closed.
@@ -423,12 +440,13 @@ pub(super) async fn set_attributes(share: &Share, path: &ObjectPath, wanted: &At
 }
 
 /// Closes a handle, whatever became of what it was opened for.
-async fn and_close(session: &Session, handle: FileId, outcome: Result<(), Failure>) -> Result<(), Failure> {
+async fn and_close<T>(session: &Session, handle: FileId, outcome: Result<T, Failure>) -> Result<T, Failure> {
     if matches!(&outcome, Err(failure) if failure.left() != Left::All) {
         return outcome;
     }
     let closed = session.close(handle).await;
-    outcome.and(closed)
+    let outcome = outcome?;
+    closed.map(|()| outcome)
 }
 
 /// Looks at what stands there, and refuses what was not expected.
