@@ -7,6 +7,7 @@
 //! Always true: a change whose answer is [`Error::ReadOnly`] has changed nothing, and one that was answered well can be
 //! seen by whoever asks next.
 
+mod answered;
 pub(crate) mod follow;
 mod local;
 mod one;

@@ -88,6 +88,8 @@ pub struct CheckReport {
     pub sources: u64,
     /// Sum of sizes, in bytes.
     pub bytes: u64,
+    /// What the write-ahead log of a file was found to lack, now or before, so that what was saved last may be lost.
+    pub log_loss: Option<String>,
 }
 
 /// A library's catalog, open. Share it behind an `Arc`; every method may be called from many threads at once.
@@ -131,6 +133,13 @@ impl Catalog {
     /// Says why nothing can be written to the catalog, such as a full disk, if the last attempt failed and one more does.
     pub fn why_unwritten(&self) -> Option<String> {
         self.store.why_unwritten()
+    }
+
+    /// Says what the write-ahead log was found to lack when the catalog was opened, so that what was saved last may be lost. It is
+    /// told until somebody removes the note of it, which lies beside the log with `-lost` behind its name; the log as it was found
+    /// has `-damaged` there.
+    pub fn log_loss(&self) -> Option<String> {
+        self.store.log_loss()
     }
 
     /// Counts how often the storage failed since it was opened. Each time, what was not durable yet was lost, and

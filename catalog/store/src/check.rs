@@ -14,7 +14,7 @@ use crate::format::{
     NOWHERE, OriginsRow, PinRow, STAGED_BYTES_MAX, ScanRow, SourceRow, TotalsRow, child_name, child_parent, content_id,
     content_key, decode_staged, decode_state, identity_id, identity_key, left_key, name_fault, owned_id,
 };
-use crate::store::{Snapshot, bring_up_to_date, open_file, refuse_file};
+use crate::store::{Snapshot, bring_up_to_date, log_loss, open_file, refuse_file};
 use crate::tree::{self, Top};
 use crate::{CheckReport, EntryId, Kind, SourceId};
 
@@ -24,11 +24,14 @@ const CACHE_BYTES: usize = 32 << 20;
 /// Examines a file from beginning to end. It is held all the time, so that nothing is written to it.
 pub(crate) fn check_file(file: &Path) -> Result<CheckReport, OpenError> {
     let opened = open_file(file, CACHE_BYTES)?;
-    let snapshot = bring_up_to_date(file, &opened.database).and_then(|_| Snapshot::take(&opened.database));
-    let report = snapshot.and_then(|snapshot| examine(&snapshot));
-    let report = report.map_err(|error| refuse_file(file, error))?;
+    let examined = || {
+        let caught = bring_up_to_date(file, &opened.database)?;
+        Ok((caught, examine(&Snapshot::take(&opened.database)?)?))
+    };
+    let (caught, report) = examined().map_err(|error| refuse_file(file, error))?;
     Ok(CheckReport {
         format: opened.format,
+        log_loss: log_loss(file, caught.loss),
         ..report
     })
 }
@@ -73,6 +76,7 @@ pub(crate) fn examine(snapshot: &Snapshot) -> Result<CheckReport> {
             .fold(TotalsRow::default(), |sum, one| sum.plus(*one))
             .shown()
             .bytes,
+        log_loss: None,
     })
 }
 

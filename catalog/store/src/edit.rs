@@ -27,8 +27,8 @@ use crate::error::{Error, Result};
 use crate::format::{
     self, CHILDREN, CONTENTS, ChildKey, Cold, ContentKey, DEPARTED, DIRECTORIES, ENTRIES, FORMAT, FORMAT_OF_PINS,
     HOT_BYTES, HotRow, IDENTITIES, IdentityKey, KEPT, LEFT, LINKS, META, META_FORMAT, META_GENERATION, META_ID_LIMIT,
-    META_NEXT_POLICY, META_NEXT_SOURCE, MOVED, MOVES, NOWHERE, ORIGINS, OwnedKey, PIN_POLICIES, PINS, QUEUE, SOURCES,
-    STAGED, STAGED_BYTES, ScanRow, SourceRow, TOTALS_BYTES, TotalsRow, child_name, decode_state, encode_state,
+    META_LOG, META_NEXT_POLICY, META_NEXT_SOURCE, MOVED, MOVES, NOWHERE, ORIGINS, OwnedKey, PIN_POLICIES, PINS, QUEUE,
+    SOURCES, STAGED, STAGED_BYTES, ScanRow, SourceRow, TOTALS_BYTES, TotalsRow, child_name, decode_state, encode_state,
     identity_key, subtree_range,
 };
 use crate::rows::Rows;
@@ -110,7 +110,7 @@ pub(crate) fn redo(transaction: &WriteTransaction, records: &[Vec<u8>], generati
     for record in records {
         edit.redo(record)?;
     }
-    edit.set_generation(generation)?;
+    edit.set_generation(generation, None)?;
     edit.finish().map(drop)
 }
 
@@ -185,9 +185,14 @@ impl<'t> Edit<'t> {
         Ok(())
     }
 
-    /// Names the durable commit that this change ends with.
-    pub(crate) fn set_generation(&mut self, generation: u64) -> Result<()> {
+    /// Names the durable commit that this change ends with, and the generation that its write-ahead log begins with until the first
+    /// record that follows it; `None` where there is none that could be missed.
+    pub(crate) fn set_generation(&mut self, generation: u64, log: Option<u64>) -> Result<()> {
         self.meta.insert(META_GENERATION, generation)?;
+        match log {
+            Some(log) => drop(self.meta.insert(META_LOG, log)?),
+            None => drop(self.meta.remove(META_LOG)?),
+        }
         Ok(())
     }
 

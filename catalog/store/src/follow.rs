@@ -2,6 +2,8 @@
 //!
 //! The order that keeps everything true: begin the change, do it at the source, tell the catalog, drop the guard. A
 //! listing or a look that may have seen the time before is then not applied, whenever it began.
+//!
+//! What has followed outlives this process, where the write-ahead log can be written; with [`Catalog::sync`], a loss of power too.
 
 use crate::error::Result;
 use crate::staged::staging;
@@ -43,7 +45,7 @@ impl Catalog {
         listing::prepare(directory, std::slice::from_mut(&mut child))?;
         child.adopt = None;
         self.store()
-            .write(When::Soon, |edit| edit.follow_created(directory, &child, listed_ns))
+            .write(When::Told, |edit| edit.follow_created(directory, &child, listed_ns))
     }
 
     /// Makes a file that stands here alone, with a row of the journal, and what is kept of it, in one transaction. If
@@ -74,7 +76,7 @@ impl Catalog {
     pub fn follow_removed(&self, directory: EntryId, name: &[u8], at_ns: i64) -> Result<Vec<Change>> {
         let ((), changes) = self
             .store()
-            .write(When::Soon, |edit| edit.follow_removed((directory, name), at_ns))?;
+            .write(When::Told, |edit| edit.follow_removed((directory, name), at_ns))?;
         Ok(changes)
     }
 
@@ -96,7 +98,7 @@ impl Catalog {
         seen: Option<SeenAttributes>,
         at_ns: i64,
     ) -> Result<Vec<Change>> {
-        let ((), changes) = self.store().write(When::Soon, |edit| {
+        let ((), changes) = self.store().write(When::Told, |edit| {
             edit.follow_moved(from, to, raw_name, seen, None, at_ns)
         })?;
         Ok(changes)
@@ -117,7 +119,7 @@ impl Catalog {
         at_ns: i64,
     ) -> Result<Vec<Change>> {
         let staging = staging(from.0, row, None, None)?;
-        let ((), changes) = self.store().write(When::Soon, |edit| {
+        let ((), changes) = self.store().write(When::Told, |edit| {
             edit.follow_moved_staged(from, to, raw_name, lies_at, &staging.row, at_ns)
         })?;
         Ok(changes)
@@ -125,7 +127,7 @@ impl Catalog {
 
     /// Follows an exchange of two entries of one source, each of which has directory and name of the other now.
     pub fn follow_exchanged(&self, a: (EntryId, &[u8]), b: (EntryId, &[u8])) -> Result<Vec<Change>> {
-        let ((), changes) = self.store().write(When::Soon, |edit| edit.follow_exchanged(a, b))?;
+        let ((), changes) = self.store().write(When::Told, |edit| edit.follow_exchanged(a, b))?;
         Ok(changes)
     }
 
@@ -133,7 +135,7 @@ impl Catalog {
     pub fn follow_attributes(&self, id: EntryId, seen: SeenAttributes) -> Result<Vec<Change>> {
         let ((), changes) = self
             .store()
-            .write(When::Soon, |edit| edit.follow_attributes(id, seen))?;
+            .write(When::Told, |edit| edit.follow_attributes(id, seen))?;
         Ok(changes)
     }
 

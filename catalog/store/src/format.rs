@@ -97,6 +97,8 @@ pub(crate) const META_FORMAT: &str = "format";
 pub(crate) const META_ID_LIMIT: &str = "id_limit";
 /// `meta`: the name of the last durable commit, which the records of the write-ahead log carry that follow it.
 pub(crate) const META_GENERATION: &str = "generation";
+/// `meta`: the generation that the write-ahead log began with then; not there where none was needed.
+pub(crate) const META_LOG: &str = "log";
 /// `meta`: the id for the next source.
 pub(crate) const META_NEXT_SOURCE: &str = "next_source";
 /// `meta`: the id for the next policy that pins.

@@ -58,7 +58,7 @@ pub use origins::{Across, ExtendedAttribute, Left, Origin, Origins};
 pub const VERSION_MAX: usize = 4096;
 
 pub use staged::WhenStaged;
-pub use store::examines_file;
+pub use store::{LogLoss, examines_file};
 pub use ticket::{ChangeGuard, Ticket};
 
 pub use source::{NewSource, ScanState, SourceRecord};

@@ -38,10 +38,11 @@ pub(crate) use keeper::Keeper;
 pub use opening::examines_file;
 pub(crate) use opening::{bring_up_to_date, open as open_file, refuse as refuse_file};
 pub(crate) use snapshot::Snapshot;
+pub use wal::LogLoss;
 
 use opening::Hold;
 use together::Together;
-use wal::Wal;
+use wal::{Record, Wal};
 
 /// How many ids are reserved at a time. What is left of them after a crash is never used: 2^64 ids outlast that.
 const IDS_RESERVED: u64 = 1 << 20;
@@ -53,6 +54,9 @@ pub(crate) enum When {
     Now,
     /// Before the call returns, in the database, with all that the log holds.
     InTheDatabase,
+    /// With the next durable commit; but from when the call returns on it outlives this process, through the log, where that can
+    /// be written.
+    Told,
     /// With the next durable commit.
     Soon,
 }
@@ -79,6 +83,8 @@ pub(crate) struct Store {
     losses: AtomicU64,
     /// How often it was opened for writing in vain.
     vain: AtomicU64,
+    /// What its log was found to lack when it was opened, where that could not be noted beside it.
+    unnoted: Option<LogLoss>,
 }
 
 #[derive(Debug)]
@@ -107,6 +113,7 @@ impl Store {
         let caught = opening::bring_up_to_date(file, &opened.database);
         let caught = caught.and_then(|caught| Ok((caught, Snapshot::take(&opened.database)?)));
         let (caught, snapshot) = caught.map_err(|error| opening::refuse(file, error))?;
+        let unnoted = caught.loss.filter(|loss| !tell_loss(file, *loss));
         let store = Arc::new(Self {
             file: file.to_owned(),
             cache_bytes,
@@ -115,7 +122,8 @@ impl Store {
             writer: Mutex::new(Writer {
                 database: Some(opened.database),
                 id_limit: caught.id_limit,
-                behind: false,
+                // The log that was missed is not to be missed again.
+                behind: caught.loss.is_some(),
                 wal: Wal::following(file, caught.generation),
                 shut: false,
                 is_full: false,
@@ -129,6 +137,7 @@ impl Store {
             unwritten: Mutex::default(),
             losses: AtomicU64::new(0),
             vain: AtomicU64::new(0),
+            unnoted,
         });
         Ok(store)
     }
@@ -266,11 +275,12 @@ impl Store {
             edit.set_id_limit(id_limit)?;
         }
         edit.write_sums()?;
-        let durable = when != When::Soon || id_limit != writer.id_limit;
-        let in_database = when == When::InTheDatabase || durable && !writer.wal.takes(&record.borrow());
+        let durable = matches!(when, When::Now | When::InTheDatabase) || id_limit != writer.id_limit;
+        let told = durable || when == When::Told && writer.wal.serves();
+        let in_database = when == When::InTheDatabase || told && !writer.wal.takes(&record.borrow());
         let generation = in_database.then(wal::new_generation);
         if let Some(generation) = generation {
-            edit.set_generation(generation)?;
+            edit.set_generation(generation, writer.wal.known_beginning(when != When::InTheDatabase))?;
         }
         let changes = edit.finish()?;
         transaction.set_durability(if in_database {
@@ -289,6 +299,11 @@ impl Store {
         }
         if durable && !in_database {
             self.flush(writer)?;
+        } else if told
+            && !in_database
+            && let Err(error) = writer.wal.flush(false)
+        {
+            self.warn_of_log(&error);
         }
         self.durable_commits.fetch_add(u64::from(durable), Ordering::Relaxed);
         writer.id_limit = id_limit;
@@ -302,9 +317,20 @@ impl Store {
 
     /// Makes what was committed durable through the log, or in the database where the log cannot be written.
     fn flush(&self, writer: &mut Writer) -> Result<()> {
-        let Err(error) = writer.wal.flush() else { return Ok(()) };
-        tracing::warn!(file = %self.file.display(), %error, "the write-ahead log of the catalog could not be written");
+        let Err(error) = writer.wal.flush(true) else {
+            return Ok(());
+        };
+        self.warn_of_log(&error);
         self.write_locked(writer, When::InTheDatabase, |_| Ok(())).map(drop)
+    }
+
+    fn warn_of_log(&self, error: &std::io::Error) {
+        tracing::warn!(file = %self.file.display(), %error, "the write-ahead log of the catalog could not be written");
+    }
+
+    /// Says what a log was found to lack, until somebody takes the note of it away.
+    pub(crate) fn log_loss(&self) -> Option<String> {
+        log_loss(&self.file, self.unnoted)
     }
 
     /// Says why nothing can be written, after trying once more where the last attempt failed. Blocks for as long as the disk takes.
@@ -328,8 +354,13 @@ impl Store {
         if !writer.behind || writer.wal.holds_all() {
             return Ok(());
         }
-        let result = self.write_locked(&mut writer, When::Now, |_| Ok(()));
-        self.mend(&mut writer, result).map(drop)
+        let result = if writer.wal.takes(&Record::default()) {
+            self.durable_commits.fetch_add(1, Ordering::Relaxed);
+            self.flush(&mut writer)
+        } else {
+            self.write_locked(&mut writer, When::Now, |_| Ok(())).map(drop)
+        };
+        self.mend(&mut writer, result)
     }
 
     /// Makes all commits so far durable in the database, so that the log begins anew.
@@ -388,6 +419,9 @@ impl Store {
             Err(error) => (opening::reopen(&self.file, self.cache_bytes, Hold::Held)?, Some(error)),
         };
         let (database, caught) = opened;
+        if let (Some(loss), None) = (caught.loss, &why) {
+            tell_loss(&self.file, loss);
+        }
         writer.id_limit = caught.id_limit;
         writer.behind = false;
         writer.wal = Wal::following(&self.file, caught.generation);
@@ -407,14 +441,33 @@ impl Store {
     }
 }
 
+/// Tells of a log that is not as it should be, in a note beside it that stays; false if that could not be written.
+fn tell_loss(file: &Path, loss: LogLoss) -> bool {
+    tracing::error!(file = %file.display(), error = %loss, "what was saved last may be lost");
+    let noted = wal::note_loss(file, loss);
+    noted
+        .inspect_err(|error| tracing::warn!(file = %file.display(), %error, "that could not be noted"))
+        .is_ok()
+}
+
+/// Says what the log of a catalog lacks: what was just found, or was noted beside it.
+pub(crate) fn log_loss(file: &Path, found: Option<LogLoss>) -> Option<String> {
+    let noted = || match wal::noted_loss(file) {
+        Ok(noted) => noted,
+        Err(error) => Some(format!("what is noted of the write-ahead log cannot be read: {error}")),
+    };
+    found.map(|loss| loss.to_string()).or_else(noted)
+}
+
 impl Drop for Store {
     /// Closes cleanly: everything durable, and no id left reserved that was not given away.
     fn drop(&mut self) {
         let next_id = self.next_id.load(Ordering::Relaxed);
         let mut writer = self.writer.lock();
-        if !writer.behind && writer.id_limit <= next_id {
+        if !writer.behind && writer.id_limit <= next_id && !writer.wal.is_needed() {
             return;
         }
+        writer.wal.close();
         let closed = self.write_locked(&mut writer, When::InTheDatabase, |edit| edit.set_id_limit(next_id));
         if let Err(error) = closed {
             // The next opening starts from the last durable commit, as after a crash.

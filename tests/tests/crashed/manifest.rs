@@ -73,9 +73,6 @@ struct File {
     former: Vec<Vec<u8>>,
     /// What was begun since, and not acknowledged.
     under_way: Vec<Change>,
-    /// Whether it was removed in this life of the daemon. It may be shown again after a crash, until its folder is listed
-    /// (`docs/semantics.md`).
-    is_fresh_removal: bool,
     /// Whether the daemon died while something was renamed to this name, which the source may have done: then what is saved
     /// there later may stand beside that (`docs/semantics.md`).
     is_in_conflict: bool,
@@ -119,7 +116,6 @@ impl Manifest {
             file.former.extend(former);
         }
         file.under_way.clear();
-        file.is_fresh_removal = file.acknowledged.is_none();
         self.acknowledged.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -222,22 +218,12 @@ impl Manifest {
         }
     }
 
-    /// Takes note that what the folders hold is known again.
-    pub(crate) fn begin_life(&self) {
-        for file in self.files().values_mut() {
-            file.is_fresh_removal = false;
-        }
-    }
-
-    /// Compares with what stands in a folder, and says what must not be so. `after_crash`: a removal may not be known any more.
+    /// Compares with what stands in a folder, and says what must not be so. `after_crash`: its folders were not listed since.
     pub(crate) fn differences(&self, folder: &Path, after_crash: bool) -> Vec<String> {
         let (mut found, mut differences) = (Found::new(), Vec::new());
         read_all(folder, "", &mut found, &mut differences);
         for (path, file) in self.files().iter() {
             let mut versions = vec![found.remove(path)];
-            if after_crash && file.is_fresh_removal {
-                continue;
-            }
             if file.is_in_conflict {
                 let beside = format!("{path} (conflict ");
                 let names: Vec<_> = found.keys().filter(|name| name.starts_with(&beside)).cloned().collect();

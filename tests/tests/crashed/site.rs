@@ -163,7 +163,6 @@ impl Site {
             self.is_as(manifest, &self.folder(), "in the mount, as listed", false);
         }
         manifest.settle_crossings(&self.folder());
-        manifest.begin_life();
     }
 
     /// Waits until all is uploaded, and makes sure that the source is as the manifest says, for whoever has never seen it.

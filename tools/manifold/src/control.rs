@@ -277,6 +277,9 @@ pub(crate) struct RescanFacts {
     pub(crate) job: u64,
     /// Directories that were listed.
     pub(crate) listed: u64,
+    /// What else was asked for by itself, and looked at.
+    #[serde(default)]
+    pub(crate) looked: u64,
     /// Directories that are known and not listed yet.
     pub(crate) waiting: u64,
     /// Directories that could not be listed.

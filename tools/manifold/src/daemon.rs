@@ -34,6 +34,7 @@ use crate::open::OpenLibrary;
 use crate::power;
 use crate::print::say;
 use crate::time::{now_ns, rfc3339};
+use crate::troubles::{after_lost_log, of_lost_log};
 
 /// How long the kernel may take to be told of what a command has changed.
 const SETTLE_PATIENCE: Duration = Duration::from_secs(2);
@@ -187,6 +188,12 @@ impl Daemon {
         open.events.tell(What::Mounted {
             point: Text::new(point.as_os_str().as_encoded_bytes()),
         });
+        if let Some(loss) = open.catalog.log_loss() {
+            open.events.tell(What::CatalogLost {
+                error: of_lost_log(&loss),
+                remedy: after_lost_log(&open.library),
+            });
+        }
         open.hash_in_background();
         let mounted = Mounted {
             open,

@@ -44,6 +44,13 @@ pub(crate) enum What {
         /// Where it was.
         point: Text,
     },
+    /// The catalog's write-ahead log was not as it should be when it was opened: what was saved last may be lost.
+    CatalogLost {
+        /// What was found.
+        error: String,
+        /// What to do.
+        remedy: String,
+    },
     /// A source is in another state.
     SourceState {
         /// Which.

@@ -103,6 +103,7 @@ impl OpenLibrary {
 fn facts(job: u64, progress: SubtreeProgress) -> RescanFacts {
     let SubtreeProgress {
         listed,
+        looked,
         waiting,
         failed,
         failure,
@@ -111,6 +112,7 @@ fn facts(job: u64, progress: SubtreeProgress) -> RescanFacts {
     RescanFacts {
         job,
         listed,
+        looked,
         waiting,
         failed,
         failure,

@@ -1,8 +1,9 @@
-//! What is wrong on this machine, as `status` tells it: a full disk beneath the catalog or the cache.
+//! What is wrong on this machine, as `status` tells it: a full disk beneath the catalog or the cache, and a lost write-ahead log.
 
 use std::path::Path;
 
 use crate::control::status::{Trouble, TroubleWith};
+use crate::library::Library;
 use crate::open::OpenLibrary;
 
 /// A disk with less room than this, in bytes, is as good as full: the catalog grows by as much at once.
@@ -33,6 +34,9 @@ impl OpenLibrary {
                 format!("see to the disk, or the quota, of {}", state.display()),
             ));
         }
+        if let Some(loss) = self.catalog.log_loss() {
+            troubles.push(catalog(of_lost_log(&loss), after_lost_log(&self.library)));
+        }
         if self.with_cache && self.settings.cache.disk_bytes > 0 {
             troubles.extend(self.trouble_of_cache());
         }
@@ -62,6 +66,20 @@ impl OpenLibrary {
             hint,
         })
     }
+}
+
+/// Says what it means that the write-ahead log of the catalog was not as it should be.
+pub(crate) fn of_lost_log(loss: &str) -> String {
+    format!("what was saved through the mount just before it ended the last time may be lost: {loss}")
+}
+
+/// Says what to do then.
+pub(crate) fn after_lost_log(library: &Library) -> String {
+    let log = library.catalog_file().display().to_string() + "-wal";
+    format!(
+        "compare what was saved last with where it came from, and save again what is missing; then remove {log}-lost, which says so, and \
+         {log}-damaged, which is the log as it was found, if that is there"
+    )
 }
 
 /// Tells whether the disk of a folder has no room for this user. One that does not tell is not called full.

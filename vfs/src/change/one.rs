@@ -22,7 +22,8 @@ impl Core {
         by: Requester,
     ) -> Answer<Created> {
         let name = Box::<[u8]>::from(name);
-        self.in_directory(directory, Paths::Stay, move |core, site, half| match half {
+        let known = name.clone();
+        let created = self.in_directory(directory, Paths::Stay, move |core, site, half| match half {
             Half::Local(local) => {
                 let again = name.clone();
                 core.once_left(
@@ -33,7 +34,8 @@ impl Core {
                 )
             }
             Half::Remote => core.remote_create(&site, &name, creation, by),
-        })
+        });
+        self.shown_first(directory, known, created)
     }
 
     /// Makes anything else.
@@ -46,7 +48,8 @@ impl Core {
         by: Requester,
     ) -> Answer<Attributes> {
         let name = Box::<[u8]>::from(name);
-        self.in_directory(directory, Paths::Stay, move |core, site, half| match half {
+        let known = name.clone();
+        let answer = self.in_directory(directory, Paths::Stay, move |core, site, half| match half {
             Half::Local(local) => {
                 let again = (name.clone(), making.clone());
                 core.once_left(
@@ -56,14 +59,16 @@ impl Core {
                     move |core| core.make_in(directory, &again.0, again.1, mode, by),
                 )
             }
-            Half::Remote => core.remote_make(&site, &name, &making, mode, by),
-        })
+            Half::Remote => core.lasting(core.remote_make(&site, &name, &making, mode, by)),
+        });
+        self.shown_first(directory, known, answer)
     }
 
     /// Gives a file a further name.
     pub(crate) fn link_in(self: &Arc<Self>, id: EntryId, directory: EntryId, name: &[u8]) -> Answer<Attributes> {
         let name = Box::<[u8]>::from(name);
-        self.in_directory(directory, Paths::Stay, move |core, site, half| {
+        let known = name.clone();
+        let linked = self.in_directory(directory, Paths::Stay, move |core, site, half| {
             match core.source_of(id) {
                 Ok(source) if source == site.source => {}
                 Ok(_) => return Answer::err(Error::CrossSource),
@@ -81,13 +86,15 @@ impl Core {
                 }
                 Half::Remote => core.remote_link(id, &site, &name),
             }
-        })
+        });
+        self.shown_first(directory, known, linked)
     }
 
     /// Removes a name.
     pub(crate) fn remove_in(self: &Arc<Self>, directory: EntryId, name: &[u8], is_directory: bool) -> Answer<()> {
         let name = Box::<[u8]>::from(name);
-        self.in_directory(directory, Paths::Change, move |core, site, half| match half {
+        let known = name.clone();
+        let removed = self.in_directory(directory, Paths::Change, move |core, site, half| match half {
             Half::Local(local) => {
                 let found = core.catalog.lookup(directory, &name).map_err(Error::from_catalog);
                 let removed = match found {
@@ -104,8 +111,9 @@ impl Core {
                     move |core| core.remove_in(directory, &again, is_directory),
                 )
             }
-            Half::Remote => core.remote_remove(&site, &name, is_directory),
-        })
+            Half::Remote => core.lasting(core.remote_remove(&site, &name, is_directory)),
+        });
+        self.filled_first(directory, &known, removed)
     }
 
     /// Renames something within its source.
@@ -117,7 +125,8 @@ impl Core {
     ) -> Answer<()> {
         let (source, target) = (from.0, to.0);
         let names: (Box<[u8]>, Box<[u8]>) = (from.1.into(), to.1.into());
-        self.in_directory(from.0, Paths::Change, move |core, from, from_half| {
+        let known = names.1.clone();
+        let renamed = self.in_directory(from.0, Paths::Change, move |core, from, from_half| {
             core.in_directory(target, Paths::Kept, move |core, to, half| {
                 if from.source != to.source {
                     let (from, to) = ((&from, &*names.0, from_half), (&to, &*names.1, half));
@@ -136,7 +145,8 @@ impl Core {
                     Half::Remote => core.lasting(core.remote_rename((&from, &names.0), (&to, &names.1), mode)),
                 }
             })
-        })
+        });
+        self.shown_first(target, known, renamed)
     }
 
     /// Changes attributes, and gives them all as they are then.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::library::Library;
 use manifold_backends::Backend;
 use manifold_backends::local::LocalBackend;
-use manifold_catalog::Kind;
+use manifold_catalog::{Catalog, Kind, Options};
 use manifold_vfs::{
     Access, AttributeChange, Attributes, Created, Creation, Durable, EntryId, Error, Event, EventStream, Making,
     NameMatch, Received, RenameMode, Requester, Seek, SetMode, Settings, WriteAt, Writing,
@@ -525,4 +525,34 @@ async fn a_restart_finds_everything_as_it_was_left() {
     for path in ["g", "d"] {
         again.agrees(&format!("a/{path}"), &again.a.path().join(path)).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_disk_has_and_the_catalog_lacks_is_shown_when_it_is_in_the_way() {
+    let two = two();
+    let a = two.library.find("a").await.unwrap();
+    two.library.relist("a").await;
+    // As a crash leaves it between the disk and the catalog.
+    fs::write(two.a.path().join("made"), b"bytes").unwrap();
+    assert!(matches!(two.library.find("a/made").await, Err(Error::NotFound)));
+    let again = two.create(a, "made").await;
+    assert!(matches!(again, Err(Error::Exists)), "{again:?}");
+    two.library.find("a/made").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_made_in_a_folder_is_known_after_the_daemon_was_killed() {
+    let two = two();
+    let a = two.library.find("a").await.unwrap();
+    two.library.relist("a").await;
+    let made = two.create(a, "made").await.unwrap();
+    two.write(&made, WriteAt::Offset(0), b"bytes").await;
+    two.close(&made).await;
+    let copy = TempDir::new().unwrap();
+    for name in ["catalog.redb", "catalog.redb-wal"] {
+        fs::copy(two.library.folder.path().join(name), copy.path().join(name)).unwrap();
+    }
+    let catalog = Catalog::open(&copy.path().join("catalog.redb"), Options::default()).unwrap();
+    let entry = catalog.resolve(b"/a/made").unwrap().unwrap();
+    assert_eq!((entry.id, entry.size), (made.attributes.id, 5));
 }

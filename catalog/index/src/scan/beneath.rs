@@ -7,6 +7,7 @@
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
+use manifold_backends::Presence;
 use manifold_catalog::{EntryId, Kind, SourceId};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -25,9 +26,11 @@ const PAGE: usize = 1_000;
 pub struct SubtreeProgress {
     /// Directories that were listed.
     pub listed: u64,
+    /// What else was asked for by itself, and looked at.
+    pub looked: u64,
     /// Directories that are known and not listed yet.
     pub waiting: u64,
-    /// Directories that could not be listed.
+    /// Directories that could not be listed, and what was asked for and is gone.
     pub failed: u64,
     /// Why the first of them could not.
     pub failure: Option<String>,
@@ -79,10 +82,13 @@ impl Indexer {
         progress: &watch::Sender<SubtreeProgress>,
     ) -> Result<(), IndexError> {
         let (mut waiting, mut seen) = (VecDeque::new(), HashSet::new());
-        for top in tops {
+        for top in tops.iter().copied() {
             let entry = self.catalog().entry(top)?.ok_or(IndexError::NotFound(top.0))?;
             if entry.kind != Kind::Directory {
-                self.refresh(top).await?;
+                match self.refresh(top).await? {
+                    Presence::Found(()) => progress.send_modify(|progress| progress.looked += 1),
+                    Presence::Absent => note_gone(progress),
+                }
             } else if seen.insert(top) {
                 waiting.push_back(top);
             }
@@ -109,6 +115,9 @@ impl Indexer {
                 return Ok(());
             };
             let (directory, outcome) = ended.map_err(|_| IndexError::Stopped)?;
+            if matches!(outcome, Err(IndexError::NotFound(_))) && tops.contains(&directory) {
+                note_gone(progress);
+            }
             if let Err(error) = &outcome {
                 away.extend(self.found_away(directory, error).await?);
             }
@@ -150,6 +159,15 @@ impl Indexer {
             after = page.last().map(|last| last.name.clone());
         }
     }
+}
+
+/// Notes that what was asked for is gone.
+fn note_gone(progress: &watch::Sender<SubtreeProgress>) {
+    progress.send_modify(|progress| {
+        progress.failed += 1;
+        let gone = || "it is not there any more".to_owned();
+        progress.failure.get_or_insert_with(gone);
+    });
 }
 
 fn note(progress: &watch::Sender<SubtreeProgress>, outcome: Outcome, waiting: u64) -> Outcome {

@@ -370,3 +370,23 @@ async fn who_waits_for_a_part_of_the_tree_is_told_soon_that_its_source_is_away()
     assert_eq!(well.listings_in_all() - before, 2, "what is attached beneath is listed");
     assert_eq!(library.names("/s").len(), 101, "nothing is forgotten");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_file_that_is_asked_for_by_itself_is_looked_at_and_what_is_gone_is_told() {
+    let folder = tempdir().unwrap();
+    let source = Scripted::new("test://s", false);
+    source.file("f", 1).file("g", 1);
+    let library = Library::open(folder.path());
+    let record = library.add("/s", &source);
+    library.scan(&record).await;
+    source.file("f", 2);
+    source.remove("g");
+    let top = |name: &str| library.catalog.resolve(name.as_bytes()).unwrap().unwrap().id;
+    let (f, g) = (top("/s/f"), top("/s/g"));
+    let progress = library.indexer.scan_beneath(vec![f]).ended().await;
+    assert_eq!((progress.looked, progress.listed, progress.failed), (1, 0, 0));
+    assert_eq!(library.catalog.entry(f).unwrap().unwrap().size, 2);
+    let progress = library.indexer.scan_beneath(vec![g]).ended().await;
+    assert_eq!((progress.looked, progress.failed), (0, 1));
+    assert!(progress.failure.unwrap().contains("not there any more"));
+}

@@ -11,11 +11,11 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use redb::{Builder, Database, DatabaseError, ReadableDatabase, StorageError, TableError};
 
-use super::{Snapshot, wal};
+use super::{LogLoss, Snapshot, wal};
 use crate::check;
 use crate::edit;
 use crate::error::{Error, OpenError};
-use crate::format::{FORMAT, META, META_FORMAT, META_GENERATION, META_ID_LIMIT, OLDEST_FORMAT};
+use crate::format::{FORMAT, META, META_FORMAT, META_GENERATION, META_ID_LIMIT, META_LOG, OLDEST_FORMAT};
 use crate::storage::HeldFile;
 
 /// A database that was opened and found good. Its file is still held.
@@ -36,6 +36,8 @@ pub(crate) struct Caught {
     pub(super) generation: Option<u64>,
     /// Ids from here on were never given away.
     pub(super) id_limit: u64,
+    /// What its log lacks.
+    pub(crate) loss: Option<LogLoss>,
 }
 
 /// Whether what is written to a file that was opened gets there.
@@ -246,16 +248,26 @@ fn examine_held(file: &Path, handle: File, cache_bytes: usize, trust: Trust) -> 
 /// Where the file is to be kept it is released first: only then does redb see to the order in which pages are written.
 pub(crate) fn bring_up_to_date(file: &Path, database: &Database) -> Result<Caught, Error> {
     let mut generation = number(database, META_GENERATION)?;
+    let mut loss = None;
     if let Some(known) = generation {
-        let records = wal::read(file, known)?;
-        if !records.is_empty() {
-            generation = Some(redo(database, &records)?);
-            tracing::info!(file = %file.display(), records = records.len(), "what the write-ahead log held was done again");
+        let found = wal::read(file, known, number(database, META_LOG)?)?;
+        loss = found.loss;
+        if !found.records.is_empty() {
+            generation = Some(redo(database, &found.records)?);
+            tracing::info!(
+                file = %file.display(),
+                records = found.records.len(),
+                "what the write-ahead log held was done again"
+            );
         }
     }
     upgrade(database)?;
     let id_limit = number(database, META_ID_LIMIT)?.ok_or_else(|| Error::damaged("no limit of ids"))?;
-    Ok(Caught { generation, id_limit })
+    Ok(Caught {
+        generation,
+        id_limit,
+        loss,
+    })
 }
 
 fn upgrade(database: &Database) -> Result<(), Error> {

@@ -8,7 +8,11 @@
 //! - The next durable commit of the database holds all of them, and the log begins anew in the same place. It is written
 //!   over what was written before, since a file that grows is several times as slow to sync.
 //! - A change that does not fit, or follows one that was not noted, makes a durable commit of the database instead.
+//! - The database notes which generation the file begins with, from before the first record is needed until it is closed in
+//!   order. So a log that is gone, or is another's, is found out; and since each record says whether all before it were on the
+//!   disk, so is damage in the middle ([`LogLoss`]). A torn end is none: nothing of it was promised.
 
+mod read;
 mod record;
 
 use std::collections::hash_map::RandomState;
@@ -17,6 +21,8 @@ use std::hash::BuildHasher;
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+pub use read::LogLoss;
+pub(crate) use read::{note_loss, noted_loss, read};
 use record::{HEADER_BYTES, Header};
 pub(crate) use record::{Record, Step, steps};
 
@@ -37,6 +43,12 @@ pub(crate) struct Wal {
     len: u64,
     /// The durable commit that it follows; `None` until there was one that named itself.
     generation: Option<u64>,
+    /// The generation that the file begins with, once there is one of which the database is told.
+    begins_with: Option<u64>,
+    /// Whether the database has been told.
+    noted: bool,
+    /// Whether all that was written is on the disk.
+    synced: bool,
     /// Where the next record goes, and its number.
     at: u64,
     sequence: u64,
@@ -69,6 +81,9 @@ impl Wal {
             file: None,
             len: LEN_MIN,
             generation,
+            begins_with: None,
+            noted: false,
+            synced: true,
             at: 0,
             sequence: 0,
             pending: Some(Vec::new()),
@@ -85,7 +100,61 @@ impl Wal {
         let needed = HEADER_BYTES as u64 + (pending.len() + more.len()) as u64;
         let fits = self.at + needed <= self.len;
         self.cramped |= !fits && needed <= LEN_MAX;
-        fits && self.rests == 0 && self.generation.is_some()
+        fits && self.noted && self.serves() && self.generation.is_some()
+    }
+
+    /// Tells whether it can be written, as far as is known.
+    pub(crate) fn serves(&self) -> bool {
+        self.rests == 0
+    }
+
+    /// Makes sure that there is a file of which the database can be told, and gives the generation that it begins with. To be called
+    /// before a durable commit; `None` where there is no log.
+    pub(crate) fn known_beginning(&mut self, is_wanted: bool) -> Option<u64> {
+        let known = match self.begins_with {
+            // What the database is told of must not be lost with the power.
+            Some(generation) => self.sync().map(|()| Some(generation)),
+            None if is_wanted && self.serves() => self.prepare().map(Some),
+            None => Ok(None),
+        };
+        self.begins_with = known.unwrap_or_else(|error| {
+            tracing::debug!(%error, "the catalog goes on without a write-ahead log");
+            self.rests = REST_COMMITS;
+            None
+        });
+        self.begins_with
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        if let (Some(file), false) = (&self.file, self.synced) {
+            file.sync_data()?;
+            self.synced = true;
+        }
+        Ok(())
+    }
+
+    /// Tells whether the database has been told that there is a log.
+    pub(crate) fn is_needed(&self) -> bool {
+        self.noted
+    }
+
+    /// Says that nothing is needed of the file after the next durable commit.
+    pub(crate) fn close(&mut self) {
+        (self.begins_with, self.noted) = (None, false);
+    }
+
+    /// Makes a file that begins with a record of nothing. Of the durable commit that is the last one now there is no other.
+    fn prepare(&mut self) -> io::Result<u64> {
+        let generation = self.generation.unwrap_or_else(new_generation);
+        let file = match &self.file {
+            Some(file) => file,
+            None => self.file.insert(open(&self.path, &mut self.len)?),
+        };
+        let mut at = file;
+        at.seek(SeekFrom::Start(0))?;
+        at.write_all(&Header::of(generation, 0, true, &[]).encode())?;
+        file.sync_data()?;
+        Ok(generation)
     }
 
     /// Notes what was committed.
@@ -101,13 +170,14 @@ impl Wal {
 
     /// Tells whether all that was committed is in the log, on the disk.
     pub(crate) fn holds_all(&self) -> bool {
-        self.pending.as_ref().is_some_and(Vec::is_empty)
+        self.synced && self.pending.as_ref().is_some_and(Vec::is_empty)
     }
 
-    /// Writes a record of what was noted, and waits for the disk. After an error nothing more is written until the next
-    /// durable commit: nobody knows what is on the disk.
-    pub(crate) fn flush(&mut self) -> io::Result<()> {
-        let flushed = self.try_flush();
+    /// Writes a record of what was noted, and waits for the disk if it is to be `durable`: what was only written outlives this
+    /// process, but not a loss of power. After an error nothing more is written until many durable commits later: nobody
+    /// knows what is on the disk.
+    pub(crate) fn flush(&mut self, durable: bool) -> io::Result<()> {
+        let flushed = self.try_flush(durable);
         if flushed.is_err() {
             self.pending = None;
             self.rests = REST_COMMITS;
@@ -115,31 +185,34 @@ impl Wal {
         flushed
     }
 
-    fn try_flush(&mut self) -> io::Result<()> {
-        let (Some(pending), Some(generation)) = (&self.pending, self.generation) else {
+    fn try_flush(&mut self, durable: bool) -> io::Result<()> {
+        let (Some(pending), Some(generation), Some(file)) = (&self.pending, self.generation, &self.file) else {
             return Err(io::Error::other("it does not hold what was committed before"));
         };
-        let file = match &self.file {
-            Some(file) => file,
-            None => self.file.insert(open(&self.path, &mut self.len)?),
-        };
-        let mut bytes = Vec::with_capacity(HEADER_BYTES + pending.len());
-        bytes.extend_from_slice(&Header::of(generation, self.sequence, pending).encode());
-        bytes.extend_from_slice(pending);
-        let mut at = file;
-        at.seek(SeekFrom::Start(self.at))?;
-        at.write_all(&bytes)?;
-        file.sync_data()?;
-        self.at += bytes.len() as u64;
-        self.sequence += 1;
-        self.pending = Some(Vec::new());
+        if !pending.is_empty() {
+            let mut bytes = Vec::with_capacity(HEADER_BYTES + pending.len());
+            bytes.extend_from_slice(&Header::of(generation, self.sequence, self.synced, pending).encode());
+            bytes.extend_from_slice(pending);
+            let mut at = file;
+            at.seek(SeekFrom::Start(self.at))?;
+            at.write_all(&bytes)?;
+            self.begins_with = Some(generation);
+            self.at += bytes.len() as u64;
+            self.sequence += 1;
+            self.synced = false;
+            self.pending = Some(Vec::new());
+        }
+        if durable {
+            self.sync()?;
+        }
         Ok(())
     }
 
     /// Begins anew after a durable commit, and makes more room if there was too little.
     pub(crate) fn begin(&mut self, generation: u64) {
-        (self.at, self.sequence) = (0, 0);
+        (self.at, self.sequence, self.synced) = (0, 0, true);
         self.generation = Some(generation);
+        self.noted = self.begins_with.is_some();
         self.pending = Some(Vec::new());
         self.rests = self.rests.saturating_sub(1);
         if !std::mem::take(&mut self.cramped) || self.len >= LEN_MAX {
@@ -155,22 +228,6 @@ impl Wal {
             None => self.len = longer,
         }
     }
-}
-
-/// Reads the records that follow that durable commit, in their order.
-pub(crate) fn read(catalog: &Path, generation: u64) -> io::Result<Vec<Vec<u8>>> {
-    let bytes = match std::fs::read(path_beside(catalog)) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error),
-    };
-    let mut records: Vec<Vec<u8>> = Vec::new();
-    let mut rest = bytes.as_slice();
-    while let Some((steps, behind)) = record::split_first(rest, generation, records.len() as u64) {
-        records.push(steps.to_vec());
-        rest = behind;
-    }
-    Ok(records)
 }
 
 /// Opens the file, and makes one that has at least that length where there is none. Gives the length that it has.

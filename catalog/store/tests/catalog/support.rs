@@ -43,6 +43,11 @@ impl Scratch {
         self.folder.path().join("catalog.redb-wal")
     }
 
+    /// Where it is told that the log was not as it should be.
+    pub fn lost(&self) -> PathBuf {
+        self.folder.path().join("catalog.redb-wal-lost")
+    }
+
     /// Closes the catalog, looks at every row, and opens it again.
     pub fn checked(&self, catalog: Catalog) -> Catalog {
         self.check(catalog);

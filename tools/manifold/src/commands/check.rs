@@ -11,6 +11,7 @@ use crate::library::lock::{Role, lock};
 use crate::print::{Output, count, human_size, say};
 use crate::reach::Context;
 use crate::settings::Shown;
+use crate::troubles::{after_lost_log, of_lost_log};
 use manifold_catalog::{Catalog, OpenError};
 
 #[derive(Serialize)]
@@ -23,6 +24,8 @@ struct Report {
     staged: u64,
     sources: u64,
     bytes: u64,
+    /// What its write-ahead log was found to lack.
+    log_loss: Option<String>,
 }
 
 /// Examines the catalog and the settings.
@@ -51,12 +54,17 @@ pub(super) async fn check(context: &Context, out: &mut Output) -> Result<()> {
         staged: report.staged,
         sources: report.sources,
         bytes: report.bytes,
+        log_loss: report.log_loss,
     };
     if out.json() {
         out.value(&report)?;
     } else {
+        let but = match report.log_loss {
+            None => "",
+            Some(_) => ", but for what was saved last",
+        };
         out.line(format_args!(
-            "the catalog {} is in order (format {})",
+            "the catalog {} is in order{but} (format {})",
             report.catalog, report.format
         ))?;
         out.line(format_args!(
@@ -74,7 +82,10 @@ pub(super) async fn check(context: &Context, out: &mut Output) -> Result<()> {
             context.library.settings_file().display()
         ));
     }
-    Ok(())
+    match report.log_loss {
+        None => Ok(()),
+        Some(loss) => Err(Failure::new(of_lost_log(&loss)).hint(after_lost_log(&context.library))),
+    }
 }
 
 /// Says what can be done about a catalog that is not in order. Nobody is told to look at it with this command again.

@@ -36,6 +36,7 @@ fn in_words(event: &Event) -> String {
     let words = match &event.what {
         What::Mounted { point } => format!("mounted at {}", point.visible()),
         What::Unmounting { point } => format!("unmounting {}", point.visible()),
+        What::CatalogLost { error, remedy } => format!("{error}; {remedy}"),
         What::SourceState {
             source, state, problem, ..
         } => {

@@ -36,14 +36,13 @@ pub(super) async fn scan(path: &OsStr, background: bool, context: &Context, out:
     }
     while !facts.ended {
         facts = answer(reach.ask(Request::RescanProgress { job: facts.job }).await?)?;
-        let text = format!("{} listed, {} to go", count(facts.listed, "directory"), facts.waiting);
-        lines.show(&[(0, text)]);
+        lines.show(&[(0, format!("{}, {} to go", done(&facts), facts.waiting))]);
     }
     drop(lines);
     if out.json() {
         out.value(&facts)?;
     } else {
-        say(format_args!("{} listed", count(facts.listed, "directory")));
+        say(done(&facts));
     }
     reach.close().await?;
     match facts.failure {
@@ -59,5 +58,13 @@ pub(super) async fn scan(path: &OsStr, background: bool, context: &Context, out:
                     .hint("what is known of it is shown as before"),
             )
         }
+    }
+}
+
+/// Says what has been done: of a file there is nothing to list.
+fn done(facts: &RescanFacts) -> String {
+    match (facts.listed, facts.looked) {
+        (0, looked) if looked > 0 => format!("{} looked at", count(looked, "file")),
+        (listed, _) => format!("{} listed", count(listed, "directory")),
     }
 }

@@ -130,6 +130,37 @@ fn a_full_disk_of_the_cache_is_told_with_its_remedy() {
 }
 
 #[test]
+fn a_write_ahead_log_that_is_gone_after_a_kill_is_told_until_somebody_has_seen_to_it() {
+    let home = Home::new();
+    let library = home.join("library");
+    let pictures = home.source("Pictures");
+    let run = |arguments: &[&str]| said(home.command().arg("--library").arg(&library).args(arguments));
+    let up = || {
+        let mut up = home.command();
+        up.arg("--library").arg(&library).args(["up", text(&pictures)]);
+        Daemon::start(&mut up, "mounted at ")
+    };
+    let daemon = up();
+    assert_eq!(status(&home, &library).0, "ok");
+    daemon.kill9();
+    let log = library.join("catalog.redb-wal");
+    fs::remove_file(&log).expect("it is there");
+    let note = library.join("catalog.redb-wal-lost");
+    let words = ["may be lost", "the write-ahead log is missing", text(&note)];
+    let checked = run(&["check"]);
+    checked.ended(1, &words);
+    assert!(checked.stdout.contains("is in order, but for"), "{}", checked.stdout);
+    let daemon = up();
+    let (verdict, summary, troubles) = status(&home, &library);
+    assert_eq!((verdict.as_str(), troubles), ("attention", vec!["catalog".to_owned()]));
+    assert!(words.iter().all(|word| summary.contains(word)), "{summary}");
+    daemon.interrupt();
+    run(&["check"]).ended(1, &words);
+    fs::remove_file(&note).expect("it is there");
+    run(&["check"]).ended(0, &[]);
+}
+
+#[test]
 fn sources_that_have_not_answered_yet_are_not_well() {
     let home = Home::new();
     // It takes connections, and says nothing.

@@ -136,7 +136,7 @@ impl Core {
         })
     }
 
-    /// Makes a directory or a link at the source, or a file here.
+    /// Makes a directory or a link at the source, or a file here. Whoever asks has it last.
     pub(in crate::change) fn remote_make(
         self: &Arc<Self>,
         site: &Site,
@@ -223,7 +223,6 @@ impl Core {
                             ..Keep::default()
                         };
                         core.keep_here(id, keep, None)?;
-                        core.catalog.sync().map_err(Error::from_catalog)?;
                     }
                     if link.is_none() {
                         core.names_changed(id, at)?;
@@ -255,7 +254,8 @@ impl Core {
         }))
     }
 
-    /// Removes a name at the source, and here.
+    /// Removes a name at the source, and here. Whoever asks has that last: the row of a staged file would come back with a crash,
+    /// and the file with it.
     pub(in crate::change) fn remote_remove(
         self: &Arc<Self>,
         site: &Site,
@@ -287,17 +287,6 @@ impl Core {
             } else {
                 core.remove_remote_file(entry).await
             }
-        }))
-    }
-
-    /// Answers when the catalog will have a change of names after a crash too: else what had been moved would have no name for a
-    /// while, and what stands at its former name would be tried to be read.
-    pub(in crate::change) fn lasting(self: &Arc<Self>, changed: Answer<()>) -> Answer<()> {
-        let core = Arc::clone(self);
-        Answer::Pending(Box::pin(async move {
-            changed.wait().await?;
-            let catalog = Arc::clone(&core.catalog);
-            core.blocking(move || catalog.sync().map_err(Error::from_catalog)).await
         }))
     }
 
@@ -376,8 +365,6 @@ impl Core {
             core.follow_gone(&entry)?;
             if staged.is_some() {
                 core.forget_staged(entry.id)?;
-                // Or the row would come back with a crash, and the file with it.
-                core.catalog.sync().map_err(Error::from_catalog)?;
             }
             drop((guard, hold));
             Ok(())

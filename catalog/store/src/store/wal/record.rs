@@ -1,10 +1,12 @@
 //! The records of the log: a header with a checksum, and the rows that were put and removed.
 
-const MAGIC: [u8; 4] = *b"MfWL";
+pub(super) const MAGIC: [u8; 4] = *b"MfWL";
 /// The bytes before the steps of a record.
 pub(super) const HEADER_BYTES: usize = 40;
 /// The most bytes of steps that one change is noted with. A longer one is worth a durable commit of its own.
 const STEPS_MAX: usize = 512 << 10;
+/// With the number of a record: when it was written, all before it were on the disk.
+const AFTER_SYNC: u64 = 1 << 63;
 /// In the place of the length of a value: the row was removed.
 const REMOVED: u32 = u32::MAX;
 
@@ -90,21 +92,21 @@ fn split_step(bytes: &[u8]) -> Option<(Step<'_>, &[u8])> {
 /// What stands before the steps of a record.
 pub(super) struct Header {
     generation: u64,
+    /// With [`AFTER_SYNC`].
     sequence: u64,
     len: u32,
     checksum: [u8; 16],
 }
 
 impl Header {
-    /// `steps` has no more than 4 GiB.
-    pub(super) fn of(generation: u64, sequence: u64, steps: &[u8]) -> Self {
-        let len = steps.len() as u32;
-        let checksum = checksum(generation, sequence, steps);
+    /// `steps` has no more than 4 GiB. `after_sync`: all records before it are on the disk.
+    pub(super) fn of(generation: u64, sequence: u64, after_sync: bool, steps: &[u8]) -> Self {
+        let sequence = sequence | if after_sync { AFTER_SYNC } else { 0 };
         Self {
             generation,
             sequence,
-            len,
-            checksum,
+            len: steps.len() as u32,
+            checksum: checksum(generation, sequence, steps),
         }
     }
 
@@ -132,12 +134,39 @@ fn checksum(generation: u64, sequence: u64, steps: &[u8]) -> [u8; 16] {
         .expect("invariant: a hash has 32 bytes")
 }
 
-/// Reads the record that bytes begin with, if it is that one, and is whole: its steps, and what lies behind it.
-pub(super) fn split_first(bytes: &[u8], generation: u64, sequence: u64) -> Option<(&[u8], &[u8])> {
+/// A record that is whole.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Whole<'a> {
+    pub(super) sequence: u64,
+    /// Whether all before it were on the disk when it was written.
+    pub(super) after_sync: bool,
+    pub(super) steps: &'a [u8],
+    /// What lies behind it.
+    pub(super) behind: &'a [u8],
+}
+
+/// Reads the record that bytes begin with, if it is one of that generation, and is whole.
+pub(super) fn split_first(bytes: &[u8], generation: u64) -> Option<Whole<'_>> {
     let (header, rest) = bytes.split_first_chunk::<HEADER_BYTES>()?;
+    if generation_of(header) != Some(generation) {
+        return None;
+    }
     let len = u32::from_le_bytes(*header[4..8].first_chunk()?);
     let (steps, behind) = rest.split_at_checked(len as usize)?;
-    (*header == Header::of(generation, sequence, steps).encode()).then_some((steps, behind))
+    let told = u64::from_le_bytes(*header[16..24].first_chunk()?);
+    let (sequence, after_sync) = (told & !AFTER_SYNC, told & AFTER_SYNC != 0);
+    (*header == Header::of(generation, sequence, after_sync, steps).encode()).then_some(Whole {
+        sequence,
+        after_sync,
+        steps,
+        behind,
+    })
+}
+
+/// Gives the generation that is named by the header that bytes begin with, whether or not the record is whole.
+pub(super) fn generation_of(bytes: &[u8]) -> Option<u64> {
+    let rest = bytes.strip_prefix(&MAGIC)?;
+    Some(u64::from_le_bytes(*rest.get(4..)?.first_chunk()?))
 }
 
 #[cfg(test)]
@@ -158,6 +187,7 @@ mod tests {
             behind in proptest::collection::vec(any::<u8>(), 0..60),
             generation: u64,
             sequence in 0u64..9,
+            after_sync: bool,
             damage: proptest::sample::Index,
         ) {
             let mut record = Record::default();
@@ -168,29 +198,29 @@ mod tests {
                 }
             }
             let written = record.steps().unwrap();
-            let mut bytes = Header::of(generation, sequence, written).encode().to_vec();
+            let mut bytes = Header::of(generation, sequence, after_sync, written).encode().to_vec();
             bytes.extend_from_slice(written);
             let len = bytes.len();
             bytes.extend_from_slice(&behind);
-            let (read, rest) = split_first(&bytes, generation, sequence).unwrap();
-            prop_assert_eq!(rest, behind.as_slice());
-            let read: Vec<_> = steps(read).map(Option::unwrap).collect();
+            let whole = split_first(&bytes, generation).unwrap();
+            prop_assert_eq!(whole.behind, behind.as_slice());
+            prop_assert_eq!((whole.sequence, whole.after_sync), (sequence, after_sync));
+            let read: Vec<_> = steps(whole.steps).map(Option::unwrap).collect();
             prop_assert_eq!(read.len(), rows.len());
             for (step, (table, key, value)) in read.iter().zip(&rows) {
                 prop_assert_eq!(step, &Step { table: *table, key, value: value.as_deref() });
             }
-            prop_assert_eq!(split_first(&bytes, generation ^ 1, sequence), None);
-            prop_assert_eq!(split_first(&bytes, generation, sequence + 1), None);
-            prop_assert_eq!(split_first(&bytes[..len - 1], generation, sequence), None);
+            prop_assert_eq!(split_first(&bytes, generation ^ 1), None);
+            prop_assert_eq!(split_first(&bytes[..len - 1], generation), None);
             bytes[damage.index(len)] ^= 1;
-            prop_assert_eq!(split_first(&bytes, generation, sequence), None);
+            prop_assert_eq!(split_first(&bytes, generation), None);
         }
 
         #[test]
         fn any_bytes_are_read_without_panic_and_to_an_end(bytes in proptest::collection::vec(0u8..4, 0..200)) {
             let read = steps(&bytes).count();
             prop_assert!(read <= bytes.len());
-            prop_assert_eq!(split_first(&bytes, 0, 0), None);
+            prop_assert_eq!(split_first(&bytes, 0), None);
         }
     }
 

@@ -1,0 +1,88 @@
+//! Changes of names at a remote source: what was answered is known after a crash at once, and what the source has under a name is
+//! shown to whoever is told that it is there.
+
+use manifold_catalog::Options;
+use manifold_vfs::Making;
+
+use super::*;
+
+impl World {
+    /// Opens what a crash would leave of the catalog now.
+    fn catalog_after_a_crash(&self) -> (TempDir, Catalog) {
+        let copy = TempDir::new().unwrap();
+        for name in ["catalog.redb", "catalog.redb-wal"] {
+            std::fs::copy(self.library.folder.path().join(name), copy.path().join(name)).unwrap();
+        }
+        let catalog = Catalog::open(&copy.path().join("catalog.redb"), Options::default()).unwrap();
+        (copy, catalog)
+    }
+
+    fn knows_after_a_crash(&self, path: &str) -> bool {
+        self.catalog_after_a_crash()
+            .1
+            .resolve(path.as_bytes())
+            .unwrap()
+            .is_some()
+    }
+
+    async fn mkdir(&self, directory: EntryId, name: &str) -> Result<EntryId, Error> {
+        let made = self.library.vfs.make_directory(directory, name.as_bytes(), 0o755, ME);
+        made.wait().await.map(|made| made.id)
+    }
+
+    /// Counts how often the disk has been waited for since.
+    fn synced(&self, before: &mut u64) -> u64 {
+        let now = self.library.catalog.durable_commits();
+        now - std::mem::replace(before, now)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_that_were_made_removed_or_changed_are_so_after_a_crash() {
+    let world = World::new();
+    world.shelf.place("old", b"bytes");
+    world.shelf.place_directory("former");
+    let root = world.root().await;
+    world.library.relist("s").await;
+    let mut before = 0;
+    world.synced(&mut before);
+    let made = world.mkdir(root, "made").await.unwrap();
+    assert!(world.synced(&mut before) > 0, "it is on the disk");
+    assert!(world.knows_after_a_crash("/s/made"));
+    world.mkdir(made, "inner").await.unwrap();
+    assert!(world.knows_after_a_crash("/s/made/inner"));
+    before = world.library.catalog.durable_commits();
+    let removed = world.library.vfs.remove_directory(root, b"former");
+    removed.wait().await.unwrap();
+    assert!(world.synced(&mut before) > 0, "it is on the disk");
+    assert!(!world.knows_after_a_crash("/s/former"));
+    world.unlink("old").await.unwrap();
+    assert!(world.synced(&mut before) > 0, "it is on the disk");
+    assert!(!world.knows_after_a_crash("/s/old"));
+    world.rename("made", "renamed").await.unwrap();
+    assert!(world.synced(&mut before) > 0, "it is on the disk");
+    assert!(world.knows_after_a_crash("/s/renamed/inner") && !world.knows_after_a_crash("/s/made"));
+    let node = world.library.vfs.make_node(root, b"empty", Making::File, 0o644, ME);
+    node.wait().await.unwrap();
+    assert!(world.knows_after_a_crash("/s/empty"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_source_has_and_the_catalog_lacks_is_shown_when_it_is_in_the_way() {
+    let world = World::new();
+    world.shelf.place_directory("known");
+    let root = world.root().await;
+    world.library.relist("s").await;
+    // As a crash leaves it between the source's answer and the catalog.
+    world.shelf.place_directory("made");
+    let missing = world.library.find("s/made").await;
+    assert!(matches!(missing, Err(Error::NotFound)), "{missing:?}");
+    let again = world.mkdir(root, "made").await;
+    assert!(matches!(again, Err(Error::Exists)), "{again:?}");
+    world.library.find("s/made").await.unwrap();
+    world.library.relist("s/known").await;
+    world.shelf.place("known/inner", b"bytes");
+    let removed = world.library.vfs.remove_directory(root, b"known").wait().await;
+    assert!(matches!(removed, Err(Error::NotEmpty)), "{removed:?}");
+    world.library.find("s/known/inner").await.unwrap();
+}
