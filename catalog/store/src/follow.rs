@@ -5,9 +5,12 @@
 //!
 //! What has followed outlives this process, where the write-ahead log can be written; with [`Catalog::sync`], a loss of power too.
 
+use std::ops::ControlFlow;
+
 use crate::error::Result;
 use crate::staged::staging;
 use crate::store::When;
+use crate::tree::{self, Top};
 use crate::{Catalog, Change, ChangeGuard, EntryId, Keep, NewChild, SeenAttributes, Ticket, listing};
 
 impl Catalog {
@@ -26,6 +29,22 @@ impl Catalog {
     /// was seen there may be older.
     pub fn is_overtaken(&self, ticket: Ticket, directory: EntryId) -> bool {
         self.store().tickets().is_overtaken(ticket, directory.0)
+    }
+
+    /// Tells whether that is so of a directory, or of one that it lies in: then what has not been found beneath may only be
+    /// about to get another name.
+    pub fn is_overtaken_on_the_way(&self, ticket: Ticket, directory: EntryId) -> Result<bool> {
+        let tickets = self.store().tickets();
+        self.store().read(|snapshot| {
+            let top = tree::climb(&snapshot.entries, directory.0, |above, _| {
+                if tickets.is_overtaken(ticket, above) {
+                    ControlFlow::Break(())
+                } else {
+                    ControlFlow::Continue(())
+                }
+            })?;
+            Ok(top == Top::Stopped)
+        })
     }
 
     /// Follows a creation, or a replacement of what had that name. What stood there is gone, unless it is of the same

@@ -309,12 +309,10 @@ impl Moves {
             return Ok(true);
         }
         // Whoever removes it, or renames it or what it lies in, asks its source first, and the catalog knows of it after that.
-        let mut above = catalog.entry(id).map_err(fault)?;
-        while let Some(entry) = above.filter(|entry| entry.id != EntryId::ROOT) {
-            if catalog.is_overtaken(ticket, entry.parent) {
-                return Err(fault("it was changed a moment ago"));
-            }
-            above = catalog.entry(entry.parent).map_err(fault)?;
+        if let Some(entry) = catalog.entry(id).map_err(fault)?
+            && catalog.is_overtaken_on_the_way(ticket, entry.parent).map_err(fault)?
+        {
+            return Err(fault("it was changed a moment ago"));
         }
         let now = catalog.origins(id).map_err(fault)?;
         Ok(now.is_some_and(|now| now.is_removed))

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use manifold_backends::{Metadata, ObjectPath, Presence};
-use manifold_catalog::{EntryId, SourceId};
+use manifold_catalog::{EntryId, SourceId, Ticket};
 use manifold_index::names;
 
 use super::attempt::{Outcome, Upload, delayed};
@@ -49,6 +49,7 @@ impl Uploads {
         }
         let (catalog, indexer) = (&self.fetcher.catalog, &self.fetcher.indexer);
         let (id, file) = (upload.file.id, &upload.file);
+        let ticket = catalog.ticket();
         let place = match catalog.origin_place(id) {
             Ok(place) => place,
             Err(error) => return delayed(&error),
@@ -66,6 +67,11 @@ impl Uploads {
                 Ok(_) => {}
                 Err(error) => return delayed(&error),
             }
+        }
+        match self.is_origin_in_flux(id, ticket) {
+            Ok(false) => {}
+            Ok(true) => return Outcome::Delayed("its former directory is being changed".to_owned()),
+            Err(error) => return delayed(&error),
         }
         match catalog.origin_place(id) {
             Ok(now) if now == place => {}
@@ -107,6 +113,17 @@ impl Uploads {
             }
             Ok(None) => Outcome::Done,
             Err(error) => delayed(&error),
+        }
+    }
+
+    /// Tells whether the directory that a file was moved from, or one above it, is being changed here, or was since a ticket: its
+    /// source is asked first, and the catalog knows of it after that.
+    fn is_origin_in_flux(&self, id: EntryId, ticket: Ticket) -> Result<bool, Error> {
+        let catalog = &self.fetcher.catalog;
+        let origins = catalog.origins(id).map_err(Error::from_catalog)?;
+        match origins.and_then(|origins| origins.places.into_iter().next()) {
+            Some(origin) => catalog.is_overtaken_on_the_way(ticket, origin.directory).map_err(Error::from_catalog),
+            None => Ok(false),
         }
     }
 
