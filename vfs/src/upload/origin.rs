@@ -122,7 +122,9 @@ impl Uploads {
         let catalog = &self.fetcher.catalog;
         let origins = catalog.origins(id).map_err(Error::from_catalog)?;
         match origins.and_then(|origins| origins.places.into_iter().next()) {
-            Some(origin) => catalog.is_overtaken_on_the_way(ticket, origin.directory).map_err(Error::from_catalog),
+            Some(origin) => catalog
+                .is_overtaken_on_the_way(ticket, origin.directory)
+                .map_err(Error::from_catalog),
             None => Ok(false),
         }
     }
