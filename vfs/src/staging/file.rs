@@ -291,6 +291,7 @@ impl StagedFile {
         state.loose += bytes.len() as u64;
         state.size = state.size.max(range.end);
         state.modified_ns = now_ns;
+        state.stays();
         state.stamp += 1;
         state.settle();
         Ok(())
@@ -318,6 +319,7 @@ impl StagedFile {
             return Err(Refused::Unrecorded);
         }
         state.generation += 1;
+        state.stays();
         state.stamp += 1;
         state.modified_ns = now_ns;
         let before = state.extents.total();
@@ -529,6 +531,13 @@ impl State {
         match &self.broken {
             None => Ok(()),
             Some(why) => Err(Error::Io(Cause::new(why.clone()))),
+        }
+    }
+
+    /// Whoever writes now has found the file under its own name.
+    fn stays(&mut self) {
+        if let Some(renamed) = &mut self.renamed {
+            renamed.stays = true;
         }
     }
 }

@@ -28,7 +28,11 @@ const IS_DRAFT: u8 = 4;
 const IS_BESIDE: u8 = 8;
 const IS_ORIGIN: u8 = 16;
 const IS_RENAMED: u8 = 32;
-const ALL_FLAGS: u8 = HAS_BASE | HAS_EXPECTED | IS_DRAFT | IS_BESIDE | IS_ORIGIN | IS_RENAMED;
+const STAYS: u8 = 64;
+const IS_OVER_STAGED: u8 = 128;
+const ALL_FLAGS: u8 = HAS_BASE | HAS_EXPECTED | IS_DRAFT | IS_BESIDE | IS_ORIGIN | IS_RENAMED | STAYS | IS_OVER_STAGED;
+/// What nobody wrote before format 4.
+const OF_FORMAT_4: u8 = IS_ORIGIN | IS_RENAMED | STAYS | IS_OVER_STAGED;
 /// How far the extents of a file may go whose bytes lie beside its row.
 const BESIDE_MAX: u64 = manifold_catalog::STAGED_BYTES_MAX as u64;
 
@@ -74,6 +78,10 @@ pub struct Renamed {
     pub directory: u64,
     /// The name in it, as the source calls it.
     pub name: Box<[u8]>,
+    /// Whether the file was written to since, under its own name: then it stays there, whatever the source has made.
+    pub stays: bool,
+    /// The last change of the staged file that had that name then; `None`: there was none.
+    pub over_ns: Option<i64>,
 }
 
 /// What is durable of a staged file.
@@ -114,7 +122,12 @@ impl Row {
                 | flag(self.draft, IS_DRAFT)
                 | flag(self.beside.is_some(), IS_BESIDE)
                 | flag(self.base.as_ref().is_some_and(|base| base.is_origin), IS_ORIGIN)
-                | flag(self.renamed.is_some(), IS_RENAMED),
+                | flag(self.renamed.is_some(), IS_RENAMED)
+                | flag(self.renamed.as_ref().is_some_and(|renamed| renamed.stays), STAYS)
+                | flag(
+                    self.renamed.as_ref().is_some_and(|renamed| renamed.over_ns.is_some()),
+                    IS_OVER_STAGED,
+                ),
         );
         for number in [self.number, self.size] {
             bytes.extend_from_slice(&number.to_le_bytes());
@@ -131,6 +144,9 @@ impl Row {
         if let Some(renamed) = &self.renamed {
             bytes.extend_from_slice(&renamed.directory.to_le_bytes());
             put_version(&mut bytes, &renamed.name);
+            if let Some(over_ns) = renamed.over_ns {
+                bytes.extend_from_slice(&over_ns.to_le_bytes());
+            }
         }
         bytes.push(self.unconfirmed.len() as u8);
         for sent in &self.unconfirmed {
@@ -178,11 +194,15 @@ impl<'a> Parts<'a> {
         let [format, flags] = *self.take::<2>()?;
         let is_origin = flags & IS_ORIGIN != 0;
         let of_later = match format {
-            FORMAT_1 | FORMAT_2 => IS_BESIDE | IS_ORIGIN | IS_RENAMED,
-            FORMAT_3 => IS_ORIGIN | IS_RENAMED,
+            FORMAT_1 | FORMAT_2 => IS_BESIDE | OF_FORMAT_4,
+            FORMAT_3 => OF_FORMAT_4,
             _ => 0,
         };
-        if flags & (!ALL_FLAGS | of_later) != 0 || (is_origin && flags & HAS_BASE == 0) {
+        let stays = flags & STAYS != 0;
+        if flags & (!ALL_FLAGS | of_later) != 0
+            || (is_origin && flags & HAS_BASE == 0)
+            || (flags & (STAYS | IS_OVER_STAGED) != 0 && flags & IS_RENAMED == 0)
+        {
             return None;
         }
         let (number, size) = (self.u64()?, self.u64()?);
@@ -209,7 +229,17 @@ impl<'a> Parts<'a> {
         } else {
             let directory = self.u64()?;
             let name = self.version()?;
-            Some(Renamed { directory, name })
+            let over_ns = if flags & IS_OVER_STAGED == 0 {
+                None
+            } else {
+                Some(i64::from_le_bytes(*self.take()?))
+            };
+            Some(Renamed {
+                directory,
+                name,
+                stays,
+                over_ns,
+            })
         };
         let unconfirmed = if format == FORMAT_1 {
             Vec::new()
@@ -317,11 +347,22 @@ mod tests {
         let renamed = Renamed {
             directory: 258,
             name: (*b"new").into(),
+            stays: false,
+            over_ns: None,
         };
         Row {
             renamed: Some(renamed),
             ..row()
         }
+    }
+
+    fn staying() -> Row {
+        let renamed = renamed().renamed.map(|renamed| Renamed {
+            stays: true,
+            over_ns: Some(-3),
+            ..renamed
+        });
+        Row { renamed, ..row() }
     }
 
     fn beside() -> Row {
@@ -376,6 +417,7 @@ mod tests {
             moved(beside()),
             renamed(),
             moved(renamed()),
+            staying(),
         ] {
             assert_eq!(Row::parse(&row.encode()), Ok(row));
         }
@@ -514,11 +556,11 @@ mod tests {
         fn whatever_stands_in_a_row_makes_sense_or_is_refused(
             changes in proptest::collection::vec((0_usize..200, any::<u8>()), 0..6),
             format in 0_u8..6,
-            kind in 0_usize..3,
+            kind in 0_usize..4,
             is_moved in any::<bool>(),
             length in 0_usize..250,
         ) {
-            let row = [row, beside, renamed][kind]();
+            let row = [row, beside, renamed, staying][kind]();
             let mut bytes = if is_moved { moved(row) } else { row }.encode();
             bytes.truncate(bytes.len() - 4);
             bytes[0] = format;

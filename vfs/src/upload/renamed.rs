@@ -12,8 +12,8 @@ use super::attempt::{Outcome, delayed};
 use crate::Error;
 use crate::error::Cause;
 use crate::fetch::object::not_connected;
-use crate::staging::StagedFile;
 use crate::staging::row::{Renamed, Row};
+use crate::staging::{Refused, StagedFile};
 
 impl Uploads {
     /// Finds out what became of a rename that the source was asked for, and follows it, or forgets it. The file must be held.
@@ -23,6 +23,11 @@ impl Uploads {
         renamed: &Renamed,
     ) -> Result<(), Outcome> {
         let made = self.was_renamed(file, renamed).await.map_err(|error| delayed(&error))?;
+        if let Some(there) = &made
+            && self.stays(file, renamed).map_err(|error| delayed(&error))?
+        {
+            return self.stay(file, renamed, there).await.map_err(|error| delayed(&error));
+        }
         let (uploads, file, renamed) = (Arc::clone(self), Arc::clone(file), renamed.clone());
         let settled = self.blocking(move || match made {
             Some(there) => uploads.follow_rename(&file, &renamed, &there),
@@ -33,6 +38,62 @@ impl Uploads {
             }),
         });
         settled.await.map_err(|error| delayed(&error))
+    }
+
+    /// Tells whether a file keeps its name, though its source has renamed what it has: somebody has written to it since, or to
+    /// what stands under the other name here.
+    fn stays(&self, file: &StagedFile, renamed: &Renamed) -> Result<bool, Error> {
+        if file.renamed().is_none_or(|now| now.stays) {
+            return Ok(true);
+        }
+        let shown = names::escape(&renamed.name, names::Side::Plain);
+        let over = self.fetcher.catalog.lookup(EntryId(renamed.directory), &shown);
+        let over = over.map_err(Error::from_catalog)?;
+        Ok(self.is_new_there(renamed, over.map(|over| over.id)))
+    }
+
+    /// Tells whether what stands under the other name was written there after the source had been asked.
+    fn is_new_there(&self, renamed: &Renamed, over: Option<EntryId>) -> bool {
+        let over = over.and_then(|over| self.staging.get(over));
+        over.is_some_and(|over| Some(over.look().modified_ns) != renamed.over_ns)
+    }
+
+    /// Lets a file stand under its name as one of its own. What shows through is taken over from where that lies by now.
+    async fn stay(self: &Arc<Self>, file: &Arc<StagedFile>, renamed: &Renamed, there: &Metadata) -> Result<(), Error> {
+        let (indexer, deadline) = (&self.fetcher.indexer, self.fetcher.deadline);
+        let (source, to) = self.place_of(renamed)?.ok_or(Error::Stale)?;
+        let backend = indexer.backend(source).ok_or_else(|| not_connected(indexer, source))?;
+        let block_size = backend.capabilities().block_size;
+        while let Some(holes) = file.holes().filter(|holes| !holes.base.is_origin)
+            && let Some(first) = holes.ranges.first()
+        {
+            let range = first.start..first.end.min(first.start + u64::from(block_size));
+            let asked = indexer.read(source, &to, &there.version, range.clone(), block_size, deadline);
+            let Presence::Found(blocks) = asked.await.map_err(Error::from_index)? else {
+                return Err(Error::Stale);
+            };
+            match file.fill(&holes.base, range.start, &blocks.concat()) {
+                Ok(()) => {}
+                Err(Refused::NoRoom(_)) => return Err(Error::Full),
+                Err(Refused::Retired) => return Ok(()),
+                Err(Refused::Unrecorded) => self.record(file).await?,
+                Err(Refused::Failed(error)) => return Err(error),
+            }
+        }
+        let (uploads, file) = (Arc::clone(self), Arc::clone(file));
+        self.blocking(move || {
+            file.stand_alone();
+            file.forget_renamed();
+            uploads.staging.sync(&file)
+        })
+        .await?;
+        let (indexer, directory) = (Arc::clone(indexer), EntryId(renamed.directory));
+        self.fetcher.runtime.spawn(async move {
+            if let Err(error) = indexer.list_now(directory).await {
+                tracing::debug!(id = directory.0, %error, "what was renamed at its source is listed later");
+            }
+        });
+        Ok(())
     }
 
     /// Tells whether the source was asked to rename another file over this one, and it is not known what became of that: until
@@ -47,11 +108,9 @@ impl Uploads {
             return Ok(false);
         };
         for (_, renamed) in perhaps.iter().filter(|(other, _)| *other != id) {
-            let directory = catalog.object_path(EntryId(renamed.directory));
-            let Some((whose, directory)) = directory.map_err(Error::from_catalog)? else {
+            let Some((whose, to)) = self.place_of(renamed)? else {
                 continue;
             };
-            let to = ObjectPath::from_bytes(directory).join(&renamed.name);
             if whose == source && to.as_bytes() == &*path {
                 return Ok(true);
             }
@@ -68,13 +127,9 @@ impl Uploads {
         ) else {
             return Ok(None);
         };
-        let Some((_, directory)) = catalog
-            .object_path(EntryId(renamed.directory))
-            .map_err(Error::from_catalog)?
-        else {
+        let Some((_, to)) = self.place_of(renamed)? else {
             return Ok(None);
         };
-        let to = ObjectPath::from_bytes(directory).join(&renamed.name);
         let is_it = |seen: &Metadata| seen.kind == Kind::File && seen.version.as_bytes() == &*expected;
         match self.look_at(source, &ObjectPath::from_bytes(from)).await? {
             Presence::Found(seen) if is_it(&seen) => return Ok(None),
@@ -84,6 +139,13 @@ impl Uploads {
             Presence::Found(seen) if is_it(&seen) => Ok(Some(seen)),
             Presence::Found(_) | Presence::Absent => Ok(None),
         }
+    }
+
+    /// Gives where a file was to be renamed to: the source, and the path there.
+    fn place_of(&self, renamed: &Renamed) -> Result<Option<(SourceId, ObjectPath)>, Error> {
+        let directory = self.fetcher.catalog.object_path(EntryId(renamed.directory));
+        let directory = directory.map_err(Error::from_catalog)?;
+        Ok(directory.map(|(source, path)| (source, ObjectPath::from_bytes(path).join(&renamed.name))))
     }
 
     async fn look_at(&self, source: SourceId, path: &ObjectPath) -> Result<Presence<Metadata>, Error> {
@@ -114,11 +176,18 @@ impl Uploads {
             None
         };
         let version = there.version.as_bytes();
-        let replaced = over.and_then(|over| self.staging.get(over.id));
+        let over = over.map(|over| over.id);
+        if self.is_new_there(renamed, over) {
+            return Err(Error::Busy);
+        }
+        let replaced = over.and_then(|over| self.staging.get(over));
         if let Some(replaced) = &replaced {
             replaced.forget();
         }
         file.rebase(Some(version), Some(version), |change| {
+            if file.renamed().is_none_or(|now| now.stays) {
+                return Err(Error::Busy);
+            }
             let row = changed_row(catalog, file.id, change)?;
             let (from, to) = ((entry.parent, &*entry.name), (directory, &*shown));
             catalog

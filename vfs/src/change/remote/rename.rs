@@ -49,6 +49,8 @@ impl Renaming {
         Renamed {
             directory: self.to_directory.0,
             name: self.to_raw_name.as_slice().into(),
+            stays: false,
+            over_ns: None,
         }
     }
 
@@ -332,7 +334,12 @@ impl Core {
                 return Err(Error::Busy);
             }
             // Where the answer does not come, or nobody is left to hear it, the next upload finds out what became of it.
-            let (catalog, renamed) = (Arc::clone(&self.catalog), renaming.renamed());
+            let over = renaming.over.as_ref().and_then(|over| self.staged_entry(over.id));
+            let renamed = Renamed {
+                over_ns: over.map(|over| over.look().modified_ns),
+                ..renaming.renamed()
+            };
+            let catalog = Arc::clone(&self.catalog);
             let (staging, noted) = (Arc::clone(&self.writable()?.staging), Arc::clone(file));
             self.blocking(move || {
                 staging.note_renamed(&noted, &renamed, |change| {

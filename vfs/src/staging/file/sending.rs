@@ -370,6 +370,13 @@ impl StagedFile {
         self.alter(in_state, || put(&|row| row.renamed = renamed.cloned()))
     }
 
+    /// Forgets that its source was asked to rename it, once it stands alone.
+    pub(crate) fn forget_renamed(&self) {
+        let mut state = self.state.lock();
+        state.renamed = None;
+        state.stamp += 1;
+    }
+
     /// Gives where the source was asked to rename the file to, where it is not known what became of that.
     pub(crate) fn renamed(&self) -> Option<Renamed> {
         self.state.lock().renamed.clone()

@@ -29,6 +29,20 @@ impl World {
         whole
     }
 
+    /// Saves a file that is there, from its first byte to its last.
+    async fn save_over(&self, path: &str, bytes: &[u8]) {
+        let id = self.library.find(path).await.unwrap();
+        let emptied = AttributeChange {
+            size: Some(0),
+            ..AttributeChange::default()
+        };
+        let emptied = self.library.vfs.set_attributes(id, None, emptied, ME);
+        emptied.wait().await.unwrap();
+        let handle = self.open(path, Access::ReadWrite).await;
+        self.write(handle, WriteAt::Offset(0), bytes).await.unwrap();
+        self.close(handle).await.unwrap();
+    }
+
     async fn has(&self, files: &[(&str, &[u8])]) {
         self.until_quiet().await;
         let names: Vec<_> = files.iter().map(|(name, _)| *name).collect();
@@ -84,6 +98,55 @@ async fn a_rename_whose_answer_was_lost_is_followed_by_the_next_upload() {
     world.library.vfs.retry_uploads();
     world.has(&[("over", &bytes)]).await;
     world.library.vfs.release(reader);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_written_after_an_unknown_rename_stays_where_it_was_written() {
+    for whole in [false, true] {
+        let world = world().await;
+        world.shelf.set_cue(Cue::Fails(ErrorKind::Unreachable));
+        world.write_into("s/from", 1, b"changed").await;
+        world.shelf.set_cue(Cue::LosesRenames);
+        world.rename("from", "over").await.unwrap_err();
+        world.shelf.set_cue(Cue::IsAway);
+        let world = world.die_and_come_back().await;
+        let bytes = if whole {
+            world.save_over("s/from", b"all new").await;
+            b"all new".to_vec()
+        } else {
+            world.write_into("s/from", 1, b"anew...").await
+        };
+        let world = world.die_and_come_back().await;
+        world.shelf.set_cue(Cue::Does);
+        world.has(&[("from", &bytes), ("over", &pattern(LONG, 1))]).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_saved_under_the_new_name_after_an_unknown_rename_is_not_replaced_by_it() {
+    for over_is_staged in [false, true] {
+        let world = world().await;
+        world.shelf.set_cue(Cue::Fails(ErrorKind::Unreachable));
+        let from = world.write_into("s/from", 1, b"changed").await;
+        if over_is_staged {
+            world.write_into("s/over", 2, b"changed, too").await;
+        }
+        world.shelf.set_cue(Cue::LosesRenames);
+        world.rename("from", "over").await.unwrap_err();
+        world.shelf.set_cue(Cue::IsAway);
+        world.save_over("s/over", b"saved").await;
+        let world = world.die_and_come_back().await;
+        world.shelf.set_cue(Cue::Does);
+        world.until_quiet().await;
+        assert!(world.read_path("s/from").await == from);
+        let files = world.shelf.files();
+        let saved = files
+            .iter()
+            .find(|name| world.shelf.bytes(name).as_deref() == Some(b"saved"));
+        assert!(saved.is_some_and(|name| name.starts_with("over")), "{files:?}");
+        assert_eq!(files.len(), 3, "what the source has renamed is kept too: {files:?}");
+        world.library.catalog.examine().unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
