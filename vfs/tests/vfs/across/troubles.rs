@@ -146,3 +146,24 @@ async fn a_copy_that_another_removes_at_once_leaves_the_original_where_it_is() {
     assert_eq!(world.undone(), 1);
     assert_eq!(world.names("x").await, ["b", "dir"]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_comes_back_to_what_it_has_left_before_that_is_taken_away() {
+    let world = World::new();
+    world.library.find("t/b").await.unwrap();
+    world.t.set_cue(Cue::Holds);
+    world.rename("x/b", "t/moved").await.unwrap();
+    let handle = world.create("x/b").await.unwrap();
+    world.write(handle, 0, b"a new one").await;
+    world.close(handle).await;
+    let busy = world.rename("t/moved", "x/b").await;
+    assert!(matches!(busy, Err(Error::Busy)), "{busy:?}");
+    world.t.set_cue(Cue::Does);
+    world.library.vfs.retry_uploads();
+    world.until_settled().await;
+    assert_eq!(world.x.bytes("b").unwrap(), b"a new one");
+    world.rename("t/moved", "x/b").await.unwrap();
+    world.until_settled().await;
+    assert_eq!(world.x.bytes("b").unwrap(), b"b of x");
+    assert_eq!(world.t.files(), ["b"]);
+}
