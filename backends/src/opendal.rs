@@ -17,6 +17,7 @@ mod dav;
 mod fault;
 mod ftp;
 mod list;
+mod minds;
 mod names;
 mod path;
 mod plan;
@@ -44,6 +45,7 @@ use http::HeaderValue;
 use tokio::sync::Semaphore;
 
 use self::confirm::Confirmations;
+use self::minds::Minds;
 use self::plan::Plan;
 use self::source::{Own, Source};
 use crate::{
@@ -150,6 +152,7 @@ impl OpendalBackend {
             confirmations: Confirmations::default(),
             tags_name_no_bytes: AtomicBool::new(false),
             puts: Semaphore::new(write::put_slots(concurrency) as usize),
+            minds: Minds::default(),
         })))
     }
 }

@@ -56,7 +56,7 @@ def make_file(path, size, seed=1):
     """Writes `size` bytes that do not compress, the same ones for the same seed."""
     rng = random.Random(seed)
     with open(path, "wb") as out:
-        chunk = rng.randbytes(4 << 20)
+        chunk = rng.randbytes(min(size, 4 << 20))
         for i in range(0, size, len(chunk)):
             head = i.to_bytes(8, "little")
             out.write((head + chunk[8:])[: size - i])

@@ -194,6 +194,14 @@ impl BlockCache {
         late
     }
 
+    /// Keeps a block that was uploaded. What the disk cannot keep up with is fetched again when somebody wants it.
+    pub(crate) fn keep_uploaded(&self, shape: Shape, index: u64, bytes: &Bytes) {
+        if let Some(disk) = &self.disk {
+            disk.write_uploaded(shape, index, bytes.clone());
+        }
+        self.memory.insert(shape.block(index), bytes.clone());
+    }
+
     /// Keeps a block in memory that came from disk.
     pub(crate) fn keep_in_memory(&self, block: BlockId, bytes: &Bytes) {
         self.memory.insert(block, bytes.clone());

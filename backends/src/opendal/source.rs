@@ -13,6 +13,7 @@ use futures::FutureExt;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::confirm::Confirmations;
+use super::minds::Minds;
 use super::plan::Traits;
 use super::transport::{Answer, Transport};
 use super::{dav, fault, ftp, path, transport};
@@ -42,6 +43,7 @@ pub(super) struct Source {
     pub(super) tags_name_no_bytes: AtomicBool,
     /// The slots that puts may take, of all.
     pub(super) puts: Semaphore,
+    pub(super) minds: Minds,
 }
 
 /// The ways to change that are our own.
@@ -361,13 +363,14 @@ impl Source {
     }
 
     pub(super) fn modified(&self, seen: &::opendal::Metadata) -> Option<Timestamp> {
-        let nanoseconds = seen.last_modified()?.into_inner().as_nanosecond();
+        Some(self.in_its_unit(seen.last_modified()?))
+    }
+
+    /// Cuts a time to the precision in which the source always tells it.
+    pub(super) fn in_its_unit(&self, time: ::opendal::raw::Timestamp) -> Timestamp {
+        let nanoseconds = time.into_inner().as_nanosecond();
         let rounded = nanoseconds - nanoseconds.rem_euclid(self.traits.time_unit_ns);
-        Some(Timestamp(i64::try_from(rounded).unwrap_or(if rounded < 0 {
-            i64::MIN
-        } else {
-            i64::MAX
-        })))
+        Timestamp(i64::try_from(rounded).unwrap_or(if rounded < 0 { i64::MIN } else { i64::MAX }))
     }
 }
 

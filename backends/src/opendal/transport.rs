@@ -60,6 +60,8 @@ pub(super) struct Answer {
     pub(super) status: Option<u16>,
     /// The length of the object, where the question was HEAD.
     pub(super) object_length: Option<u64>,
+    /// The server's time.
+    pub(super) at: Option<Timestamp>,
     /// How long the server asked to be left alone.
     pub(super) retry_after: Option<Duration>,
 }
@@ -425,6 +427,7 @@ impl Transport {
     {
         self.redirect(&mut request)?;
         let is_head = request.method() == http::Method::HEAD;
+        let is_put = request.method() == http::Method::PUT;
         // Nothing earlier may speak for a request that fails.
         note(Answer::default());
         self.leave_alone().await?;
@@ -443,9 +446,11 @@ impl Transport {
             return Err(::opendal::Error::new(::opendal::ErrorKind::RangeNotSatisfied, why));
         }
         let length = response.headers().get(CONTENT_LENGTH).filter(|_| is_head);
+        let date = response.headers().get(DATE).filter(|_| is_put);
         let answer = Answer {
             status: Some(response.status().as_u16()),
             object_length: length.and_then(|length| length.to_str().ok()?.parse().ok()),
+            at: date.and_then(|date| Timestamp::parse_rfc2822(date.to_str().ok()?).ok()),
             retry_after: retry_after(response.status(), response.headers()),
         };
         *self.0.family.lock() = family(response.headers());

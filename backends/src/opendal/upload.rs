@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use ::opendal::options::WriteOptions;
-use ::opendal::raw::{OpWrite, Service as _};
+use ::opendal::raw::{OpWrite, Service as _, Timestamp};
 use ::opendal::{Buffer, Metadata as Seen};
 use bytes::Bytes;
 use md5::{Digest as _, Md5};
@@ -30,6 +30,8 @@ const ON_THE_WAY: u64 = 32 * MIB;
 /// whether another follows.
 const PARTS_WAITING: u64 = 3;
 
+/// Objects up to this length, in bytes, go in one request.
+pub(super) const ONE_REQUEST: u64 = PART;
 /// The largest object that is uploaded in parts, in bytes.
 pub(super) const SIZE_MAX: u64 = PART_MAX * PARTS_MAX;
 /// Bytes that an upload in parts holds at most.
@@ -70,6 +72,8 @@ pub(super) enum How<'a> {
 pub(super) struct Uploaded {
     /// What the service said of the object.
     pub(super) seen: Seen,
+    /// The server's time when it said so.
+    pub(super) at: Option<Timestamp>,
     /// The MD5 of the bytes of each part, in order.
     pub(super) parts: Vec<[u8; 16]>,
 }
@@ -123,10 +127,10 @@ pub(super) async fn upload(
     // One that has ended says why.
     let _ended = parts.send(None).await;
     match task.await {
-        Ok(seen) => Ok(Uploaded {
-            seen: seen?,
-            parts: sums,
-        }),
+        Ok(done) => {
+            let (seen, at) = done?;
+            Ok(Uploaded { seen, at, parts: sums })
+        }
         Err(error) => Err(source.error(ErrorKind::Other, Operation::Put, path, error.to_string())),
     }
 }
@@ -162,7 +166,7 @@ async fn write(
     args: OpWrite,
     at_once: u64,
     mut coming: mpsc::Receiver<Option<Buffer>>,
-) -> Result<Seen> {
+) -> Result<(Seen, Option<Timestamp>)> {
     let _turn = source.put_turn(at_once).await;
     let failed = |error: &::opendal::Error| source.error(ErrorKind::Other, Operation::Put, &path, error.to_string());
     let mut writer = source
@@ -196,7 +200,7 @@ async fn write(
         .step_within(source.put_patience(), Operation::Put, &path, step)
         .await;
     match outcome {
-        Ok(Presence::Found((Some(seen), _))) => return Ok(seen),
+        Ok(Presence::Found((Some(seen), answer))) => return Ok((seen, answer.at)),
         // Nobody waits for it any more, or it failed: nothing of it is to stay.
         Ok(_) | Err(_) => match tokio::time::timeout(source.patience, writer.abort_dyn()).await {
             Ok(Ok(())) => {}

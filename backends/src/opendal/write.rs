@@ -202,7 +202,7 @@ impl Source {
         path: &ObjectPath,
         body: &dyn Body,
         expected: &Expected,
-        minds_conditions: bool,
+        is_the_service: bool,
     ) -> Result<Metadata> {
         if path.is_root() {
             self.expect(Operation::Put, path, expected).await?;
@@ -212,7 +212,12 @@ impl Source {
             let why = "a name that ends in a slash stands for a directory";
             return Err(self.error(ErrorKind::BadPath, Operation::Put, path, why));
         }
+        let in_one = body.size() <= upload::ONE_REQUEST;
+        let minds_conditions = is_the_service || (in_one && self.minds.minds(expected));
+        // An object that goes in one request is not worth another: beside a directory that somebody has just made, it can be
+        // reached all the same.
         if minds_conditions
+            && !in_one
             && !matches!(expected, Expected::Version(_))
             && self.any_beneath(Operation::Put, path).await?
         {
@@ -220,9 +225,18 @@ impl Source {
             return Err(self.error(ErrorKind::IsADirectory, Operation::Put, path, why));
         }
         let generations = self.traits.has_generations();
+        let how = if minds_conditions || *expected == Expected::Anything {
+            How::Parts
+        } else {
+            How::IfStill(expected)
+        };
         let mut anew = 0;
         let uploaded = loop {
-            let looks = !minds_conditions || (generations && *expected == Expected::Anything);
+            // What is sent at once is looked at once, right before.
+            let looks = match how {
+                How::IfStill(_) => !in_one || generations,
+                _ => !minds_conditions || (generations && *expected == Expected::Anything),
+            };
             let found = if looks {
                 Some(self.expect(Operation::Put, path, expected).await?)
             } else {
@@ -237,11 +251,6 @@ impl Source {
                 _ => expected.clone(),
             };
             let options = self.traits.conditions(&bound);
-            let how = if minds_conditions || *expected == Expected::Anything {
-                How::Parts
-            } else {
-                How::IfStill(expected)
-            };
             match upload::upload(self, path, raw.clone(), body, options, how).await {
                 Err(error)
                     if error.kind() == ErrorKind::VersionChanged
@@ -253,13 +262,35 @@ impl Source {
                 uploaded => break uploaded?,
             }
         };
-        self.verify(path, body, &uploaded).await
+        let now = self.verify(path, body, &uploaded, minds_conditions).await?;
+        if in_one && !minds_conditions {
+            self.note_looked(path).await;
+        }
+        Ok(now)
     }
 
-    /// Makes sure that the store has what was sent to it, and says what it is now.
-    async fn verify(self: &Arc<Self>, path: &ObjectPath, body: &dyn Body, uploaded: &Uploaded) -> Result<Metadata> {
+    /// Makes sure that the store has what was sent to it, and says what it is now. One that `is_trusted` is not asked again where
+    /// its answer to the put names the bytes.
+    async fn verify(
+        self: &Arc<Self>,
+        path: &ObjectPath,
+        body: &dyn Body,
+        uploaded: &Uploaded,
+        is_trusted: bool,
+    ) -> Result<Metadata> {
         let size = body.size();
         let made = self.traits.version_if_named(&uploaded.seen);
+        if is_trusted
+            && self.traits.tags_may_be_md5()
+            && uploaded.parts.len() == 1
+            && uploaded.seen.etag() == Some(tag_of(&uploaded.parts).as_str())
+            && uploaded.at.is_some()
+        {
+            return Ok(Metadata {
+                modified: uploaded.at.map(|at| self.in_its_unit(at)),
+                ..self.file(&uploaded.seen, size)
+            });
+        }
         let now = match (self.stat_object(Operation::Put, path).await?, made) {
             // Some servers leave the quotes of a tag out, here or there.
             (Presence::Found(now), Some(made)) if same(&now.version, &made) => now,
@@ -366,7 +397,7 @@ fn same(one: &Version, other: &Version) -> bool {
 }
 
 /// Gives the entity tag that S3 makes of the MD5 of the parts.
-fn tag_of(parts: &[[u8; 16]]) -> String {
+pub(super) fn tag_of(parts: &[[u8; 16]]) -> String {
     let hex = |sum: &[u8]| {
         let digit = |value: u8| char::from_digit(u32::from(value), 16).unwrap_or('0');
         sum.iter()

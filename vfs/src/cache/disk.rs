@@ -166,6 +166,11 @@ impl DiskTier {
         self.shared.backlog.push(shape, index, bytes)
     }
 
+    /// Leaves a block of what was uploaded to be written when uploads pause.
+    pub(crate) fn write_uploaded(&self, shape: Shape, index: u64, bytes: Bytes) {
+        self.shared.backlog.push_uploaded(shape, index, bytes);
+    }
+
     /// Waits until all that was left to be written has been.
     pub(crate) fn settle(&self) {
         self.shared.backlog.settle();

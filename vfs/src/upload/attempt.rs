@@ -258,8 +258,7 @@ impl Uploads {
             let mut block = vec![0; shape.block_len(index) as usize];
             match file.read(index * u64::from(shape.block_size), &mut block) {
                 Ok((length, None)) if length == block.len() => {
-                    // What the disk cannot keep up with is fetched again when somebody wants it.
-                    let _late = self.fetcher.cache.keep(shape, index, &block.into());
+                    self.fetcher.cache.keep_uploaded(shape, index, &block.into());
                 }
                 _ => return,
             }

@@ -5,12 +5,16 @@
 //! slower must not hold up reading: nobody waits longer than the patience, and once somebody has waited in vain, nobody does
 //! until half of the room is free again. So readers lose at most one patience for each half of the room that is written.
 //!
+//! What was uploaded stands in a line of its own, behind the others, until a moment has gone by without more of it: its bytes
+//! are in memory as well, and two files for each of many small ones would take the disk from the uploads. It takes no more than
+//! half of the room; beyond that it is written at once.
+//!
 //! Always true: what waits in line weighs no more than the room.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
@@ -18,6 +22,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::cache::key::{Shape, SourceTag};
 use crate::counters::{Tally, add};
+
+/// How long nothing more was uploaded when what was uploaded is written.
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// The line before the disk cache's writer.
 #[derive(Debug)]
@@ -37,6 +44,12 @@ pub(super) struct Backlog {
 #[derive(Debug)]
 struct Line {
     blocks: VecDeque<Waiting>,
+    /// What was uploaded.
+    uploaded: VecDeque<Waiting>,
+    /// When something was uploaded last.
+    uploaded_at: Instant,
+    /// How many wait until the line is empty.
+    settling: usize,
     /// How many [`Late`] blocks there are.
     late: usize,
     busy: bool,
@@ -71,6 +84,9 @@ impl Backlog {
         Arc::new(Self {
             line: Mutex::new(Line {
                 blocks: VecDeque::new(),
+                uploaded: VecDeque::new(),
+                uploaded_at: Instant::now(),
+                settling: 0,
                 late: 0,
                 busy: true,
                 stop: false,
@@ -88,7 +104,9 @@ impl Backlog {
     /// Puts a block in line; where there is no room for it now, it is given back.
     pub(super) fn push(self: &Arc<Self>, shape: Shape, index: u64, bytes: Bytes) -> Option<Late> {
         if let Ok(room) = Arc::clone(&self.room).try_acquire_many_owned(weight(&bytes)) {
-            self.put(shape, index, bytes, room);
+            let waiting = Waiting::new(shape, index, bytes, room);
+            self.line.lock().blocks.push_back(waiting);
+            self.arrived.notify_one();
             return None;
         }
         self.line.lock().late += 1;
@@ -100,6 +118,18 @@ impl Backlog {
         })
     }
 
+    /// Puts a block of what was uploaded in line; where there is no room for it now, it is left out.
+    pub(super) fn push_uploaded(&self, shape: Shape, index: u64, bytes: Bytes) {
+        let Ok(room) = Arc::clone(&self.room).try_acquire_many_owned(weight(&bytes)) else {
+            return add(&self.tally.disk_blocks_skipped, 1);
+        };
+        let mut line = self.line.lock();
+        line.uploaded.push_back(Waiting::new(shape, index, bytes, room));
+        line.uploaded_at = Instant::now();
+        drop(line);
+        self.arrived.notify_one();
+    }
+
     /// Waits for the next block; `None` when it is time to stop.
     pub(super) fn next(&self) -> Option<Waiting> {
         let mut line = self.line.lock();
@@ -108,28 +138,43 @@ impl Backlog {
             if line.stop {
                 return None;
             }
-            if let Some(next) = line.blocks.pop_front() {
+            let due = line.uploaded_at + PAUSE;
+            let is_due = line.settling > 0 || self.is_half_full() || Instant::now() >= due;
+            let next = line.blocks.pop_front();
+            if let Some(next) = next.or_else(|| line.uploaded.pop_front_if(|_| is_due)) {
                 line.busy = true;
                 return Some(next);
             }
-            self.settled.notify_all();
-            self.arrived.wait(&mut line);
+            if line.uploaded.is_empty() {
+                self.settled.notify_all();
+                self.arrived.wait(&mut line);
+            } else {
+                self.arrived.wait_until(&mut line, due);
+            }
         }
+    }
+
+    fn is_half_full(&self) -> bool {
+        (self.room.available_permits() as u64) < self.room_max / 2
     }
 
     /// Waits until nothing is in line, late or being written.
     pub(super) fn settle(&self) {
         let mut line = self.line.lock();
-        while !line.stop && (line.busy || line.late > 0 || !line.blocks.is_empty()) {
+        line.settling += 1;
+        self.arrived.notify_all();
+        while !line.stop && (line.busy || line.late > 0 || !line.blocks.is_empty() || !line.uploaded.is_empty()) {
             self.settled.wait(&mut line);
         }
+        line.settling -= 1;
     }
 
     /// Takes the blocks of one source, or all, out of the line.
     pub(super) fn clear(&self, source: Option<SourceTag>) {
         let mut line = self.line.lock();
-        line.blocks
-            .retain(|it| source.is_some_and(|source| source != it.shape.key.source));
+        let stays = |it: &Waiting| source.is_some_and(|source| source != it.shape.key.source);
+        line.blocks.retain(stays);
+        line.uploaded.retain(stays);
     }
 
     /// Has the writer stop after the block that it is writing.
@@ -139,23 +184,13 @@ impl Backlog {
         self.settled.notify_all();
     }
 
-    fn put(&self, shape: Shape, index: u64, bytes: Bytes, room: OwnedSemaphorePermit) {
-        self.line.lock().blocks.push_back(Waiting {
-            shape,
-            index,
-            bytes,
-            _room: room,
-        });
-        self.arrived.notify_one();
-    }
-
     /// Waits for room; `None` where there is none within the patience, or nobody is to wait now.
     async fn wait_for_room(self: &Arc<Self>, weight: u32) -> Option<OwnedSemaphorePermit> {
         if u64::from(weight) > self.room_max {
             return None;
         }
         if self.behind.load(Ordering::Relaxed) {
-            if (self.room.available_permits() as u64) < self.room_max / 2 {
+            if self.is_half_full() {
                 return None;
             }
             self.behind.store(false, Ordering::Relaxed);
@@ -169,6 +204,17 @@ impl Backlog {
     }
 }
 
+impl Waiting {
+    fn new(shape: Shape, index: u64, bytes: Bytes, room: OwnedSemaphorePermit) -> Self {
+        Self {
+            shape,
+            index,
+            bytes,
+            _room: room,
+        }
+    }
+}
+
 impl Late {
     /// Waits for room in line, and stands in it, unless the disk is too far behind: then the block is left out.
     pub(crate) async fn catch_up(mut self) {
@@ -176,7 +222,9 @@ impl Late {
         if let Some(room) = self.backlog.wait_for_room(weight(bytes)).await
             && let Some(bytes) = self.bytes.take()
         {
-            self.backlog.put(self.shape, self.index, bytes, room);
+            let waiting = Waiting::new(self.shape, self.index, bytes, room);
+            self.backlog.line.lock().blocks.push_back(waiting);
+            self.backlog.arrived.notify_one();
         }
     }
 }
@@ -286,5 +334,43 @@ mod tests {
         settled.join().unwrap();
         backlog.stop();
         writer.join().unwrap();
+    }
+
+    #[test]
+    fn what_was_uploaded_is_written_behind_the_rest_when_that_pauses_or_fills_half_of_the_room() {
+        let (backlog, tally) = backlog(6, FOREVER);
+        let push_uploaded = |index| backlog.push_uploaded(SHAPE, index, Bytes::from(vec![0; BLOCK as usize]));
+        push_uploaded(0);
+        let last = backlog.line.lock().uploaded_at;
+        assert!(push(&backlog, 1).is_none());
+        assert_eq!(backlog.next().unwrap().index, 1, "it has let another go first");
+        assert_eq!(backlog.next().unwrap().index, 0);
+        assert!(last.elapsed() >= PAUSE, "it has waited for more");
+
+        for index in 2..6 {
+            push_uploaded(index);
+        }
+        // As if they had come just now, however long this test is held up.
+        backlog.line.lock().uploaded_at = Instant::now() + FOREVER;
+        drop(backlog.next().unwrap());
+        let settled = std::thread::spawn({
+            let backlog = Arc::clone(&backlog);
+            move || backlog.settle()
+        });
+        while backlog.line.lock().settling == 0 {
+            std::thread::yield_now();
+        }
+        for index in 3..6 {
+            assert_eq!(backlog.next().unwrap().index, index);
+        }
+        assert!(!settled.is_finished(), "the last one is being written");
+        backlog.stop();
+        assert!(backlog.next().is_none());
+        settled.join().unwrap();
+
+        for index in 0..7 {
+            push_uploaded(index);
+        }
+        assert_eq!(skipped(&tally), 1, "one finds no room, and nobody waits for it");
     }
 }
