@@ -107,8 +107,8 @@ pub trait Backend: Debug + Send + Sync + 'static {
     ///
     /// A put ends within the source's timeout after bytes have ceased to move, however long it takes in all; one that
     /// fails or is dropped leaves nothing under the object's name. Errors: `Conflict` if what stands there is not what was
-    /// expected, and nothing is changed then; `IsADirectory`; `NotADirectory` if there is no directory for it; those of
-    /// the source; and what reading the body gave, as `Other`.
+    /// expected, and nothing is changed then; `IsADirectory`, but a store that has shown that it minds conditions may take a small
+    /// object beside a directory of its name; `NotADirectory` if there is no directory for it; those of the source; and what reading the body gave, as `Other`.
     async fn put(&self, path: &ObjectPath, body: &dyn Body, expected: &Expected) -> Result<Metadata> {
         let _unused = (body, expected);
         Err(unsupported(self.name(), Operation::Put, path))

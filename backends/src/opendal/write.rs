@@ -214,12 +214,9 @@ impl Source {
         }
         let in_one = body.size() <= upload::ONE_REQUEST;
         let minds_conditions = is_the_service || (in_one && self.minds.minds(expected));
-        // An object that goes in one request is not worth another: beside a directory that somebody has just made, it can be
-        // reached all the same.
-        if minds_conditions
-            && !in_one
-            && !matches!(expected, Expected::Version(_))
-            && self.any_beneath(Operation::Put, path).await?
+        // Of a server that was tried, an object that goes in one request is not worth another: beside a directory that somebody has
+        // just made, it can be reached all the same.
+        if is_the_service && !matches!(expected, Expected::Version(_)) && self.any_beneath(Operation::Put, path).await?
         {
             let why = "a directory stands there";
             return Err(self.error(ErrorKind::IsADirectory, Operation::Put, path, why));

@@ -15,7 +15,7 @@ use super::{SETTLE, Uploads};
 /// Files up to this length, in bytes, wait for each other.
 pub(super) const SMALL_MAX: u64 = 1 << 20;
 /// How long a file waits at most for the others of its rush, after its time has come.
-const GATHERED_MAX: Duration = Duration::from_secs(5);
+const GATHERED_MAX: Duration = Duration::from_secs(15);
 /// So many closed files in a row are a rush.
 const IN_A_ROW: u32 = 16;
 /// Files are closed in a row if no more than this lies between them.
