@@ -11,8 +11,20 @@ use crate::subject::{Subject, within};
 use crate::writing::{MIB, abilities, is_absent, path, put, read, refused, stands, until_clean, workplace};
 
 pub(crate) async fn a_put_replaces_only_what_was_expected(subject: &Subject) {
-    workplace(subject, "expected").await;
-    let name = "expected/file";
+    replaces_only_what_was_expected(subject, "expected").await;
+    // A server that has taken some objects may be relied upon for more.
+    workplace(subject, "several").await;
+    for number in 0..6 {
+        let name = format!("several/{number}");
+        put(subject, &name, &Content::new(500, number), &Expected::Absent).await;
+    }
+    until_clean(subject, "several").await;
+    replaces_only_what_was_expected(subject, "later").await;
+}
+
+async fn replaces_only_what_was_expected(subject: &Subject, directory: &str) {
+    workplace(subject, directory).await;
+    let name = &format!("{directory}/file");
     let backend = &subject.backend;
     let contents: Vec<Content> = (0..5).map(|seed| Content::new(1000 + seed, seed)).collect();
 
