@@ -2,6 +2,7 @@
 
 mod drives;
 mod drives_written;
+mod parts;
 mod store;
 
 use std::collections::BTreeMap;

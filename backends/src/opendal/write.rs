@@ -243,6 +243,18 @@ impl Source {
                 How::IfStill(expected)
             };
             match upload::upload(self, path, raw.clone(), body, options, how).await {
+                // Perhaps the object was made of it, and the answer lost.
+                Ok(None) if anew < ANEW_MAX => {
+                    anew += 1;
+                    if !looks {
+                        self.expect(Operation::Put, path, expected).await?;
+                    }
+                }
+                Ok(None) => {
+                    let why = "the service forgets what is sent to it";
+                    return Err(self.error(ErrorKind::Nonsense, Operation::Put, path, why));
+                }
+                Ok(Some(uploaded)) => break uploaded,
                 Err(error)
                     if error.kind() == ErrorKind::VersionChanged
                         && *expected == Expected::Anything
@@ -250,7 +262,7 @@ impl Source {
                 {
                     anew += 1;
                 }
-                uploaded => break uploaded?,
+                Err(error) => return Err(error),
             }
         };
         self.verify(path, body, &uploaded).await
