@@ -2,6 +2,7 @@
 //! both when the source fails, when others write, and when the daemon dies.
 
 mod attributes;
+mod broken_off;
 mod lasting;
 mod model;
 mod moving;
