@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use manifold_catalog::{EntryId, SourceId};
+use manifold_catalog::{EntryId, PartUpload, SourceId};
 use manifold_index::Clock;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, watch};
@@ -180,6 +180,8 @@ struct Job {
     nudge: Arc<Notify>,
     end: watch::Sender<bool>,
     state: UploadState,
+    /// What is being sent to where, while it is.
+    sends: Option<PartUpload>,
     sent: Arc<AtomicU64>,
 }
 
@@ -203,6 +205,7 @@ impl Default for Job {
             nudge: Arc::default(),
             end: watch::Sender::new(false),
             state: UploadState::Waiting,
+            sends: None,
             sent: Arc::default(),
         }
     }

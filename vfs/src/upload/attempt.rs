@@ -186,6 +186,9 @@ impl Uploads {
             path: upload.path.as_bytes().to_vec(),
             name: Vec::new(),
         };
+        if let Some(job) = self.jobs.lock().get_mut(&id) {
+            job.sends = Some(what.clone());
+        }
         *began.lock() = Some(sending);
         let no_origin = Arc::<Mutex<Option<Error>>>::default();
         let keeps_mode = upload.backend.capabilities().writes.is_some_and(|able| able.keeps_mode);

@@ -16,7 +16,7 @@ use manifold_catalog::{PartUpload, PartUploadId, SourceId};
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep_until};
 
-use super::{UploadState, Uploads};
+use super::{UploadState, Uploads, parts};
 use crate::Error;
 
 /// How many are ended at once.
@@ -139,10 +139,13 @@ impl Uploads {
         let Some(file) = self.staging.get(upload.entry) else {
             return true;
         };
-        match self.jobs.lock().get(&upload.entry).map(|job| &job.state) {
-            Some(UploadState::UnderWay { .. }) => return false,
-            Some(UploadState::Refused { .. }) => return true,
-            _ => {}
+        if let Some(job) = self.jobs.lock().get(&upload.entry) {
+            if job.sends.as_ref().is_some_and(|what| parts::is_of(upload, what)) {
+                return false;
+            }
+            if matches!(job.state, UploadState::Refused { .. }) {
+                return true;
+            }
         }
         let look = file.look();
         if (look.size, look.modified_ns) != (upload.size, upload.modified_ns) {

@@ -108,7 +108,10 @@ async fn what_was_sent_of_a_file_that_is_removed_is_ended_at_the_source_when_tha
 async fn what_was_sent_of_a_file_under_another_name_is_ended_at_the_source() {
     let world = World::new();
     world.break_off(BROKEN).await;
+    // It is under way there, and stands still.
+    world.shelf.set_cue(Cue::Holds);
     world.rename("file", "other").await.unwrap();
+    world.shelf.until(|shelf| shelf.begun() == ["other"]).await;
     world.go_on("other", &bytes(1)).await;
     assert_eq!(world.shelf.files(), ["other"]);
 }
