@@ -90,6 +90,9 @@ fn an_upload_goes_on_where_it_stopped_after_an_outage_and_after_the_library_was_
     site.server.line().fail(Fault::Takes { bytes: 3 * PART });
     expect_success(site.library.command().args(["uploads", "retry"]));
     site.server.line().until_taken(before + 3 * PART);
+    // Else its end waits for the upload.
+    site.server.line().fail(Fault::Reset);
+    site.until("the upload has failed", |status| status["uploads"]["delayed"] == 1);
     site.library.unmount();
     site.server.line().fail(Fault::Refuse);
     site.library.mount();
