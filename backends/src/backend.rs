@@ -108,9 +108,20 @@ pub trait Backend: Debug + Send + Sync + 'static {
     /// A put ends within the source's timeout after bytes have ceased to move, however long it takes in all; one that
     /// fails or is dropped leaves nothing under the object's name. Errors: `Conflict` if what stands there is not what was
     /// expected, and nothing is changed then; `IsADirectory`, but a store that has shown that it minds conditions may take a small
-    /// object beside a directory of its name; `NotADirectory` if there is no directory for it; those of the source; and what reading the body gave, as `Other`.
+    /// object beside a directory of its name; `NotADirectory` if there is no directory for it; those of the source; and what
+    /// reading the body gave, as `Other`.
+    ///
+    /// A body that has a [log of its parts](Body::parts) is taken up where an earlier put of it was broken off, if the source has
+    /// that still; the same conditions hold as if it were put at once.
     async fn put(&self, path: &ObjectPath, body: &dyn Body, expected: &Expected) -> Result<Metadata> {
         let _unused = (body, expected);
+        Err(unsupported(self.name(), Operation::Put, path))
+    }
+
+    /// Takes back what a put in parts has sent to a path, under the name that its [`PartLog`](crate::PartLog) was told. `Absent` if
+    /// the source has nothing of it; what stands under the path is not touched.
+    async fn give_up(&self, path: &ObjectPath, upload: &str) -> Result<Presence<()>> {
+        let _unused = upload;
         Err(unsupported(self.name(), Operation::Put, path))
     }
 

@@ -19,6 +19,7 @@ mod links;
 pub mod local;
 mod object;
 mod opendal;
+mod parts;
 pub mod secrets;
 mod sftp;
 mod smb;
@@ -32,6 +33,7 @@ pub use connect::{Limits, connect, recognisable};
 pub use diagnose::{Diagnosis, diagnose};
 pub use error::{Error, ErrorKind, Operation, Result};
 pub use object::{Child, Identity, Kind, Metadata, ObjectPath, Presence, Timestamp, Version};
+pub use parts::{PartLog, PartUpload, SentPart};
 pub use secrets::{Place, Secret, SecretError, SecretReference, SecretStore, Secrets, StoreOptions};
 pub use spec::{
     KeyInfo, Scheme, SchemeInfo, SecretKey, SourceSpec, SpecError, ValueKind, Writes, common_keys, nearest, schemes,

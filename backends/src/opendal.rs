@@ -23,6 +23,7 @@ mod path;
 mod plan;
 mod range;
 mod read;
+mod resume;
 mod source;
 mod transport;
 mod trust;
@@ -251,6 +252,10 @@ impl Backend for OpendalBackend {
 
     async fn put(&self, path: &ObjectPath, body: &dyn Body, expected: &Expected) -> Result<Metadata> {
         self.0.put(path, body, expected).await
+    }
+
+    async fn give_up(&self, path: &ObjectPath, upload: &str) -> Result<Presence<()>> {
+        upload::give_up(&self.0, path, upload).await
     }
 
     async fn create_directory(&self, path: &ObjectPath) -> Result<Metadata> {

@@ -11,13 +11,14 @@
 use std::fmt::Write as _;
 use std::io;
 use std::ops::Range;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use chacha20poly1305::aead::OsRng;
 use chacha20poly1305::aead::rand_core::RngCore;
 
-use crate::{Metadata, ObjectPath, Presence, Timestamp, Version};
+use crate::{Metadata, ObjectPath, PartLog, Presence, Timestamp, Version};
 
 /// How the name begins of a file that a put is still writing, where the source has no better place for it. After it come
 /// 32 hexadecimal digits, by chance. One that is older than any put takes is what a crash left, and may be removed.
@@ -88,6 +89,12 @@ pub trait Body: Send + Sync {
     /// of an object that is replaced, its mode stays.
     fn attributes(&self) -> Attributes {
         Attributes::default()
+    }
+
+    /// Gives who remembers what the source has of it, where it is sent in parts. Without that, a put that fails or is dropped
+    /// takes back what it has sent.
+    fn parts(&self) -> Option<Arc<dyn PartLog>> {
+        None
     }
 }
 

@@ -63,6 +63,11 @@ pub enum Fault {
         /// What begins a request of that kind.
         request: &'static [u8],
     },
+    /// Of what clients say, no more than so many bytes reach the server, on all connections together.
+    Takes {
+        /// How many bytes.
+        bytes: u64,
+    },
     /// New connections lead to another server, on this loopback port; open ones are closed.
     Elsewhere {
         /// The port.
@@ -77,11 +82,12 @@ pub enum Fault {
     },
 }
 
-/// The fault that is set now, and how many were set before it.
+/// The fault that is set now, how many were set before it, and how many bytes clients had said by then.
 #[derive(Clone, Copy, Debug, Default)]
 struct State {
     fault: Option<Fault>,
     era: u64,
+    taken: u64,
 }
 
 /// What the connections of one proxy share.
@@ -92,6 +98,8 @@ struct Shared {
     /// Whether the control connections of FTP are to be understood.
     speaks_ftp: bool,
     answered: AtomicU64,
+    /// How many bytes of clients have reached the server.
+    taken: watch::Sender<u64>,
     /// The last era that the listener knows of.
     listening: Mutex<u64>,
     listening_changed: Condvar,
@@ -153,6 +161,7 @@ impl Proxy {
             upstream,
             speaks_ftp,
             answered: AtomicU64::new(0),
+            taken: watch::Sender::new(0),
             listening: Mutex::new(0),
             listening_changed: Condvar::new(),
         });
@@ -189,10 +198,24 @@ impl Proxy {
         self.shared.answered.load(Ordering::Relaxed)
     }
 
+    /// Says how many bytes of clients have reached the server.
+    pub fn taken(&self) -> u64 {
+        *self.shared.taken.borrow()
+    }
+
+    /// Waits until so many have, since the start.
+    pub fn until_taken(&self, bytes: u64) {
+        let mut taken = self.shared.taken.subscribe();
+        let enough = runtime().block_on(taken.wait_for(|taken| *taken >= bytes));
+        enough.expect("invariant: the proxy counts as long as it lives");
+    }
+
     fn set(&self, fault: Option<Fault>) {
         let mut era = 0;
+        let taken = self.taken();
         self.state.send_modify(|state| {
             state.fault = fault;
+            state.taken = taken;
             state.era += 1;
             era = state.era;
         });

@@ -69,6 +69,11 @@ pub trait Server: Send + Sync {
         fs::create_dir_all(&directory).unwrap_or_else(|error| panic!("make {}: {error}", directory.display()));
     }
 
+    /// Lists the uploads in parts that were begun and have not ended, where the server has such.
+    fn unfinished(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Removes one object.
     fn remove(&self, path: &[u8]) {
         let file = self.file(path);

@@ -7,6 +7,8 @@
 mod across;
 #[path = "uploaded/attributes.rs"]
 mod attributes;
+#[path = "uploaded/broken_off.rs"]
+mod broken_off;
 #[path = "uploaded/crash.rs"]
 mod crash;
 #[path = "uploaded/limits.rs"]

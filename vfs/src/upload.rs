@@ -9,8 +9,10 @@
 mod attempt;
 mod body;
 pub(crate) mod conflict;
+mod ending;
 mod job;
 mod origin;
+mod parts;
 mod renamed;
 mod report;
 mod rush;
@@ -22,7 +24,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use manifold_catalog::{EntryId, SourceId};
+use manifold_catalog::{EntryId, PartUpload, SourceId};
 use manifold_index::Clock;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, watch};
@@ -36,6 +38,7 @@ use crate::events::Publisher;
 use crate::fetch::Fetcher;
 use crate::handle::OpenFiles;
 use crate::staging::{Staging, StagingUsage};
+use ending::Ending;
 pub(crate) use renamed::changed_row;
 use rush::Rush;
 
@@ -139,6 +142,8 @@ pub(crate) struct Uploads {
     listener: UploadListener,
     jobs: Mutex<HashMap<EntryId, Job>>,
     rush: Rush,
+    /// What nobody will take up of uploads in parts.
+    ending: Ending,
     /// Counts what happens to jobs, for those who wait for something of it.
     happened: watch::Sender<u64>,
     stopped: watch::Sender<bool>,
@@ -175,6 +180,8 @@ struct Job {
     nudge: Arc<Notify>,
     end: watch::Sender<bool>,
     state: UploadState,
+    /// What is being sent to where, while it is.
+    sends: Option<PartUpload>,
     sent: Arc<AtomicU64>,
 }
 
@@ -198,6 +205,7 @@ impl Default for Job {
             nudge: Arc::default(),
             end: watch::Sender::new(false),
             state: UploadState::Waiting,
+            sends: None,
             sent: Arc::default(),
         }
     }
@@ -242,6 +250,7 @@ impl Uploads {
             listener,
             jobs: Mutex::default(),
             rush: Rush::default(),
+            ending: Ending::default(),
             happened: watch::Sender::new(0),
             stopped: watch::Sender::new(false),
             conflicts: Mutex::default(),
@@ -393,6 +402,7 @@ impl Uploads {
 
     /// Tries everything again now that was refused or waits after a failure: something has changed, or somebody says so.
     pub(crate) fn retry(self: &Arc<Self>, only: Option<EntryId>) -> u64 {
+        self.ending.retry();
         let mut jobs = self.jobs.lock();
         let mut count = 0;
         for (id, job) in jobs.iter_mut().filter(|(id, _)| only.is_none_or(|only| only == **id)) {
@@ -435,7 +445,8 @@ impl Uploads {
         for job in self.jobs.lock().values() {
             job.end.send_replace(true);
         }
-        self.until(|jobs| jobs.values().all(|job| !job.running)).await;
+        self.until(|jobs| jobs.values().all(|job| !job.running) && !self.ending.runs())
+            .await;
     }
 
     pub(crate) fn usage(&self) -> StagingUsage {

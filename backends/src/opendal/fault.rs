@@ -51,7 +51,7 @@ fn code(message: &str) -> Option<&str> {
     None
 }
 
-fn by_code(code: &str) -> Option<ErrorKind> {
+pub(super) fn by_code(code: &str) -> Option<ErrorKind> {
     Some(match code {
         "NoSuchBucket" | "ContainerNotFound" | "AccountNotFound" | "ContainerBeingDeleted" => ErrorKind::NoSuchSource,
         "InvalidAccessKeyId"

@@ -3,6 +3,7 @@
 mod conditions;
 mod drives;
 mod drives_written;
+mod parts;
 mod store;
 
 use std::collections::BTreeMap;

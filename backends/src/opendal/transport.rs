@@ -24,7 +24,7 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::{range, trust};
+use super::{range, resume, trust};
 use crate::Limits;
 use crate::socket::Vigil;
 
@@ -117,6 +117,7 @@ pub(super) struct Tasks;
 
 impl Execute for Tasks {
     fn execute(&self, task: BoxedStaticFuture<()>) {
+        let task = resume::carry(task);
         match STEP.try_with(Arc::clone) {
             Ok(step) => drop(tokio::spawn(STEP.scope(step, task))),
             Err(_outside_a_step) => drop(tokio::spawn(task)),
@@ -379,15 +380,19 @@ impl Transport {
 
 impl HttpTransport for Transport {
     async fn fetch(&self, request: Request<Buffer>) -> ::opendal::Result<Response<HttpBody>> {
+        resume::exchange(request, |request| self.ask(request)).await
+    }
+}
+
+impl Transport {
+    async fn ask(&self, request: Request<Buffer>) -> ::opendal::Result<Response<HttpBody>> {
         if request.body().len() > PIECE {
             return self.send(request.map(Outgoing::here)).await;
         }
         let fetch = |client, request| async move { ReqwestTransport::new(client).fetch(request).await };
         self.exchange(request, fetch).await
     }
-}
 
-impl Transport {
     /// Says who has answered last.
     pub(super) fn family(&self) -> Family {
         *self.0.family.lock()

@@ -2,7 +2,8 @@
 //!
 //! The writing is a task of its own: who is dropped while it waits leaves a task behind that ends in order, and takes back
 //! what was sent so far. A part is sent again when it failed for a passing reason; what makes the object appear is not, since its
-//! answer may have been lost.
+//! answer may have been lost. Where somebody remembers the parts, nothing is taken back, and the next put of the same bytes goes on
+//! from there (see [`resume`]).
 
 use std::sync::Arc;
 
@@ -13,6 +14,8 @@ use bytes::Bytes;
 use md5::{Digest as _, Md5};
 use tokio::sync::mpsc;
 
+use super::plan::Writes;
+use super::resume::{Resumption, Way};
 use super::source::Source;
 use super::{RETRIES, RETRY_PAUSE, transport};
 use crate::{Body, Error, ErrorKind, Expected, ObjectPath, Operation, Presence, Result};
@@ -78,7 +81,7 @@ pub(super) struct Uploaded {
     pub(super) parts: Vec<[u8; 16]>,
 }
 
-/// Uploads a body to `raw`.
+/// Uploads a body to `raw`. `None` if an earlier put was to be taken up of which the service has nothing any more.
 pub(super) async fn upload(
     source: &Arc<Source>,
     path: &ObjectPath,
@@ -86,7 +89,7 @@ pub(super) async fn upload(
     body: &dyn Body,
     mut options: WriteOptions,
     how: How<'_>,
-) -> Result<Uploaded> {
+) -> Result<Option<Uploaded>> {
     let whole = how == How::Whole;
     let size = body.size();
     let mut cut = Cut::of(size);
@@ -102,15 +105,42 @@ pub(super) async fn upload(
         Ok((args, _)) => args,
         Err(error) => return Err(source.error(ErrorKind::Other, Operation::Put, path, error.to_string())),
     };
+    let resumption = match body.parts().filter(|_| size > cut.part) {
+        Some(log) => Some(Arc::new(Resumption::of(log).await.map_err(|error| {
+            Error::new(
+                ErrorKind::Other,
+                Operation::Put,
+                source.name.as_str(),
+                path.clone(),
+                error,
+            )
+        })?)),
+        None => None,
+    };
     let (parts, coming) = mpsc::channel(1);
-    let task = tokio::spawn(write(Arc::clone(source), path.clone(), raw, args, cut.at_once, coming));
+    let writing = write(
+        Arc::clone(source),
+        path.clone(),
+        raw,
+        (args, cut.at_once),
+        coming,
+        resumption.clone(),
+    );
+    let task = match &resumption {
+        Some(resumption) => tokio::spawn(Way::TakeUp(Arc::clone(resumption)).scope(writing)),
+        None => tokio::spawn(writing),
+    };
     let mut sums = Vec::new();
     let mut start = 0;
     while start < size {
         let end = size.min(start + cut.part);
         let bytes = read(source, path, body, start..end).await?;
         if !whole {
-            sums.push(Md5::digest(&bytes).into());
+            let sum = Md5::digest(&bytes).into();
+            if let Some(resumption) = &resumption {
+                resumption.cut(bytes.len() as u64, sum);
+            }
+            sums.push(sum);
         }
         if parts.send(Some(Buffer::from(bytes))).await.is_err() {
             break;
@@ -127,9 +157,10 @@ pub(super) async fn upload(
     // One that has ended says why.
     let _ended = parts.send(None).await;
     match task.await {
+        Ok(Err(_)) if resumption.is_some_and(|put| put.takes_up() && put.is_useless()) => Ok(None),
         Ok(done) => {
             let (seen, at) = done?;
-            Ok(Uploaded { seen, at, parts: sums })
+            Ok(Some(Uploaded { seen, at, parts: sums }))
         }
         Err(error) => Err(source.error(ErrorKind::Other, Operation::Put, path, error.to_string())),
     }
@@ -163,9 +194,9 @@ async fn write(
     source: Arc<Source>,
     path: ObjectPath,
     raw: String,
-    args: OpWrite,
-    at_once: u64,
+    (args, at_once): (OpWrite, u64),
     mut coming: mpsc::Receiver<Option<Buffer>>,
+    resumption: Option<Arc<Resumption>>,
 ) -> Result<(Seen, Option<Timestamp>)> {
     let _turn = source.put_turn(at_once).await;
     let failed = |error: &::opendal::Error| source.error(ErrorKind::Other, Operation::Put, &path, error.to_string());
@@ -199,16 +230,28 @@ async fn write(
     let outcome = source
         .step_within(source.put_patience(), Operation::Put, &path, step)
         .await;
-    match outcome {
-        Ok(Presence::Found((Some(seen), answer))) => return Ok((seen, answer.at)),
-        // Nobody waits for it any more, or it failed: nothing of it is to stay.
-        Ok(_) | Err(_) => match tokio::time::timeout(source.patience, writer.abort_dyn()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => {
+    if let Ok(Presence::Found((Some(seen), answer))) = outcome {
+        if let Some(resumption) = &resumption {
+            resumption.ended().await;
+        }
+        return Ok((seen, answer.at));
+    }
+    // Nobody waits for it any more, or it failed: nothing of it is to stay that nobody remembers.
+    if resumption.as_ref().is_none_or(|put| !put.is_to_be_kept()) {
+        let done = match tokio::time::timeout(source.patience, writer.abort_dyn()).await {
+            Ok(Err(error)) if error.kind() != ::opendal::ErrorKind::NotFound => {
                 tracing::debug!(source = %source.name, kind = %error.kind(), "an upload was not taken back");
+                false
             }
-            Err(_elapsed) => tracing::debug!(source = %source.name, "an upload was not taken back in time"),
-        },
+            Ok(_) => true,
+            Err(_elapsed) => {
+                tracing::debug!(source = %source.name, "an upload was not taken back in time");
+                false
+            }
+        };
+        if let Some(resumption) = resumption.filter(|_| done) {
+            resumption.ended().await;
+        }
     }
     match outcome {
         Err(error) => Err(error),
@@ -218,6 +261,27 @@ async fn write(
             Err(source.error(source.nowhere(), Operation::Put, &path, why))
         }
     }
+}
+
+/// Takes back what was sent of an upload that was broken off.
+///
+/// A writer ends no upload but its own. So one is made that is told of this one when it begins, and whose parts are not sent.
+pub(super) async fn give_up(source: &Arc<Source>, path: &ObjectPath, id: &str) -> Result<Presence<()>> {
+    if !matches!(source.traits.writes, Writes::Store { .. }) {
+        return Err(source.unsupported(Operation::Put, path));
+    }
+    let raw = source.raw(Operation::Put, path, false)?;
+    let step = async {
+        let (args, _) = OpWrite::from_options(&source.bare.capability(), WriteOptions::default())?;
+        let mut writer = source.bare.write_dyn(&source.context, &raw, args)?;
+        for _ in 0..2 {
+            writer.write_dyn(Buffer::from("none")).await?;
+        }
+        writer.abort_dyn().await
+    };
+    source
+        .ask(Operation::Put, path, Way::GiveUp(id.into()).scope(step))
+        .await
 }
 
 #[cfg(test)]

@@ -249,6 +249,18 @@ impl Source {
             };
             let options = self.traits.conditions(&bound);
             match upload::upload(self, path, raw.clone(), body, options, how).await {
+                // Perhaps the object was made of it, and the answer lost.
+                Ok(None) if anew < ANEW_MAX => {
+                    anew += 1;
+                    if !looks {
+                        self.expect(Operation::Put, path, expected).await?;
+                    }
+                }
+                Ok(None) => {
+                    let why = "the service forgets what is sent to it";
+                    return Err(self.error(ErrorKind::Nonsense, Operation::Put, path, why));
+                }
+                Ok(Some(uploaded)) => break uploaded,
                 Err(error)
                     if error.kind() == ErrorKind::VersionChanged
                         && *expected == Expected::Anything
@@ -256,7 +268,7 @@ impl Source {
                 {
                     anew += 1;
                 }
-                uploaded => break uploaded?,
+                Err(error) => return Err(error),
             }
         };
         let now = self.verify(path, body, &uploaded, minds_conditions).await?;

@@ -11,8 +11,9 @@ use crate::edit::moves::topmost;
 use crate::error::{Error, OpenError, Result};
 use crate::format::{
     ChildKey, FORMAT, HotRow, KeptRow, LinkRow, META_ID_LIMIT, META_NEXT_POLICY, META_NEXT_SOURCE, MoveRow, MovedRow,
-    NOWHERE, OriginsRow, PinRow, STAGED_BYTES_MAX, ScanRow, SourceRow, TotalsRow, child_name, child_parent, content_id,
-    content_key, decode_staged, decode_state, identity_id, identity_key, left_key, name_fault, owned_id,
+    NOWHERE, OriginsRow, PartUploadRow, PinRow, STAGED_BYTES_MAX, ScanRow, SentPartRow, SourceRow, TotalsRow,
+    child_name, child_parent, content_id, content_key, decode_staged, decode_state, identity_id, identity_key,
+    left_key, name_fault, owned_id, part_place,
 };
 use crate::store::{Snapshot, bring_up_to_date, log_loss, open_file, refuse_file};
 use crate::tree::{self, Top};
@@ -59,6 +60,7 @@ pub(crate) fn examine(snapshot: &Snapshot) -> Result<CheckReport> {
     examination.links()?;
     examination.moves()?;
     examination.origins()?;
+    examination.parts()?;
     examination.departed()?;
     examination.attach_points()?;
     examination.totals()?;
@@ -414,6 +416,30 @@ impl Examination<'_> {
         agree(snapshot.left.len()? <= places, || {
             "the index of what is left names what is not".into()
         })
+    }
+
+    /// An upload in parts is a source's, and a part that of an upload.
+    fn parts(&self) -> Result<()> {
+        for row in self.snapshot.part_uploads.iter()? {
+            let (id, row) = row?;
+            let (id, row) = (id.value(), PartUploadRow::decode(row.value())?);
+            agree(id < self.id_limit && row.entry < self.id_limit, || {
+                format!("upload {id} in parts is of an entry that was never given, or was never begun")
+            })?;
+            agree(self.sources.contains_key(&row.source), || {
+                format!("upload {id} in parts is to a source that is gone")
+            })?;
+        }
+        for row in self.snapshot.sent_parts.iter()? {
+            let (key, row) = row?;
+            let (upload, number) = part_place(key.value());
+            SentPartRow::decode(row.value())?;
+            let there = number > 0 && self.snapshot.part_uploads.get(upload)?.is_some();
+            agree(there, || {
+                format!("a part {number} is noted of upload {upload}, which is not there")
+            })?;
+        }
+        Ok(())
     }
 
     fn is_on_the_move(&mut self, id: u64, is_directory: bool) -> Result<()> {

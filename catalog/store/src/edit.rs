@@ -10,6 +10,7 @@ pub(crate) mod keep;
 mod links;
 pub(crate) mod moves;
 pub(crate) mod origins;
+mod parts;
 mod pins;
 mod queue;
 mod redo;
@@ -27,9 +28,9 @@ use crate::error::{Error, Result};
 use crate::format::{
     self, CHILDREN, CONTENTS, ChildKey, Cold, ContentKey, DEPARTED, DIRECTORIES, ENTRIES, FORMAT, FORMAT_OF_PINS,
     HOT_BYTES, HotRow, IDENTITIES, IdentityKey, KEPT, LEFT, LINKS, META, META_FORMAT, META_GENERATION, META_ID_LIMIT,
-    META_LOG, META_NEXT_POLICY, META_NEXT_SOURCE, MOVED, MOVES, NOWHERE, ORIGINS, OwnedKey, PIN_POLICIES, PINS, QUEUE,
-    SOURCES, STAGED, STAGED_BYTES, ScanRow, SourceRow, TOTALS_BYTES, TotalsRow, child_name, decode_state, encode_state,
-    identity_key, subtree_range,
+    META_LOG, META_NEXT_POLICY, META_NEXT_SOURCE, MOVED, MOVES, NOWHERE, ORIGINS, OwnedKey, PART_UPLOADS, PIN_POLICIES,
+    PINS, PartKey, QUEUE, SENT_PARTS, SOURCES, STAGED, STAGED_BYTES, ScanRow, SourceRow, TOTALS_BYTES, TotalsRow,
+    child_name, decode_state, encode_state, identity_key, subtree_range,
 };
 use crate::rows::Rows;
 use crate::store::wal::Record;
@@ -62,6 +63,8 @@ pub(crate) struct Edit<'t> {
     scans: Rows<'t, u32, &'static [u8]>,
     origins: Rows<'t, u64, &'static [u8]>,
     left: Rows<'t, &'static [u8], ()>,
+    part_uploads: Rows<'t, u64, &'static [u8]>,
+    sent_parts: Rows<'t, PartKey, &'static [u8]>,
     next_id: &'t AtomicU64,
     pub(crate) tickets: &'t Tickets,
     /// Totals and scans that were touched, as they are now.
@@ -158,6 +161,8 @@ impl<'t> Edit<'t> {
             scans: rows(transaction, format::SCANS, 18, record)?,
             origins: rows(transaction, ORIGINS, 19, record)?,
             left: rows(transaction, LEFT, 20, record)?,
+            part_uploads: rows(transaction, PART_UPLOADS, 21, record)?,
+            sent_parts: rows(transaction, SENT_PARTS, 22, record)?,
             next_id,
             tickets,
             totals_now: BTreeMap::new(),

@@ -10,6 +10,7 @@ mod keys;
 mod links;
 mod moves;
 mod origins;
+mod parts;
 mod pins;
 mod records;
 mod staged;
@@ -28,13 +29,14 @@ pub use links::LINK_TARGET_MAX;
 pub(crate) use links::LinkRow;
 pub(crate) use moves::{MoveRow, MovedRow, PLACES_MAX};
 pub(crate) use origins::{ORIGINS_MAX, OriginPlace, OriginsRow, left_id, left_key, left_name, left_range};
+pub(crate) use parts::{PART_TEXT_MAX, PartUploadRow, SentPartRow, part_key, part_place, part_range};
 pub(crate) use pins::PinRow;
 pub(crate) use records::{ScanRow, SourceRow, TOTALS_BYTES, TotalsRow, decode_state, encode_state};
 pub(crate) use staged::decode_staged;
 pub use staged::{STAGED_BYTES_MAX, STAGED_ROW_MAX};
 
 /// The format that this program writes.
-pub(crate) const FORMAT: u64 = 7;
+pub(crate) const FORMAT: u64 = 8;
 /// The format that brought contents and pins.
 pub(crate) const FORMAT_OF_PINS: u64 = 2;
 /// The oldest format that this program brings up to date.
@@ -45,6 +47,7 @@ pub(crate) const NOWHERE: u64 = 0;
 
 pub(crate) type ChildrenTable = TableDefinition<'static, &'static [u8], &'static [u8; HOT_BYTES]>;
 pub(crate) type OwnedKey = &'static [u8; 12];
+pub(crate) type PartKey = &'static [u8; 12];
 pub(crate) type IdentityKey = &'static [u8; 28];
 pub(crate) type ContentKey = &'static [u8; 40];
 
@@ -82,6 +85,10 @@ pub(crate) const LINKS: TableDefinition<'static, u64, &'static [u8]> = TableDefi
 pub(crate) const ORIGINS: TableDefinition<'static, u64, &'static [u8]> = TableDefinition::new("origins");
 /// Directory, raw name, and id of a file that has left something there under that name.
 pub(crate) const LEFT: TableDefinition<'static, &'static [u8], ()> = TableDefinition::new("left");
+/// Number of an upload in parts that was begun and has not ended, to what it is.
+pub(crate) const PART_UPLOADS: TableDefinition<'static, u64, &'static [u8]> = TableDefinition::new("part_uploads");
+/// Number of such an upload and of a part of it, to what the source has confirmed.
+pub(crate) const SENT_PARTS: TableDefinition<'static, PartKey, &'static [u8]> = TableDefinition::new("sent_parts");
 /// Source and id of what has left the tree, to the time when it did.
 pub(crate) const DEPARTED: TableDefinition<'static, OwnedKey, i64> = TableDefinition::new("departed");
 /// The sources.
@@ -148,6 +155,12 @@ pub fn decode_any(bytes: &[u8]) {
     }
     if let Ok(row) = OriginsRow::decode(bytes) {
         assert_eq!(OriginsRow::decode(&row.encode()), Ok(row));
+    }
+    if let Ok(row) = PartUploadRow::decode(bytes) {
+        assert_eq!(row.encode(), bytes);
+    }
+    if let Ok(row) = SentPartRow::decode(bytes) {
+        assert_eq!(row.encode(), bytes);
     }
     if let Ok(row) = decode_staged(bytes) {
         assert_eq!(row, bytes);

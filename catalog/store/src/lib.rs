@@ -27,6 +27,7 @@ mod listing;
 mod load;
 mod moves;
 mod origins;
+mod parts;
 mod pins;
 mod read;
 mod rows;
@@ -54,6 +55,7 @@ pub use links::{KnownLink, LinkTarget};
 pub use load::{BulkLoader, LoadedDirectory};
 pub use moves::{Copied, Move, Moved};
 pub use origins::{Across, ExtendedAttribute, Left, Origin, Origins};
+pub use parts::{PartUpload, PartUploadId, SentPart};
 /// The longest version, in bytes.
 pub const VERSION_MAX: usize = 4096;
 

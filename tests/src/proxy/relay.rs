@@ -48,7 +48,7 @@ pub(super) async fn relay(
     speaks_ftp: bool,
 ) {
     let (led_to, era) = loop {
-        let State { fault, era } = *state.borrow_and_update();
+        let State { fault, era, .. } = *state.borrow_and_update();
         match fault {
             Some(Fault::Refuse | Fault::Reset) => return reset(&client),
             Some(Fault::Answer { status, retry_after }) => {
@@ -79,10 +79,12 @@ pub(super) async fn relay(
         let is_unanswered = AtomicBool::new(false);
         let (up, down) = (
             Direction {
+                taken: &shared.taken,
                 is_unanswered: &is_unanswered,
                 down: None,
             },
             Direction {
+                taken: &shared.taken,
                 is_unanswered: &is_unanswered,
                 down: Some(Down {
                     control: speaks_ftp.then(|| Control::new(Arc::clone(&shared), state.clone())),
@@ -114,6 +116,8 @@ pub(super) async fn relay(
 
 /// One direction of a connection.
 struct Direction<'a> {
+    /// How many bytes of all clients have reached the server.
+    taken: &'a watch::Sender<u64>,
     /// Whether a request was made that is not to be answered.
     is_unanswered: &'a AtomicBool,
     /// `None`: it leads to the server.
@@ -135,6 +139,7 @@ async fn pump(
     direction: Direction<'_>,
 ) -> End {
     let Direction {
+        taken,
         is_unanswered,
         mut down,
     } = direction;
@@ -163,6 +168,7 @@ async fn pump(
                 room => room,
             },
             Some(Fault::Trickle) if down.is_some() => 1,
+            Some(Fault::Takes { bytes }) if down.is_none() => bytes - (*taken.borrow() - now.taken).min(bytes),
             _ => u64::MAX,
         };
         let room = usize::try_from(room).unwrap_or(BUFFER).min(BUFFER);
@@ -214,6 +220,9 @@ async fn pump(
         };
         if let Err(error) = written {
             return error.into();
+        }
+        if down.is_none() {
+            taken.send_modify(|taken| *taken += count as u64);
         }
         if down.is_some() && now.fault == Some(Fault::Trickle) {
             // This is what the fault is, and ends with it.

@@ -71,6 +71,28 @@ fn a_port_that_refuses_listens_again_after_it() {
 }
 
 #[test]
+fn no_more_than_so_many_bytes_reach_the_server_until_it_is_healed() {
+    let proxy = Proxy::start(echo(Vec::new()));
+    let (mut one, mut other) = (connect(&proxy), connect(&proxy));
+    one.write_all(b"abc").unwrap();
+    assert_eq!(hear(&mut one, 3), b"abc");
+    proxy.until_taken(3);
+    proxy.fail(Fault::Takes { bytes: 4 });
+    one.write_all(b"defghi").unwrap();
+    assert_eq!(hear(&mut one, 4), b"defg");
+    proxy.until_taken(7);
+    other.write_all(b"j").unwrap();
+    says_nothing(&mut one);
+    says_nothing(&mut other);
+    assert_eq!(proxy.taken(), 7);
+    proxy.heal();
+    assert_eq!(
+        (hear(&mut one, 2), hear(&mut other, 1)),
+        (b"hi".to_vec(), b"j".to_vec())
+    );
+}
+
+#[test]
 fn silence_holds_back_all_that_is_said_meanwhile() {
     let proxy = Proxy::start(echo(b"hello".to_vec()));
     let mut open = connect(&proxy);

@@ -80,6 +80,10 @@ impl Server for Behind {
         self.server.make_directory(path);
     }
 
+    fn unfinished(&self) -> Vec<String> {
+        self.server.unfinished()
+    }
+
     fn remove(&self, path: &[u8]) {
         self.server.remove(path);
     }

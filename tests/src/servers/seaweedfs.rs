@@ -130,6 +130,22 @@ impl Server for SeaweedFs {
         );
     }
 
+    fn unfinished(&self) -> Vec<String> {
+        // The gateway keeps a folder for each.
+        let target = format!("/buckets/{BUCKET}/.uploads/?limit=1000");
+        let json = [("Accept", "application/json")];
+        let answer = http::request(self.filer.number(), "GET", &target, &json, b"");
+        let (status, body) = answer.expect("the filer answers");
+        if status == 404 {
+            return Vec::new();
+        }
+        assert_eq!(status, 200, "{}", String::from_utf8_lossy(&body));
+        let listing: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
+        let entries = listing["Entries"].as_array().cloned().unwrap_or_default();
+        let path = |entry: &serde_json::Value| entry["FullPath"].as_str().map(str::to_owned);
+        entries.iter().filter_map(path).collect()
+    }
+
     fn remove(&self, path: &[u8]) {
         http::must(self.filer.number(), "DELETE", &Self::target(path), &[], b"");
     }

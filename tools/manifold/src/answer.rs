@@ -202,8 +202,19 @@ impl OpenLibrary {
             ))
             .hint("wait until it is: manifold uploads shows what is left"));
         }
+        let begun = self.catalog.part_uploads()?;
+        if !self.keeps_connections() && begun.iter().any(|(_, upload)| upload.source == id) {
+            return Err(Failure::new(format!(
+                "an upload to {} was broken off, and is not ended there: what was sent of it would stay there",
+                record.name
+            ))
+            .hint("mount the library: it is ended then"));
+        }
         // First, since it can fail for a reason of its own, such as a locked keyring: nothing has changed then.
         self.connections.forget_secrets(&record.name).await?;
+        if self.keeps_connections() {
+            self.vfs.end_uploads_of(id).await?;
+        }
         self.connections.let_go(id);
         let this = Arc::clone(&self);
         blocking(move || {

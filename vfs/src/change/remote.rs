@@ -178,6 +178,18 @@ impl Vfs {
         }
     }
 
+    /// Ends what uploads have begun at a source that is about to leave the library, so that nothing of them stays there. Where
+    /// that fails, the log says what stays.
+    ///
+    /// # Errors
+    /// The catalog failed.
+    pub async fn end_uploads_of(&self, source: SourceId) -> Result<(), Error> {
+        match self.core.uploads.get() {
+            Some(uploads) => uploads.end_all_of(source).await,
+            None => Ok(()),
+        }
+    }
+
     /// Ends all uploads and moves. What waits is safe, and goes on when the library is opened the next time.
     pub async fn stop_uploads(&self) {
         if let Some(moves) = self.core.moves.get() {
@@ -221,6 +233,7 @@ impl Core {
         for id in staged {
             uploads.queue(id, false);
         }
+        uploads.start_ending();
         let moves = Moves::new(&uploads, &self.paths, &self.read_only);
         let once = self.uploads.set(uploads);
         once.map_err(|_| Error::Io(Cause::new("the staging area is open already")))?;

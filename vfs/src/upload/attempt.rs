@@ -5,12 +5,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use manifold_backends::{Backend, ErrorKind, Expected, Metadata, ObjectPath, Version};
-use manifold_catalog::{EntryId, SourceId};
+use manifold_catalog::{EntryId, PartUpload, SourceId};
 use manifold_index::{IndexError, seen_attributes};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::body::StagedBody;
+use super::parts::Parts;
 use super::{UploadState, Uploads, WritePolicy};
 use crate::Error;
 use crate::events::Event;
@@ -173,9 +174,21 @@ impl Uploads {
         let Some(in_use) = in_use else {
             return Ok(Put::Nothing);
         };
+        let modified_ns = upload.file.look().modified_ns;
         let Some((sending, expected, tally)) = upload.file.begin_sending() else {
             return Ok(Put::Nothing);
         };
+        let what = PartUpload {
+            source: upload.source,
+            entry: id,
+            size: sending.size,
+            modified_ns,
+            path: upload.path.as_bytes().to_vec(),
+            name: Vec::new(),
+        };
+        if let Some(job) = self.jobs.lock().get_mut(&id) {
+            job.sends = Some(what.clone());
+        }
         *began.lock() = Some(sending);
         let no_origin = Arc::<Mutex<Option<Error>>>::default();
         let keeps_mode = upload.backend.capabilities().writes.is_some_and(|able| able.keeps_mode);
@@ -187,6 +200,7 @@ impl Uploads {
             sending,
             tally,
             mode: entry.map(|entry| u32::from(entry.mode)),
+            parts: Some(Parts::new(&self.fetcher.catalog, &self.fetcher.runtime, what)),
             read: sent,
             base_is_gone: Arc::clone(base_is_gone),
             no_origin: Arc::clone(&no_origin),

@@ -12,9 +12,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use manifold_backends::{Attributes, Body, Timestamp};
+use manifold_backends::{Attributes, Body, PartLog, Timestamp};
 use parking_lot::Mutex;
 
+use super::parts::Parts;
 use crate::Error;
 use crate::fetch::{Fetcher, base};
 use crate::staging::{InUse, Reading, Sending, Staging, Tally};
@@ -28,6 +29,8 @@ pub(crate) struct StagedBody {
     /// Where it is noted what is sent.
     pub(crate) tally: Arc<Tally>,
     pub(crate) mode: Option<u32>,
+    /// Who remembers what of it the source has; `None`: nobody.
+    pub(crate) parts: Option<Arc<Parts>>,
     /// How far it was read.
     pub(crate) read: Arc<AtomicU64>,
     /// Whether a part was wanted of the version that the file is based on, and that cannot be had any more.
@@ -93,5 +96,10 @@ impl Body for StagedBody {
             modified: Some(Timestamp(self.file.file().look().modified_ns)),
             mode: self.mode,
         }
+    }
+
+    fn parts(&self) -> Option<Arc<dyn PartLog>> {
+        let parts = self.parts.as_ref()?;
+        Some(Arc::<Parts>::clone(parts))
     }
 }

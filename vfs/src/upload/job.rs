@@ -74,6 +74,7 @@ impl Uploads {
             let mut event = None;
             let mut jobs = self.jobs.lock();
             let Some(job) = jobs.get_mut(&id) else { return };
+            job.sends = None;
             match outcome {
                 Outcome::Ended => {
                     job.state = UploadState::Waiting;

@@ -188,6 +188,7 @@ impl Uploads {
             sending,
             tally: Arc::default(),
             mode: None,
+            parts: None,
             read: Arc::new(AtomicU64::new(0)),
             base_is_gone: Arc::new(AtomicBool::new(false)),
             no_origin: Arc::default(),

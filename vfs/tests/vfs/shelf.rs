@@ -1,5 +1,7 @@
 //! An honest source in memory that is written to: it keeps what it is given, and fails, holds and loses answers on cue.
 
+mod parts;
+
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -40,6 +42,15 @@ pub(crate) enum Cue {
     Dawdles,
     /// Nothing is answered, nor done.
     IsAway,
+    /// A put in parts fails so when so many bytes of it have arrived; all else is done.
+    BreaksOff {
+        /// How many.
+        after: u64,
+        /// How.
+        kind: ErrorKind,
+    },
+    /// Done, but uploads that were broken off cannot be ended.
+    EndsNothing,
 }
 
 /// A source of the test's own.
@@ -58,6 +69,7 @@ pub(crate) struct Shelf {
 struct State {
     objects: BTreeMap<Vec<u8>, Object>,
     versions: u64,
+    parts: parts::Begun,
 }
 
 #[derive(Clone, Debug)]
@@ -366,14 +378,7 @@ impl Backend for Shelf {
     async fn put(&self, path: &ObjectPath, body: &dyn Body, expected: &Expected) -> Result<Metadata> {
         self.puts.send_modify(|count| *count += 1);
         self.refuse(Operation::Put, path)?;
-        let mut bytes = Vec::new();
-        while (bytes.len() as u64) < body.size() {
-            let at = bytes.len() as u64;
-            let part = body.read(at..(at + u64::from(BLOCK)).min(body.size())).await;
-            let part =
-                part.map_err(|error| Error::new(ErrorKind::Other, Operation::Put, self.name(), path.clone(), error))?;
-            bytes.extend_from_slice(&part);
-        }
+        let (bytes, log) = self.take_in(path, body).await?;
         let cue = *self.cue.subscribe().wait_for(|cue| *cue != Cue::Holds).await.unwrap();
         if let Cue::Fails(kind) = cue {
             return Err(self.error(kind, Operation::Put, path));
@@ -382,7 +387,12 @@ impl Backend for Shelf {
             return Err(self.error(ErrorKind::Conflict, Operation::Put, path));
         }
         let metadata = self.insert(path.as_bytes(), Some(bytes));
+        self.put_together(path, log).await?;
         self.answer(Operation::Put, path, metadata)
+    }
+
+    async fn give_up(&self, path: &ObjectPath, upload: &str) -> Result<Presence<()>> {
+        self.end(path, upload)
     }
 
     async fn create_directory(&self, path: &ObjectPath) -> Result<Metadata> {

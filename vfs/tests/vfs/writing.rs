@@ -2,6 +2,7 @@
 //! both when the source fails, when others write, and when the daemon dies.
 
 mod attributes;
+mod broken_off;
 mod lasting;
 mod model;
 mod moving;
@@ -460,6 +461,10 @@ async fn a_refused_upload_stays_and_says_why_and_goes_on_when_told() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     assert_eq!(world.read_path("s/f").await, b"kept");
+    // It is told after it can be seen.
+    while world.events.lock().is_empty() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     assert!(matches!(&world.events.lock()[..], [UploadEvent::Refused { .. }]));
     world.shelf.set_cue(Cue::Does);
     assert_eq!(world.library.vfs.retry_uploads(), 1);

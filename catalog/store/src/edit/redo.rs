@@ -41,6 +41,8 @@ impl Edit<'_> {
             18 => self.scans.redo(step),
             19 => self.origins.redo(step),
             20 => self.left.redo(step),
+            21 => self.part_uploads.redo(step),
+            22 => self.sent_parts.redo(step),
             _ => Err(Error::damaged("the write-ahead log has a row of no table")),
         }
     }

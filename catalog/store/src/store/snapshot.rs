@@ -5,7 +5,7 @@ use std::fmt;
 use redb::{Database, ReadOnlyTable, ReadableDatabase};
 
 use crate::error::Result;
-use crate::format::{self, ContentKey, HOT_BYTES, IdentityKey, OwnedKey, TOTALS_BYTES};
+use crate::format::{self, ContentKey, HOT_BYTES, IdentityKey, OwnedKey, PartKey, TOTALS_BYTES};
 use crate::tree;
 
 /// All tables of one commit.
@@ -27,6 +27,8 @@ pub(crate) struct Snapshot {
     pub(crate) links: ReadOnlyTable<u64, &'static [u8]>,
     pub(crate) origins: ReadOnlyTable<u64, &'static [u8]>,
     pub(crate) left: ReadOnlyTable<&'static [u8], ()>,
+    pub(crate) part_uploads: ReadOnlyTable<u64, &'static [u8]>,
+    pub(crate) sent_parts: ReadOnlyTable<PartKey, &'static [u8]>,
     pub(crate) departed: ReadOnlyTable<OwnedKey, i64>,
     pub(crate) sources: ReadOnlyTable<u32, &'static [u8]>,
     pub(crate) totals: ReadOnlyTable<u32, &'static [u8; TOTALS_BYTES]>,
@@ -54,6 +56,8 @@ impl Snapshot {
             links: transaction.open_table(format::LINKS)?,
             origins: transaction.open_table(format::ORIGINS)?,
             left: transaction.open_table(format::LEFT)?,
+            part_uploads: transaction.open_table(format::PART_UPLOADS)?,
+            sent_parts: transaction.open_table(format::SENT_PARTS)?,
             departed: transaction.open_table(format::DEPARTED)?,
             sources: transaction.open_table(format::SOURCES)?,
             totals: transaction.open_table(format::TOTALS)?,

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use manifold_catalog::{
-    Across, AttributeMustBe, Catalog, CheckReport, Keep, Left, LinkTarget, OpenError, Options, Pin, PolicyId, SourceId,
+    Across, AttributeMustBe, Catalog, CheckReport, EntryId, Keep, Left, LinkTarget, OpenError, Options, PartUpload,
+    Pin, PolicyId, SentPart, SourceId,
 };
 use redb::TableHandle;
 
@@ -172,7 +173,7 @@ fn other_files_are_left_alone() {
 fn a_newer_format_is_refused_and_left_alone() {
     let scratch = Scratch::new();
     drop(scratch.open());
-    set_format(&scratch, 8);
+    set_format(&scratch, 9);
     let before = fs::read(scratch.file()).unwrap();
     for result in [
         Catalog::open(&scratch.file(), Options::default()).map(drop),
@@ -180,7 +181,7 @@ fn a_newer_format_is_refused_and_left_alone() {
     ] {
         let error = result.unwrap_err();
         assert!(
-            matches!(error, OpenError::NewerVersion { found: 8, known: 7, .. }),
+            matches!(error, OpenError::NewerVersion { found: 9, known: 8, .. }),
             "{error:?}"
         );
         assert!(error.to_string().contains("newer version"));
@@ -281,6 +282,33 @@ fn rows_of_the_journal_that_belong_to_nothing_in_the_tree_are_found() {
     ] {
         let report = check_with(&scratch, &whole, &[("staged", id, row)], what);
         assert!(report.is_none_or(|report| report.staged == 1), "{id}");
+    }
+}
+
+#[test]
+fn rows_of_uploads_in_parts_that_belong_to_nothing_are_found() {
+    let scratch = Scratch::new();
+    let catalog = scratch.open();
+    let source = add_source(&catalog, "/s");
+    list(&catalog, source.root, vec![file("f")]);
+    let f = id(&catalog, "/s/f").0;
+    scratch.check(catalog);
+    let whole = fs::read(scratch.file()).unwrap();
+    let upload = |source: u32, entry: u64| {
+        let mut row = source.to_le_bytes().to_vec();
+        row.extend_from_slice(&entry.to_le_bytes());
+        row.extend_from_slice(&[0; 16]);
+        row.extend_from_slice(b"\x01\0\0\0pname");
+        row
+    };
+    for (id, row, what) in [
+        (f, upload(1, f), ""),
+        (f, upload(9, f), "to a source that is gone"),
+        (f, upload(1, 1 << 40), "was never given"),
+        (1 << 40, upload(1, f), "was never begun"),
+        (f, b"short".to_vec(), "malformed"),
+    ] {
+        check_with(&scratch, &whole, &[("part_uploads", id, &row)], what);
     }
 }
 

@@ -17,6 +17,7 @@ mod model;
 mod moves;
 mod origins;
 mod overtaken;
+mod parts;
 mod pins;
 mod properties;
 mod renames;

@@ -59,7 +59,7 @@ fn work_with(scratch: &Scratch, catalog: Catalog) {
     assert_eq!(catalog.pin(&[pin(root, None)]).unwrap(), 1);
     list(&catalog, root, vec![file("file").size(1)]);
     let report = scratch.check(catalog);
-    assert_eq!(report.format, 7);
+    assert_eq!(report.format, 8);
 }
 
 #[test]
@@ -129,10 +129,51 @@ fn a_catalog_of_format_6_is_brought_up_to_date() {
 }
 
 #[test]
-fn a_catalog_of_format_7_opens_as_it_was_written() {
+fn a_catalog_of_format_7_is_brought_up_to_date() {
     let scratch = Scratch::new();
     let catalog = open_kept(&scratch, 7);
     finds_bytes_beside_a_row(&catalog);
+    finds_what_was_left(&catalog);
+    assert_eq!(catalog.part_uploads().unwrap(), []);
+    finds_what_is_kept_and_moved(&scratch, catalog);
+}
+
+#[test]
+fn a_catalog_of_format_8_opens_as_it_was_written() {
+    let scratch = Scratch::new();
+    let catalog = open_kept(&scratch, 8);
+    finds_bytes_beside_a_row(&catalog);
+    finds_what_was_left(&catalog);
+    let [(upload, begun)] = &catalog.part_uploads().unwrap()[..] else {
+        panic!("{:?}", catalog.part_uploads())
+    };
+    assert_eq!(*begun, part_upload(id(&catalog, "/outer/escaped")));
+    assert_eq!(catalog.sent_parts(*upload).unwrap(), [sent_part()]);
+    finds_what_is_kept_and_moved(&scratch, catalog);
+}
+
+fn part_upload(entry: EntryId) -> PartUpload {
+    PartUpload {
+        source: SourceId(1),
+        entry,
+        size: 1 << 24,
+        modified_ns: -9,
+        path: b"sub/escaped".to_vec(),
+        name: b"upload".to_vec(),
+    }
+}
+
+fn sent_part() -> SentPart {
+    SentPart {
+        number: 2,
+        length: 1 << 23,
+        md5: [6; 16],
+        tag: b"\"tag\"".to_vec(),
+    }
+}
+
+/// What the kept files hold from the seventh format on.
+fn finds_what_was_left(catalog: &Catalog) {
     let [origins] = &catalog.all_origins().unwrap()[..] else {
         panic!("{:?}", catalog.all_origins())
     };
@@ -141,12 +182,11 @@ fn a_catalog_of_format_7_opens_as_it_was_written() {
     };
     assert_eq!(
         (origins.id, origins.is_due, origins.is_removed, origins.shows_through),
-        (id(&catalog, "/outer/way/inner/empty"), true, false, true)
+        (id(catalog, "/outer/way/inner/empty"), true, false, true)
     );
-    assert_eq!((place.source, place.directory), (SourceId(1), id(&catalog, "/outer")));
+    assert_eq!((place.source, place.directory), (SourceId(1), id(catalog, "/outer")));
     assert_eq!((&place.name[..], &place.version[..]), (&b"left"[..], &b"v1"[..]));
     assert_eq!(place.path.as_deref(), Some(&b"left"[..]));
-    finds_what_is_kept_and_moved(&scratch, catalog);
 }
 
 /// What the kept files hold from the sixth format on.
@@ -236,6 +276,8 @@ fn an_upgrade_indexes_the_contents_that_are_known() {
         "links",
         "origins",
         "left",
+        "part_uploads",
+        "sent_parts",
     ] {
         let handle = transaction
             .list_tables()
@@ -256,7 +298,7 @@ fn an_upgrade_indexes_the_contents_that_are_known() {
     let catalog = scratch.open();
     assert_eq!(catalog.hashed().unwrap(), 50);
     assert_eq!(catalog.replicas(known[0].id, 99).unwrap().len(), 4);
-    assert_eq!(scratch.check(catalog).format, 7);
+    assert_eq!(scratch.check(catalog).format, 8);
 }
 
 /// Writes the fixture anew, when a format is made: run it alone, with the path in this variable.
@@ -353,6 +395,8 @@ fn the_fixture_is_written_where_it_is_asked_for() {
         target: b"../to/it".as_slice().into(),
     };
     catalog.set_link_targets(&[read]).unwrap();
+    let upload = catalog.begin_part_upload(&part_upload(escaped)).unwrap();
+    catalog.note_sent_part(upload, &sent_part()).unwrap();
     scratch.check(catalog);
     fs::copy(scratch.file(), target).unwrap();
 }

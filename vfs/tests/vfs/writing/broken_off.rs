@@ -1,0 +1,152 @@
+//! Uploads in parts that are broken off: they go on where they stopped, whatever has stopped them, and nothing of them stays at
+//! the source that nobody will go on with.
+
+use super::*;
+
+const PARTS: u64 = 10;
+/// How many arrive before it is broken off.
+const FIRST: u64 = 4;
+const PART: u64 = BLOCK as u64;
+const BROKEN: Cue = breaks_off(ErrorKind::Unreachable);
+
+const fn breaks_off(kind: ErrorKind) -> Cue {
+    Cue::BreaksOff {
+        after: FIRST * PART,
+        kind,
+    }
+}
+
+fn bytes(seed: u8) -> Vec<u8> {
+    (0..PARTS * PART).map(|at| (at / 7) as u8 ^ seed).collect()
+}
+
+impl World {
+    /// Saves a file of which a part arrives.
+    async fn break_off(&self, cue: Cue) {
+        self.shelf.set_cue(cue);
+        self.save("file", &bytes(1)).await;
+        self.shelf.until(|shelf| shelf.arrived() == FIRST * PART).await;
+        assert_eq!(self.shelf.begun(), ["file"]);
+    }
+
+    /// Lets it go on, and waits until it has arrived.
+    async fn go_on(&self, path: &str, bytes: &[u8]) {
+        self.shelf.set_cue(Cue::Does);
+        self.library.vfs.retry_uploads();
+        self.uploaded(path, bytes).await;
+        self.until_quiet().await;
+        self.until_ended().await;
+    }
+
+    /// Waits until nothing that was begun is left, here and there.
+    async fn until_ended(&self) {
+        self.shelf.until(|shelf| shelf.begun().is_empty()).await;
+        while !self.library.catalog.part_uploads().unwrap().is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_that_its_source_broke_off_goes_on_where_it_stopped() {
+    let world = World::new();
+    world.break_off(BROKEN).await;
+    world.go_on("file", &bytes(1)).await;
+    assert_eq!(world.shelf.arrived(), PARTS * PART, "each part was sent once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_goes_on_where_it_stopped_when_the_daemon_is_back() {
+    let world = World::new();
+    world.break_off(BROKEN).await;
+    let world = world.die_and_come_back().await;
+    assert_eq!(world.shelf.begun(), ["file"]);
+    world.go_on("file", &bytes(1)).await;
+    assert_eq!(world.shelf.arrived(), PARTS * PART, "each part was sent once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_of_which_the_source_has_nothing_any_more_begins_anew() {
+    let world = World::new();
+    world.break_off(BROKEN).await;
+    world.shelf.forget_parts();
+    world.go_on("file", &bytes(1)).await;
+    assert_eq!(world.shelf.arrived(), (FIRST + PARTS) * PART);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_sent_of_a_file_that_is_changed_is_ended_at_the_source() {
+    let world = World::new();
+    world.break_off(BROKEN).await;
+    world.shelf.set_cue(Cue::IsAway);
+    let handle = world.open("s/file", Access::ReadWrite).await;
+    world.write(handle, WriteAt::Offset(PART + 3), b"other").await.unwrap();
+    world.close(handle).await.unwrap();
+    let mut changed = bytes(1);
+    changed[PART as usize + 3..][..5].copy_from_slice(b"other");
+    let world = world.die_and_come_back().await;
+    world.go_on("file", &changed).await;
+    assert_eq!(world.shelf.arrived(), (FIRST + PARTS) * PART);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_sent_of_a_file_that_is_removed_is_ended_at_the_source_when_that_can_be_reached() {
+    let world = World::new();
+    world.break_off(BROKEN).await;
+    world.shelf.set_cue(Cue::EndsNothing);
+    world.unlink("file").await.unwrap();
+    let world = world.die_and_come_back().await;
+    assert_eq!(world.shelf.begun(), ["file"]);
+    assert_eq!(world.library.catalog.part_uploads().unwrap().len(), 1);
+    world.shelf.set_cue(Cue::Does);
+    world.library.vfs.retry_uploads();
+    world.until_ended().await;
+    assert!(world.shelf.files().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_sent_of_a_file_under_another_name_is_ended_at_the_source() {
+    let world = World::new();
+    world.break_off(BROKEN).await;
+    // It is under way there, and stands still.
+    world.shelf.set_cue(Cue::Holds);
+    world.rename("file", "other").await.unwrap();
+    world.shelf.until(|shelf| shelf.begun() == ["other"]).await;
+    world.go_on("other", &bytes(1)).await;
+    assert_eq!(world.shelf.files(), ["other"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_sent_of_a_file_that_is_refused_is_ended_at_the_source() {
+    let world = World::new();
+    world.break_off(breaks_off(ErrorKind::PermissionDenied)).await;
+    world.until_ended().await;
+    let [upload] = &world.library.vfs.uploads()[..] else {
+        panic!("{:?}", world.library.vfs.uploads())
+    };
+    assert!(matches!(upload.state, UploadState::Refused { .. }), "{upload:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_that_somebody_else_has_made_meanwhile_stays_and_what_was_sent_is_ended() {
+    let world = World::new();
+    world.break_off(BROKEN).await;
+    world.shelf.place("file", b"theirs");
+    world.shelf.set_cue(Cue::Does);
+    world.library.vfs.retry_uploads();
+    world.shelf.until(|shelf| shelf.files().len() == 2).await;
+    world.until_quiet().await;
+    world.until_ended().await;
+    assert_eq!(world.shelf.bytes("file").as_deref(), Some(&b"theirs"[..]));
+    let kept = world.shelf.files().into_iter().find(|name| name != "file").unwrap();
+    assert!(world.shelf.bytes(&kept) == Some(bytes(1)), "{kept}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_begun_at_a_source_is_ended_before_it_leaves_the_library() {
+    let world = World::new();
+    world.break_off(BROKEN).await;
+    let source = world.library.catalog.sources().unwrap()[0].id;
+    world.library.vfs.end_uploads_of(source).await.unwrap();
+    assert!(world.shelf.begun().is_empty());
+}
