@@ -168,6 +168,13 @@ impl LocalBackend {
         self.folder.may_hang(path)
     }
 
+    /// Tells whether an object has one identity by the look of either folder: both were found on one file system, as their
+    /// roots are.
+    pub fn is_beside(&self, other: &Self) -> bool {
+        let device = self.folder.root.device_seen();
+        device != 0 && device == other.folder.root.device_seen()
+    }
+
     /// Opens a regular file for reading, and gives its attributes as they are then.
     ///
     /// Anything else is refused without being opened, so that nothing blocks: `IsADirectory`, or `Unsupported` for

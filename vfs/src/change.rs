@@ -12,6 +12,7 @@ pub(crate) mod follow;
 mod local;
 mod one;
 mod own;
+mod paths;
 pub(crate) mod remote;
 
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use manifold_catalog::{Entry, EntryId, Kind, SourceId};
 use manifold_index::names::{self, Side};
 
 pub(crate) use own::OwnChanges;
+use paths::Paths;
 
 use crate::attributes::Attributes;
 use crate::error::Cause;
@@ -99,17 +101,6 @@ pub(crate) struct Site {
     pub(crate) parent: EntryId,
     pub(crate) source: SourceId,
     pub(crate) path: ObjectPath,
-}
-
-/// What a change does to the paths that lead to what stands in a directory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Paths {
-    /// They stay.
-    Stay,
-    /// Some will be others.
-    Change,
-    /// Whoever asks has seen to it.
-    Kept,
 }
 
 /// Which half of this room changes a source.
@@ -442,27 +433,6 @@ impl Core {
         }
     }
 
-    /// Does something with paths that were made from the catalog, while no name changes behind its back. Where a file system
-    /// may hang, nobody is made to wait for it, and a name that changes meanwhile is not found.
-    fn with_paths<T>(&self, source: SourceId, local: &LocalBackend, paths: Paths, work: impl FnOnce() -> T) -> T {
-        if paths == Paths::Kept || local.may_hang(&ObjectPath::root()) {
-            return work();
-        }
-        let lock = Arc::clone(self.paths.lock().entry(source).or_default());
-        if paths == Paths::Change {
-            let _alone = lock.write();
-            work()
-        } else {
-            let _with_others = lock.read_recursive();
-            work()
-        }
-    }
-
-    /// As [`with_paths`](Self::with_paths), for who changes no names.
-    pub(crate) fn while_names_stay<T>(&self, source: SourceId, local: &LocalBackend, work: impl FnOnce() -> T) -> T {
-        self.with_paths(source, local, Paths::Stay, work)
-    }
-
     fn at_path<T>(
         self: &Arc<Self>,
         entry: &Entry,
@@ -482,6 +452,12 @@ impl Core {
             Ok(None) => Answer::err(Error::Stale),
             Err(error) => Answer::err(error),
         }
+    }
+
+    /// As [`while_names_stay`](Self::while_names_stay), for a file of a remote source: it does not come to a folder of this
+    /// machine meanwhile.
+    pub(crate) fn while_it_stays<T>(&self, source: SourceId, work: impl FnOnce() -> T) -> T {
+        self.with_paths_of(source, Paths::Stay, work)
     }
 
     /// Changes an entry itself, once its source is connected.

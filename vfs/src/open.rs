@@ -98,10 +98,17 @@ impl Core {
             return Answer::err(Error::ReadOnly);
         }
         let Some(local) = backend.as_local() else {
-            return match access {
-                Access::Read => Answer::Ready(self.open_object(id)),
-                Access::Write | Access::ReadWrite => self.remote_open(id, access),
-            };
+            let opened = self.while_it_stays(source, || {
+                // It may have come to a folder of this machine by now, where it is opened otherwise.
+                let now = self.catalog.entry(id).map_err(Error::from_catalog);
+                match now {
+                    Ok(Some(now)) if now.source != source => None,
+                    Err(error) => Some(Answer::err(error)),
+                    Ok(_) if access.writes() => Some(self.remote_open(id, access)),
+                    Ok(_) => Some(Answer::Ready(self.open_object(id))),
+                }
+            });
+            return opened.unwrap_or_else(|| self.open_named(id, access));
         };
         let path = match self.catalog.object_path(id).map_err(Error::from_catalog) {
             Ok(Some((_, path))) => ObjectPath::from_bytes(path),

@@ -48,6 +48,8 @@ const BATCH_MAX: usize = 1_024;
 
 /// How many entries are remembered that have lost their names through the mount: some process may still stand in them.
 const GONE_MAX: u64 = 4_096;
+/// How many files are remembered that had several names when they were to go to another folder of this machine.
+const LINKED_MAX: u64 = 16_384;
 
 /// One file system over all sources of a library.
 #[derive(Debug)]
@@ -59,6 +61,9 @@ pub struct Vfs {
 
 /// One version of a symbolic link.
 type LinkVersion = (EntryId, Box<[u8]>);
+
+/// A file of one source, whatever its names.
+type FileIdentity = (SourceId, [u8; 16]);
 
 /// A lock for each folder of this machine; see [`Core::paths`].
 pub(crate) type Paths = Mutex<HashMap<SourceId, Arc<RwLock<()>>>>;
@@ -90,6 +95,8 @@ pub(crate) struct Core {
     pub(crate) paths: Arc<Paths>,
     /// What entries were like that have lost their names through the mount.
     pub(crate) gone: Cache<EntryId, Gone>,
+    /// Files that had several names when they were to be renamed to another folder of this machine.
+    pub(crate) linked: Cache<FileIdentity, ()>,
     /// Who owns what has no owner, as it is shown: user and group.
     pub(crate) owner: RwLock<(u32, u32)>,
     /// Changes of the catalog of which the kernel is not told.
@@ -177,6 +184,7 @@ impl Vfs {
             read_only: Arc::default(),
             paths: Arc::default(),
             gone: Cache::new(GONE_MAX),
+            linked: Cache::new(LINKED_MAX),
             owner: RwLock::default(),
             own: OwnChanges::default(),
             checked: Mutex::new(None),

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, FileType, OFlags, RenameFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use super::asker::{self, Asker};
@@ -180,7 +180,7 @@ impl LocalBackend {
                 let Some(seen) = directory.look(name)? else { continue };
                 regular(seen.kind)?;
                 match open_access(access, |flags| {
-                    rustix::fs::openat(&directory.fd, name, common | flags, rustix::fs::Mode::empty())
+                    rustix::fs::openat(&directory.fd, name, common | flags, Mode::empty())
                 }) {
                     Err(Errno::NOENT) => {}
                     Err(errno) => return Err(Failure::Change(errno)),
@@ -203,6 +203,37 @@ impl LocalBackend {
                 let file = self.writable(file, place.path(), may_hang, &made.object);
                 Presence::Found((file, made, is_new))
             }
+        })
+    }
+
+    /// Makes an empty file that has no name yet, in the file system of a directory: for this process's user alone, until
+    /// it is given other attributes, and gone when it is closed before it is [given a name](Self::link) there. `Absent`: the
+    /// directory is not there.
+    ///
+    /// # Errors
+    /// `Unsupported` where the file system has no such files.
+    pub fn make_unnamed(&self, directory: &ObjectPath) -> Result<Presence<LocalFile>> {
+        let unnamed = || {
+            let Presence::Found(within) = self.folder.directory(directory)? else {
+                return Ok(Presence::Absent);
+            };
+            let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+            let opened = rustix::fs::openat(&within.fd, c".", flags, Mode::RUSR | Mode::WUSR);
+            let fd = opened.map_err(|errno| match errno {
+                // A kernel, or a file system, that does not know of them, says what it makes of the rest.
+                Errno::ISDIR | Errno::INVAL | Errno::NOENT => Failure::Change(Errno::OPNOTSUPP),
+                errno => Failure::Change(errno),
+            })?;
+            let seen = beneath::stat_fd(fd.as_fd(), within.root.origin())?;
+            Ok(Presence::Found((File::from(fd), seen)))
+        };
+        let unnamed = unnamed().map_err(|failure| self.folder.error(Operation::Create, directory, failure))?;
+        Ok(match unnamed {
+            Presence::Found((file, seen)) => {
+                let may_hang = self.may_hang(directory);
+                Presence::Found(self.writable(file, directory.clone(), may_hang, &seen))
+            }
+            Presence::Absent => Presence::Absent,
         })
     }
 
@@ -254,13 +285,28 @@ impl LocalBackend {
     /// Renames something within the source. `keep`: keeps at hand what it replaces. `Absent`: it, or one of the directories,
     /// is not there.
     pub fn rename_local(&self, from: &Place, to: &Place, mode: RenameMode, keep: bool) -> Result<Presence<Renamed>> {
+        self.rename_into(from, self, to, mode, keep)
+    }
+
+    /// The same to a place in another folder of this machine.
+    ///
+    /// # Errors
+    /// `CrossDevice`: it would have to be copied.
+    pub fn rename_into(
+        &self,
+        from: &Place,
+        other: &Self,
+        to: &Place,
+        mode: RenameMode,
+        keep: bool,
+    ) -> Result<Presence<Renamed>> {
         let flags = match mode {
             RenameMode::Replace => RenameFlags::empty(),
             RenameMode::NoReplace => RenameFlags::NOREPLACE,
             RenameMode::Exchange => RenameFlags::EXCHANGE,
         };
         self.changed(Operation::Rename, from, |source, name| {
-            let Presence::Found(target) = self.folder.directory(&to.directory)? else {
+            let Presence::Found(target) = other.folder.directory(&to.directory)? else {
                 return Ok(Presence::Absent);
             };
             let new_name = part(&to.name)?;
@@ -270,7 +316,7 @@ impl LocalBackend {
             };
             let held = match &before {
                 Some(before) if keep || before.links > 1 && before.kind != Kind::Directory => {
-                    self.hold_in(&target, new_name, to)?
+                    other.hold_in(&target, new_name, to)?
                 }
                 _ => None,
             };
@@ -330,7 +376,7 @@ impl LocalBackend {
 
     fn hold_in(&self, directory: &Directory, name: &[u8], place: &Place) -> std::result::Result<Option<Held>, Failure> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        match rustix::fs::openat(&directory.fd, name, flags, rustix::fs::Mode::empty()) {
+        match rustix::fs::openat(&directory.fd, name, flags, Mode::empty()) {
             Ok(fd) => Ok(Some(self.held(File::from(fd), place.path(), directory.root.origin()))),
             Err(Errno::NOENT) => Ok(None),
             Err(errno) => Err(Failure::Change(errno)),

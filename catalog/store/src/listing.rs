@@ -307,7 +307,7 @@ impl<'a> Plan<'a> {
             let child = &children[*index];
             let raw: &[u8] = child.raw_name.as_deref().unwrap_or(&child.name);
             let is_left = |versions: &Vec<Vec<u8>>| versions.iter().any(|version| **version == *child.seen.version);
-            child.seen.kind != Kind::File || !left.get(raw).is_some_and(is_left)
+            child.seen.kind == Kind::Directory || !left.get(raw).is_some_and(is_left)
         });
     }
 

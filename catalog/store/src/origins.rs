@@ -86,11 +86,11 @@ pub struct Origins {
 }
 
 impl Catalog {
-    /// Follows the move of a file to another source, in one transaction: what stood in its new place is gone, and what is left
+    /// Follows the move of a file, or of anything else but a directory, to another source, in one transaction: what stood in its new place is gone, and what is left
     /// in the former one is not shown any more. It keeps its id, its pin and what is kept of it. Durable soon; at once with
     /// [`sync`](Self::sync).
     ///
-    /// Refused for anything but files, within one source, and for what belongs to the library itself.
+    /// Refused for directories, within one source, and for what belongs to the library itself.
     pub fn follow_across(&self, across: &Across<'_>) -> Result<Vec<Change>> {
         let ((), changes) = self.store().write(When::Soon, |edit| edit.follow_across(across))?;
         Ok(changes)

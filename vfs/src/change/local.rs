@@ -119,7 +119,7 @@ impl Core {
 }
 
 /// Takes a disk's answer; what is not there is [`Error::NotFound`].
-fn found<T>(answer: manifold_backends::Result<Presence<T>>) -> Result<T, Error> {
+pub(super) fn found<T>(answer: manifold_backends::Result<Presence<T>>) -> Result<T, Error> {
     match answer {
         Ok(Presence::Found(value)) => Ok(value),
         Ok(Presence::Absent) => Err(Error::NotFound),
@@ -127,6 +127,6 @@ fn found<T>(answer: manifold_backends::Result<Presence<T>>) -> Result<T, Error> 
     }
 }
 
-fn done<T>(answer: manifold_backends::Result<T>) -> Result<T, Error> {
+pub(super) fn done<T>(answer: manifold_backends::Result<T>) -> Result<T, Error> {
     answer.map_err(|error| Error::from_backend(&Arc::new(error)))
 }

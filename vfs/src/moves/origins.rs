@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use manifold_backends::local::{LocalBackend, Place as LocalPlace};
-use manifold_backends::{ErrorKind, Expected, Kind as ObjectKind, ObjectPath, Presence, Version};
-use manifold_catalog::{Catalog, EntryId, Origin, Origins};
+use manifold_backends::{ErrorKind, Expected, Kind as ObjectKind, Metadata, ObjectPath, Presence, Version};
+use manifold_catalog::{Catalog, Details, EntryId, Origin, Origins};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -195,6 +195,11 @@ impl Moves {
         }
     }
 
+    /// Takes note that something has become due.
+    pub(crate) fn is_due(&self) {
+        self.leaving.nudge.notify_one();
+    }
+
     /// Lists what is due, for people.
     pub(super) fn report_leaving(&self) -> Vec<MoveReport> {
         let catalog = &self.uploads.fetcher.catalog;
@@ -321,15 +326,12 @@ impl Moves {
     /// Tells whether the target has the copy of a file.
     async fn is_copied(&self, id: EntryId) -> Result<bool, Fault> {
         let fetcher = &self.uploads.fetcher;
-        let version = || {
-            let details = fetcher.catalog.details(id).map_err(fault)?;
-            Ok::<_, Fault>(details.map(|details| details.version))
-        };
+        let details = || fetcher.catalog.details(id).map_err(fault);
         // What is written anew was confirmed before that.
         if self.uploads.staging.get(id).is_some() {
             return Ok(true);
         }
-        let (Some(known), Some((source, path))) = (version()?, fetcher.catalog.object_path(id).map_err(fault)?) else {
+        let (Some(known), Some((source, path))) = (details()?, fetcher.catalog.object_path(id).map_err(fault)?) else {
             // Another has removed it there, and a listing has shown that.
             return Ok(false);
         };
@@ -341,11 +343,14 @@ impl Moves {
             .indexer
             .ask(source, &path, fetcher.deadline, backend.stat(&path));
         let there = asked.await.map_err(of_index)?;
-        if matches!(&there, Presence::Found(there) if there.kind == ObjectKind::File && there.version.as_bytes() == &*known)
+        let is_local = backend.as_local().is_some();
+        if let Presence::Found(there) = &there
+            && there.kind != ObjectKind::Directory
+            && (there.version.as_bytes() == &*known.version || is_local && is_same_file(&known, there))
         {
             return Ok(true);
         }
-        if version()?.as_ref() != Some(&known) || self.uploads.staging.get(id).is_some() {
+        if details()?.is_none_or(|now| now.version != known.version) || self.uploads.staging.get(id).is_some() {
             return Err(fault("it was changed a moment ago"));
         }
         Ok(false)
@@ -432,7 +437,7 @@ impl Moves {
             return Ok(Taken::Gone);
         };
         let seen = held.metadata().map_err(refused)?;
-        if seen.kind != ObjectKind::File || seen.version.as_bytes() != &*origin.version {
+        if seen.kind == ObjectKind::Directory || seen.version.as_bytes() != &*origin.version {
             return Ok(Taken::Stays);
         }
         let place = LocalPlace {
@@ -448,4 +453,9 @@ impl Moves {
         }
         Ok(Taken::Gone)
     }
+}
+
+/// Tells whether something is the file of this machine that is known: what was copied is in it, whatever was written since.
+fn is_same_file(known: &Details, there: &Metadata) -> bool {
+    known.identity.is_some() && known.identity == there.identity.map(|it| it.0)
 }

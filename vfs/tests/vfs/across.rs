@@ -1,6 +1,7 @@
 //! Files renamed from one source to another: the tree shows them in their new place at once, the bytes follow, and the original
 //! goes when they have arrived, whatever fails on the way and whoever else changes something.
 
+mod inward;
 mod left;
 mod model;
 mod troubles;
@@ -37,11 +38,13 @@ const NEW: Creation = Creation {
     exclusive: true,
 };
 
-/// Two remote sources, `x` and `t`, and a folder of this machine, `d`.
+/// Two remote sources, `x` and `t`, and folders of this machine: `d`, `near` on the same file system, `far` on another.
 struct World {
     x: Arc<Shelf>,
     t: Arc<Shelf>,
     disk: TempDir,
+    near: TempDir,
+    far: TempDir,
     library: Library,
     events: Arc<Mutex<Vec<UploadEvent>>>,
 }
@@ -50,37 +53,43 @@ fn pattern(length: u64) -> Vec<u8> {
     (0..length).map(|at| (at.wrapping_mul(31) ^ (at >> 8)) as u8).collect()
 }
 
+/// A folder, one on the same file system, and one on another.
+fn disks() -> [TempDir; 3] {
+    let near = TempDir::new().unwrap();
+    [TempDir::new().unwrap(), near, TempDir::new_in("/dev/shm").unwrap()]
+}
+
 impl World {
     fn new() -> Self {
         Self::with(CrossSourceRename::Copy)
     }
 
     fn with(rename: CrossSourceRename) -> Self {
-        let (x, t, disk) = (
-            Shelf::named("test://x"),
-            Shelf::named("test://t"),
-            TempDir::new().unwrap(),
-        );
+        let (x, t, disks) = (Shelf::named("test://x"), Shelf::named("test://t"), disks());
+        let disk = &disks[0];
         x.place("dir/a", &pattern(300_000));
         x.place("b", b"b of x");
         t.place("b", b"b of t");
         fs::create_dir(disk.path().join("sub")).unwrap();
         fs::write(disk.path().join("sub/file"), pattern(200_000)).unwrap();
-        Self::over(x, t, disk, TempDir::new().unwrap(), rename)
+        Self::over(x, t, disks, TempDir::new().unwrap(), rename)
     }
 
-    fn over(x: Arc<Shelf>, t: Arc<Shelf>, disk: TempDir, folder: TempDir, rename: CrossSourceRename) -> Self {
+    fn over(x: Arc<Shelf>, t: Arc<Shelf>, disks: [TempDir; 3], folder: TempDir, rename: CrossSourceRename) -> Self {
         let settings = Settings {
             memory_bytes: 64 * MIB,
             data_deadline: Duration::from_secs(4),
             rename,
             ..Settings::default()
         };
-        let local = Arc::new(LocalBackend::open(disk.path()).unwrap());
+        let local = |disk: &TempDir| Arc::new(LocalBackend::open(disk.path()).unwrap()) as Arc<dyn Backend>;
+        let [disk, near, far] = disks;
         let sources = [
             ("x", Arc::clone(&x) as Arc<dyn Backend>),
             ("t", Arc::clone(&t) as Arc<dyn Backend>),
-            ("d", local as Arc<dyn Backend>),
+            ("d", local(&disk)),
+            ("near", local(&near)),
+            ("far", local(&far)),
         ];
         let library = Library::reopen(folder, &sources, settings);
         let events = Arc::<Mutex<Vec<_>>>::default();
@@ -98,6 +107,8 @@ impl World {
             x,
             t,
             disk,
+            near,
+            far,
             library,
             events,
         }
@@ -121,7 +132,8 @@ impl World {
             assert!(matches!(error, OpenError::Locked { .. }), "{error}");
             tokio::task::yield_now().await;
         }
-        Self::over(self.x, self.t, self.disk, folder, CrossSourceRename::Copy)
+        let disks = [self.disk, self.near, self.far];
+        Self::over(self.x, self.t, disks, folder, CrossSourceRename::Copy)
     }
 
     async fn at(&self, path: &str) -> (EntryId, Vec<u8>) {

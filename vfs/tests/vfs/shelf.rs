@@ -40,6 +40,8 @@ pub(crate) enum Cue {
     RemovesNothing,
     /// Copies take their time.
     Dawdles,
+    /// Reads end when the cue changes.
+    HoldsReads,
     /// Nothing is answered, nor done.
     IsAway,
     /// A put in parts fails so when so many bytes of it have arrived; all else is done.
@@ -357,6 +359,8 @@ impl Backend for Shelf {
     }
 
     async fn read(&self, path: &ObjectPath, version: &Version, range: Range<u64>) -> Result<Presence<Bytes>> {
+        let mut cue = self.cue.subscribe();
+        let _changed = cue.wait_for(|cue| *cue != Cue::HoldsReads).await;
         self.reach(Operation::Read, path)?;
         let object = self.state.lock().objects.get(path.as_bytes()).cloned();
         let Some(object) = object else {

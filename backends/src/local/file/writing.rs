@@ -7,7 +7,7 @@ use std::io::IoSlice;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use rustix::fs::{FallocateFlags, SeekFrom};
+use rustix::fs::{Advice, FallocateFlags, SeekFrom};
 use rustix::io::{Errno, ReadWriteFlags};
 
 use super::LocalFile;
@@ -145,6 +145,12 @@ impl LocalFile {
             rustix::fs::fsync(self.file())
         };
         synced.map_err(|errno| self.change_failed(Operation::Sync, errno))
+    }
+
+    /// Has what is read next come from the disk, where the kernel has it in memory and the disk has it too.
+    pub fn forget_pages(&self) -> Result<()> {
+        rustix::fs::fadvise(self.file(), 0, None, Advice::DontNeed)
+            .map_err(|errno| self.change_failed(Operation::Read, errno))
     }
 
     /// Changes the length.

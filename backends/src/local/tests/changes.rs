@@ -404,3 +404,48 @@ fn a_full_disk_and_a_running_program_say_what_they_are() {
     drop(file);
     rustix::mount::unmount(small.path(), rustix::mount::UnmountFlags::DETACH).unwrap();
 }
+
+#[test]
+fn a_file_without_a_name_is_seen_by_nobody_before_it_gets_one_that_is_free() {
+    let (folder, backend) = folder();
+    let names = || fs::read_dir(folder.path()).unwrap().count();
+    let before = names();
+    drop(found(backend.make_unnamed(&path(""))));
+    let file = found(backend.make_unnamed(&path("")));
+    assert_eq!(write(&file, 0, b"whole"), 5);
+    file.sync(false).unwrap();
+    file.forget_pages().unwrap();
+    assert_eq!(names(), before, "nothing is there, nor left of the other");
+    fs::write(folder.path().join("taken"), b"in the way").unwrap();
+    let taken = backend.link(&file.held(), &place("", "taken"));
+    assert_eq!(kind(taken), ErrorKind::Exists);
+    let there = found(backend.link(&file.held(), &place("", "new")));
+    assert_eq!(
+        (there.object.size, there.object.links, there.object.mode),
+        (5, 1, Some(0o600))
+    );
+    assert_eq!(fs::read(folder.path().join("new")).unwrap(), b"whole");
+    assert!(backend.make_unnamed(&path("none")).unwrap().is_absent());
+}
+
+#[test]
+fn a_rename_into_another_folder_is_the_disks_own_or_none() {
+    let (from, backend) = folder();
+    let (to, other) = folder();
+    let elsewhere = tempfile::TempDir::new_in("/dev/shm").unwrap();
+    let far = LocalBackend::open(elsewhere.path()).unwrap();
+    fs::write(from.path().join("one"), b"1").unwrap();
+    fs::write(to.path().join("two"), b"22").unwrap();
+    assert!(backend.is_beside(&other) && !backend.is_beside(&far));
+    let inode = fs::metadata(from.path().join("one")).unwrap().ino();
+    let (one, two) = (place("", "one"), place("", "two"));
+    let taken = backend.rename_into(&one, &other, &two, RenameMode::NoReplace, false);
+    assert_eq!(kind(taken), ErrorKind::Exists);
+    let away = backend.rename_into(&one, &far, &two, RenameMode::Replace, false);
+    assert_eq!(kind(away), ErrorKind::CrossDevice);
+    let renamed = found(backend.rename_into(&one, &other, &two, RenameMode::Replace, true));
+    assert_eq!((renamed.object.size, renamed.replaced.map(|it| it.size)), (1, Some(2)));
+    assert_eq!(renamed.held.unwrap().metadata().unwrap().links, 0);
+    assert_eq!(fs::metadata(to.path().join("two")).unwrap().ino(), inode);
+    assert!(!from.path().join("one").exists());
+}

@@ -20,7 +20,7 @@ use crate::format::{
 };
 use crate::origins::Across;
 use crate::tree;
-use crate::{AttributeMustBe, EntryId, Kind, NewChild, SourceId, listing};
+use crate::{AttributeMustBe, EntryId, NewChild, SourceId, listing};
 
 impl Edit<'_> {
     /// Moves a file to a directory of another source. What stood in its new place is gone.
@@ -44,8 +44,11 @@ impl Edit<'_> {
             .ok_or_else(|| refuse(from, "it is not in the catalog"))?;
         self.may_be_changed(&standing)?;
         let (id, hot) = (standing.hot.id(), standing.hot);
-        if hot.kind() != Kind::File || across.seen.kind != Kind::File {
-            return Err(refuse(from, "it is not a file"));
+        if hot.is_directory() {
+            return Err(refuse(from, "it is a directory"));
+        }
+        if hot.kind() != across.seen.kind {
+            return Err(refuse(from, "it is of another kind"));
         }
         let mut child = NewChild {
             name: to.1.into(),
@@ -67,7 +70,7 @@ impl Edit<'_> {
                 return Err(refuse(to, "a directory has its place"));
             }
             if self.pin_is_free(id)? {
-                self.bequeath_pin(&target.hot, id, Kind::File)?;
+                self.bequeath_pin(&target.hot, id, hot.kind())?;
             }
             self.remove_for_good(&target, across.at_ns)?;
         }

@@ -294,3 +294,42 @@ fn only_files_of_sources_move_and_only_to_another() {
     assert_eq!(world.names("/s/d"), ["f", "g"]);
     world.scratch.check(world.catalog);
 }
+
+#[test]
+fn what_comes_whole_leaves_what_is_due_at_once_and_nothing_that_was_kept() {
+    let world = World::new();
+    let f = world.id("/s/d/f");
+    world.catalog.follow_across(&world.across("f2")).unwrap();
+    let back = Across {
+        from: (world.id("/t/e"), b"f2"),
+        to: (world.id("/s/d"), b"f3"),
+        seen: SeenAttributes {
+            identity: Some([9; 16]),
+            ..seen_as("on a disk")
+        },
+        keeps: false,
+        keep: Keep::default(),
+        attributes: Vec::new(),
+        left: None,
+        staged: None,
+        staged_bytes: None,
+        ..world.across("unused")
+    };
+    world.catalog.follow_across(&back).unwrap();
+    let world = world.checked();
+    assert_eq!(world.id("/s/d/f3"), f);
+    let [origins] = &world.origins()[..] else {
+        panic!("{:?}", world.origins())
+    };
+    assert!(
+        origins.is_due && !origins.is_removed && origins.places.len() == 1,
+        "{origins:?}"
+    );
+    assert_eq!(world.catalog.staged(f).unwrap(), None);
+    assert_eq!(world.catalog.staged_bytes(f).unwrap(), None);
+    assert_eq!(world.catalog.kept_attributes(f).unwrap(), Vec::<Box<[u8]>>::new());
+    let entry = world.catalog.entry(f).unwrap().unwrap();
+    assert_eq!((entry.mode, entry.keeps_time), (0o644, false));
+    assert_eq!(world.catalog.with_identity(entry.source, [9; 16]).unwrap(), [f]);
+    world.scratch.check(world.catalog);
+}

@@ -1,10 +1,15 @@
 //! Renaming a file from one source to another: the tree shows it in its new place at once, what the target does not have yet
 //! is read from where it was, and the upload brings it there. What is left in the former place is taken away after that
-//! ([`Moves`](crate::moves::Moves)).
+//! ([`Moves`](crate::moves::Moves)). In a folder of this machine it is shown when it is there ([`inward`]).
 //!
 //! Always true:
 //! - whatever fails, and whenever the daemon dies, the file is whole in its former place or in its new one;
 //! - what cannot be done so is [`Error::CrossSource`], and whoever asked copies.
+
+mod beside;
+mod copy;
+mod inward;
+mod link;
 
 use std::fs::File;
 use std::io;
@@ -35,15 +40,27 @@ const KEPT_PREFIX: &[u8] = b"user.";
 const LABELS: [&[u8]; 2] = [b"security.selinux", b"security.SMACK64"];
 
 /// A file on its way to another source.
+#[derive(Clone)]
 struct Crossing {
     from: Entry,
     /// Where it was: the source, and the path there.
     former: (SourceId, ObjectPath),
+    to_source: SourceId,
     to_directory: EntryId,
     to_name: Box<[u8]>,
     to_raw_name: Vec<u8>,
     over: Option<Entry>,
-    target: Target,
+    /// Whether nothing may have the new name.
+    only_new: bool,
+    /// The directories in which the two directories stand.
+    above: [EntryId; 2],
+}
+
+impl Crossing {
+    /// Gives what the new source calls it, where that is not the name.
+    fn raw_name(&self) -> Option<Box<[u8]>> {
+        (*self.to_raw_name != *self.to_name).then(|| self.to_raw_name.as_slice().into())
+    }
 }
 
 /// What its former source says of it.
@@ -62,16 +79,22 @@ impl Core {
         to: (&Site, &[u8], Half),
         mode: RenameMode,
     ) -> Answer<()> {
-        let (from, name, half) = from;
-        let crossing = match self.plan_crossing((from, name), to, mode) {
+        let ((from, name, half), (to, new_name, to_half)) = (from, to);
+        let crossing = match self.plan_crossing((from, name), (to, new_name), mode, &to_half) {
             Ok(crossing) => crossing,
             Err(error) => return Answer::err(error),
         };
         let core = Arc::clone(self);
         Answer::Pending(Box::pin(async move {
-            match half {
-                Half::Local(local) => core.cross_from_folder(crossing, &local).await,
-                Half::Remote => core.cross(crossing, None).await,
+            let from = match half {
+                Half::Local(local) => Some(local),
+                Half::Remote => None,
+            };
+            match (to_half, from) {
+                (Half::Local(to), from) => core.cross_inward(crossing, from, to).await,
+                (Half::Remote, from) if crossing.from.kind == Kind::Symlink => core.cross_link(crossing, from).await,
+                (Half::Remote, Some(local)) => core.cross_from_folder(crossing, &local).await,
+                (Half::Remote, None) => core.cross(crossing, None).await,
             }
         }))
     }
@@ -79,16 +102,17 @@ impl Core {
     fn plan_crossing(
         &self,
         (from, from_name): (&Site, &[u8]),
-        (to, to_name, to_half): (&Site, &[u8], Half),
+        (to, to_name): (&Site, &[u8]),
         mode: RenameMode,
+        to_half: &Half,
     ) -> Result<Crossing, Error> {
-        if mode == RenameMode::Exchange
-            || self.settings.rename == CrossSourceRename::Strict
-            || matches!(to_half, Half::Local(_))
-        {
+        if mode == RenameMode::Exchange || self.settings.rename == CrossSourceRename::Strict {
             return Err(Error::CrossSource);
         }
-        self.writable()?;
+        self.writable().map_err(|error| match to_half {
+            Half::Local(_) => Error::CrossSource,
+            Half::Remote => error,
+        })?;
         let look = |site: &Site, name: &[u8]| self.catalog.lookup(site.directory, name).map_err(Error::from_catalog);
         let entry = look(from, from_name)?.ok_or(Error::NotFound)?;
         let over = look(to, to_name)?;
@@ -99,12 +123,21 @@ impl Core {
         if over.is_some() && mode == RenameMode::NoReplace {
             return Err(Error::Exists);
         }
-        if entry.kind != Kind::File || entry.links > 1 {
+        let is_local = matches!(to_half, Half::Local(_));
+        let can_cross = match entry.kind {
+            Kind::File | Kind::Symlink => true,
+            Kind::Directory => false,
+            // The disk may rename them.
+            Kind::Fifo | Kind::Socket | Kind::CharDevice | Kind::BlockDevice => is_local,
+        };
+        if !can_cross || entry.links > 1 || is_local && self.had_more_names(&entry)? {
+            self.note_names(&entry)?;
             return Err(Error::CrossSource);
         }
         match over.as_ref().map(|over| over.kind) {
             None | Some(Kind::File) => {}
             Some(Kind::Directory) => return Err(Error::IsADirectory),
+            Some(_) if is_local => {}
             Some(_) => return Err(Error::CrossSource),
         }
         // What is on its way with its directory goes on first.
@@ -115,16 +148,45 @@ impl Core {
         }
         let former = self.catalog.object_path(entry.id).map_err(Error::from_catalog)?;
         let (source, path) = former.ok_or(Error::Stale)?;
-        let target = self.target_over(to.directory, over.as_ref(), &to_raw_name)?;
         Ok(Crossing {
             from: entry,
             former: (source, ObjectPath::from_bytes(path)),
+            to_source: to.source,
             to_directory: to.directory,
             to_name: to_name.into(),
             to_raw_name,
             over,
-            target,
+            only_new: mode == RenameMode::NoReplace,
+            above: [from.parent, to.parent],
         })
+    }
+
+    /// Tells whether a file had several names when it was last to go to another folder. Whoever asked has copied it under one of them
+    /// since, and gives that copy the others.
+    fn had_more_names(&self, entry: &Entry) -> Result<bool, Error> {
+        let details = self.catalog.details(entry.id).map_err(Error::from_catalog)?;
+        let identity = details.and_then(|details| details.identity);
+        Ok(identity.is_some_and(|identity| self.linked.contains_key(&(entry.source, identity))))
+    }
+
+    /// Takes note that a file has several names, if it has.
+    fn note_names(&self, entry: &Entry) -> Result<(), Error> {
+        let details = self.catalog.details(entry.id).map_err(Error::from_catalog)?;
+        if let Some(identity) = details.and_then(|details| details.identity).filter(|_| entry.links > 1) {
+            self.linked.insert((entry.source, identity), ());
+        }
+        Ok(())
+    }
+
+    /// The same of one on its disk.
+    fn note_more_names(&self, source: SourceId, seen: &Metadata) {
+        if let Some(identity) = seen.identity.filter(|_| seen.links > 1) {
+            self.linked.insert((source, identity.0), ());
+        }
+    }
+
+    fn target_of(&self, crossing: &Crossing) -> Result<Target, Error> {
+        self.target_over(crossing.to_directory, crossing.over.as_ref(), &crossing.to_raw_name)
     }
 
     /// A file of this machine goes once nobody has it open: who writes to it would go on writing to the original.
@@ -139,8 +201,9 @@ impl Core {
         let (uploads, moves) = (Arc::clone(self.writable()?), Arc::clone(self.moves()?));
         let deadline = self.settings.data_deadline;
         let (directory, raw_name) = (crossing.to_directory, crossing.to_raw_name.clone());
+        let target = self.target_of(&crossing)?;
         if crossing.over.is_none() {
-            self.until_free(crossing.target.place_in(directory)).await?;
+            self.until_free(target.place_in(directory)).await?;
         }
         // Also where another file stands there by now: it might come back to what it has left there itself, which its upload
         // would wait for.
@@ -167,9 +230,9 @@ impl Core {
             self.clear_left(&former, crossing.from.id).await?;
             crossing.former = (former.source, former.path);
         }
-        crossing.target = self.target_over(directory, crossing.over.as_ref(), &raw_name)?;
+        let target = self.target_of(&crossing)?;
         if let Some(over) = &crossing.over {
-            self.clear_left(&crossing.target, over.id).await?;
+            self.clear_left(&target, over.id).await?;
         }
         let mut holds = vec![self.hold_upload(&uploads, crossing.from.id).await?];
         if let Some(over) = &crossing.over {
@@ -179,7 +242,8 @@ impl Core {
             Some(local) => self.find_in_folder(&crossing, local).await?,
             None => self.find_at_source(&crossing).await?,
         };
-        let expected = self.expected_at(&crossing).await?;
+        self.may_keep(&crossing, &found, &target)?;
+        let expected = self.expected_at(&crossing, &target).await?;
         let (core, id) = (Arc::clone(self), crossing.from.id);
         let lock = local
             .filter(|local| !local.may_hang(&ObjectPath::root()))
@@ -191,7 +255,7 @@ impl Core {
                 if is_local && core.files.is_open(crossing.from.id) {
                     return Err(Error::CrossSource);
                 }
-                core.cross_over(&crossing, found, expected.as_deref())
+                core.cross_over(&crossing, &target, found, expected.as_deref())
             };
             // Though nobody may wait for the answer any more.
             if crossed.is_ok() {
@@ -230,19 +294,25 @@ impl Core {
             self.look_into(crossing.from.parent);
             return Err(Error::NotFound);
         };
+        self.note_more_names(crossing.former.0, &metadata);
         if metadata.kind != ObjectKind::File || metadata.links > 1 {
             return Err(Error::CrossSource);
         }
-        attributes.retain(|(name, _)| !LABELS.iter().any(|label| name.starts_with(label)));
-        let can_be_kept = self.keeps_attributes(crossing.target.source)
-            && attributes.iter().all(|(name, _)| name.starts_with(KEPT_PREFIX));
-        if !attributes.is_empty() && !can_be_kept {
-            return Err(Error::CrossSource);
-        }
+        attributes.retain(|(name, _)| !is_label(name));
         Ok(Found {
             object: Some(metadata),
             attributes,
         })
+    }
+
+    /// Makes sure that the catalog can keep all that the target cannot store.
+    fn may_keep(&self, crossing: &Crossing, found: &Found, target: &Target) -> Result<(), Error> {
+        let is_ours = found.attributes.iter().all(|(name, _)| name.starts_with(KEPT_PREFIX));
+        let has_any = !found.attributes.is_empty() || !self.kept_attribute_names(crossing.from.id)?.is_empty();
+        if has_any && !(is_ours && self.keeps_attributes(target.source)) {
+            return Err(Error::CrossSource);
+        }
+        Ok(())
     }
 
     /// Looks at a file of a remote source: what was written to it here is in no doubt after that.
@@ -258,10 +328,6 @@ impl Core {
                 // Both versions are to be kept, which its upload sees to first.
                 Confirmed::SomethingElse => return Err(Error::Busy),
             }
-        }
-        let has_attributes = !self.kept_attribute_names(crossing.from.id)?.is_empty();
-        if has_attributes && !self.keeps_attributes(crossing.target.source) {
-            return Err(Error::CrossSource);
         }
         let expected = staged.as_ref().map(|file| file.expected());
         if expected == Some(None) {
@@ -291,11 +357,11 @@ impl Core {
     }
 
     /// Finds what the target has to have under the new name for the upload to replace it.
-    async fn expected_at(&self, crossing: &Crossing) -> Result<Option<Box<[u8]>>, Error> {
+    async fn expected_at(&self, crossing: &Crossing, target: &Target) -> Result<Option<Box<[u8]>>, Error> {
         let Some(over) = &crossing.over else { return Ok(None) };
         Ok(match self.staged_entry(over.id) {
             Some(over) if over.was_sent() => {
-                let version = self.version_at(&crossing.target).await?;
+                let version = self.version_at(target).await?;
                 version.map(|version| version.as_bytes().into())
             }
             Some(over) => over.expected(),
@@ -307,7 +373,13 @@ impl Core {
     }
 
     /// Has the journal and the catalog follow, in one transaction. Blocks the thread.
-    fn cross_over(self: &Arc<Self>, crossing: &Crossing, found: Found, expected: Option<&[u8]>) -> Result<(), Error> {
+    fn cross_over(
+        self: &Arc<Self>,
+        crossing: &Crossing,
+        target: &Target,
+        found: Found,
+        expected: Option<&[u8]>,
+    ) -> Result<(), Error> {
         let uploads = self.writable()?;
         let id = crossing.from.id;
         let (file, is_new) = match self.staged_entry(id) {
@@ -321,7 +393,7 @@ impl Core {
         let journal = Follows {
             core: self,
             journal: Journal(Arc::clone(&self.catalog)),
-            across: self.across(crossing, found, left)?,
+            across: self.across(crossing, target, found, left)?,
         };
         if let Some(over) = &crossing.over {
             self.part_with(over)?;
@@ -331,7 +403,7 @@ impl Core {
         let followed = followed.and_then(|()| {
             // What nobody can find by name any more is not followed.
             let now = self.catalog.entry(id).map_err(Error::from_catalog)?;
-            if now.is_none_or(|now| now.source != crossing.target.source) {
+            if now.is_none_or(|now| now.source != target.source) {
                 return Err(Error::Stale);
             }
             self.catalog.sync().map_err(Error::from_catalog)
@@ -370,9 +442,14 @@ impl Core {
     }
 
     /// Says how the catalog is to follow.
-    fn across<'a>(&self, crossing: &'a Crossing, found: Found, left: Option<Left>) -> Result<Across<'a>, Error> {
+    fn across<'a>(
+        &self,
+        crossing: &'a Crossing,
+        target: &Target,
+        found: Found,
+        left: Option<Left>,
+    ) -> Result<Across<'a>, Error> {
         let (entry, details) = rows(&self.catalog, crossing.from.id)?;
-        let target = &crossing.target;
         let keeps = self.keeps_attributes(target.source);
         let mode = entry.mode;
         let owner = entry.owner.filter(|owner| *owner != *self.owner.read());
@@ -385,11 +462,10 @@ impl Core {
             owner,
             ..Keep::default()
         };
-        let raw_name = (*crossing.to_raw_name != *crossing.to_name).then(|| crossing.to_raw_name.as_slice().into());
         Ok(Across {
             from: (crossing.from.parent, &crossing.from.name),
             to: (crossing.to_directory, &crossing.to_name),
-            raw_name,
+            raw_name: crossing.raw_name(),
             seen: SeenAttributes {
                 kind: Kind::File,
                 size: entry.size,
@@ -425,6 +501,11 @@ impl Core {
         }
         Ok(())
     }
+}
+
+/// Tells whether an extended attribute is the mount's own.
+fn is_label(name: &[u8]) -> bool {
+    LABELS.iter().any(|label| name.starts_with(label))
 }
 
 /// The journal of a file that changes its source: with its row, the catalog has the file in its new place.

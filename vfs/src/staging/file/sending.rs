@@ -211,6 +211,15 @@ impl StagedFile {
         self.sync_locked(durability, folder)
     }
 
+    /// Gives the file as it is now, as an upload would begin with it.
+    pub(crate) fn now(&self) -> Sending {
+        let state = self.state.lock();
+        Sending {
+            generation: state.generation,
+            size: state.size,
+        }
+    }
+
     /// Tells whether the file is still what an upload began with.
     pub(crate) fn is_still(&self, sending: Sending) -> bool {
         self.state.lock().generation == sending.generation

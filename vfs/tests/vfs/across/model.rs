@@ -1,4 +1,4 @@
-//! Anything that applications do with files of three sources, by chance, while sources go away and the daemon dies: each file is in
+//! Anything that applications do with files of several sources, by chance, while sources go away and the daemon dies: each file is in
 //! one place, with the bytes that were written last, at once and in the end.
 
 use std::collections::BTreeMap;
@@ -7,7 +7,7 @@ use super::*;
 
 const STEPS: usize = 60;
 const SEEDS: u64 = 6;
-const SOURCES: [&str; 3] = ["x", "t", "d"];
+const SOURCES: [&str; 5] = ["x", "t", "d", "near", "far"];
 
 /// Numbers that look like chance, from a seed.
 struct Chance(u64);
@@ -36,7 +36,14 @@ impl Chance {
 type Truth = BTreeMap<String, Vec<u8>>;
 
 fn is_of_disk(path: &str) -> bool {
-    path.starts_with("d/")
+    ["d/", "near/", "far/"].iter().any(|source| path.starts_with(source))
+}
+
+/// Tells whether a file that goes to a folder of this machine is copied there.
+fn is_far(from: &str, to: &str) -> bool {
+    let is_near = |path: &str| is_of_disk(path) && !path.starts_with("far/");
+    let (from_source, to_source) = (from.split('/').next(), to.split('/').next());
+    is_of_disk(to) && from_source != to_source && !(is_near(from) && is_near(to))
 }
 
 impl World {
@@ -84,19 +91,15 @@ impl World {
 }
 
 async fn anything_happens(seed: u64) {
-    let (x, t, disk) = (
-        Shelf::named("test://x"),
-        Shelf::named("test://t"),
-        TempDir::new().unwrap(),
-    );
-    let mut world = World::over(x, t, disk, TempDir::new().unwrap(), CrossSourceRename::Copy);
+    let (x, t) = (Shelf::named("test://x"), Shelf::named("test://t"));
+    let mut world = World::over(x, t, disks(), TempDir::new().unwrap(), CrossSourceRename::Copy);
     for source in SOURCES {
         world.library.find(source).await.unwrap();
         world.library.relist(source).await;
     }
     let (mut chance, mut truth) = (Chance(seed * 7_919 + 1), Truth::new());
     for step in 0..STEPS {
-        let name = |chance: &mut Chance| format!("{}/{}", SOURCES[chance.below(3)], chance.below(3));
+        let name = |chance: &mut Chance| format!("{}/{}", SOURCES[chance.below(SOURCES.len())], chance.below(3));
         let (one, other) = (name(&mut chance), name(&mut chance));
         let when = format!("seed {seed}, step {step}");
         match chance.below(12) {
@@ -114,7 +117,8 @@ async fn anything_happens(seed: u64) {
                     // Or it waits for what had the new name.
                     (Err(Error::NotFound), false) | (Err(Error::Busy), _) => {}
                     (Err(Error::CrossSource), _) => {
-                        assert!(is_of_disk(&other) && !is_of_disk(&one), "{when}: {one} to {other}");
+                        let is_copied_over = is_far(&one, &other) && truth.contains_key(&other);
+                        assert!(is_copied_over, "{when}: {one} to {other}");
                     }
                     (renamed, _) => panic!("{when}: {one} to {other}: {renamed:?}"),
                 }
@@ -157,14 +161,16 @@ async fn anything_happens(seed: u64) {
             "seed {seed}: at {source}"
         );
     }
-    for item in fs::read_dir(world.disk.path()).unwrap() {
-        let item = item.unwrap();
-        let path = format!("d/{}", item.file_name().to_string_lossy());
-        assert_eq!(
-            truth.get(&path),
-            Some(&fs::read(item.path()).unwrap()),
-            "seed {seed}: {path}"
-        );
+    for (source, disk) in [("d", &world.disk), ("near", &world.near), ("far", &world.far)] {
+        for item in fs::read_dir(disk.path()).unwrap() {
+            let item = item.unwrap();
+            let path = format!("{source}/{}", item.file_name().to_string_lossy());
+            assert_eq!(
+                truth.get(&path),
+                Some(&fs::read(item.path()).unwrap()),
+                "seed {seed}: {path}"
+            );
+        }
     }
     assert_eq!(world.undone(), 0, "nobody else has changed anything");
 }

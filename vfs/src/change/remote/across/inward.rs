@@ -1,0 +1,345 @@
+//! Renaming a file to a folder of this machine: by the disk's own rename from another such folder beside it, else by a copy
+//! within the request, as long as that does not take long.
+//!
+//! Always true:
+//! - before the copy has its name, nobody sees anything of it, and nothing is left of it however that ends: until then it is a
+//!   file without a name;
+//! - it gets its name when it lies on the disk, was read back from there and is right, and if nothing has that name;
+//! - with the transaction that knows of it, the original is to be taken away, in the version that was copied.
+
+use std::sync::Arc;
+
+use manifold_backends::Version;
+use manifold_backends::local::{LocalBackend, LocalFile, Place};
+use manifold_catalog::{Across, EntryId, Keep, Kind, Left};
+use tokio::time::Instant;
+
+use super::copy::{Wanted, time};
+use super::{CLOSING, Crossing, Found};
+use crate::Error;
+use crate::attributes::Attributes;
+use crate::change::Paths;
+use crate::change::follow::seen_attributes;
+use crate::change::local::{done, found};
+use crate::error::Cause;
+use crate::moves::NameLock;
+use crate::staging::{Sending, StagedFile};
+use crate::vfs::Core;
+
+/// Which part of the deadline copying may take: others wait for the directories meanwhile, and whoever asked can copy too.
+const PART_OF_DEADLINE: u32 = 4;
+/// Set-user-ID and set-group-ID bits.
+const PRIVILEGES: u16 = 0o6000;
+
+/// A file in its former place, as it is to be found there still when its copy is done.
+struct Original {
+    /// `None`: at a remote source.
+    folder: Option<LocalBackend>,
+    found: Found,
+    attributes: Attributes,
+    staged: Option<(Arc<StagedFile>, Sending)>,
+}
+
+impl Original {
+    /// Gives the version that is to be taken away; `None`: its source has nothing there.
+    fn version(&self) -> Option<Box<[u8]>> {
+        match &self.staged {
+            Some((file, _)) => file.expected(),
+            None => self.found.object.as_ref().map(|it| it.version.as_bytes().into()),
+        }
+    }
+}
+
+impl Crossing {
+    /// Names the directories in which something changes.
+    pub(super) fn directories(&self) -> [EntryId; 4] {
+        let [from, to] = self.above;
+        [self.from.parent, self.to_directory, from, to]
+    }
+}
+
+impl Core {
+    /// Renames a file of a remote source, or of another folder, to a place in a folder of this machine.
+    pub(super) async fn cross_inward(
+        self: &Arc<Self>,
+        crossing: Crossing,
+        from: Option<LocalBackend>,
+        to: LocalBackend,
+    ) -> Result<(), Error> {
+        // Nobody waits for such a file system longer than the deadline, and it may make a change after that.
+        let from_hangs = from.as_ref().is_some_and(|from| from.may_hang(&crossing.former.1));
+        if from_hangs || to.may_hang(&self.path_of(crossing.to_directory)?) {
+            return Err(Error::CrossSource);
+        }
+        let end = Instant::now() + self.settings.data_deadline;
+        self.until_left_at(crossing.to_directory, &crossing.to_raw_name).await?;
+        let crossing = Arc::new(crossing);
+        match &from {
+            Some(from) if from.is_beside(&to) && self.rename_beside(&crossing, from, &to).await? => {}
+            _ => match crossing.from.kind {
+                Kind::File => self.copy_inward(&crossing, from, to, end).await?,
+                Kind::Symlink => self.link_across(&crossing, from, Some(to)).await?,
+                _ => return Err(Error::CrossSource),
+            },
+        }
+        self.crossed().await
+    }
+
+    /// Makes it last that the catalog has followed, and has the original taken away, if there is one.
+    pub(super) async fn crossed(&self) -> Result<(), Error> {
+        let catalog = Arc::clone(&self.catalog);
+        self.blocking(move || catalog.sync().map_err(Error::from_catalog))
+            .await?;
+        self.moves()?.is_due();
+        Ok(())
+    }
+
+    /// Keeps both files from being renamed, and from being brought elsewhere, by anybody else.
+    pub(super) async fn lock_crossing(&self, crossing: &Crossing) -> Result<Vec<NameLock>, Error> {
+        let mut ids = vec![crossing.from.id];
+        ids.extend(crossing.over.as_ref().map(|over| over.id));
+        ids.sort_unstable();
+        let mut locks = Vec::with_capacity(ids.len());
+        for id in ids {
+            locks.push(self.lock_name(id).await?);
+        }
+        Ok(locks)
+    }
+
+    /// Makes sure that both names stand for what they stood for. To be called while no name changes.
+    pub(super) fn is_as_planned(&self, crossing: &Crossing) -> Result<(), Error> {
+        let look = |directory, name| self.catalog.lookup(directory, name).map_err(Error::from_catalog);
+        let from = look(crossing.from.parent, &crossing.from.name)?;
+        let over = look(crossing.to_directory, &crossing.to_name)?;
+        let expected = crossing.over.as_ref().map(|over| over.id);
+        if from.map(|from| from.id) != Some(crossing.from.id) || over.map(|over| over.id) != expected {
+            return Err(Error::Stale);
+        }
+        let (directory, raw_name) = (crossing.to_directory, &crossing.to_raw_name);
+        if self
+            .catalog
+            .is_left_at(directory, raw_name)
+            .map_err(Error::from_catalog)?
+        {
+            return Err(Error::Busy);
+        }
+        Ok(())
+    }
+
+    /// Says where the new name is on the disk. To be called while no name changes.
+    pub(super) fn place_in_folder(&self, crossing: &Crossing) -> Result<Place, Error> {
+        let name = match &crossing.over {
+            None => crossing.to_raw_name.clone(),
+            Some(over) => {
+                let details = self.catalog.details(over.id).map_err(Error::from_catalog)?;
+                details.ok_or(Error::Stale)?.raw_name.into()
+            }
+        };
+        Ok(Place {
+            directory: self.path_of(crossing.to_directory)?,
+            name,
+        })
+    }
+
+    /// Copies a file that is to be copied by `end`, and has it take the place of its original.
+    async fn copy_inward(
+        self: &Arc<Self>,
+        crossing: &Arc<Crossing>,
+        from: Option<LocalBackend>,
+        to: LocalBackend,
+        end: Instant,
+    ) -> Result<(), Error> {
+        let id = crossing.from.id;
+        // What has no name yet cannot be given one that something has. Who has it open would go on with the original.
+        if crossing.over.is_some() || !self.files.until_closed(id, CLOSING).await {
+            return Err(Error::CrossSource);
+        }
+        let (uploads, moves) = (Arc::clone(self.writable()?), Arc::clone(self.moves()?));
+        let copying = async {
+            let names = self.lock_crossing(crossing).await?;
+            let places = moves.keep_places().await;
+            let guard = self.catalog.begin_change(&crossing.directories());
+            if from.is_none() {
+                self.clear_left(&self.remote_target_of(id)?, id).await?;
+            }
+            let hold = self.hold_upload(&uploads, id).await?;
+            let original = self.look_at_original(crossing, from).await?;
+            let wanted = self.wanted(id, &original)?;
+            let patience = self.settings.data_deadline / PART_OF_DEADLINE;
+            let directory = self.path_of(crossing.to_directory)?;
+            let copied = self.copy_unnamed(id, &to, directory, wanted, patience);
+            let copied = tokio::time::timeout(patience, copied).await;
+            // Whoever asked has all the time that it takes.
+            let copy = copied.map_err(|_| Error::CrossSource)??;
+            Ok((names, places, (guard, hold), original, copy))
+        };
+        let copied = tokio::time::timeout_at(end, copying).await;
+        let late = |_| Error::TimedOut(Cause::new("a file that is to be moved was in use for too long"));
+        let (names, places, holds, original, copy) = copied.map_err(late)??;
+        let (core, crossing, folder) = (Arc::clone(self), Arc::clone(crossing), to.clone());
+        let settled = self.blocking(move || {
+            let sources = [(crossing.former.0, Paths::Change), (crossing.to_source, Paths::Stay)];
+            let crossed = core.with_paths_of_both(sources, || {
+                core.is_still(&crossing, &original)?;
+                core.name_copy(&crossing, &folder, &copy, &original)
+            });
+            drop(holds);
+            crossed
+        });
+        settled.await?;
+        drop((names, places));
+        Ok(())
+    }
+
+    async fn look_at_original(
+        self: &Arc<Self>,
+        crossing: &Crossing,
+        folder: Option<LocalBackend>,
+    ) -> Result<Original, Error> {
+        let id = crossing.from.id;
+        let found = match &folder {
+            Some(local) => self.find_in_folder(crossing, local).await?,
+            None => self.find_at_source(crossing).await?,
+        };
+        Ok(Original {
+            folder,
+            found,
+            attributes: self.attributes(id, None)?,
+            staged: self.staged_now(id),
+        })
+    }
+
+    fn staged_now(&self, id: EntryId) -> Option<(Arc<StagedFile>, Sending)> {
+        let file = self.staged_entry(id)?;
+        let now = file.now();
+        Some((file, now))
+    }
+
+    /// Says how the copy is to look.
+    fn wanted(&self, id: EntryId, original: &Original) -> Result<Wanted, Error> {
+        let shown = &original.attributes;
+        let details = self.catalog.details(id).map_err(Error::from_catalog)?;
+        let content = details.and_then(|details| details.content);
+        let content = content.filter(|_| self.is_known(id, original).is_ok_and(|is_known| is_known));
+        let mount = *self.owner.read();
+        if let (Some(_), Some(object)) = (&original.folder, &original.found.object) {
+            return Ok(Wanted {
+                mode: object.mode.map_or(u32::from(shown.mode), |mode| mode & 0o7777),
+                owner: object.owner.unwrap_or(mount),
+                modified: time(object.modified.map_or(shown.modified_ns, |it| it.0)),
+                accessed: None,
+                attributes: original.found.attributes.clone(),
+                content,
+            });
+        }
+        // What another machine says of it must not make a file of this one somebody's who has not made it, nor a program that
+        // runs with other rights.
+        if shown.mode & PRIVILEGES != 0 || shown.owner.is_some_and(|owner| owner != mount) {
+            return Err(Error::CrossSource);
+        }
+        let mut attributes = Vec::new();
+        for name in self.catalog.kept_attributes(id).map_err(Error::from_catalog)? {
+            let value = self.catalog.kept_attribute(id, &name).map_err(Error::from_catalog)?;
+            attributes.push((name, value.ok_or(Error::Stale)?));
+        }
+        Ok(Wanted {
+            mode: shown.mode.into(),
+            owner: mount,
+            modified: time(shown.modified_ns),
+            accessed: shown.accessed_ns.map(time),
+            attributes,
+            content,
+        })
+    }
+
+    /// Makes sure that the original is what was copied, and that nobody has it open.
+    fn is_still(&self, crossing: &Crossing, original: &Original) -> Result<(), Error> {
+        self.is_as_planned(crossing)?;
+        let id = crossing.from.id;
+        if self.files.is_open(id) {
+            return Err(Error::CrossSource);
+        }
+        let is_same = if let Some(local) = &original.folder {
+            let now = found(local.hold(&self.path_of(id)?)).and_then(|held| done(held.metadata()))?;
+            let before = original.found.object.as_ref().map(|object| &object.version);
+            before == Some(&now.version) && now.links == 1
+        } else {
+            let same_bytes = match (&original.staged, &self.staged_now(id)) {
+                (None, None) => true,
+                (Some((file, before)), Some((staged, now))) => Arc::ptr_eq(file, staged) && before == now,
+                _ => false,
+            };
+            same_bytes && self.attributes(id, None)? == original.attributes
+        };
+        if is_same { Ok(()) } else { Err(Error::CrossSource) }
+    }
+
+    /// Gives the copy its name, and has the catalog follow.
+    fn name_copy(
+        &self,
+        crossing: &Crossing,
+        to: &LocalBackend,
+        copy: &LocalFile,
+        original: &Original,
+    ) -> Result<(), Error> {
+        let id = crossing.from.id;
+        let place = self.place_in_folder(crossing)?;
+        let (same_bytes, at_ns) = (self.is_known(id, original)?, self.writable()?.now_ns());
+        let made = match found(to.link(&copy.held(), &place)) {
+            Err(Error::Exists) if !crossing.only_new => {
+                // Another has made it there, and it is not shown yet.
+                self.look_into(crossing.to_directory);
+                return Err(Error::CrossSource);
+            }
+            made => made?,
+        };
+        let across = Across {
+            from: (crossing.from.parent, &crossing.from.name),
+            to: (crossing.to_directory, &crossing.to_name),
+            raw_name: crossing.raw_name(),
+            seen: seen_attributes(&made.object),
+            same_bytes,
+            keeps: false,
+            keep: Keep::default(),
+            attributes: Vec::new(),
+            left: original.version().map(|version| Left {
+                version,
+                shows_through: false,
+            }),
+            staged: None,
+            staged_bytes: None,
+            at_ns,
+        };
+        let staged = original.staged.as_ref().map(|(file, _)| file);
+        let follow = || {
+            // The original is not taken away before its copy has a name for good.
+            found(to.sync_directory(&place.directory))?;
+            if let Some(file) = staged {
+                file.forget();
+            }
+            self.follow(|catalog| Ok(((), catalog.follow_across(&across)?)))
+        };
+        if let Err(error) = follow() {
+            if let Err(error) = to.remove(&place, false, false) {
+                tracing::warn!(%error, "a copy of a file that could not be moved stays beside it");
+            }
+            return Err(error);
+        }
+        if staged.is_some() {
+            self.forget_staged(id)?;
+        }
+        self.follow_directory(crossing.to_directory, &made.directory);
+        if original.folder.is_none() {
+            self.names_changed(crossing.from.parent, at_ns)?;
+        }
+        Ok(())
+    }
+
+    /// Tells whether what was copied is the version that the catalog knows.
+    fn is_known(&self, id: EntryId, original: &Original) -> Result<bool, Error> {
+        let details = self.catalog.details(id).map_err(Error::from_catalog)?;
+        let (known, there) = (details.map(|it| it.version), original.found.object.as_ref());
+        let is_there = known.is_some_and(|known| there.is_some_and(|it| it.version == Version::from_stored(&known)));
+        Ok(original.staged.is_none() && is_there)
+    }
+}
