@@ -9,6 +9,8 @@ mod across;
 mod attributes;
 #[path = "uploaded/crash.rs"]
 mod crash;
+#[path = "uploaded/full.rs"]
+mod full;
 #[path = "uploaded/limits.rs"]
 mod limits;
 #[path = "uploaded/links.rs"]

@@ -29,6 +29,7 @@ mod moves;
 mod origins;
 mod pins;
 mod read;
+mod reserve;
 mod rows;
 mod source;
 mod sources;

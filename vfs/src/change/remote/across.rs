@@ -16,7 +16,7 @@ use manifold_backends::{Kind as ObjectKind, Metadata, ObjectPath, Operation, Pre
 use manifold_catalog::{Across, Entry, EntryId, ExtendedAttribute, Keep, Kind, Left, SeenAttributes, SourceId};
 
 use super::Target;
-use super::journal::{Journal, staged_version};
+use super::journal::staged_version;
 use crate::change::{Half, Site};
 use crate::error::Cause;
 use crate::fetch::object::rows;
@@ -88,7 +88,7 @@ impl Core {
         {
             return Err(Error::CrossSource);
         }
-        self.writable()?;
+        self.check_room()?;
         let look = |site: &Site, name: &[u8]| self.catalog.lookup(site.directory, name).map_err(Error::from_catalog);
         let entry = look(from, from_name)?.ok_or(Error::NotFound)?;
         let over = look(to, to_name)?;
@@ -320,7 +320,7 @@ impl Core {
         });
         let journal = Follows {
             core: self,
-            journal: Journal(Arc::clone(&self.catalog)),
+            journal: uploads.staging.durability(),
             across: self.across(crossing, found, left)?,
         };
         if let Some(over) = &crossing.over {
@@ -430,7 +430,7 @@ impl Core {
 /// The journal of a file that changes its source: with its row, the catalog has the file in its new place.
 struct Follows<'a> {
     core: &'a Core,
-    journal: Journal,
+    journal: Arc<dyn Durability>,
     across: Across<'a>,
 }
 
@@ -441,6 +441,14 @@ impl Durability for Follows<'_> {
 
     fn folder(&self, folder: &File) -> io::Result<()> {
         self.journal.folder(folder)
+    }
+
+    fn room(&self) -> Result<(), Error> {
+        self.journal.room()
+    }
+
+    fn make_way(&self, bytes: u64) -> bool {
+        self.journal.make_way(bytes)
     }
 
     fn row(&self, _id: EntryId, row: &Row, bytes: Option<&[u8]>) -> Result<(), Error> {
