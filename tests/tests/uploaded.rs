@@ -11,6 +11,8 @@ mod attributes;
 mod broken_off;
 #[path = "uploaded/crash.rs"]
 mod crash;
+#[path = "uploaded/full.rs"]
+mod full;
 #[path = "uploaded/inward.rs"]
 mod inward;
 #[path = "uploaded/limits.rs"]

@@ -158,6 +158,12 @@ impl BlockCache {
         }
     }
 
+    /// Makes way for so many bytes of something that matters more on the disk of a folder: what is cached there and not pinned goes.
+    /// Tells whether anything has. Blocks the thread.
+    pub(crate) fn make_way(&self, bytes: u64, folder: &std::path::Path) -> bool {
+        self.disk.as_ref().is_some_and(|disk| disk.make_way(bytes, folder))
+    }
+
     /// Waits until all that was to be written to disk has been.
     pub fn settle(&self) {
         if let Some(disk) = &self.disk {

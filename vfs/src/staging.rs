@@ -45,6 +45,14 @@ pub(crate) trait Durability: Send + Sync {
     fn bytes(&self, id: EntryId) -> Result<Option<Vec<u8>>, Error>;
     /// Makes everything durable that was done to rows.
     fn rows(&self) -> Result<(), Error>;
+    /// Makes sure that a row will find room for what is about to be written.
+    fn room(&self) -> Result<(), Error> {
+        Ok(())
+    }
+    /// Has so many bytes freed on a disk that is full; false where there was nothing to free.
+    fn make_way(&self, _bytes: u64) -> bool {
+        false
+    }
     /// Counts how often what was done to rows, and not durable yet, was lost.
     fn losses(&self) -> u64 {
         0
@@ -335,6 +343,16 @@ impl Staging {
             }
         }
         Ok(())
+    }
+
+    /// Makes sure that the disk has room for what is to be kept of something new.
+    pub(crate) fn check_room(&self) -> Result<(), Error> {
+        self.area.durability.room()
+    }
+
+    /// Gives what makes things survive a crash.
+    pub(crate) fn durability(&self) -> Arc<dyn Durability> {
+        Arc::clone(&self.area.durability)
     }
 
     /// Waits until so many bytes may be written, but no longer than `patience`.

@@ -19,6 +19,9 @@ pub struct Options {
     pub cache_bytes: usize,
     /// How long small changes may wait for a durable commit. What is lost with a crash is what the next listing brings back.
     pub commit_interval: Duration,
+    /// Room that is kept on the disk, in bytes, so that what was begun can be ended when it is full; nothing new is begun without it.
+    /// 0: none is.
+    pub reserve_bytes: u64,
 }
 
 impl Default for Options {
@@ -26,6 +29,7 @@ impl Default for Options {
         Self {
             cache_bytes: 48 << 20,
             commit_interval: Duration::from_millis(500),
+            reserve_bytes: 8 << 20,
         }
     }
 }
@@ -109,7 +113,7 @@ impl Catalog {
     ///
     /// Every page is checked against its checksum before the file is trusted, and until then nothing is written to it.
     pub fn open(file: &Path, options: Options) -> Result<Self, OpenError> {
-        let store = Store::open(file, options.cache_bytes, options.commit_interval)?;
+        let store = Store::open(file, &options)?;
         let keeper = Keeper::start(&store).map_err(|cause| OpenError::Io {
             file: file.to_owned(),
             cause,
@@ -142,6 +146,21 @@ impl Catalog {
         self.store.log_loss()
     }
 
+    /// Makes sure that something new may be begun, whose end the catalog will be told of: there is room on the disk for all that it
+    /// comes to.
+    ///
+    /// # Errors
+    /// [`Error::Full`](crate::Error).
+    pub fn check_room(&self) -> Result<()> {
+        self.store.check_room()
+    }
+
+    /// Counts how often what is known of the sources came to lack something since it was opened: the storage failed, or
+    /// something was not taken in for want of room. What that is, is known again once all was listed after that.
+    pub fn shortfalls(&self) -> u64 {
+        self.store.shortfalls()
+    }
+
     /// Counts how often the storage failed since it was opened. Each time, what was not durable yet was lost, and
     /// [`Change::Overflow`] is told.
     pub fn losses(&self) -> u64 {
@@ -158,7 +177,7 @@ impl Catalog {
     /// What an outer source has under the attach point's name is hidden by it.
     pub fn add_source(&self, new: NewSource) -> Result<SourceRecord, SourceError> {
         // What is wrong with a source shows before anything is changed, so such a transaction commits nothing.
-        let (record, _) = self.store.write(When::Now, |edit| match sources::add(edit, new) {
+        let (record, _) = self.store.write_new(When::Now, |edit| match sources::add(edit, new) {
             Err(SourceError::Catalog(error)) => Err(error),
             other => Ok(other),
         })?;
@@ -207,7 +226,7 @@ impl Catalog {
         listing::prepare(directory, &mut listing.children)?;
         let ((), changes) = self
             .store
-            .write(When::Soon, |edit| listing::apply(edit, directory, &listing, replaces))?;
+            .write_new(When::Soon, |edit| listing::apply(edit, directory, &listing, replaces))?;
         Ok(changes)
     }
 
@@ -217,7 +236,7 @@ impl Catalog {
             at_ns,
             message: message.to_owned(),
         };
-        let noted = self.store.write(When::Soon, |edit| {
+        let noted = self.store.write_new(When::Soon, |edit| {
             let source = edit.source_directory(directory)?.source();
             edit.mark_failed(source, directory.0, failure)
         });
@@ -259,7 +278,7 @@ impl Catalog {
 
     /// Begins a scan: a new generation, with the source's root to be listed. Durable when it returns.
     pub fn scan_begin(&self, source: SourceId, now_ns: i64) -> Result<u64> {
-        let (generation, _) = self.store.write(When::Now, |edit| {
+        let (generation, _) = self.store.write_new(When::Now, |edit| {
             let (root, _) = sources::root_of(edit, source)?;
             let scan = edit.scan(source.0)?;
             let generation = scan.generation + 1;

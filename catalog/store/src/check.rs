@@ -24,7 +24,7 @@ const CACHE_BYTES: usize = 32 << 20;
 
 /// Examines a file from beginning to end. It is held all the time, so that nothing is written to it.
 pub(crate) fn check_file(file: &Path) -> Result<CheckReport, OpenError> {
-    let opened = open_file(file, CACHE_BYTES)?;
+    let opened = open_file(file, CACHE_BYTES, None)?;
     let examined = || {
         let caught = bring_up_to_date(file, &opened.database)?;
         Ok((caught, examine(&Snapshot::take(&opened.database)?)?))

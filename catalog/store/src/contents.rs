@@ -18,7 +18,7 @@ impl Catalog {
     pub fn set_contents(&self, hashed: &[Hashed]) -> Result<u64> {
         let mut hashed: Vec<_> = hashed.iter().collect();
         hashed.sort_unstable_by_key(|one| (one.content, one.id));
-        let (taken, _) = self.store().write(When::Soon, |edit| {
+        let (taken, _) = self.store().write_new(When::Soon, |edit| {
             let mut taken = 0;
             for one in hashed {
                 taken += u64::from(edit.set_content(one)?);

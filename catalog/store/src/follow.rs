@@ -83,7 +83,7 @@ impl Catalog {
         child.adopt = None;
         // Whose it is, is known when it is there.
         let row = staging(directory, row, None, None)?;
-        self.store().write(When::Soon, |edit| {
+        self.store().write_new(When::Soon, |edit| {
             edit.create_staged(directory, &child, keep, keeps_time, row)
         })
     }

@@ -109,6 +109,9 @@ impl Catalog {
         must_be: AttributeMustBe,
         changed_ns: i64,
     ) -> Result<std::result::Result<Vec<Change>, AttributeRefused>> {
+        if value.is_some() {
+            self.check_room()?;
+        }
         let (done, changes) = self.store().write(When::Soon, |edit| {
             edit.keep_attribute(id, name, value, must_be, changed_ns)
         })?;

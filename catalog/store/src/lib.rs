@@ -30,6 +30,7 @@ mod origins;
 mod parts;
 mod pins;
 mod read;
+mod reserve;
 mod rows;
 mod source;
 mod sources;

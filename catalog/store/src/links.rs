@@ -39,7 +39,7 @@ impl Catalog {
     /// Notes where links point, in one transaction; a target that is none, and a link that has another version by now, are passed
     /// over. Durable soon.
     pub fn set_link_targets(&self, read: &[LinkTarget]) -> Result<Vec<Change>> {
-        let ((), changes) = self.store().write(When::Soon, |edit| {
+        let ((), changes) = self.store().write_new(When::Soon, |edit| {
             for one in read {
                 edit.set_link_target(one)?;
             }

@@ -161,7 +161,7 @@ impl BulkLoader {
         self.rows = 0;
         let source = self.source;
         let begun = self.begun.clone();
-        let committed = self.store.write(when, |edit| {
+        let committed = self.store.write_new(when, |edit| {
             sources::root_of(edit, source)?;
             let mut batch = Batch {
                 source: source.0,

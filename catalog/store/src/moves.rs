@@ -61,7 +61,7 @@ impl Catalog {
     ) -> Result<Vec<Change>> {
         let ((), changes) = self
             .store()
-            .write(When::Soon, |edit| edit.follow_moved_ahead(from, to, raw_name, at_ns))?;
+            .write_new(When::Soon, |edit| edit.follow_moved_ahead(from, to, raw_name, at_ns))?;
         Ok(changes)
     }
 

@@ -92,7 +92,7 @@ impl Catalog {
     ///
     /// Refused for directories, within one source, and for what belongs to the library itself.
     pub fn follow_across(&self, across: &Across<'_>) -> Result<Vec<Change>> {
-        let ((), changes) = self.store().write(When::Soon, |edit| edit.follow_across(across))?;
+        let ((), changes) = self.store().write_new(When::Soon, |edit| edit.follow_across(across))?;
         Ok(changes)
     }
 

@@ -17,7 +17,7 @@ impl Catalog {
     /// A pin goes with its entry wherever that is moved, and to the new version of a file that is replaced. It ends
     /// when the entry is forgotten.
     pub fn pin(&self, pins: &[Pin]) -> Result<u64> {
-        let (pinned, _) = self.store().write(When::Now, |edit| {
+        let (pinned, _) = self.store().write_new(When::Now, |edit| {
             let mut pinned = 0;
             for pin in pins {
                 pinned += u64::from(edit.put_pin(pin)?);
@@ -81,7 +81,7 @@ impl Catalog {
 
     /// Adds a policy, opaque to the catalog. Durable when it returns.
     pub fn add_pin_policy(&self, policy: &[u8]) -> Result<PolicyId> {
-        let (id, _) = self.store().write(When::Now, |edit| edit.add_policy(policy))?;
+        let (id, _) = self.store().write_new(When::Now, |edit| edit.add_policy(policy))?;
         Ok(id)
     }
 

@@ -35,7 +35,7 @@ impl Catalog {
         if durable {
             return self.store().stage_durably(staging);
         }
-        let ((), changes) = self.store().write(When::Soon, |edit| edit.stage(&staging))?;
+        let ((), changes) = self.store().write_new(When::Soon, |edit| edit.stage(&staging))?;
         Ok(changes)
     }
 

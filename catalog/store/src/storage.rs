@@ -15,6 +15,8 @@ use parking_lot::Mutex;
 use redb::backends::FileBackend;
 use redb::{BackendError, DatabaseError, StorageBackend};
 
+use crate::reserve::Reserve;
+
 const PAGE_BYTES: u64 = 4096;
 
 /// A file, held at first.
@@ -24,6 +26,8 @@ pub(crate) struct HeldFile(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     file: FileBackend,
+    /// What is given up for what is written to a full disk; `None`: nothing.
+    reserve: Option<Arc<Reserve>>,
     held: AtomicBool,
     overlay: Mutex<Overlay>,
 }
@@ -38,7 +42,7 @@ struct Overlay {
 }
 
 impl HeldFile {
-    pub(crate) fn new(file: File) -> Result<Self, DatabaseError> {
+    pub(crate) fn new(file: File, reserve: Option<&Arc<Reserve>>) -> Result<Self, DatabaseError> {
         let len = file.metadata()?.len();
         let overlay = Overlay {
             len,
@@ -48,6 +52,7 @@ impl HeldFile {
         let file = FileBackend::new(file)?;
         Ok(Self(Arc::new(Inner {
             file,
+            reserve: reserve.map(Arc::clone),
             held: AtomicBool::new(true),
             overlay: Mutex::new(overlay),
         })))
@@ -69,7 +74,7 @@ impl HeldFile {
         for (index, page) in &overlay.pages {
             let offset = index * PAGE_BYTES;
             let len = overlay.len.saturating_sub(offset).min(PAGE_BYTES) as usize;
-            self.0.file.write(offset, &page[..len])?;
+            self.0.write(offset, &page[..len])?;
         }
         self.0.file.sync_data()?;
         overlay.pages.clear();
@@ -84,6 +89,16 @@ impl HeldFile {
         let overlay = self.0.overlay.lock();
         // It may have been released while we waited.
         self.0.held.load(Ordering::Acquire).then_some(overlay)
+    }
+}
+
+impl Inner {
+    fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let write = || self.file.write(offset, bytes);
+        match &self.reserve {
+            Some(reserve) => reserve.lend(bytes.len() as u64, write),
+            None => write(),
+        }
     }
 }
 
@@ -175,7 +190,7 @@ impl StorageBackend for HeldFile {
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         match self.overlay() {
             Some(mut overlay) => overlay.write(&self.0.file, offset, data),
-            None => self.0.file.write(offset, data),
+            None => self.0.write(offset, data),
         }
     }
 
@@ -236,7 +251,7 @@ mod tests {
             let scratch = tempfile::NamedTempFile::new().unwrap();
             std::fs::write(scratch.path(), &before).unwrap();
             let open = || File::options().read(true).write(true).open(scratch.path()).unwrap();
-            let held = HeldFile::new(open()).unwrap();
+            let held = HeldFile::new(open(), None).unwrap();
             let mut model = before.clone();
             for step in steps {
                 match step {

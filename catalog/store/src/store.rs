@@ -21,8 +21,7 @@ pub(crate) mod wal;
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use redb::{Database, Durability};
@@ -31,14 +30,16 @@ use crate::change::Subscribers;
 use crate::edit::Edit;
 use crate::error::{Error, OpenError, Result};
 use crate::format::{owned_id, owned_key};
+use crate::reserve::Reserve;
 use crate::ticket::Tickets;
-use crate::{Change, SourceId, Subscription};
+use crate::{Change, Options, SourceId, Subscription};
 
 pub(crate) use keeper::Keeper;
 pub use opening::examines_file;
 pub(crate) use opening::{bring_up_to_date, open as open_file, refuse as refuse_file};
 pub(crate) use snapshot::Snapshot;
 pub use wal::LogLoss;
+pub(crate) use wal::lengthen;
 
 use opening::Hold;
 use together::Together;
@@ -85,6 +86,13 @@ pub(crate) struct Store {
     vain: AtomicU64,
     /// What its log was found to lack when it was opened, where that could not be noted beside it.
     unnoted: Option<LogLoss>,
+    reserve: Arc<Reserve>,
+    /// How many bytes stand in the log that the database has yet to take in.
+    logged: AtomicU64,
+    /// Whether something was turned away since there was room the last time.
+    is_short: AtomicBool,
+    /// How often that came about.
+    turned_away: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -103,16 +111,26 @@ struct Writer {
 }
 
 impl Store {
-    pub(crate) fn open(file: &Path, cache_bytes: usize, commit_interval: Duration) -> Result<Arc<Self>, OpenError> {
+    pub(crate) fn open(file: &Path, options: &Options) -> Result<Arc<Self>, OpenError> {
+        let cache_bytes = options.cache_bytes;
         opening::create_if_missing(file)?;
-        let opened = opening::open(file, cache_bytes)?;
-        opened.held.release().map_err(|cause| OpenError::Io {
-            file: file.to_owned(),
-            cause,
-        })?;
-        let caught = opening::bring_up_to_date(file, &opened.database);
-        let caught = caught.and_then(|caught| Ok((caught, Snapshot::take(&opened.database)?)));
-        let (caught, snapshot) = caught.map_err(|error| opening::refuse(file, error))?;
+        let reserve = Arc::new(Reserve::beside(file, options.reserve_bytes));
+        let opened = opening::open(file, cache_bytes, Some(&reserve))?;
+        let repaired = opened.repaired;
+        let refuse = |error| opening::refuse(file, error);
+        let (database, caught, why) = match opening::begin(file, opened) {
+            Ok((database, caught)) => (database, caught, None),
+            // What it holds can be read all the same, and whoever makes room for it looks for what is in it.
+            Err(Error::Full) => {
+                let held = opening::reopen(file, cache_bytes, Hold::Held, &reserve);
+                let (database, caught) = held.map_err(refuse)?;
+                tracing::warn!(file = %file.display(), "the disk of the catalog is full: it can only be read for now");
+                (database, caught, Some(Error::Full.to_string()))
+            }
+            Err(error) => return Err(refuse(error)),
+        };
+        let snapshot = Snapshot::take(&database).map_err(refuse)?;
+        let shut = why.is_some();
         let unnoted = caught.loss.filter(|loss| !tell_loss(file, *loss));
         let store = Arc::new(Self {
             file: file.to_owned(),
@@ -120,25 +138,31 @@ impl Store {
             snapshot: RwLock::new(Arc::new(snapshot)),
             next_id: AtomicU64::new(caught.id_limit),
             writer: Mutex::new(Writer {
-                database: Some(opened.database),
+                database: Some(database),
                 id_limit: caught.id_limit,
                 // The log that was missed is not to be missed again.
                 behind: caught.loss.is_some(),
                 wal: Wal::following(file, caught.generation),
-                shut: false,
-                is_full: false,
+                shut,
+                is_full: shut,
             }),
             tickets: Arc::default(),
             together: Together::default(),
             durable_commits: AtomicU64::new(0),
             subscribers: Subscribers::default(),
-            keeper: Arc::new(Keeper::new(commit_interval)),
-            repaired: opened.repaired,
-            unwritten: Mutex::default(),
+            keeper: Arc::new(Keeper::new(options.commit_interval)),
+            repaired,
+            unwritten: Mutex::new(why),
             losses: AtomicU64::new(0),
             vain: AtomicU64::new(0),
             unnoted,
+            reserve,
+            logged: AtomicU64::new(0),
+            is_short: AtomicBool::new(false),
+            turned_away: AtomicU64::new(0),
         });
+        // Where there is no room for it, that is told to whoever asks for something new.
+        store.reserve.fill(0);
         Ok(store)
     }
 
@@ -206,6 +230,38 @@ impl Store {
         let mut writer = self.writer()?;
         let result = self.write_locked(&mut writer, when, change);
         self.mend(&mut writer, result)
+    }
+
+    /// Runs a change as [`write`](Self::write) does that makes the catalog larger, or begins what is ended by another, if there is room
+    /// for all of that.
+    pub(crate) fn write_new<T>(
+        &self,
+        when: When,
+        change: impl FnOnce(&mut Edit<'_>) -> Result<T>,
+    ) -> Result<(T, Vec<Change>)> {
+        self.check_room()?;
+        self.write(when, change)
+    }
+
+    /// Makes sure that something new may be begun: what ends it, and what stands in the log by then, has room on the disk.
+    pub(crate) fn check_room(&self) -> Result<()> {
+        if self.has_room() {
+            return Ok(());
+        }
+        if !self.is_short.swap(true, Ordering::Relaxed) {
+            tracing::warn!(file = %self.file.display(), "the disk of the catalog is full: nothing new is taken in");
+            self.turned_away.fetch_add(1, Ordering::Relaxed);
+        }
+        Err(Error::Full)
+    }
+
+    fn has_room(&self) -> bool {
+        // The database takes what is in the log in whole pages, and leaves those that they replace for a while.
+        let has_room = self.reserve.fill(2 * self.logged.load(Ordering::Relaxed));
+        if has_room {
+            self.is_short.store(false, Ordering::Relaxed);
+        }
+        has_room
     }
 
     /// Waits for the turn to write. Whoever waited while another has tried to open the storage in vain does not try again: that
@@ -297,6 +353,7 @@ impl Store {
             }
             None => writer.wal.push(&record.borrow()),
         }
+        self.logged.store(writer.wal.bytes(), Ordering::Relaxed);
         if durable && !in_database {
             self.flush(writer)?;
         } else if told
@@ -335,6 +392,9 @@ impl Store {
 
     /// Says why nothing can be written, after trying once more where the last attempt failed. Blocks for as long as the disk takes.
     pub(crate) fn why_unwritten(&self) -> Option<String> {
+        if !self.has_room() {
+            return Some(Error::Full.to_string());
+        }
         let failed = self.unwritten.lock().clone()?;
         match self.write(When::InTheDatabase, |_| Ok(())) {
             Ok(_) => None,
@@ -346,6 +406,12 @@ impl Store {
     /// Counts how often the storage failed, and what was not durable by then was lost.
     pub(crate) fn losses(&self) -> u64 {
         self.losses.load(Ordering::Relaxed)
+    }
+
+    /// Counts how often the storage failed, or something was turned away since there was no room for it: what is known of the
+    /// sources lacks something then.
+    pub(crate) fn shortfalls(&self) -> u64 {
+        self.losses() + self.turned_away.load(Ordering::Relaxed)
     }
 
     /// Makes all commits so far durable.
@@ -370,7 +436,9 @@ impl Store {
             return Ok(());
         }
         let result = self.write_locked(&mut writer, When::InTheDatabase, |_| Ok(()));
-        self.mend(&mut writer, result).map(drop)
+        self.mend(&mut writer, result)?;
+        self.reserve.trim();
+        Ok(())
     }
 
     /// Forgets what departed from a source before that time, one batch a transaction, so that others get their turn.
@@ -414,9 +482,12 @@ impl Store {
     fn reopen(&self, writer: &mut Writer) -> Result<Option<Error>> {
         // The old database must close before its file can be locked again.
         writer.database = None;
-        let (opened, why) = match opening::reopen(&self.file, self.cache_bytes, Hold::Released) {
+        let (opened, why) = match opening::reopen(&self.file, self.cache_bytes, Hold::Released, &self.reserve) {
             Ok(opened) => (opened, None),
-            Err(error) => (opening::reopen(&self.file, self.cache_bytes, Hold::Held)?, Some(error)),
+            Err(error) => (
+                opening::reopen(&self.file, self.cache_bytes, Hold::Held, &self.reserve)?,
+                Some(error),
+            ),
         };
         let (database, caught) = opened;
         if let (Some(loss), None) = (caught.loss, &why) {

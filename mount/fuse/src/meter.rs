@@ -26,6 +26,7 @@ pub struct Meter {
 #[derive(Debug, Default)]
 struct OfOperation {
     begun: AtomicU64,
+    waited: AtomicU64,
     took: Histogram,
     failed: ByWord<AtomicU64, ERRORS_MAX>,
 }
@@ -37,6 +38,8 @@ pub struct OperationFacts {
     pub operation: &'static str,
     /// How many came.
     pub begun: u64,
+    /// How many of them could not be answered at once: they waited for a source or a disk.
+    pub waited: u64,
     /// How long those took that were answered, whatever the answer was.
     pub took: HistogramPicture,
     /// How many were answered with an error, by its name. A name that is not there is `ENOENT`, also where the kernel is told
@@ -68,10 +71,12 @@ impl Meter {
         let facts = self.operations.iter().map(|(operation, of)| {
             // What has ended is looked at first, so that it is never more than what has come.
             let (took, failed) = (of.took.picture(), of.failed.counts());
+            let waited = of.waited.load(Ordering::Relaxed);
             let begun = of.begun.load(Ordering::Relaxed);
             OperationFacts {
                 operation,
                 begun,
+                waited,
                 took,
                 failed,
             }
@@ -108,8 +113,12 @@ impl Meter {
         }
     }
 
-    /// Has a request counted when its task ends.
+    /// Counts a request that has to wait, and has it counted when its task ends.
     pub(crate) fn wait(self: &Arc<Self>, begun: Begun) -> Waits {
+        self.operations
+            .of(begun.operation)
+            .waited
+            .fetch_add(1, Ordering::Relaxed);
         Waits {
             meter: Arc::clone(self),
             begun,
@@ -186,7 +195,7 @@ mod tests {
         let begun = meter.begin("read");
         let mut waits = meter.wait(begun);
         let facts = meter.operations();
-        assert_eq!((facts[0].begun, facts[0].in_flight()), (2, 1));
+        assert_eq!((facts[0].begun, facts[0].waited, facts[0].in_flight()), (2, 1, 1));
         waits.answered(Err(Errno::ETIMEDOUT));
         drop(waits);
         let begun = meter.begin("lookup");

@@ -1,9 +1,6 @@
-//! Everything that looks at the tree and must not wait for a source: what it shows, and how long it takes.
-//!
-//! How long is told by a comparison with the same looks at a plain folder of the same tree, one after the other, since other
-//! tests share the machine.
+//! Everything that looks at the tree and must not wait for a source, and what it shows. Whether it has waited is told by counts
+//! ([`Served`](crate::served::Served)); how long it took tells only a look that waits in the kernel, behind a request that waits for a source.
 
-use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -26,67 +23,11 @@ const COMMANDS: [(&str, &[&str]); 5] = [
 ];
 const STAT: &str = r#"find "$1" -printf '%P %y %i %s %T@\n'; stat -c '%n %s %Y %i' "$1"/* "$1"/*/*"#;
 
-/// The mount, and a plain folder that holds the same tree.
-pub(crate) struct Views<'a> {
-    mount: &'a Path,
-    plain: tempfile::TempDir,
-}
-
-impl<'a> Views<'a> {
-    /// Makes the plain folder.
-    pub(crate) fn of(mount: &'a Path) -> Self {
-        let plain = tempfile::tempdir().expect("make a temporary folder");
-        copy_tree(mount, plain.path());
-        Self { mount, plain }
-    }
-
-    /// Looks at both.
-    pub(crate) fn look(&self) -> Round {
-        let plain = Looks::take(self.plain.path()).took;
-        let looks = Looks::take(self.mount);
-        Round { looks, plain }
-    }
-}
-
-/// One round of looks at the mount, and how much longer they took than those at the plain folder.
-pub(crate) struct Round {
-    looks: Looks,
-    plain: Duration,
-}
-
-impl Round {
-    fn longer_ms(&self) -> f64 {
-        self.looks.took.as_secs_f64() * 1e3 - self.plain.as_secs_f64() * 1e3
-    }
-
-    /// Makes sure that it shows the same as another round, and that nothing was waited for.
-    pub(crate) fn must_show(&self, truth: &Looks, when: &str) {
-        self.looks.must_show(truth, when);
-        let took = self.looks.took;
-        assert!(took < ROUND_MAX, "{when}: the looks took {took:?}");
-    }
-}
-
-/// Gives how much longer the looks at the mount take, in the middle of these rounds, in milliseconds.
-pub(crate) fn longer_ms(rounds: &[Round]) -> f64 {
-    let mut all: Vec<_> = rounds.iter().map(Round::longer_ms).collect();
-    all.sort_by(f64::total_cmp);
+/// Gives how long a round takes, in the middle of these.
+pub(crate) fn usual(rounds: &[Looks]) -> Duration {
+    let mut all: Vec<_> = rounds.iter().map(|looks| looks.took).collect();
+    all.sort_unstable();
     all[all.len() / 2]
-}
-
-/// Makes the same folders and files, without what is in the files.
-fn copy_tree(from: &Path, to: &Path) {
-    for entry in fs::read_dir(from).expect("look into a folder") {
-        let entry = entry.expect("look into a folder");
-        let (metadata, copy) = (entry.metadata().expect("look at an entry"), to.join(entry.file_name()));
-        if metadata.is_dir() {
-            fs::create_dir(&copy).expect("make a folder");
-            copy_tree(&entry.path(), &copy);
-        } else {
-            let file = fs::File::create(&copy).expect("make a file");
-            file.set_len(metadata.len()).expect("make it as long");
-        }
-    }
 }
 
 /// One round of looks at a whole tree.
@@ -118,7 +59,9 @@ impl Looks {
         }
     }
 
-    fn must_show(&self, truth: &Self, when: &str) {
+    /// Makes sure that it shows the same as another round, and that nothing was waited for.
+    pub(crate) fn must_show(&self, truth: &Self, when: &str) {
+        assert!(self.took < ROUND_MAX, "{when}: the looks took {:?}", self.took);
         for ((name, shown), (_, truth)) in self.shown.iter().zip(&truth.shown) {
             if shown != truth {
                 let missing: Vec<_> = truth

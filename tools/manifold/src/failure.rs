@@ -114,7 +114,7 @@ pub(crate) fn library_failure(doing: &str, path: &std::path::Path, error: &io::E
     }
 }
 
-fn is_full(error: &io::Error) -> bool {
+pub(crate) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 

@@ -21,13 +21,7 @@ impl OpenLibrary {
         };
         let unwritten = self.catalog.why_unwritten();
         if is_full(state) {
-            troubles.push(catalog(
-                format!(
-                    "the disk of the catalog is full ({}), so that what is learnt of the sources is not kept",
-                    state.display()
-                ),
-                "make room on it".to_owned(),
-            ));
+            troubles.push(catalog(of_full_disk(state), AFTER_FULL_DISK.to_owned()));
         } else if let Some(why) = unwritten {
             troubles.push(catalog(
                 format!("the catalog cannot be written, so that what is learnt of the sources is not kept: {why}"),
@@ -68,6 +62,18 @@ impl OpenLibrary {
     }
 }
 
+/// Says what it means that the disk of the catalog is full.
+pub(crate) fn of_full_disk(state: &Path) -> String {
+    format!(
+        "the disk of the catalog is full ({}), so that what is learnt of the sources is not kept, and what is written to remote ones is \
+         refused; what waits is uploaded all the same",
+        state.display()
+    )
+}
+
+/// What to do then.
+pub(crate) const AFTER_FULL_DISK: &str = "make room on it";
+
 /// Says what it means that the write-ahead log of the catalog was not as it should be.
 pub(crate) fn of_lost_log(loss: &str) -> String {
     format!("what was saved through the mount just before it ended the last time may be lost: {loss}")
@@ -83,6 +89,6 @@ pub(crate) fn after_lost_log(library: &Library) -> String {
 }
 
 /// Tells whether the disk of a folder has no room for this user. One that does not tell is not called full.
-fn is_full(folder: &Path) -> bool {
+pub(crate) fn is_full(folder: &Path) -> bool {
     rustix::fs::statvfs(folder).is_ok_and(|disk| disk.f_bavail.saturating_mul(disk.f_frsize) < ROOM_MIN)
 }

@@ -13,7 +13,8 @@ mod search;
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
@@ -204,6 +205,28 @@ impl DiskTier {
             }
         }
         Ok(bytes)
+    }
+
+    /// Puts out what is not pinned, until so many bytes are free again or nothing is left, if it lies on the same disk as a folder.
+    /// Tells whether anything was put out. Blocks the thread.
+    pub(crate) fn make_way(&self, bytes: u64, folder: &Path) -> bool {
+        let device = |folder: &Path| std::fs::metadata(folder).map(|about| about.dev()).ok();
+        if device(folder).is_none_or(|device_there| device(&self.shared.root) != Some(device_there)) {
+            return false;
+        }
+        self.shared.backlog.clear(None);
+        let mut ledger = self.shared.ledger.lock();
+        let before = ledger.residents.used();
+        let enough = before.saturating_sub(bytes);
+        while ledger.pins_known && ledger.residents.used() > enough {
+            let Some(victim) = ledger.residents.victim() else { break };
+            let excess = ledger.residents.used() - enough;
+            if let Err(error) = self.shared.evict(&mut ledger, victim, excess) {
+                self.shared.report("make room for what is written", &error);
+                break;
+            }
+        }
+        ledger.residents.used() < before
     }
 
     /// Reads every block, and drops those that are damaged. Blocks the thread for long.

@@ -205,7 +205,11 @@ impl Core {
     /// Opens the staging area, and goes on with what waits there.
     pub(crate) fn accept_writes(self: &Arc<Self>, settings: WriteSettings) -> Result<(), Error> {
         let rows = self.catalog.staged_all().map_err(Error::from_catalog)?;
-        let journal = Arc::new(Journal(Arc::clone(&self.catalog)));
+        let journal = Arc::new(Journal {
+            catalog: Arc::clone(&self.catalog),
+            cache: Arc::clone(&self.cache),
+            folder: settings.folder.clone(),
+        });
         let limits = Limits {
             bytes: settings.bytes,
             small: STAGED_BYTES_MAX as u64,
@@ -216,7 +220,13 @@ impl Core {
             Error::Io(Cause::new(format!("cannot use the staging folder {folder}: {error}")))
         })?;
         for (id, is_at_source) in drafts {
-            self.drop_draft(id, is_at_source, settings.clock.now_ns())?;
+            match self.drop_draft(id, is_at_source, settings.clock.now_ns()) {
+                Err(Error::Full) => tracing::warn!(
+                    id = id.0,
+                    "the disk is full: what was never saved is forgotten with the next start"
+                ),
+                dropped => dropped?,
+            }
         }
         let staging = Arc::new(staging);
         self.files.follow_staging(&staging);
@@ -272,6 +282,11 @@ impl Core {
     /// Gives the queue, where writes are accepted.
     pub(crate) fn writable(&self) -> Result<&Arc<Uploads>, Error> {
         self.uploads.get().ok_or(Error::ReadOnly)
+    }
+
+    /// Makes sure that something new may be begun at a source: the catalog can follow it, whatever becomes of the disk.
+    pub(crate) fn check_room(&self) -> Result<(), Error> {
+        self.writable()?.staging.check_room()
     }
 
     /// Gives the moves, where writes are accepted.

@@ -278,6 +278,9 @@ impl StagedFile {
             );
             return Err(Refused::Failed(Error::Full));
         }
+        if missing > 0 {
+            self.area.durability.room().map_err(Refused::Failed)?;
+        }
         if !self.area.room.take(missing) {
             return Err(Refused::NoRoom(missing));
         }

@@ -16,7 +16,7 @@ impl Indexer {
     /// Has all of a source listed again when the storage has failed and is well again, for as long as the source is attached.
     pub(crate) fn list_what_was_lost(self: &Arc<Self>, source: &Arc<Source>) {
         let (indexer, source) = (Arc::downgrade(self), Arc::clone(source));
-        let seen = self.catalog().losses();
+        let seen = self.catalog().shortfalls();
         let again = async move {
             let cancelled = source.cancel.clone();
             tokio::select! {
@@ -33,7 +33,7 @@ async fn list_what_was_lost(indexer: &Weak<Indexer>, source: &Source, mut seen: 
     loop {
         sleep(EVERY).await;
         let Some(indexer) = indexer.upgrade() else { return };
-        let losses = indexer.catalog().losses();
+        let losses = indexer.catalog().shortfalls();
         if losses == seen {
             continue;
         }

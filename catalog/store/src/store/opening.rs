@@ -16,6 +16,7 @@ use crate::check;
 use crate::edit;
 use crate::error::{Error, OpenError};
 use crate::format::{FORMAT, META, META_FORMAT, META_GENERATION, META_ID_LIMIT, META_LOG, OLDEST_FORMAT};
+use crate::reserve::Reserve;
 use crate::storage::HeldFile;
 
 /// A database that was opened and found good. Its file is still held.
@@ -133,24 +134,38 @@ pub(super) fn sync_folder(_file: &Path) -> io::Result<()> {
 }
 
 /// Opens a file of which nothing is known. It stays held.
-pub(crate) fn open(file: &Path, cache_bytes: usize) -> Result<Opened, OpenError> {
-    examine(file, cache_bytes, Trust::Nothing)
+///
+/// What is written to a full disk once it is released takes what the reserve has.
+pub(crate) fn open(file: &Path, cache_bytes: usize, reserve: Option<&Arc<Reserve>>) -> Result<Opened, OpenError> {
+    examine(file, cache_bytes, Trust::Nothing, reserve)
+}
+
+/// Has a file kept that was opened, and does again what its log tells.
+pub(super) fn begin(file: &Path, opened: Opened) -> Result<(Database, Caught), Error> {
+    opened.held.release()?;
+    let caught = bring_up_to_date(file, &opened.database)?;
+    Ok((opened.database, caught))
 }
 
 /// Opens a file again that this process had open until its storage failed, and does again what its log tells.
-pub(super) fn reopen(file: &Path, cache_bytes: usize, hold: Hold) -> Result<(Database, Caught), Error> {
-    let opened = examine(file, cache_bytes, Trust::Pages).map_err(|error| match error {
+pub(super) fn reopen(
+    file: &Path,
+    cache_bytes: usize,
+    hold: Hold,
+    reserve: &Arc<Reserve>,
+) -> Result<(Database, Caught), Error> {
+    let opened = examine(file, cache_bytes, Trust::Pages, Some(reserve)).map_err(|error| match error {
         OpenError::Io { cause, .. } => cause.into(),
         other => Error::damaged(other.to_string()),
     })?;
     if hold == Hold::Released {
-        opened.held.release()?;
+        return begin(file, opened);
     }
     let caught = bring_up_to_date(file, &opened.database)?;
     Ok((opened.database, caught))
 }
 
-fn examine(file: &Path, cache_bytes: usize, trust: Trust) -> Result<Opened, OpenError> {
+fn examine(file: &Path, cache_bytes: usize, trust: Trust, reserve: Option<&Arc<Reserve>>) -> Result<Opened, OpenError> {
     let damaged = |why: &str| OpenError::Damaged {
         file: file.to_owned(),
         why: why.into(),
@@ -163,7 +178,9 @@ fn examine(file: &Path, cache_bytes: usize, trust: Trust) -> Result<Opened, Open
     // redb expects to be handed its own files only, and asserts what it expects. None of that can do harm while the
     // file is held.
     let outer = EXAMINING.replace(true);
-    let result = catch_unwind(AssertUnwindSafe(|| examine_held(file, handle, cache_bytes, trust)));
+    let result = catch_unwind(AssertUnwindSafe(|| {
+        examine_held(file, handle, cache_bytes, trust, reserve)
+    }));
     EXAMINING.set(outer);
     result.unwrap_or_else(|_| Err(damaged("its structure makes no sense")))
 }
@@ -178,7 +195,13 @@ pub fn examines_file() -> bool {
     EXAMINING.get()
 }
 
-fn examine_held(file: &Path, handle: File, cache_bytes: usize, trust: Trust) -> Result<Opened, OpenError> {
+fn examine_held(
+    file: &Path,
+    handle: File,
+    cache_bytes: usize,
+    trust: Trust,
+    reserve: Option<&Arc<Reserve>>,
+) -> Result<Opened, OpenError> {
     let fail = |error: DatabaseError| match error {
         DatabaseError::DatabaseAlreadyOpen => OpenError::Locked { file: file.to_owned() },
         DatabaseError::Storage(StorageError::Io(cause)) if !is_nonsense(&cause) => OpenError::Io {
@@ -203,7 +226,7 @@ fn examine_held(file: &Path, handle: File, cache_bytes: usize, trust: Trust) -> 
             why: "it is empty".into(),
         });
     }
-    let held = HeldFile::new(handle).map_err(fail)?;
+    let held = HeldFile::new(handle, reserve).map_err(fail)?;
     let repaired = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&repaired);
     let mut database = Builder::new()

@@ -34,6 +34,7 @@ enum Outcome {
 impl Store {
     /// Puts a row of the journal. Durable when it returns.
     pub(crate) fn stage_durably(&self, staging: Staging) -> Result<Vec<Change>> {
+        self.check_room()?;
         let outcome = Mutex::new(None);
         let wish = Arc::new(Wish { staging, outcome });
         self.together.0.lock().push(Arc::clone(&wish));

@@ -103,6 +103,11 @@ impl Wal {
         fits && self.noted && self.serves() && self.generation.is_some()
     }
 
+    /// Gives how long the records are that the next durable commit of the database holds.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.at
+    }
+
     /// Tells whether it can be written, as far as is known.
     pub(crate) fn serves(&self) -> bool {
         self.rests == 0
@@ -248,7 +253,7 @@ fn open(path: &Path, len: &mut u64) -> io::Result<File> {
 }
 
 /// Writes zeroes, so that what is written there later has its blocks already.
-fn lengthen(mut file: &File, from: u64, to: u64) -> io::Result<()> {
+pub(crate) fn lengthen(mut file: &File, from: u64, to: u64) -> io::Result<()> {
     static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
     file.seek(SeekFrom::Start(from))?;
     let mut left = to - from;

@@ -66,6 +66,7 @@ pub fn options() -> Options {
     Options {
         cache_bytes: 16 << 20,
         commit_interval: Duration::from_hours(1),
+        reserve_bytes: 0,
     }
 }
 

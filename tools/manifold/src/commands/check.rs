@@ -11,7 +11,7 @@ use crate::library::lock::{Role, lock};
 use crate::print::{Output, count, human_size, say};
 use crate::reach::Context;
 use crate::settings::Shown;
-use crate::troubles::{after_lost_log, of_lost_log};
+use crate::troubles::{AFTER_FULL_DISK, after_lost_log, is_full, of_full_disk, of_lost_log};
 use manifold_catalog::{Catalog, OpenError};
 
 #[derive(Serialize)]
@@ -83,6 +83,9 @@ pub(super) async fn check(context: &Context, out: &mut Output) -> Result<()> {
         ));
     }
     match report.log_loss {
+        None if is_full(context.library.state()) => {
+            Err(Failure::new(of_full_disk(context.library.state())).hint(AFTER_FULL_DISK))
+        }
         None => Ok(()),
         Some(loss) => Err(Failure::new(of_lost_log(&loss)).hint(after_lost_log(&context.library))),
     }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
-use crate::failure::{Failure, Result, library_failure};
+use crate::failure::{Failure, Result, is_full, library_failure};
 
 /// How long one waits for a command that holds the lock; commands are short.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -88,11 +88,19 @@ pub(crate) fn try_lock(file: &Path, role: Role) -> Result<Result<Lock, Holder>> 
         Err(Errno::WOULDBLOCK) => return Ok(Err(read_holder(&mut opened))),
         Err(errno) => return Err(library_failure("lock", file, &errno.into())),
     }
+    // In its place, which a full disk has room for.
+    let name = format!("{} {}\n", std::process::id(), role.as_str());
     let written = opened
-        .set_len(0)
-        .and_then(|()| opened.rewind())
-        .and_then(|()| opened.write_all(format!("{} {}\n", std::process::id(), role.as_str()).as_bytes()));
-    written.map_err(|error| library_failure("write", file, &error))?;
+        .rewind()
+        .and_then(|()| opened.write_all(name.as_bytes()))
+        .and_then(|()| opened.set_len(name.len() as u64));
+    match written {
+        // It is held all the same, by somebody of whom nothing is known.
+        Err(error) if is_full(&error) => {
+            tracing::warn!(file = %file.display(), %error, "who holds the lock is not told");
+        }
+        written => written.map_err(|error| library_failure("write", file, &error))?,
+    }
     Ok(Ok(Lock { _file: opened }))
 }
 

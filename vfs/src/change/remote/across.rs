@@ -21,7 +21,7 @@ use manifold_backends::{Kind as ObjectKind, Metadata, ObjectPath, Operation, Pre
 use manifold_catalog::{Across, Entry, EntryId, ExtendedAttribute, Keep, Kind, Left, SeenAttributes, SourceId};
 
 use super::Target;
-use super::journal::{Journal, staged_version};
+use super::journal::staged_version;
 use crate::change::{Half, Site};
 use crate::error::Cause;
 use crate::fetch::object::rows;
@@ -109,9 +109,10 @@ impl Core {
         if mode == RenameMode::Exchange || self.settings.rename == CrossSourceRename::Strict {
             return Err(Error::CrossSource);
         }
-        self.writable().map_err(|error| match to_half {
-            Half::Local(_) => Error::CrossSource,
-            Half::Remote => error,
+        self.check_room().map_err(|error| match (to_half, error) {
+            // Nothing is uploaded in this library.
+            (Half::Local(_), Error::ReadOnly) => Error::CrossSource,
+            (_, error) => error,
         })?;
         let look = |site: &Site, name: &[u8]| self.catalog.lookup(site.directory, name).map_err(Error::from_catalog);
         let entry = look(from, from_name)?.ok_or(Error::NotFound)?;
@@ -392,7 +393,7 @@ impl Core {
         });
         let journal = Follows {
             core: self,
-            journal: Journal(Arc::clone(&self.catalog)),
+            journal: uploads.staging.durability(),
             across: self.across(crossing, target, found, left)?,
         };
         if let Some(over) = &crossing.over {
@@ -511,7 +512,7 @@ fn is_label(name: &[u8]) -> bool {
 /// The journal of a file that changes its source: with its row, the catalog has the file in its new place.
 struct Follows<'a> {
     core: &'a Core,
-    journal: Journal,
+    journal: Arc<dyn Durability>,
     across: Across<'a>,
 }
 
@@ -522,6 +523,14 @@ impl Durability for Follows<'_> {
 
     fn folder(&self, folder: &File) -> io::Result<()> {
         self.journal.folder(folder)
+    }
+
+    fn room(&self) -> Result<(), Error> {
+        self.journal.room()
+    }
+
+    fn make_way(&self, bytes: u64) -> bool {
+        self.journal.make_way(bytes)
     }
 
     fn row(&self, _id: EntryId, row: &Row, bytes: Option<&[u8]>) -> Result<(), Error> {

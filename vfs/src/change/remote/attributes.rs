@@ -86,7 +86,7 @@ impl Core {
             }
             Err(error) => return Answer::err(error),
         };
-        match self.sort_out(&entry, change) {
+        match self.check_room().and_then(|()| self.sort_out(&entry, change)) {
             Ok(wanted) if wanted.is_nothing() => Answer::Ready(self.attributes(id, handle)),
             Ok(wanted) => {
                 let core = Arc::clone(self);

@@ -2,18 +2,29 @@
 
 use std::fs::File;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use manifold_backends::Version;
 use manifold_catalog::{Catalog, EntryId, Kind, SeenAttributes};
 
 use crate::Error;
+use crate::cache::BlockCache;
 use crate::fetch::object::rows;
 use crate::staging::Durability;
 use crate::staging::row::Row;
 
+/// What the cache gives up at once where the disk is full, in bytes, so that it is not asked for each write.
+const WAY: u64 = 32 << 20;
+
 /// The catalog's journal, and this machine's disk.
-pub(super) struct Journal(pub(super) Arc<Catalog>);
+pub(super) struct Journal {
+    pub(super) catalog: Arc<Catalog>,
+    /// Gives way where the disk is full.
+    pub(super) cache: Arc<BlockCache>,
+    /// Where data files lie.
+    pub(super) folder: PathBuf,
+}
 
 impl Durability for Journal {
     fn data(&self, _number: u64, file: &File) -> io::Result<()> {
@@ -24,8 +35,21 @@ impl Durability for Journal {
         folder.sync_all()
     }
 
+    fn room(&self) -> Result<(), Error> {
+        let room = || self.catalog.check_room().map_err(Error::from_catalog);
+        match room() {
+            Err(Error::Full) if self.make_way(0) => room(),
+            known => known,
+        }
+    }
+
+    fn make_way(&self, bytes: u64) -> bool {
+        self.cache.make_way(bytes.max(WAY), &self.folder)
+    }
+
     fn row(&self, id: EntryId, row: &Row, bytes: Option<&[u8]>) -> Result<(), Error> {
-        let (entry, details) = rows(&self.0, id)?;
+        self.room()?;
+        let (entry, details) = rows(&self.catalog, id)?;
         let seen = SeenAttributes {
             kind: Kind::File,
             size: row.size,
@@ -40,22 +64,22 @@ impl Durability for Journal {
             identity: details.identity,
         };
         let put = match bytes {
-            Some(bytes) => self.0.stage_with(id, &row.encode(), bytes, Some(seen)),
-            None => self.0.stage(id, &row.encode(), Some(seen), true),
+            Some(bytes) => self.catalog.stage_with(id, &row.encode(), bytes, Some(seen)),
+            None => self.catalog.stage(id, &row.encode(), Some(seen), true),
         };
         put.map(drop).map_err(Error::from_catalog)
     }
 
     fn bytes(&self, id: EntryId) -> Result<Option<Vec<u8>>, Error> {
-        self.0.staged_bytes(id).map_err(Error::from_catalog)
+        self.catalog.staged_bytes(id).map_err(Error::from_catalog)
     }
 
     fn rows(&self) -> Result<(), Error> {
-        self.0.sync().map_err(Error::from_catalog)
+        self.catalog.sync().map_err(Error::from_catalog)
     }
 
     fn losses(&self) -> u64 {
-        self.0.losses()
+        self.catalog.losses()
     }
 }
 

@@ -155,7 +155,7 @@ impl Core {
                 )));
             }
         };
-        let begun = self.writable().and_then(|_| {
+        let begun = self.check_room().and_then(|()| {
             let raw_name = Site::raw_name(name)?;
             let target = self.remote_target(site.source, site.path.join(&raw_name).as_bytes().to_vec())?;
             if link.is_some() && !target.able.makes_links {

@@ -89,7 +89,7 @@ impl Core {
         (to, to_name): (&Site, &[u8]),
         mode: RenameMode,
     ) -> Result<Option<Renaming>, Error> {
-        self.writable()?;
+        self.check_room()?;
         if mode == RenameMode::Exchange {
             return Err(Error::InvalidArgument);
         }

@@ -46,8 +46,17 @@ impl Area {
     /// Makes an empty data file.
     pub(super) fn create(&self) -> Result<(u64, File), Error> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let file = open_data(&self.data_path(number), true).map_err(|error| failed(&error))?;
+        let file = self.with_room(0, || open_data(&self.data_path(number), true))?;
         Ok((number, file))
+    }
+
+    /// Does something that takes so many bytes of the disk; once more, if that is full and something makes way.
+    pub(super) fn with_room<T>(&self, bytes: u64, act: impl Fn() -> io::Result<T>) -> Result<T, Error> {
+        let done = act().map_err(|error| failed(&error));
+        match done {
+            Err(Error::Full | Error::Quota) if self.durability.make_way(bytes) => act().map_err(|error| failed(&error)),
+            done => done,
+        }
     }
 }
 

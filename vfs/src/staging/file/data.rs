@@ -81,6 +81,11 @@ impl Area {
         let (number, file) = self.create()?;
         Ok((number, Data::File(Some(Arc::new(file)))))
     }
+
+    /// Writes to a data file. Where the disk is full, what matters less makes way.
+    fn write(&self, file: &File, bytes: &[u8], start: u64) -> Result<(), Error> {
+        self.with_room(bytes.len() as u64, || file.write_all_at(bytes, start))
+    }
 }
 
 impl Data {
@@ -162,15 +167,15 @@ impl StagedFile {
         let Data::File(Some(file)) = &state.data else {
             return Err(Error::Io(Cause::new("what was written cannot be opened")));
         };
-        file.write_all_at(bytes, start).map_err(|error| failed(&error))
+        self.area.write(file, bytes, start)
     }
 
     /// Makes a data file of what is in memory. The durable row knows nothing of it.
     fn spill(&self, state: &mut State) -> Result<(), Error> {
         let (number, file) = self.area.create()?;
-        if let Err(error) = file.write_all_at(state.beside().unwrap_or_default(), 0) {
+        if let Err(error) = self.area.write(&file, state.beside().unwrap_or_default(), 0) {
             self.area.doomed.lock().push(number);
-            return Err(failed(&error));
+            return Err(error);
         }
         state.loose += state.extents.end();
         state.number = number;

@@ -92,6 +92,16 @@ pub(super) const KERNEL: &[Metric] = &[
         },
     ),
     counter(
+        "manifold_kernel_requests_waited_total",
+        &["operation"],
+        "Those that could not be answered at once: they waited for a source or a disk.",
+        |all, out| {
+            for it in &all.mount.operations {
+                out.add(&[it.operation], it.waited);
+            }
+        },
+    ),
+    counter(
         "manifold_kernel_request_errors_total",
         &["operation", "errno"],
         "Those answered with an error; ENOENT says that a name is not there.",
