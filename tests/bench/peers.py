@@ -182,7 +182,7 @@ def rclone(work, server_or_folder, cache, writes=False):
         with socket.create_server(("127.0.0.1", 0)) as free:
             address = f"127.0.0.1:{free.getsockname()[1]}"
         (work / "rclone.address").write_text(address)
-        how = ["--vfs-write-back", "0s", "--s3-no-check-bucket", "--rc", "--rc-no-auth", "--rc-addr", address]
+        how = ["--vfs-write-back", "1ms", "--s3-no-check-bucket", "--rc", "--rc-no-auth", "--rc-addr", address]
     process = subprocess.Popen(["rclone", "mount", remote, str(at), "--vfs-cache-mode", cache, "--cache-dir", str(cache_folder),
                                 *how], env={**ENVIRONMENT, **environment}, stdin=subprocess.DEVNULL)
     try:

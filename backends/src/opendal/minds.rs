@@ -69,7 +69,7 @@ impl Source {
         minds.put.store(0, Ordering::Relaxed);
         tracing::debug!(source = %self.name, ?minds, "tried which conditions the server minds");
         if let Err(error) = self.delete(Operation::Put, &path, &raw).await {
-            tracing::debug!(source = %self.name, %error, "what the server was tried with could not be removed");
+            tracing::warn!(source = %self.name, %path, %error, "what the server was tried with could not be removed");
         }
     }
 

@@ -170,6 +170,16 @@ impl Files {
         guard
     }
 
+    /// Makes known that a file of this name is open to be written. Whoever changes the name, or one above it, waits until the result is
+    /// dropped: servers refuse that while it is open.
+    pub(super) fn hold(&self, name: &[u16]) -> watch::Sender<()> {
+        let (closed, until_closed) = watch::channel(());
+        let mut alive = self.alive.lock();
+        alive.retain(|(_, closed)| closed.has_changed().is_ok());
+        alive.push((name.into(), until_closed));
+        closed
+    }
+
     /// Waits until the name is not being changed, and makes known that it is about to be opened. Whoever changes it now waits
     /// until the result is dropped.
     async fn announce(&self, name: &Arc<[u16]>) -> watch::Sender<()> {

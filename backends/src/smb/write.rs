@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use futures::{StreamExt, stream};
 use smb2::types::FileId;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::facts::Facts;
@@ -112,6 +113,8 @@ struct Unfinished {
     share: Share,
     session: Arc<Session>,
     handle: Option<FileId>,
+    /// Dropped when the handle is closed.
+    held: Option<watch::Sender<()>>,
 }
 
 impl Unfinished {
@@ -139,7 +142,7 @@ impl Drop for Unfinished {
         if self.session.is_lost() {
             return;
         }
-        let (share, session) = (self.share.clone(), Arc::clone(&self.session));
+        let (share, session, held) = (self.share.clone(), Arc::clone(&self.session), self.held.take());
         runtime.spawn(async move {
             let last = Arc::clone(&session);
             let step = async move {
@@ -149,6 +152,7 @@ impl Drop for Unfinished {
             if let Err(failure) = share.pool.exchange_on(&session, step).await {
                 tracing::debug!(%failure, "an unfinished file could not be removed");
             }
+            drop(held);
         });
     }
 }
@@ -195,9 +199,11 @@ pub(super) async fn put(
     let handle = unfinished.handle()?;
     // Whoever waits for it or not: once it may have its name, it is not to be removed as unfinished.
     unfinished.handle = None;
+    let held = (unfinished.held.take(), share.files.hold(&target));
     let session = Arc::clone(&unfinished.session);
     let last = Arc::clone(&session);
     let step = async move {
+        let _held = held;
         let named = async {
             last.set_doomed(handle, false).await?;
             last.rename(handle, &name, replace).await
@@ -248,6 +254,7 @@ fn is_whole(facts: Facts, size: u64) -> Result<Facts, Failure> {
 async fn create(share: &Share, name: Vec<u16>) -> Result<Unfinished, Failure> {
     let session = share.pool.session().await?;
     let (making, keeper) = (Arc::clone(&session), share.clone());
+    let held = share.files.hold(&name);
     let step = async move {
         let handle = making
             .open_as(&name, wire::WRITE_FILE, wire::NON_DIRECTORY_FILE, wire::FILE_CREATE)
@@ -257,6 +264,7 @@ async fn create(share: &Share, name: Vec<u16>) -> Result<Unfinished, Failure> {
             share: keeper,
             session: Arc::clone(&making),
             handle: Some(handle),
+            held: Some(held),
         };
         making.set_doomed(handle, true).await?;
         Ok(unfinished)

@@ -157,13 +157,14 @@ fn occupied(file: &File) -> u64 {
     file.metadata().map_or(0, |about| about.len())
 }
 
-/// Tells whether the disk may have so many bytes more; asked first, since a disk takes long to find out that it has not.
+/// Tells whether the disk may have so many bytes more; asked first, since a disk takes long to find out that it has not. Some file
+/// systems do not tell, which count no blocks at all.
 #[cfg(unix)]
 fn may_have(file: &File, bytes: u64) -> bool {
     let for_everybody = !rustix::process::geteuid().is_root();
     rustix::fs::fstatvfs(file).is_ok_and(|disk| {
         let free = if for_everybody { disk.f_bavail } else { disk.f_bfree };
-        free.saturating_mul(disk.f_frsize) >= bytes
+        disk.f_blocks == 0 || free.saturating_mul(disk.f_frsize) >= bytes
     })
 }
 

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use manifold_backends::{Error, ErrorKind, Expected, Metadata, Presence};
+use manifold_backends::{Error, ErrorKind, Expected, Metadata, Presence, Renames};
 
 use crate::content::Content;
 use crate::subject::{Subject, told, within};
-use crate::writing::{MIB, is_absent, path, put, read, refused, stands, until_clean, workplace};
+use crate::writing::{MIB, abilities, is_absent, path, put, read, refused, stands, until_clean, workplace};
 
 pub(crate) async fn a_put_that_is_dropped_leaves_nothing(subject: &Subject) {
     const SIZE: u64 = 20 * MIB;
@@ -28,6 +28,25 @@ pub(crate) async fn a_put_that_is_dropped_leaves_nothing(subject: &Subject) {
     let new = Content::new(1000, 42);
     let metadata = put(subject, "dropped/new", &new, &Expected::Absent).await;
     stands(subject, "dropped/new", &metadata, &new).await;
+}
+
+pub(crate) async fn a_directory_is_renamed_when_a_put_into_it_was_dropped(subject: &Subject) {
+    const SIZE: u64 = 200_000;
+    if abilities(subject).renames_directories != Renames::Whole {
+        return;
+    }
+    for number in 0..8 {
+        let (from, to) = (format!("given-up-{number}"), format!("renamed-{number}"));
+        workplace(subject, &from).await;
+        let (content, mut stop) = Content::new(SIZE, number).stop_at(SIZE - 1);
+        let (backend, object) = (Arc::clone(&subject.backend), path(&format!("{from}/file")));
+        let put = tokio::spawn(async move { backend.put(&object, &content, &Expected::Absent).await });
+        within(stop.reached()).await;
+        put.abort();
+        assert!(put.await.is_err(), "it was put");
+        let renamed = within(subject.backend.rename(&path(&from), &path(&to), false)).await;
+        assert!(matches!(renamed, Ok(Presence::Found(_))), "{renamed:?}");
+    }
 }
 
 async fn stands_old(subject: &Subject, name: &str, metadata: &Metadata, content: &Content) {

@@ -23,6 +23,9 @@ const LOOKS: [&str; 10] = [
 /// A look that takes longer than this, in seconds, has waited for a source within the thread that answers it: no deadline of
 /// these tests is shorter than twice that. It is one of the bounds that are counted.
 const LONG_S: f64 = 1.0;
+/// Half of the looks of each operation take no longer than this, in seconds: a hundred times what they take, so that only what all of
+/// them do on their way can be longer. It is one of the bounds too.
+const USUAL_S: f64 = 0.01;
 /// How often those who answer may go to sleep for each request: while they wait for it, if it is not there yet. What is more they
 /// have slept on their way to an answer; a few may be woken by a request that another has taken.
 const SLEEPS_MAX: f64 = 1.05;
@@ -34,6 +37,8 @@ pub(crate) struct Served {
     waited: BTreeMap<String, u64>,
     /// Looks that took long, by operation.
     long: BTreeMap<String, u64>,
+    /// Looks that took no longer than is usual, and all, by operation.
+    usual: BTreeMap<String, (u64, u64)>,
     /// Looks that came.
     looks: u64,
     /// Requests of all kinds.
@@ -74,14 +79,19 @@ impl Served {
         }
         for (operation, sample) in samples("manifold_kernel_request_duration_seconds") {
             let buckets = sample["buckets"].as_array().expect("a list of buckets");
-            let within = buckets
-                .iter()
-                .find(|bucket| bucket["le"].as_f64().is_some_and(|le| (le - LONG_S).abs() < 1e-9));
-            let within = count(&within.expect("it is one of the bounds")["count"]);
-            let long = count(&sample["value"]) - within;
-            if is_look(&operation) && long > 0 {
-                served.long.insert(operation, long);
+            let within = |bound: f64| {
+                let is_it =
+                    |bucket: &&serde_json::Value| bucket["le"].as_f64().is_some_and(|le| (le - bound).abs() < 1e-9);
+                count(&buckets.iter().find(is_it).expect("it is one of the bounds")["count"])
+            };
+            let all = count(&sample["value"]);
+            if !is_look(&operation) {
+                continue;
             }
+            if all > within(LONG_S) {
+                served.long.insert(operation.clone(), all - within(LONG_S));
+            }
+            served.usual.insert(operation, (within(USUAL_S), all));
         }
         served.sleeps = sleeps_of(library.pid());
         served
@@ -92,6 +102,14 @@ impl Served {
         assert!(self.looks > before.looks, "{when}: nobody has looked");
         assert_eq!(self.waited, before.waited, "{when}: looks waited");
         assert_eq!(self.long, before.long, "{when}: looks took longer than {LONG_S} s");
+        for (operation, (usual, all)) in &self.usual {
+            let (usual_before, all_before) = before.usual.get(operation).copied().unwrap_or_default();
+            let (usual, all) = (usual - usual_before, all - all_before);
+            assert!(
+                2 * usual >= all,
+                "{when}: of {all} {operation} {usual} took no longer than {USUAL_S} s"
+            );
+        }
         let (requests, sleeps) = (self.requests - before.requests, self.sleeps - before.sleeps);
         assert!(
             sleeps as f64 <= requests as f64 * SLEEPS_MAX,

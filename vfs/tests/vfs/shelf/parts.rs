@@ -86,9 +86,12 @@ impl Shelf {
     async fn send(&self, path: &ObjectPath, put: &mut UnderWay, part: SentPart, arrived: &mut u64) -> Result<()> {
         let failed = |error: io::Error| Error::new(ErrorKind::Other, Operation::Put, self.name, path.clone(), error);
         let cue = *self.cue.borrow();
-        if let Cue::BreaksOff { after, kind } = cue
-            && *arrived >= after
-        {
+        let refused = match cue {
+            Cue::BreaksOff { after, kind } if *arrived >= after => Some(kind),
+            Cue::IsAway => Some(ErrorKind::Unreachable),
+            _ => None,
+        };
+        if let Some(kind) = refused {
             return Err(self.error(kind, Operation::Put, path));
         }
         if put.id.is_none() {

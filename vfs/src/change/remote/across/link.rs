@@ -62,11 +62,11 @@ impl Core {
             Ok((names, places, guard, original))
         };
         // The other half is for making it.
-        let deadline = self.settings.data_deadline;
-        let read = tokio::time::timeout(deadline / 2, reading).await;
+        let half = self.settings.data_deadline / 2;
+        let read = tokio::time::timeout(half, reading).await;
         let (names, places, guard, original) = read.map_err(|_| late())??;
         let made = if to.is_none() {
-            let made = tokio::time::timeout(deadline, self.make_at_source(crossing, &original)).await;
+            let made = tokio::time::timeout(half, self.make_at_source(crossing, &original)).await;
             Some(
                 made.map_err(|_| late())
                     .flatten()
