@@ -146,11 +146,15 @@ def wait_for_uploads(work):
 def wait_for_rclone(work):
     """Waits until rclone's mount has uploaded all that was written to it."""
     address = (work / "rclone.address").read_text()
+    # A file that was closed a moment ago may not be counted yet.
+    idle = 0
     def done():
+        nonlocal idle
         said = run(["rclone", "rc", "--url", f"http://{address}/", "vfs/stats"], capture_output=True, text=True,
                    env=ENVIRONMENT).stdout
         cache = json.loads(said)["diskCache"]
-        return cache["uploadsInProgress"] == 0 and cache["uploadsQueued"] == 0
+        idle = idle + 1 if cache["uploadsInProgress"] == 0 and cache["uploadsQueued"] == 0 else 0
+        return idle == 3
     _await(done, "the end of rclone's uploads", seconds=1800, every=0.2)
 
 
