@@ -133,6 +133,16 @@ fn pattern(length: usize, seed: u64) -> Vec<u8> {
     bytes
 }
 
+/// The names in a folder, in order.
+fn names(folder: &Path) -> Vec<String> {
+    let mut names: Vec<_> = fs::read_dir(folder)
+        .expect("list")
+        .map(|item| item.expect("an entry").file_name().into_string().expect("UTF-8"))
+        .collect();
+    names.sort_unstable();
+    names
+}
+
 /// Runs a shell script within a folder.
 fn run(folder: &Path, script: &str) {
     expect_success(Command::new("sh").args(["-euc", script]).current_dir(folder));

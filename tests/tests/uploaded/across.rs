@@ -138,15 +138,6 @@ fn content(number: usize) -> Vec<u8> {
     pattern(1_000 + number * 30_000, number as u64)
 }
 
-fn names(folder: &Path) -> Vec<String> {
-    let mut names: Vec<_> = fs::read_dir(folder)
-        .expect("list")
-        .map(|item| item.expect("an entry").file_name().into_string().expect("UTF-8"))
-        .collect();
-    names.sort_unstable();
-    names
-}
-
 fn files_move(former: Former, target: impl Server + 'static) {
     let mut two = Two::over(former, target);
     let before = fs::metadata(two.at("x").join(BIG)).expect("stat");

@@ -63,15 +63,6 @@ fn content(number: usize) -> Vec<u8> {
     pattern(1_000 + number * 20_000, number as u64)
 }
 
-fn names(folder: &Path) -> Vec<String> {
-    let mut names: Vec<_> = fs::read_dir(folder)
-        .expect("list")
-        .map(|item| item.expect("an entry").file_name().into_string().expect("UTF-8"))
-        .collect();
-    names.sort_unstable();
-    names
-}
-
 /// Runs `mv`, which is to do it with one call and copy nothing.
 fn moves_at_once(library: &Library, from: &Path, to: &Path) {
     let trace = library.state().join("trace");

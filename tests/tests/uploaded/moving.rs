@@ -12,7 +12,7 @@ use manifold_tests::mounted::expect_success;
 use manifold_tests::proxy::Fault;
 use manifold_tests::servers::{Azurite, FakeGcs, SeaweedFs, Server};
 
-use super::{DEADLINE, Site, pattern, run};
+use super::{DEADLINE, Site, names, pattern, run};
 
 const FILES: u64 = 300;
 
@@ -62,15 +62,6 @@ fn is_same(found: &Tree, expected: &Tree, when: &str) {
     for (name, bytes) in expected {
         assert!(found[name] == *bytes, "{when}: {name}");
     }
-}
-
-fn names(folder: &Path) -> Vec<String> {
-    let mut names: Vec<_> = fs::read_dir(folder)
-        .expect("list")
-        .map(|item| item.expect("an entry").file_name().into_string().expect("UTF-8"))
-        .collect();
-    names.sort_unstable();
-    names
 }
 
 impl Site {
