@@ -11,7 +11,6 @@
 mod bring;
 mod directories;
 mod job;
-mod names;
 mod origins;
 mod places;
 mod together;
@@ -27,13 +26,12 @@ use parking_lot::{Mutex, RwLock as RwLocked};
 use tokio::sync::{Notify, RwLock, RwLockReadGuard, Semaphore, watch};
 use tokio::time::timeout;
 
-pub(crate) use self::names::NameLock;
-use self::names::NameLocks;
 use self::origins::Leaving;
 pub(crate) use self::places::Place;
 use self::together::Together;
 use crate::Error;
 use crate::upload::Uploads;
+use crate::upload::naming::NameLock;
 use crate::vfs::Paths;
 
 /// How many directories are moved at once.
@@ -86,7 +84,6 @@ pub struct MoveReport {
 pub(crate) struct Moves {
     uploads: Arc<Uploads>,
     jobs: Mutex<BTreeMap<EntryId, Job>>,
-    names: Arc<NameLocks>,
     /// Shared by those who change names at a place that they have found in the catalog; alone by a move that ends, after
     /// which the place is another.
     steady: RwLock<()>,
@@ -138,7 +135,6 @@ impl Moves {
         Arc::new(Self {
             uploads: Arc::clone(uploads),
             jobs: Mutex::default(),
-            names: Arc::default(),
             steady: RwLock::default(),
             together: Together::default(),
             turns: Semaphore::new(JOBS_MAX),
@@ -244,7 +240,7 @@ impl Moves {
 
     /// Keeps the name of a file from being changed, and the file from being brought elsewhere, by anybody else.
     pub(crate) async fn lock_name(&self, id: EntryId) -> NameLock {
-        self.names.lock(id).await
+        self.uploads.naming.lock(id).await
     }
 
     /// Keeps moves from ending, so that the place of a directory at its source stays what it is. Nobody waits for anything

@@ -11,6 +11,7 @@ mod body;
 pub(crate) mod conflict;
 mod ending;
 mod job;
+pub(crate) mod naming;
 mod origin;
 mod parts;
 mod renamed;
@@ -39,6 +40,7 @@ use crate::fetch::Fetcher;
 use crate::handle::OpenFiles;
 use crate::staging::{Staging, StagingUsage};
 use ending::Ending;
+use naming::NameLocks;
 pub(crate) use renamed::changed_row;
 use rush::Rush;
 
@@ -141,6 +143,8 @@ pub(crate) struct Uploads {
     host: String,
     listener: UploadListener,
     jobs: Mutex<HashMap<EntryId, Job>>,
+    /// Taken before the hold of a file, never after it.
+    pub(crate) naming: Arc<NameLocks>,
     rush: Rush,
     /// What nobody will take up of uploads in parts.
     ending: Ending,
@@ -249,6 +253,7 @@ impl Uploads {
             host,
             listener,
             jobs: Mutex::default(),
+            naming: Arc::default(),
             rush: Rush::default(),
             ending: Ending::default(),
             happened: watch::Sender::new(0),

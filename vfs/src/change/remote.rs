@@ -22,15 +22,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use manifold_backends::{Backend, ObjectPath, WriteAbilities};
-use manifold_catalog::{Catalog, EntryId, STAGED_BYTES_MAX, SourceId};
+use manifold_catalog::{Catalog, Entry, EntryId, STAGED_BYTES_MAX, SourceId};
 use manifold_index::Clock;
 
 use self::journal::Journal;
 use crate::change::Site;
 use crate::error::Cause;
 use crate::fetch::object::not_connected;
-use crate::moves::{MoveReport, Moves, NameLock, Place};
+use crate::moves::{MoveReport, Moves, Place};
 use crate::staging::{Limits, Recovered, Staging, StagingUsage};
+use crate::upload::naming::NameLock;
 use crate::upload::{AttributePolicy, Conflict, UploadListener, UploadReport, UploadTally, Uploads, WritePolicy};
 use crate::vfs::{Core, Vfs};
 use crate::{Answer, Error};
@@ -298,6 +299,16 @@ impl Core {
     async fn lock_name(&self, id: EntryId) -> Result<NameLock, Error> {
         let locked = tokio::time::timeout(self.settings.data_deadline, self.moves()?.lock_name(id));
         locked.await.map_err(|_| Error::Busy)
+    }
+
+    /// Makes sure that a file has the name still under which it was found: until it was held, its upload may have found that it
+    /// was renamed at its source, or that another has its place. To be called while it is held.
+    fn has_its_name(&self, entry: &Entry) -> Result<(), Error> {
+        let now = self.catalog.entry(entry.id).map_err(Error::from_catalog)?;
+        match now.filter(|now| (now.parent, &now.name) == (entry.parent, &entry.name)) {
+            Some(_) => Ok(()),
+            None => Err(Error::Stale),
+        }
     }
 
     /// Waits until nothing of a directory on the move lies where something is to be made.

@@ -314,6 +314,10 @@ impl Uploads {
         if let Err(outcome) = self.complete(upload).await {
             return outcome;
         }
+        // Whoever renames or removes it waits for this upload to end, and then does so with the file that was meant.
+        let Some(_name) = self.naming.try_lock(upload.file.id) else {
+            return Outcome::Delayed("it is being renamed or removed".to_owned());
+        };
         let (uploads, file, theirs) = (Arc::clone(self), Arc::clone(&upload.file), theirs.clone());
         match self.blocking(move || uploads.make_way(&file, &theirs)).await {
             Ok(conflict) => {

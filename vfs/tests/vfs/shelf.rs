@@ -64,6 +64,7 @@ pub(crate) struct Shelf {
     cue: watch::Sender<Cue>,
     puts: watch::Sender<u64>,
     copies: watch::Sender<u64>,
+    held_reads: watch::Sender<u64>,
     changed: watch::Sender<u64>,
 }
 
@@ -162,6 +163,7 @@ impl Shelf {
             cue: watch::Sender::new(Cue::Does),
             puts: watch::Sender::new(0),
             copies: watch::Sender::new(0),
+            held_reads: watch::Sender::new(0),
             changed: watch::Sender::new(0),
         })
     }
@@ -234,6 +236,12 @@ impl Shelf {
             .wait_for(|copies| *copies >= count)
             .await
             .unwrap();
+    }
+
+    /// Waits until so many reads have been held since the start.
+    pub(crate) async fn until_held_reads(&self, count: u64) {
+        let mut held = self.held_reads.subscribe();
+        held.wait_for(|reads| *reads >= count).await.unwrap();
     }
 
     /// Waits until something is so of the files.
@@ -360,6 +368,9 @@ impl Backend for Shelf {
 
     async fn read(&self, path: &ObjectPath, version: &Version, range: Range<u64>) -> Result<Presence<Bytes>> {
         let mut cue = self.cue.subscribe();
+        if *cue.borrow() == Cue::HoldsReads {
+            self.held_reads.send_modify(|count| *count += 1);
+        }
         let _changed = cue.wait_for(|cue| *cue != Cue::HoldsReads).await;
         self.reach(Operation::Read, path)?;
         let object = self.state.lock().objects.get(path.as_bytes()).cloned();

@@ -3,6 +3,7 @@
 
 mod attributes;
 mod broken_off;
+mod conflicts;
 mod lasting;
 mod model;
 mod moving;
@@ -157,6 +158,15 @@ impl World {
         }
     }
 
+    async fn names(&self, path: &str) -> Vec<String> {
+        let id = self.library.find(path).await.unwrap();
+        let children = self.library.catalog.children(id, None, usize::MAX).unwrap();
+        children
+            .iter()
+            .map(|child| String::from_utf8_lossy(&child.name).into_owned())
+            .collect()
+    }
+
     async fn size(&self, path: &str) -> u64 {
         let (parent, name) = path.rsplit_once('/').unwrap();
         let parent = self.library.find(parent).await.unwrap();
@@ -259,41 +269,6 @@ async fn what_is_cut_off_never_comes_back() {
     bytes.resize(20, 0);
     assert_eq!(world.read_path("s/f").await, bytes);
     world.uploaded("f", &bytes).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_version_that_the_writer_had_not_seen_is_kept_beside_his() {
-    let world = World::new();
-    world.shelf.place("notes.txt", b"first");
-    let handle = world.open("s/notes.txt", Access::ReadWrite).await;
-    world.write(handle, WriteAt::Offset(0), b"local").await.unwrap();
-    world.shelf.place("notes.txt", b"other");
-    world.close(handle).await.unwrap();
-    let kept = "notes (conflict 2023-11-14 desk).txt";
-    world.uploaded(kept, b"local").await;
-    world.until_quiet().await;
-    assert_eq!(world.shelf.bytes("notes.txt").unwrap(), b"other");
-    assert_eq!(world.read_path("s/notes.txt").await, b"other");
-    assert_eq!(world.read_path(&format!("s/{kept}")).await, b"local");
-    let conflicts = world.library.vfs.conflicts();
-    assert_eq!(conflicts.len(), 1);
-    assert_eq!(
-        (&*conflicts[0].path, &*conflicts[0].kept_as),
-        (&b"/s/notes.txt"[..], kept.as_bytes())
-    );
-    assert!(matches!(&world.events.lock()[..], [UploadEvent::Conflict(_)]));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_file_that_somebody_else_makes_meanwhile_is_kept_too() {
-    let world = World::new();
-    let handle = world.create("same").await;
-    world.write(handle, WriteAt::Offset(0), b"local").await.unwrap();
-    world.shelf.place("same", b"other one");
-    world.close(handle).await.unwrap();
-    world.uploaded("same (conflict 2023-11-14 desk)", b"local").await;
-    world.until_quiet().await;
-    assert_eq!(world.read_path("s/same").await, b"other one");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -238,7 +238,9 @@ impl Core {
         let mut holds = vec![self.hold_upload(&uploads, crossing.from.id).await?];
         if let Some(over) = &crossing.over {
             holds.push(self.hold_upload(&uploads, over.id).await?);
+            self.has_its_name(over)?;
         }
+        self.has_its_name(&crossing.from)?;
         let found = match local {
             Some(local) => self.find_in_folder(&crossing, local).await?,
             None => self.find_at_source(&crossing).await?,

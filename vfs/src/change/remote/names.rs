@@ -337,8 +337,8 @@ impl Core {
         let target = self.remote_target_of(entry.id)?;
         self.clear_left(&target, entry.id).await?;
         let guard = self.catalog.begin_change(&[entry.parent]);
-        let came = tokio::time::timeout(self.settings.data_deadline, uploads.hold(entry.id)).await;
-        let hold = came.map_err(|_| Error::TimedOut(Cause::new("its upload did not end in time")))?;
+        let hold = self.hold_upload(&uploads, entry.id).await?;
+        self.has_its_name(&entry)?;
         let staged = self.staged_entry(entry.id);
         let is_at_source = staged
             .as_ref()

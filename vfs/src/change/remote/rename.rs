@@ -14,9 +14,9 @@ use crate::change::Site;
 use crate::error::Cause;
 use crate::fetch::Object;
 use crate::handle::Opening;
-use crate::moves::NameLock;
 use crate::staging::StagedFile;
 use crate::staging::row::Renamed;
+use crate::upload::naming::NameLock;
 use crate::upload::settle::Confirmed;
 use crate::upload::{Hold, Uploads, changed_row};
 use crate::vfs::Core;
@@ -254,6 +254,10 @@ impl Core {
             Some(over) => Some(self.hold_upload(&uploads, over.id).await?),
             None => None,
         };
+        self.has_its_name(&renaming.from)?;
+        if let Some(over) = &renaming.over {
+            self.has_its_name(over)?;
+        }
         let mut staged = self.staged_entry(renaming.from.id);
         if let Some(file) = &staged
             && file.was_sent()
@@ -265,10 +269,7 @@ impl Core {
                 Confirmed::SomethingElse => return Err(Error::Busy),
             }
             // It may have turned out that the source had renamed it before.
-            let entry = self.entry_of(renaming.from.id)?;
-            if (entry.parent, &entry.name) != (renaming.from.parent, &renaming.from.name) {
-                return Err(Error::Stale);
-            }
+            self.has_its_name(&renaming.from)?;
         }
         let stands_here_alone = staged.as_ref().is_some_and(|file| file.expected().is_none());
         let holds = (guard, hold, over_hold);

@@ -34,15 +34,6 @@ fn content(number: u64) -> Vec<u8> {
 }
 
 impl World {
-    async fn names(&self, path: &str) -> Vec<String> {
-        let id = self.library.find(path).await.unwrap();
-        let children = self.library.catalog.children(id, None, usize::MAX).unwrap();
-        children
-            .iter()
-            .map(|child| String::from_utf8_lossy(&child.name).into_owned())
-            .collect()
-    }
-
     async fn at(&self, path: &str) -> (EntryId, Vec<u8>) {
         let (parent, name) = path.rsplit_once('/').unwrap();
         (self.library.find(parent).await.unwrap(), name.as_bytes().to_vec())

@@ -22,8 +22,8 @@ use crate::change::Paths;
 use crate::change::follow::seen_attributes;
 use crate::change::local::{done, found};
 use crate::error::Cause;
-use crate::moves::NameLock;
 use crate::staging::{Sending, StagedFile};
+use crate::upload::naming::NameLock;
 use crate::vfs::Core;
 
 /// Which part of the deadline copying may take: others wait for the directories meanwhile, and whoever asked can copy too.

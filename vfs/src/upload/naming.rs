@@ -22,7 +22,7 @@ pub(crate) struct NameLock {
 
 impl NameLocks {
     /// Waits until nobody else holds a file.
-    pub(super) async fn lock(self: &Arc<Self>, id: EntryId) -> NameLock {
+    pub(crate) async fn lock(self: &Arc<Self>, id: EntryId) -> NameLock {
         let one = Arc::clone(self.0.lock().entry(id).or_default());
         // Made first, so that whoever stops waiting leaves nothing behind.
         let mut lock = NameLock {
@@ -32,6 +32,18 @@ impl NameLocks {
         };
         lock.guard = Some(one.lock_owned().await);
         lock
+    }
+
+    /// Holds a file, unless somebody else does.
+    pub(super) fn try_lock(self: &Arc<Self>, id: EntryId) -> Option<NameLock> {
+        let one = Arc::clone(self.0.lock().entry(id).or_default());
+        let mut lock = NameLock {
+            locks: Arc::clone(self),
+            id,
+            guard: None,
+        };
+        lock.guard = Some(one.try_lock_owned().ok()?);
+        Some(lock)
     }
 }
 
@@ -60,8 +72,10 @@ mod tests {
         let mut given_up = Box::pin(locks.lock(EntryId(1)));
         assert!(futures::poll!(&mut given_up).is_pending());
         drop(given_up);
+        assert!(locks.try_lock(EntryId(1)).is_none());
         drop((first, other));
         drop(second.await);
+        drop(locks.try_lock(EntryId(1)).unwrap());
         assert!(locks.0.lock().is_empty());
     }
 }
