@@ -44,6 +44,8 @@ pub(crate) enum Cue {
     HoldsReads,
     /// Nothing is answered, nor done.
     IsAway,
+    /// Looks are answered when the cue changes.
+    IsSilent,
     /// A put in parts fails so when so many bytes of it have arrived; all else is done.
     BreaksOff {
         /// How many.
@@ -330,6 +332,8 @@ impl Backend for Shelf {
     }
 
     async fn stat(&self, path: &ObjectPath) -> Result<Presence<Metadata>> {
+        let mut cue = self.cue.subscribe();
+        let _changed = cue.wait_for(|cue| *cue != Cue::IsSilent).await;
         self.reach(Operation::Stat, path)?;
         Ok(self.found(path.as_bytes()))
     }

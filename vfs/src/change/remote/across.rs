@@ -34,6 +34,8 @@ use crate::{Answer, Error};
 
 /// How long it is waited for that a file of this machine is closed: the kernel tells of that a moment after it was.
 const CLOSING: Duration = Duration::from_millis(500);
+/// Which part of the deadline a former source has for its answers, and copying for all of it.
+const PART_OF_DEADLINE: u32 = 4;
 /// How the names of extended attributes begin that the catalog can keep.
 const KEPT_PREFIX: &[u8] = b"user.";
 /// How those begin that are the mount's own, and those of every file where labels are in use.
@@ -186,6 +188,12 @@ impl Core {
         }
     }
 
+    /// Says for how long a former source is waited for: the kernel lets no other rename across directories go on meanwhile, and
+    /// whoever asked can copy too, with all the time that it takes.
+    fn patience(&self) -> Duration {
+        self.settings.data_deadline / PART_OF_DEADLINE
+    }
+
     fn target_of(&self, crossing: &Crossing) -> Result<Target, Error> {
         self.target_over(crossing.to_directory, crossing.over.as_ref(), &crossing.to_raw_name)
     }
@@ -318,8 +326,14 @@ impl Core {
         Ok(())
     }
 
-    /// Looks at a file of a remote source: what was written to it here is in no doubt after that.
+    /// Looks at a file of a remote source: what was written to it here is in no doubt after that. A source that is silent is not
+    /// waited for as long as a reader would wait.
     async fn find_at_source(self: &Arc<Self>, crossing: &Crossing) -> Result<Found, Error> {
+        let looked = tokio::time::timeout(self.patience(), self.look_at_source(crossing)).await;
+        looked.map_err(|_| Error::CrossSource)?
+    }
+
+    async fn look_at_source(self: &Arc<Self>, crossing: &Crossing) -> Result<Found, Error> {
         let uploads = self.writable()?;
         let mut staged = self.staged_entry(crossing.from.id);
         if let Some(file) = &staged

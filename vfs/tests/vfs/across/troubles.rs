@@ -29,6 +29,24 @@ async fn a_source_that_is_away_is_told_of_honestly_and_nothing_is_lost() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_is_silent_is_not_waited_for_until_the_deadline() {
+    let world = World::new();
+    world.library.find("x/dir/a").await.unwrap();
+    world.library.find("t/b").await.unwrap();
+    world.x.set_cue(Cue::IsSilent);
+    for to in ["t/moved", "d/moved"] {
+        let refused = world.rename("x/dir/a", to).await;
+        assert!(matches!(refused, Err(Error::CrossSource)), "{to}: {refused:?}");
+        assert!(!world.is_there(to).await);
+    }
+    assert!(world.is_there("x/dir/a").await);
+    world.x.set_cue(Cue::Does);
+    world.rename("x/dir/a", "t/moved").await.unwrap();
+    world.until_settled().await;
+    assert_eq!(world.x.files(), ["b"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_source_that_goes_away_in_the_middle_is_waited_for_and_does_not_make_the_target_look_ill() {
     let world = World::new();
     world.library.find("t/b").await.unwrap();

@@ -26,8 +26,6 @@ use crate::staging::{Sending, StagedFile};
 use crate::upload::naming::NameLock;
 use crate::vfs::Core;
 
-/// Which part of the deadline copying may take: others wait for the directories meanwhile, and whoever asked can copy too.
-const PART_OF_DEADLINE: u32 = 4;
 /// Set-user-ID and set-group-ID bits.
 const PRIVILEGES: u16 = 0o6000;
 
@@ -165,7 +163,7 @@ impl Core {
             let hold = self.hold_upload(&uploads, id).await?;
             let original = self.look_at_original(crossing, from).await?;
             let wanted = self.wanted(id, &original)?;
-            let patience = self.settings.data_deadline / PART_OF_DEADLINE;
+            let patience = self.patience();
             let directory = self.path_of(crossing.to_directory)?;
             let copied = self.copy_unnamed(id, &to, directory, wanted, patience);
             let copied = tokio::time::timeout(patience, copied).await;

@@ -58,7 +58,8 @@ impl Core {
             let names = self.lock_crossing(crossing).await?;
             let places = moves.keep_places().await;
             let guard = self.catalog.begin_change(&crossing.directories());
-            let original = self.read_original(crossing, from).await?;
+            let read = tokio::time::timeout(self.patience(), self.read_original(crossing, from)).await;
+            let original = read.map_err(|_| Error::CrossSource)??;
             Ok((names, places, guard, original))
         };
         // The other half is for making it.
