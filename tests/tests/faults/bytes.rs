@@ -10,7 +10,7 @@ use manifold_tests::estate::{Estate, Kind};
 
 use crate::readers::{DEADLINE, read_of, recovery_of};
 
-const SETTINGS: &str = "[deadlines]\nconnect = \"2 s\"\ndata = \"2 s\"\nmetadata = \"2 s\"\n";
+const SETTINGS: &str = "[deadlines]\nconnect = \"2 s\"\ndata = \"4 s\"\nmetadata = \"2 s\"\n";
 /// The longest until a source is back.
 const RECOVERY_MAX: Duration = Duration::from_secs(10);
 /// How many files are read of each source while bytes change.
