@@ -108,7 +108,7 @@ impl LocalBackend {
 
     /// Builds the backend of a source that may not be there at present. Each operation looks for its root anew, and
     /// checks it against the setting `root_id`, or else against the first folder that was found there.
-    pub(crate) fn connect(spec: &SourceSpec, limits: &Limits) -> Result<Self> {
+    pub fn connect(spec: &SourceSpec, limits: &Limits) -> Result<Self> {
         let bad = |why: String| {
             Error::new(
                 ErrorKind::Settings,

@@ -197,6 +197,7 @@ impl Vfs {
             uploads: OnceLock::new(),
             moves: OnceLock::new(),
         });
+        core.resume_before_listings();
         let stop = Arc::new(AtomicBool::new(false));
         let thread = std::thread::Builder::new().name("manifold-events".to_owned());
         let watcher = thread.spawn({

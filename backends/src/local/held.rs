@@ -171,6 +171,13 @@ impl Held {
         look().map_err(|failure| self.failed(Operation::Stat, failure))
     }
 
+    /// Gives where a symbolic link points.
+    pub fn target(&self) -> Result<Vec<u8>> {
+        let target = rustix::fs::readlinkat(&*self.fd, c"", Vec::new()).map_err(Failure::Object);
+        let target = target.map_err(|failure| self.failed(Operation::ReadLink, failure))?;
+        Ok(target.into_bytes())
+    }
+
     /// Changes attributes, and gives them all as they are then. `keep_privileges`: whoever asks may keep the set-user-ID and
     /// set-group-ID bits of a file whose length he changes.
     pub fn set(&self, change: &AttributeChange, keep_privileges: bool) -> Result<Metadata> {

@@ -1,5 +1,6 @@
 //! The door of the crate: listings on demand, single looks, and the sources that they go to ([`sources`]).
 
+mod crossings;
 mod looking;
 mod moving;
 mod sources;
@@ -18,6 +19,7 @@ use tokio::sync::{Semaphore, broadcast, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use self::crossings::BeforeListing;
 use self::moving::Purpose;
 use crate::expected::Expected;
 use crate::flight::{Flights, Outcome, Waiter};
@@ -53,6 +55,7 @@ pub struct Indexer {
     pub(crate) flights: Arc<Flights>,
     pub(crate) scans: Mutex<HashMap<SourceId, Arc<RunningScan>>>,
     open_probe: RwLock<OpenProbe>,
+    before_listing: RwLock<BeforeListing>,
     catalog_calls: Arc<Semaphore>,
     pub(crate) tasks: TaskTracker,
     cancel: CancellationToken,
@@ -93,6 +96,7 @@ impl Indexer {
             flights: Arc::new(Flights::default()),
             scans: Mutex::new(HashMap::new()),
             open_probe: RwLock::new(Arc::new(|_| false)),
+            before_listing: RwLock::new(Arc::new(|_| ())),
             catalog_calls: Arc::new(Semaphore::new(CATALOG_CALLS_MAX)),
             tasks: TaskTracker::new(),
             cancel: CancellationToken::new(),
@@ -299,6 +303,7 @@ impl Indexer {
                 return Ok(Presence::Found(()));
             }
         }
+        self.settle_crossings_to(target).await?;
         let mut ticket = self.catalog.ticket().by_path(target.path.as_bytes());
         if purpose == Purpose::Move {
             ticket = ticket.of_move();

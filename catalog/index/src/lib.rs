@@ -31,7 +31,7 @@ mod watch;
 pub use error::IndexError;
 pub use hash::HashSettings;
 pub use health::{Event, HealthChange, HealthState, LatencyFacts, Problem, RequestFacts, RequestKind, SourceHealth};
-pub use indexer::{Indexer, OpenProbe};
+pub use indexer::{BeforeListing, Indexer, OpenProbe};
 pub use listing::seen_attributes;
 pub use measure::{BUCKET_ENDS, ByWord, Histogram, HistogramPicture};
 pub use scan::beneath::{SubtreeProgress, SubtreeScan};

@@ -10,10 +10,10 @@ use redb::{ReadableTable, ReadableTableMetadata};
 use crate::edit::moves::topmost;
 use crate::error::{Error, OpenError, Result};
 use crate::format::{
-    ChildKey, FORMAT, HotRow, KeptRow, LinkRow, META_ID_LIMIT, META_NEXT_POLICY, META_NEXT_SOURCE, MoveRow, MovedRow,
-    NOWHERE, OriginsRow, PartUploadRow, PinRow, STAGED_BYTES_MAX, ScanRow, SentPartRow, SourceRow, TotalsRow,
-    child_name, child_parent, content_id, content_key, decode_staged, decode_state, identity_id, identity_key,
-    left_key, name_fault, owned_id, part_place,
+    ChildKey, CrossingRow, FORMAT, HotRow, KeptRow, LinkRow, META_ID_LIMIT, META_NEXT_POLICY, META_NEXT_SOURCE,
+    MoveRow, MovedRow, NOWHERE, OriginsRow, PartUploadRow, PinRow, STAGED_BYTES_MAX, ScanRow, SentPartRow, SourceRow,
+    TotalsRow, child_name, child_parent, content_id, content_key, decode_staged, decode_state, identity_id,
+    identity_key, left_key, name_fault, owned_id, part_place,
 };
 use crate::store::{Snapshot, bring_up_to_date, log_loss, open_file, refuse_file};
 use crate::tree::{self, Top};
@@ -61,6 +61,7 @@ pub(crate) fn examine(snapshot: &Snapshot) -> Result<CheckReport> {
     examination.moves()?;
     examination.origins()?;
     examination.parts()?;
+    examination.crossings()?;
     examination.departed()?;
     examination.attach_points()?;
     examination.totals()?;
@@ -437,6 +438,18 @@ impl Examination<'_> {
             let there = number > 0 && self.snapshot.part_uploads.get(upload)?.is_some();
             agree(there, || {
                 format!("a part {number} is noted of upload {upload}, which is not there")
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Copies are named of entries that were given, in directories that were too.
+    fn crossings(&self) -> Result<()> {
+        for row in self.snapshot.crossings.iter()? {
+            let (id, row) = row?;
+            let (id, row) = (id.value(), CrossingRow::decode(row.value())?);
+            agree(id.max(row.from.0).max(row.to.0) < self.id_limit, || {
+                format!("a copy is noted of entry {id}, which was never given, or in such a directory")
             })?;
         }
         Ok(())

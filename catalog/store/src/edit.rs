@@ -3,6 +3,7 @@
 //! The steps keep hot row, cold row, identity index, queue and totals in agreement; no other module writes to a table.
 
 mod contents;
+mod crossings;
 pub(crate) mod depart;
 pub(crate) mod follow;
 mod insert;
@@ -26,11 +27,11 @@ use redb::{Key, ReadableTable, TableDefinition, Value, WriteTransaction};
 
 use crate::error::{Error, Result};
 use crate::format::{
-    self, CHILDREN, CONTENTS, ChildKey, Cold, ContentKey, DEPARTED, DIRECTORIES, ENTRIES, FORMAT, FORMAT_OF_PINS,
-    HOT_BYTES, HotRow, IDENTITIES, IdentityKey, KEPT, LEFT, LINKS, META, META_FORMAT, META_GENERATION, META_ID_LIMIT,
-    META_LOG, META_NEXT_POLICY, META_NEXT_SOURCE, MOVED, MOVES, NOWHERE, ORIGINS, OwnedKey, PART_UPLOADS, PIN_POLICIES,
-    PINS, PartKey, QUEUE, SENT_PARTS, SOURCES, STAGED, STAGED_BYTES, ScanRow, SourceRow, TOTALS_BYTES, TotalsRow,
-    child_name, decode_state, encode_state, identity_key, subtree_range,
+    self, CHILDREN, CONTENTS, CROSSINGS, ChildKey, Cold, ContentKey, DEPARTED, DIRECTORIES, ENTRIES, FORMAT,
+    FORMAT_OF_PINS, HOT_BYTES, HotRow, IDENTITIES, IdentityKey, KEPT, LEFT, LINKS, META, META_FORMAT, META_GENERATION,
+    META_ID_LIMIT, META_LOG, META_NEXT_POLICY, META_NEXT_SOURCE, MOVED, MOVES, NOWHERE, ORIGINS, OwnedKey,
+    PART_UPLOADS, PIN_POLICIES, PINS, PartKey, QUEUE, SENT_PARTS, SOURCES, STAGED, STAGED_BYTES, ScanRow, SourceRow,
+    TOTALS_BYTES, TotalsRow, child_name, decode_state, encode_state, identity_key, subtree_range,
 };
 use crate::rows::Rows;
 use crate::store::wal::Record;
@@ -65,6 +66,7 @@ pub(crate) struct Edit<'t> {
     left: Rows<'t, &'static [u8], ()>,
     part_uploads: Rows<'t, u64, &'static [u8]>,
     sent_parts: Rows<'t, PartKey, &'static [u8]>,
+    crossings: Rows<'t, u64, &'static [u8]>,
     next_id: &'t AtomicU64,
     pub(crate) tickets: &'t Tickets,
     /// Totals and scans that were touched, as they are now.
@@ -163,6 +165,7 @@ impl<'t> Edit<'t> {
             left: rows(transaction, LEFT, 20, record)?,
             part_uploads: rows(transaction, PART_UPLOADS, 21, record)?,
             sent_parts: rows(transaction, SENT_PARTS, 22, record)?,
+            crossings: rows(transaction, CROSSINGS, 23, record)?,
             next_id,
             tickets,
             totals_now: BTreeMap::new(),

@@ -4,6 +4,7 @@
 //! [`Malformed`], never a panic.
 
 mod cold;
+mod crossings;
 mod hot;
 mod kept;
 mod keys;
@@ -18,6 +19,7 @@ mod staged;
 use redb::TableDefinition;
 
 pub(crate) use cold::{Cold, ColdView};
+pub(crate) use crossings::{CROSSING_TEXT_MAX, CrossingRow, MarkRow};
 pub(crate) use hot::{HOT_BYTES, HotRow};
 pub use kept::KEPT_ATTRIBUTES_MAX;
 pub(crate) use kept::KeptRow;
@@ -36,7 +38,7 @@ pub(crate) use staged::decode_staged;
 pub use staged::{STAGED_BYTES_MAX, STAGED_ROW_MAX};
 
 /// The format that this program writes.
-pub(crate) const FORMAT: u64 = 8;
+pub(crate) const FORMAT: u64 = 9;
 /// The format that brought contents and pins.
 pub(crate) const FORMAT_OF_PINS: u64 = 2;
 /// The oldest format that this program brings up to date.
@@ -89,6 +91,8 @@ pub(crate) const LEFT: TableDefinition<'static, &'static [u8], ()> = TableDefini
 pub(crate) const PART_UPLOADS: TableDefinition<'static, u64, &'static [u8]> = TableDefinition::new("part_uploads");
 /// Number of such an upload and of a part of it, to what the source has confirmed.
 pub(crate) const SENT_PARTS: TableDefinition<'static, PartKey, &'static [u8]> = TableDefinition::new("sent_parts");
+/// Id of a file or link whose copy is given its name, to where and how.
+pub(crate) const CROSSINGS: TableDefinition<'static, u64, &'static [u8]> = TableDefinition::new("crossings");
 /// Source and id of what has left the tree, to the time when it did.
 pub(crate) const DEPARTED: TableDefinition<'static, OwnedKey, i64> = TableDefinition::new("departed");
 /// The sources.
@@ -160,6 +164,9 @@ pub fn decode_any(bytes: &[u8]) {
         assert_eq!(row.encode(), bytes);
     }
     if let Ok(row) = SentPartRow::decode(bytes) {
+        assert_eq!(row.encode(), bytes);
+    }
+    if let Ok(row) = CrossingRow::decode(bytes) {
         assert_eq!(row.encode(), bytes);
     }
     if let Ok(row) = decode_staged(bytes) {

@@ -15,6 +15,7 @@ mod catalog;
 mod change;
 mod check;
 mod contents;
+mod crossings;
 mod edit;
 mod entry;
 mod error;
@@ -43,6 +44,7 @@ mod tree;
 pub use branch::Branch;
 pub use catalog::{Catalog, CheckReport, CompleteListing, Found, Options, Totals, TotalsOf};
 pub use change::{Change, Subscription};
+pub use crossings::{Crossing, Mark};
 pub use entry::{
     ChangedFile, Details, DirectoryState, Entry, EntryId, Failure, FileFacts, Hashed, Kind, NewChild, Pin, PolicyId,
     Replaces, SeenAttributes, SourceId,

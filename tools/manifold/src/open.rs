@@ -6,13 +6,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use manifold_backends::local::LocalBackend;
 use manifold_backends::{SecretStore, StoreOptions};
 use manifold_catalog::{Catalog, OpenError, SourceRecord};
 use manifold_index::{HashSettings, IndexSettings, Indexer};
 use manifold_vfs::{CrossSourceRename, Vfs};
 use tokio::runtime::Handle;
 
-use crate::connections::Connections;
+use crate::connections::{Connections, limits, parse_spec};
 use crate::events::Hub;
 use crate::failure::{Failure, Result};
 use crate::library::Library;
@@ -47,7 +48,8 @@ pub(crate) struct OpenLibrary {
 }
 
 impl OpenLibrary {
-    /// Opens a library whose lock the caller has taken in that role. No source is asked for anything yet.
+    /// Opens a library whose lock the caller has taken in that role. No source is asked for anything yet, but a folder of this machine
+    /// for a file that was being moved to it.
     ///
     /// `with_cache` starts the disk cache too, which those that only look at the tree do without.
     pub(crate) fn open(
@@ -96,6 +98,7 @@ impl OpenLibrary {
             .map_err(|error| Failure::from(error).about("cannot join the sources of a union"))?;
         let events = Hub::new();
         if role == Role::Daemon {
+            resume_renames(&catalog, &vfs, &settings)?;
             vfs.accept_writes(uploads::write_settings(&library, &settings, &events))
                 .map_err(|error| Failure::from(error).about("cannot start the staging area"))?;
         }
@@ -157,6 +160,22 @@ impl OpenLibrary {
             Err(error) => Err(Failure::new(format!("cannot make the catalog durable: {error}"))),
         }
     }
+}
+
+/// Goes on with what the end of another daemon has broken off in folders of this machine, before anybody sees half of it.
+fn resume_renames(catalog: &Catalog, vfs: &Vfs, settings: &Settings) -> Result<()> {
+    if catalog.crossings()?.is_empty() {
+        return Ok(());
+    }
+    let (sources, limits) = (catalog.sources()?, limits(settings));
+    let folder = |id| {
+        let record = sources.iter().find(|record| record.id == id)?;
+        let spec = parse_spec(record).ok()?;
+        spec.local_root()?;
+        LocalBackend::connect(&spec, &limits).ok()
+    };
+    vfs.resume_renames(folder)
+        .map_err(|error| Failure::from(error).about("cannot go on with renames that were broken off"))
 }
 
 /// Gives the store of a library's secrets.

@@ -4,6 +4,7 @@
 mod inward;
 mod left;
 mod model;
+mod resumed;
 mod troubles;
 
 use std::collections::HashMap;
@@ -13,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use manifold_backends::local::LocalBackend;
-use manifold_backends::{Backend, ErrorKind};
+use manifold_backends::{Backend, ErrorKind, ObjectPath, Presence};
 use manifold_catalog::{Catalog, OpenError};
 use manifold_vfs::{
     Access, AttributeChange, Creation, CrossSourceRename, Durable, EntryId, Error, Handle, MoveState, RenameMode,
@@ -102,6 +103,8 @@ impl World {
             listener: Arc::new(move |event| told.lock().push(event)),
             policies: HashMap::new(),
         };
+        let folder = |source| library.indexer.backend(source)?.as_local().cloned();
+        library.vfs.resume_renames(folder).unwrap();
         library.vfs.accept_writes(settings).unwrap();
         Self {
             x,

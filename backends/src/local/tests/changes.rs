@@ -297,6 +297,8 @@ fn attributes_are_changed_on_the_object_itself_and_on_no_target() {
     assert_eq!(hold("l").set(&owner, true).unwrap().owner.map(|it| it.0), Some(7));
     assert_eq!(fs::metadata(at("f")).unwrap().uid(), 5);
     assert!(fs::symlink_metadata(at("l")).unwrap().mtime() > 9);
+    assert_eq!(hold("l").target().unwrap(), b"f");
+    hold("f").target().unwrap_err();
     let size = AttributeChange {
         size: Some(0),
         ..AttributeChange::default()

@@ -205,8 +205,8 @@ impl Walker<'_> {
                     return left_out;
                 }
                 let (listed_ns, ticket) = (self.clock.now_ns(), self.catalog.ticket().by_path(path.as_bytes()));
-                // This thread waits for nobody: the ordinary scan has deadlines.
-                if self.local.may_hang(&path) {
+                // This thread waits for nobody: the ordinary scan has deadlines, and sees first to what is to be seen to.
+                if self.local.may_hang(&path) || self.catalog.is_crossing_to(directory).unwrap_or(true) {
                     left_out += 1;
                     continue;
                 }

@@ -43,6 +43,7 @@ impl Edit<'_> {
             20 => self.left.redo(step),
             21 => self.part_uploads.redo(step),
             22 => self.sent_parts.redo(step),
+            23 => self.crossings.redo(step),
             _ => Err(Error::damaged("the write-ahead log has a row of no table")),
         }
     }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use manifold_catalog::{
-    Across, AttributeMustBe, Catalog, CheckReport, EntryId, Keep, Left, LinkTarget, OpenError, Options, PartUpload,
-    Pin, PolicyId, SentPart, SourceId,
+    Across, AttributeMustBe, Catalog, CheckReport, Crossing, EntryId, Keep, Left, LinkTarget, Mark, OpenError, Options,
+    PartUpload, Pin, PolicyId, SentPart, SourceId,
 };
 use redb::TableHandle;
 
@@ -173,7 +173,7 @@ fn other_files_are_left_alone() {
 fn a_newer_format_is_refused_and_left_alone() {
     let scratch = Scratch::new();
     drop(scratch.open());
-    set_format(&scratch, 9);
+    set_format(&scratch, 10);
     let before = fs::read(scratch.file()).unwrap();
     for result in [
         Catalog::open(&scratch.file(), Options::default()).map(drop),
@@ -181,7 +181,14 @@ fn a_newer_format_is_refused_and_left_alone() {
     ] {
         let error = result.unwrap_err();
         assert!(
-            matches!(error, OpenError::NewerVersion { found: 9, known: 8, .. }),
+            matches!(
+                error,
+                OpenError::NewerVersion {
+                    found: 10,
+                    known: 9,
+                    ..
+                }
+            ),
             "{error:?}"
         );
         assert!(error.to_string().contains("newer version"));
@@ -309,6 +316,35 @@ fn rows_of_uploads_in_parts_that_belong_to_nothing_are_found() {
         (f, b"short".to_vec(), "malformed"),
     ] {
         check_with(&scratch, &whole, &[("part_uploads", id, &row)], what);
+    }
+}
+
+#[test]
+fn rows_of_copies_that_belong_to_nothing_are_found() {
+    let scratch = Scratch::new();
+    let catalog = scratch.open();
+    let source = add_source(&catalog, "/s");
+    list(&catalog, source.root, vec![file("f")]);
+    let f = id(&catalog, "/s/f").0;
+    scratch.check(catalog);
+    let whole = fs::read(scratch.file()).unwrap();
+    let crossing = |from: u64, to: u64| {
+        let mut row = vec![0];
+        row.extend_from_slice(&from.to_le_bytes());
+        row.extend_from_slice(b"\x01\0\0\0f");
+        row.extend_from_slice(&to.to_le_bytes());
+        row.extend_from_slice(b"\x01\0\0\0g\x01\0\0\0g");
+        row.extend_from_slice(&[0; 24 + 16 + 16]);
+        row
+    };
+    for (id, row, what) in [
+        (f, crossing(f, f), ""),
+        (1 << 40, crossing(f, f), "was never given"),
+        (f, crossing(1 << 40, f), "was never given"),
+        (f, crossing(f, 1 << 40), "was never given"),
+        (f, b"short".to_vec(), "malformed"),
+    ] {
+        check_with(&scratch, &whole, &[("crossings", id, &row)], what);
     }
 }
 

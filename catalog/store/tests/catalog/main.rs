@@ -6,6 +6,7 @@
 
 mod branches;
 mod crashes;
+mod crossings;
 mod damage;
 mod follow;
 mod full_disk;

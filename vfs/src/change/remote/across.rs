@@ -10,6 +10,7 @@ mod beside;
 mod copy;
 mod inward;
 mod link;
+mod resume;
 
 use std::fs::File;
 use std::io;

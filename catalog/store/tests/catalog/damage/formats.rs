@@ -59,7 +59,7 @@ fn work_with(scratch: &Scratch, catalog: Catalog) {
     assert_eq!(catalog.pin(&[pin(root, None)]).unwrap(), 1);
     list(&catalog, root, vec![file("file").size(1)]);
     let report = scratch.check(catalog);
-    assert_eq!(report.format, 8);
+    assert_eq!(report.format, 9);
 }
 
 #[test]
@@ -139,17 +139,53 @@ fn a_catalog_of_format_7_is_brought_up_to_date() {
 }
 
 #[test]
-fn a_catalog_of_format_8_opens_as_it_was_written() {
+fn a_catalog_of_format_8_is_brought_up_to_date() {
     let scratch = Scratch::new();
     let catalog = open_kept(&scratch, 8);
     finds_bytes_beside_a_row(&catalog);
     finds_what_was_left(&catalog);
+    finds_uploads_in_parts(&catalog);
+    assert_eq!(catalog.crossings().unwrap(), []);
+    finds_what_is_kept_and_moved(&scratch, catalog);
+}
+
+#[test]
+fn a_catalog_of_format_9_opens_as_it_was_written() {
+    let scratch = Scratch::new();
+    let catalog = open_kept(&scratch, 9);
+    finds_bytes_beside_a_row(&catalog);
+    finds_what_was_left(&catalog);
+    finds_uploads_in_parts(&catalog);
+    assert_eq!(catalog.crossings().unwrap(), [crossing(&catalog)]);
+    finds_what_is_kept_and_moved(&scratch, catalog);
+}
+
+/// A copy of a file that is staged is given its name in a folder of another source.
+fn crossing(catalog: &Catalog) -> Crossing {
+    Crossing {
+        id: id(catalog, "/outer/escaped"),
+        from: (id(catalog, "/outer"), (*b"escaped").into()),
+        to: (id(catalog, "/outer/way/inner"), (*b"crossed").into()),
+        raw_name: Some((*b"../bad").into()),
+        size: 7,
+        modified_ns: -8,
+        mark: Mark::Identity([9; 16]),
+        same_bytes: true,
+        left: Some(Left {
+            version: (*b"version 9").into(),
+            shows_through: false,
+        }),
+        at_ns: 45,
+    }
+}
+
+/// What the kept files hold from the eighth format on.
+fn finds_uploads_in_parts(catalog: &Catalog) {
     let [(upload, begun)] = &catalog.part_uploads().unwrap()[..] else {
         panic!("{:?}", catalog.part_uploads())
     };
-    assert_eq!(*begun, part_upload(id(&catalog, "/outer/escaped")));
+    assert_eq!(*begun, part_upload(id(catalog, "/outer/escaped")));
     assert_eq!(catalog.sent_parts(*upload).unwrap(), [sent_part()]);
-    finds_what_is_kept_and_moved(&scratch, catalog);
 }
 
 fn part_upload(entry: EntryId) -> PartUpload {
@@ -278,6 +314,7 @@ fn an_upgrade_indexes_the_contents_that_are_known() {
         "left",
         "part_uploads",
         "sent_parts",
+        "crossings",
     ] {
         let handle = transaction
             .list_tables()
@@ -298,7 +335,7 @@ fn an_upgrade_indexes_the_contents_that_are_known() {
     let catalog = scratch.open();
     assert_eq!(catalog.hashed().unwrap(), 50);
     assert_eq!(catalog.replicas(known[0].id, 99).unwrap().len(), 4);
-    assert_eq!(scratch.check(catalog).format, 8);
+    assert_eq!(scratch.check(catalog).format, 9);
 }
 
 /// Writes the fixture anew, when a format is made: run it alone, with the path in this variable.
@@ -397,6 +434,7 @@ fn the_fixture_is_written_where_it_is_asked_for() {
     catalog.set_link_targets(&[read]).unwrap();
     let upload = catalog.begin_part_upload(&part_upload(escaped)).unwrap();
     catalog.note_sent_part(upload, &sent_part()).unwrap();
+    catalog.begin_crossing(&crossing(&catalog)).unwrap();
     scratch.check(catalog);
     fs::copy(scratch.file(), target).unwrap();
 }

@@ -5,13 +5,15 @@
 //! - before the copy has its name, nobody sees anything of it, and nothing is left of it however that ends: until then it is a
 //!   file without a name;
 //! - it gets its name when it lies on the disk, was read back from there and is right, and if nothing has that name;
+//! - that it is about to get its name is noted durably before, so that a daemon that ends in between is followed by one that goes on
+//!   ([`resume`](super::resume));
 //! - with the transaction that knows of it, the original is to be taken away, in the version that was copied.
 
 use std::sync::Arc;
 
 use manifold_backends::Version;
 use manifold_backends::local::{LocalBackend, LocalFile, Place};
-use manifold_catalog::{Across, EntryId, Keep, Kind, Left};
+use manifold_catalog::{Crossing as Noted, EntryId, Kind, Left, Mark};
 use tokio::time::Instant;
 
 use super::copy::{Wanted, time};
@@ -19,7 +21,6 @@ use super::{CLOSING, Crossing, Found};
 use crate::Error;
 use crate::attributes::Attributes;
 use crate::change::Paths;
-use crate::change::follow::seen_attributes;
 use crate::change::local::{done, found};
 use crate::error::Cause;
 use crate::staging::{Sending, StagedFile};
@@ -272,7 +273,7 @@ impl Core {
         if is_same { Ok(()) } else { Err(Error::CrossSource) }
     }
 
-    /// Gives the copy its name, and has the catalog follow.
+    /// Gives the copy its name, and has the catalog follow. What is noted before has the next start go on where this one ends.
     fn name_copy(
         &self,
         crossing: &Crossing,
@@ -283,46 +284,43 @@ impl Core {
         let id = crossing.from.id;
         let place = self.place_in_folder(crossing)?;
         let (same_bytes, at_ns) = (self.is_known(id, original)?, self.writable()?.now_ns());
-        let made = match found(to.link(&copy.held(), &place)) {
-            Err(Error::Exists) if !crossing.only_new => {
-                // Another has made it there, and it is not shown yet.
-                self.look_into(crossing.to_directory);
-                return Err(Error::CrossSource);
-            }
-            made => made?,
-        };
-        let across = Across {
-            from: (crossing.from.parent, &crossing.from.name),
-            to: (crossing.to_directory, &crossing.to_name),
-            raw_name: crossing.raw_name(),
-            seen: seen_attributes(&made.object),
+        let seen = done(copy.held().metadata())?;
+        // What could not be told from other files would have to stay in both places after a crash.
+        let identity = seen.identity.ok_or(Error::CrossSource)?;
+        let noted = Noted {
+            size: seen.size,
+            modified_ns: seen.modified.map_or(0, |it| it.0),
             same_bytes,
-            keeps: false,
-            keep: Keep::default(),
-            attributes: Vec::new(),
             left: original.version().map(|version| Left {
                 version,
                 shows_through: false,
             }),
-            staged: None,
-            staged_bytes: None,
-            at_ns,
+            ..self.noted(crossing, Mark::Identity(identity.0), at_ns)
         };
+        self.catalog.begin_crossing(&noted).map_err(Error::from_catalog)?;
         let staged = original.staged.as_ref().map(|(file, _)| file);
-        let follow = || {
+        let named = || {
+            let made = found(to.link(&copy.held(), &place))?;
             // The original is not taken away before its copy has a name for good.
             found(to.sync_directory(&place.directory))?;
             if let Some(file) = staged {
                 file.forget();
             }
-            self.follow(|catalog| Ok(((), catalog.follow_across(&across)?)))
+            self.follow_noted(id, &made.object)?;
+            Ok(made)
         };
-        if let Err(error) = follow() {
-            if let Err(error) = to.remove(&place, false, false) {
-                tracing::warn!(%error, "a copy of a file that could not be moved stays beside it");
+        let made = match named() {
+            Ok(made) => made,
+            Err(error) => {
+                self.take_back_copy(&noted, to, &place);
+                if !matches!(error, Error::Exists) || crossing.only_new {
+                    return Err(error);
+                }
+                // Another has made it there, and it is not shown yet.
+                self.look_into(crossing.to_directory);
+                return Err(Error::CrossSource);
             }
-            return Err(error);
-        }
+        };
         if staged.is_some() {
             self.forget_staged(id)?;
         }

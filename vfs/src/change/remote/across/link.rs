@@ -4,9 +4,9 @@
 
 use std::sync::Arc;
 
-use manifold_backends::local::{Asker, AttributeChange, LocalBackend, Making};
+use manifold_backends::local::{Asker, AttributeChange, Held, LocalBackend, Making};
 use manifold_backends::{Expected, Kind as ObjectKind, Metadata, ObjectPath, Presence};
-use manifold_catalog::{Across, Keep, Left, SeenAttributes};
+use manifold_catalog::{Across, Crossing as Noted, Keep, Left, Mark, SeenAttributes};
 
 use super::copy::time;
 use super::{Crossing, Target};
@@ -167,9 +167,10 @@ impl Core {
         Ok((target, made))
     }
 
-    /// Makes the link in a folder of this machine, and has the catalog follow.
+    /// Makes the link in a folder of this machine, and has the catalog follow. What is noted before has the next start go on where
+    /// this one ends.
     fn make_in_folder(&self, crossing: &Crossing, to: &LocalBackend, original: &Original) -> Result<(), Error> {
-        let place = self.place_in_folder(crossing)?;
+        let (id, place) = (crossing.from.id, self.place_in_folder(crossing)?);
         let mount = *self.owner.read();
         // No server decides who somebody is on this machine.
         let owner = original
@@ -182,35 +183,55 @@ impl Core {
             gid: owner.1,
             umask: 0,
         };
-        let made = match found(to.make(&place, &Making::Symlink(original.to.clone()), 0o777, asker)) {
-            Err(Error::Exists) if !crossing.only_new => {
+        let in_the_way = |error| match error {
+            Error::Exists if !crossing.only_new => {
                 self.look_into(crossing.to_directory);
-                return Err(Error::CrossSource);
+                Error::CrossSource
             }
-            made => made?,
+            error => error,
         };
-        let dress = || -> Result<Metadata, Error> {
+        // What is noted is that nothing has the name.
+        if let Presence::Found(_) = done(to.hold(&place.path()))? {
+            return Err(in_the_way(Error::Exists));
+        }
+        let at_ns = self.writable()?.now_ns();
+        let noted = Noted {
+            size: original.to.len() as u64,
+            modified_ns: original.seen.modified.map_or(at_ns, |it| it.0),
+            left: left(original),
+            ..self.noted(crossing, Mark::Target(original.to.as_slice().into()), at_ns)
+        };
+        self.catalog.begin_crossing(&noted).map_err(Error::from_catalog)?;
+        let made = match found(to.make(&place, &Making::Symlink(original.to.clone()), 0o777, asker)) {
+            Ok(made) => made,
+            // What has the name is another's.
+            Err(Error::Exists) => {
+                self.end_noted(id);
+                return Err(in_the_way(Error::Exists));
+            }
+            Err(error) => {
+                self.take_back_copy(&noted, to, &place);
+                return Err(error);
+            }
+        };
+        let named = || {
             let held = found(to.hold(&place.path()))?;
-            let times = AttributeChange {
-                modified: original.seen.modified.map(|it| time(it.0)),
-                ..AttributeChange::default()
-            };
-            let now = done(held.set(&times, true))?;
+            let now = finish_link(&held, &noted)?;
             if now.owner != Some(owner) {
                 return Err(Error::CrossSource);
             }
             // The original is not taken away before its copy has a name for good.
             found(to.sync_directory(&place.directory))?;
-            Ok(now)
+            self.follow_noted(id, &now)
         };
-        let followed = dress().and_then(|now| self.follow_link(crossing, original, &now));
-        if let Err(error) = followed {
-            if let Err(error) = to.remove(&place, false, false) {
-                tracing::warn!(%error, "a link that could not be moved stays in both places");
-            }
+        if let Err(error) = named() {
+            self.take_back_copy(&noted, to, &place);
             return Err(error);
         }
         self.follow_directory(crossing.to_directory, &made.directory);
+        if original.folder.is_none() {
+            self.names_changed(crossing.from.parent, at_ns)?;
+        }
         Ok(())
     }
 
@@ -229,12 +250,10 @@ impl Core {
         }
     }
 
-    /// Has the catalog follow a link to where it was made.
+    /// Has the catalog follow a link to where it was made at a remote source.
     fn follow_link(&self, crossing: &Crossing, original: &Original, made: &Metadata) -> Result<(), Error> {
         let id = crossing.from.id;
-        let backend = self.indexer.backend(crossing.to_source);
-        let is_remote = backend.is_some_and(|backend| backend.as_local().is_none());
-        let keeps = is_remote && self.keeps_attributes(crossing.to_source);
+        let keeps = self.keeps_attributes(crossing.to_source);
         let modified_ns = original.seen.modified.map(|it| it.0).filter(|_| keeps);
         let at_ns = self.writable()?.now_ns();
         let seen = seen_attributes(made);
@@ -254,21 +273,33 @@ impl Core {
                 ..Keep::default()
             },
             attributes: Vec::new(),
-            left: Some(Left {
-                version: original.seen.version.as_bytes().into(),
-                shows_through: false,
-            }),
+            left: left(original),
             staged: None,
             staged_bytes: None,
             at_ns,
         };
         self.follow(|catalog| Ok(((), catalog.follow_across(&across)?)))?;
-        if is_remote {
-            self.note_link(id, made.version.as_bytes(), &original.to)?;
-        }
+        self.note_link(id, made.version.as_bytes(), &original.to)?;
         self.names_changed(crossing.from.parent, at_ns)?;
         self.names_changed(crossing.to_directory, at_ns)
     }
+}
+
+/// Says what is to be taken away.
+fn left(original: &Original) -> Option<Left> {
+    Some(Left {
+        version: original.seen.version.as_bytes().into(),
+        shows_through: false,
+    })
+}
+
+/// Gives a link that was made the time that it is to have, and says how it is then.
+pub(super) fn finish_link(link: &Held, noted: &Noted) -> Result<Metadata, Error> {
+    let times = AttributeChange {
+        modified: Some(time(noted.modified_ns)),
+        ..AttributeChange::default()
+    };
+    done(link.set(&times, true))
 }
 
 fn late() -> Error {
