@@ -8,6 +8,8 @@ mod breaks;
 mod names;
 #[path = "smb/reading.rs"]
 mod reading;
+#[path = "smb/writing.rs"]
+mod writing;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -82,7 +82,7 @@ impl Pool {
 
     /// Makes an exchange on whichever connection is best. If the connection turns out to be gone, once more, and again
     /// for as long as what remains are connections from before, which have died with it: `exchange` must not change
-    /// anything at the server.
+    /// anything at the server that stays when its connection goes.
     pub(super) async fn exchange<T, F, R>(self: &Arc<Self>, exchange: F) -> Result<T, Failure>
     where
         T: Send + 'static,

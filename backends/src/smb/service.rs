@@ -278,6 +278,11 @@ pub(super) struct Wires {
 }
 
 impl Wires {
+    /// Gives the path, where there is no other under which the object may stand.
+    pub(super) fn only(&self) -> Option<Vec<u16>> {
+        self.other.is_none().then(|| self.usual.clone())
+    }
+
     /// Asks under the one path, and if nothing stands there, under the other.
     pub(super) async fn find<T, R>(&self, ask: impl Fn(Vec<u16>) -> R) -> Result<T, Failure>
     where

@@ -6,6 +6,8 @@
 //!
 //! Always true: a handle is only ever used on the session that opened it.
 
+mod making;
+
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use bytes::Bytes;
@@ -13,13 +15,11 @@ use smb2::client::connection::Connection;
 use smb2::client::watcher::Watcher;
 use smb2::crypto::encryption::Cipher;
 use smb2::msg::close::{CloseRequest, CloseResponse, SMB2_CLOSE_FLAG_POSTQUERY_ATTRIB};
-use smb2::msg::flush::FlushRequest;
 use smb2::msg::ioctl::{IoctlRequest, IoctlResponse, SMB2_0_IOCTL_IS_FSCTL};
 use smb2::msg::query_directory::{FileInformationClass, QueryDirectoryFlags, QueryDirectoryRequest};
 use smb2::msg::query_info::{InfoType, QueryInfoRequest};
 use smb2::msg::read::{ReadRequest, SMB2_CHANNEL_NONE};
 use smb2::msg::set_info::SetInfoRequest;
-use smb2::msg::write::{WriteRequest, WriteResponse};
 use smb2::pack::{Pack, ReadCursor, Unpack};
 use smb2::types::flags::Capabilities;
 use smb2::types::status::NtStatus;
@@ -35,6 +35,8 @@ use super::patience::Patience;
 use super::settings::{Protection, Settings};
 use super::wire::{self, LinkTarget, Open};
 use crate::{ErrorKind, Secret};
+
+pub(super) use making::First;
 
 /// What one credit pays for (MS-SMB2 3.2.4.1.5), in bytes.
 const CREDIT_BYTES: u32 = 64 * 1024;
@@ -287,46 +289,21 @@ impl Session {
         let _writing = self.patience.writing();
         let mut written = 0;
         while written < data.len() {
-            let request = WriteRequest {
-                data_offset: wire::WRITE_DATA_AT,
+            let request = wire::Write {
+                handle,
                 offset: offset + written as u64,
-                file_id: handle,
-                channel: SMB2_CHANNEL_NONE,
-                remaining_bytes: 0,
-                write_channel_info_offset: 0,
-                write_channel_info_length: 0,
-                flags: 0,
-                data: data[written..].to_vec(),
+                bytes: &data[written..],
             };
-            let charge = (request.data.len() as u32).div_ceil(CREDIT_BYTES).max(1) as u16;
+            let charge = (request.bytes.len() as u32).div_ceil(CREDIT_BYTES).max(1) as u16;
             let frame = self.single(Command::Write, &request, charge).await?;
-            let response = WriteResponse::unpack(&mut ReadCursor::new(&frame.body))?;
-            let count = response.count as usize;
-            if count == 0 || count > data.len() - written {
-                let text = format!("the server took {count} of {} bytes", data.len() - written);
-                return Err(Failure::new(ErrorKind::Nonsense, text));
-            }
-            written += count;
+            written += making::taken(&frame, request.bytes.len())?;
         }
         Ok(())
     }
 
-    /// Has what was written reach the disk.
-    pub(super) async fn flush(&self, handle: FileId) -> Result<(), Failure> {
-        self.single(Command::Flush, &FlushRequest { file_id: handle }, 1)
-            .await
-            .map(drop)
-    }
-
     /// Changes something of what is open.
     pub(super) async fn set(&self, handle: FileId, class: u8, information: Vec<u8>) -> Result<(), Failure> {
-        let request = SetInfoRequest {
-            info_type: InfoType::File,
-            file_info_class: class,
-            additional_information: 0,
-            file_id: handle,
-            buffer: information,
-        };
+        let request = setting(handle, class, information);
         self.single(Command::SetInfo, &request, 1).await.map(drop)
     }
 
@@ -350,16 +327,6 @@ impl Session {
             file_id: handle,
         };
         self.single(Command::Close, &request, 1).await.map(drop)
-    }
-
-    /// Closes a handle, and says what its file is like from then on, if the server tells; `facts` is how the handle saw it.
-    pub(super) async fn close_telling(&self, handle: FileId, mut facts: Facts) -> Result<Option<Facts>, Failure> {
-        let request = CloseRequest {
-            flags: SMB2_CLOSE_FLAG_POSTQUERY_ATTRIB,
-            file_id: handle,
-        };
-        let closed = self.single(Command::Close, &request, 1).await?;
-        Ok(take_last(&mut facts, &closed)?.then_some(facts))
     }
 
     /// Opens the directory at `name` for listing.
@@ -475,16 +442,24 @@ impl Session {
         accept(frame, command)
     }
 
-    /// Sends several requests as one, all on the handle that the first opens.
+    /// Sends several requests as one, all on the handle that the first opens or names.
     async fn compound<const N: usize>(
         &self,
         requests: &[(Command, &dyn Pack); N],
     ) -> Result<[Result<Frame, Failure>; N], Failure> {
+        let answers = self.chain(requests).await?;
+        answers
+            .try_into()
+            .map_err(|_| Failure::new(ErrorKind::Nonsense, "the server left a request unanswered"))
+    }
+
+    /// As [`compound`](Self::compound), of any number. A loss of the connection in the middle is the failure of the whole.
+    async fn chain(&self, requests: &[(Command, &dyn Pack)]) -> Result<Vec<Result<Frame, Failure>>, Failure> {
         let operations: Vec<CompoundOp<'_>> = requests
             .iter()
             .map(|(command, body)| CompoundOp::new(*command, *body, Some(self.tree.tree_id)))
             .collect();
-        let mut answers = Vec::with_capacity(N);
+        let mut answers = Vec::with_capacity(requests.len());
         for (frame, (command, _)) in self
             .connection
             .execute_compound(&operations)
@@ -497,16 +472,13 @@ impl Session {
                 Err(error) => Err(error.into()),
             });
         }
-        // A loss of the connection in the middle is the failure of the whole.
         if let Some(Err(failure)) = answers
             .iter()
             .find(|answer| answer.as_ref().is_err_and(|failure| failure.left() == Left::Nothing))
         {
             return Err(failure.clone());
         }
-        answers
-            .try_into()
-            .map_err(|_| Failure::new(ErrorKind::Nonsense, "the server left a request unanswered"))
+        Ok(answers)
     }
 }
 
@@ -564,6 +536,16 @@ fn take_last(facts: &mut Facts, closed: &Frame) -> Result<bool, Failure> {
 
 fn facts_of(frame: &Frame) -> Result<Facts, Failure> {
     Ok(wire::all_information(wire::output_buffer(&frame.body)?)?)
+}
+
+fn setting(file_id: FileId, class: u8, information: Vec<u8>) -> SetInfoRequest {
+    SetInfoRequest {
+        info_type: InfoType::File,
+        file_info_class: class,
+        additional_information: 0,
+        file_id,
+        buffer: information,
+    }
 }
 
 fn query(file_id: FileId, class: u8) -> QueryInfoRequest {

@@ -7,6 +7,7 @@
 use bytes::Bytes;
 use smb2::msg::header::Header;
 use smb2::pack::{Pack, WriteCursor};
+use smb2::types::FileId;
 
 use super::facts::Facts;
 
@@ -56,9 +57,6 @@ pub(super) const RENAME_INFORMATION: u8 = 10;
 pub(super) const DISPOSITION_INFORMATION: u8 = 13;
 /// `FileEndOfFileInformation` (MS-FSCC 2.4.13).
 pub(super) const END_OF_FILE_INFORMATION: u8 = 20;
-/// Where the bytes of a `WRITE` request begin: after the header and the fixed part (MS-SMB2 2.2.21).
-pub(super) const WRITE_DATA_AT: u16 = Header::SIZE as u16 + 48;
-
 const SHARE_READ_WRITE_DELETE: u32 = 7;
 const IMPERSONATION: u32 = 2;
 
@@ -116,6 +114,34 @@ impl Pack for Open<'_> {
             cursor.write_u16_le(*unit);
         }
         if self.name.is_empty() {
+            cursor.write_u8(0); // The buffer is never empty.
+        }
+    }
+}
+
+/// Writes (MS-SMB2 2.2.21), without a copy of the bytes of its own.
+pub(super) struct Write<'a> {
+    /// The open file.
+    pub(super) handle: FileId,
+    /// Where in the file the bytes begin.
+    pub(super) offset: u64,
+    /// The bytes.
+    pub(super) bytes: &'a [u8],
+}
+
+impl Pack for Write<'_> {
+    fn pack(&self, cursor: &mut WriteCursor) {
+        const FIXED: usize = 48;
+        cursor.write_u16_le(FIXED as u16 + 1); // StructureSize
+        cursor.write_u16_le((Header::SIZE + FIXED) as u16); // DataOffset
+        cursor.write_u32_le(self.bytes.len() as u32);
+        cursor.write_u64_le(self.offset);
+        cursor.write_u64_le(self.handle.persistent);
+        cursor.write_u64_le(self.handle.volatile);
+        cursor.write_u64_le(0); // Channel: none; RemainingBytes
+        cursor.write_u64_le(0); // WriteChannelInfoOffset and -Length; Flags
+        cursor.write_bytes(self.bytes);
+        if self.bytes.is_empty() {
             cursor.write_u8(0); // The buffer is never empty.
         }
     }

@@ -5,17 +5,14 @@
 //! expected, the mark is taken off and the file renamed through the same handle, in place of what stands there or only
 //! if nothing does; servers do either in one step.
 //!
-//! Always true here: a request that changes something is sent once, on a connection that has just answered; and nothing of
+//! Always true here: a request that changes something for good is sent once, on a connection that has just answered; and nothing of
 //! ours is open under a name that is replaced or removed ([`Files::clear`](super::files::Files::clear)).
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+mod put;
 
-use futures::{StreamExt, stream};
+use std::sync::Arc;
+
 use smb2::types::FileId;
-use tokio::sync::watch;
-use tokio::time::Instant;
 
 use super::facts::Facts;
 use super::failure::{Failure, Left};
@@ -23,22 +20,15 @@ use super::files::PIECE;
 use super::service::Share;
 use super::session::Session;
 use super::{names, wire};
-use crate::write::{self, Attributes, Body, Condition, Expected, Renames, WriteAbilities};
+use crate::write::{Attributes, Condition, Expected, Renames, WriteAbilities};
 use crate::{ErrorKind, Kind, ObjectPath, Presence, Timestamp};
 
-/// Pieces of one put that are under way at once.
-const PIECES: usize = 4;
-/// The first piece of a put, and the smallest: what even a slow line carries within the timeout of a request, in bytes.
-const PIECE_MIN: u32 = 64 * 1024;
-/// A piece that took less than this is followed by one of twice its size.
-const FAST: Duration = Duration::from_millis(500);
-/// A piece that took more than this is followed by one of half its size.
-const SLOW: Duration = Duration::from_secs(2);
+pub(super) use put::put;
 
 /// What SMB can do. A piece is in memory three times while it is sent: as it was read, as a request, and as a message.
 pub(super) const ABILITIES: WriteAbilities = WriteAbilities {
     condition: Condition::AbsenceOnly,
-    memory_max: 3 * PIECE as u64 * PIECES as u64,
+    memory_max: 3 * PIECE as u64 * put::PIECES as u64,
     size_max: i64::MAX as u64,
     replaces_at_once: true,
     real_directories: true,
@@ -106,207 +96,6 @@ async fn beneath(share: &Share, directory: &ObjectPath, name: &[u8]) -> Result<V
     }
     wire.extend(names::to_wire(&ObjectPath::from_bytes(name))?);
     Ok(wire)
-}
-
-/// A file that a put is still writing. It goes when it is dropped, unless it got its name.
-struct Unfinished {
-    share: Share,
-    session: Arc<Session>,
-    handle: Option<FileId>,
-    /// Dropped when the handle is closed.
-    held: Option<watch::Sender<()>>,
-}
-
-impl Unfinished {
-    fn handle(&self) -> Result<FileId, Failure> {
-        self.handle
-            .ok_or_else(|| Failure::new(ErrorKind::Other, "the file is closed already"))
-    }
-
-    async fn exchange<T, R>(&self, step: impl FnOnce(Arc<Session>, FileId) -> R) -> Result<T, Failure>
-    where
-        T: Send + 'static,
-        R: Future<Output = Result<T, Failure>> + Send + 'static,
-    {
-        let step = step(Arc::clone(&self.session), self.handle()?);
-        self.share.pool.exchange_on(&self.session, step).await
-    }
-}
-
-impl Drop for Unfinished {
-    fn drop(&mut self) {
-        let (Some(handle), Ok(runtime)) = (self.handle.take(), tokio::runtime::Handle::try_current()) else {
-            return;
-        };
-        // With its connection the server removes the file itself.
-        if self.session.is_lost() {
-            return;
-        }
-        let (share, session, held) = (self.share.clone(), Arc::clone(&self.session), self.held.take());
-        runtime.spawn(async move {
-            let last = Arc::clone(&session);
-            let step = async move {
-                last.set_doomed(handle, true).await?;
-                last.close(handle).await
-            };
-            if let Err(failure) = share.pool.exchange_on(&session, step).await {
-                tracing::debug!(%failure, "an unfinished file could not be removed");
-            }
-            drop(held);
-        });
-    }
-}
-
-pub(super) async fn put(
-    share: &Share,
-    path: &ObjectPath,
-    body: &dyn Body,
-    expected: &Expected,
-) -> Result<Facts, Failure> {
-    let place = expect(share, path, expected).await?;
-    let temporary = beneath(share, &path.parent(), write::temporary_beside(path).name()).await?;
-    let mut unfinished = create(share, temporary).await?;
-    let size = body.size();
-    if size > u64::from(PIECE_MIN) {
-        // The server may choose a place where all of it fits, or say at once that there is none.
-        unfinished
-            .exchange(move |session, handle| async move {
-                let length = size.to_le_bytes().to_vec();
-                session.set(handle, wire::END_OF_FILE_INFORMATION, length).await
-            })
-            .await?;
-    }
-    write_all(&unfinished, body, size).await?;
-    let modified = body.attributes().modified.map(ticks);
-    unfinished
-        .exchange(move |session, handle| async move {
-            session.flush(handle).await?;
-            match modified {
-                Some(modified) => {
-                    let times = wire::basic_information(modified);
-                    session.set(handle, wire::BASIC_INFORMATION, times).await
-                }
-                None => Ok(()),
-            }
-        })
-        .await?;
-    let target = place.wire.clone();
-    let _cleared = share.files.clear(&[&target]).await;
-    if matches!(expected, Expected::Version(_)) {
-        expect(share, path, expected).await?;
-    }
-    let (name, replace) = (target.clone(), !matches!(expected, Expected::Absent));
-    let handle = unfinished.handle()?;
-    // Whoever waits for it or not: once it may have its name, it is not to be removed as unfinished.
-    unfinished.handle = None;
-    let held = (unfinished.held.take(), share.files.hold(&target));
-    let session = Arc::clone(&unfinished.session);
-    let last = Arc::clone(&session);
-    let step = async move {
-        let _held = held;
-        let named = async {
-            last.set_doomed(handle, false).await?;
-            last.rename(handle, &name, replace).await
-        };
-        if let Err(failure) = named.await {
-            // Where the answer is lost, it may have its name.
-            if failure.left() == Left::All {
-                let doomed = last.set_doomed(handle, true).await;
-                if let Err(failure) = and_close(&last, handle, doomed).await {
-                    tracing::debug!(%failure, "an unfinished file could not be removed");
-                }
-            }
-            return Err(failure);
-        }
-        let written = last.query(handle).await.and_then(|written| is_whole(written, size));
-        let written = match written {
-            Ok(written) => written,
-            Err(failure) => return and_close(&last, handle, Err(failure)).await,
-        };
-        // Only when it is closed does the server tell its last times.
-        let told = last.close_telling(handle, written).await?;
-        Ok((written, told))
-    };
-    let (written, told) = match share.pool.exchange_on(&session, step).await {
-        Ok(done) => done,
-        Err(failure) => return Err(refused(share, &target, failure, expected).await),
-    };
-    let now = match told {
-        Some(now) => now,
-        None => share.stat_wire(target).await?,
-    };
-    if now.index == written.index {
-        return is_whole(now, size);
-    }
-    Ok(now)
-}
-
-/// Makes sure that a file is as long as what was sent.
-fn is_whole(facts: Facts, size: u64) -> Result<Facts, Failure> {
-    if facts.size != size {
-        let text = format!("{size} bytes were sent, and the file has {}", facts.size);
-        return Err(Failure::new(ErrorKind::Nonsense, text));
-    }
-    Ok(facts)
-}
-
-/// Makes the file to write into, which goes when it is closed.
-async fn create(share: &Share, name: Vec<u16>) -> Result<Unfinished, Failure> {
-    let session = share.pool.session().await?;
-    let (making, keeper) = (Arc::clone(&session), share.clone());
-    let held = share.files.hold(&name);
-    let step = async move {
-        let handle = making
-            .open_as(&name, wire::WRITE_FILE, wire::NON_DIRECTORY_FILE, wire::FILE_CREATE)
-            .await?;
-        // From here on it removes itself, should nobody wait for it any more.
-        let unfinished = Unfinished {
-            share: keeper,
-            session: Arc::clone(&making),
-            handle: Some(handle),
-            held: Some(held),
-        };
-        making.set_doomed(handle, true).await?;
-        Ok(unfinished)
-    };
-    share.pool.exchange_on(&session, step).await
-}
-
-/// Writes the whole body, several pieces at once, of a size that suits the line.
-async fn write_all(unfinished: &Unfinished, body: &dyn Body, size: u64) -> Result<(), Failure> {
-    let piece = AtomicU32::new(PIECE_MIN);
-    let most = unfinished.session.write_size(PIECE);
-    let ranges = stream::unfold(0, |start| {
-        let length = u64::from(piece.load(Ordering::Relaxed).min(most));
-        async move { (start < size).then(|| (start..size.min(start + length), size.min(start + length))) }
-    });
-    let piece = &piece;
-    let pieces = ranges.map(|range| async move {
-        let wanted = range.end - range.start;
-        let data = body.read(range.clone()).await.map_err(|error| {
-            let text = format!("the bytes to be put could not be read: {error}");
-            Failure::new(ErrorKind::Other, text)
-        })?;
-        if data.len() as u64 != wanted {
-            return Err(Failure::new(ErrorKind::Other, "the bytes to be put ended too soon"));
-        }
-        let begun = Instant::now();
-        unfinished
-            .exchange(move |session, handle| async move { session.write(handle, range.start, &data).await })
-            .await?;
-        let wanted = wanted as u32;
-        match begun.elapsed() {
-            took if took < FAST => piece.fetch_max((wanted * 2).min(PIECE), Ordering::Relaxed),
-            took if took > SLOW => piece.fetch_min((wanted / 2).max(PIECE_MIN), Ordering::Relaxed),
-            _ => wanted,
-        };
-        Ok(())
-    });
-    let mut pieces = std::pin::pin!(pieces.buffer_unordered(PIECES));
-    while let Some(written) = pieces.next().await {
-        written?;
-    }
-    Ok(())
 }
 
 pub(super) async fn create_directory(share: &Share, path: &ObjectPath) -> Result<Facts, Failure> {
@@ -387,7 +176,7 @@ pub(super) async fn rename(share: &Share, from: &ObjectPath, to: &ObjectPath, re
     if let Some(there) = target.facts.as_ref().filter(|there| !itself(there)) {
         match (subject.kind() == Kind::Directory, there.kind() == Kind::Directory) {
             _ if !replace => return Err(exists()),
-            (false, true) => return Err(Failure::new(ErrorKind::IsADirectory, "a directory stands there")),
+            (false, true) => return Err(directory_there()),
             (true, false) => {
                 let why = "what stands there is not a directory";
                 return Err(Failure::new(ErrorKind::NotADirectory, why));
@@ -462,34 +251,12 @@ async fn expect(share: &Share, path: &ObjectPath, expected: &Expected) -> Result
     not_the_root(path, ErrorKind::IsADirectory)?;
     let place = Place::of(share, path).await?;
     if place.kind() == Some(Kind::Directory) {
-        return Err(Failure::new(ErrorKind::IsADirectory, "a directory stands there"));
+        return Err(directory_there());
     }
     if expected.holds(&place.found()) {
         Ok(place)
     } else {
         Err(conflict())
-    }
-}
-
-/// Says why a file could not take its name.
-async fn refused(share: &Share, target: &[u16], failure: Failure, expected: &Expected) -> Failure {
-    match &failure {
-        Failure::Failed {
-            kind: ErrorKind::Exists,
-            ..
-        } if matches!(expected, Expected::Absent) => conflict(),
-        // Servers refuse to replace what anybody has open.
-        Failure::Failed {
-            kind: ErrorKind::PermissionDenied,
-            ..
-        } => match share.stat_wire(target.to_vec()).await {
-            Ok(there) if there.kind() == Kind::File => Failure::new(
-                ErrorKind::Busy,
-                "the server does not let the file be replaced; a program may have it open",
-            ),
-            _ => failure,
-        },
-        _ => failure,
     }
 }
 
@@ -510,6 +277,10 @@ fn not_the_root(path: &ObjectPath, kind: ErrorKind) -> Result<(), Failure> {
 
 fn conflict() -> Failure {
     Failure::new(ErrorKind::Conflict, "what stands there is not what was expected")
+}
+
+fn directory_there() -> Failure {
+    Failure::new(ErrorKind::IsADirectory, "a directory stands there")
 }
 
 fn exists() -> Failure {

@@ -1,0 +1,208 @@
+//! What is put onto a share: how much is asked of the server for it, and what it does not need.
+
+use std::net::Ipv4Addr;
+use std::sync::Mutex;
+
+use manifold_backends::{Attributes, Body, Expected, Timestamp};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::*;
+
+const KIB: usize = 1024;
+
+// The commands that a put gives (MS-SMB2 2.2.1.2).
+const CREATE: u16 = 5;
+const CLOSE: u16 = 6;
+const FLUSH: u16 = 7;
+const WRITE: u16 = 9;
+const QUERY_INFO: u16 = 16;
+const SET_INFO: u16 = 17;
+
+/// The messages to a server, each as the commands that it gives.
+type Messages = Arc<Mutex<Vec<Vec<u16>>>>;
+
+/// Passes connections on, and keeps what the clients ask.
+async fn overhear(server: u16) -> (u16, Messages) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    let heard = Messages::default();
+    let ear = Arc::clone(&heard);
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let server = TcpStream::connect((Ipv4Addr::LOCALHOST, server))
+                .await
+                .expect("the server");
+            let (mut from_client, mut to_client) = client.into_split();
+            let (mut from_server, mut to_server) = server.into_split();
+            tokio::spawn(async move { tokio::io::copy(&mut from_server, &mut to_client).await });
+            let ear = Arc::clone(&ear);
+            tokio::spawn(async move {
+                while let Ok(length) = from_client.read_u32().await {
+                    let mut message = vec![0; length as usize];
+                    if from_client.read_exact(&mut message).await.is_err() {
+                        break;
+                    }
+                    ear.lock().expect("the ear").push(commands(&message));
+                    let frame = [&length.to_be_bytes()[..], &message].concat();
+                    if to_server.write_all(&frame).await.is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+    });
+    (port, heard)
+}
+
+/// Reads the commands of a message that is not encrypted.
+fn commands(message: &[u8]) -> Vec<u16> {
+    let mut commands = Vec::new();
+    let mut rest = message;
+    while let Some(header) = rest.get(..64) {
+        commands.push(u16::from_le_bytes([header[12], header[13]]));
+        let next = u32::from_le_bytes([header[20], header[21], header[22], header[23]]) as usize;
+        rest = rest.get(next..).filter(|_| next > 0).unwrap_or_default();
+    }
+    commands
+}
+
+/// Bytes with the time of their last change.
+struct Dated(Bytes);
+
+#[async_trait::async_trait]
+impl Body for Dated {
+    fn size(&self) -> u64 {
+        self.0.len() as u64
+    }
+
+    async fn read(&self, range: std::ops::Range<u64>) -> std::io::Result<Bytes> {
+        Body::read(&self.0, range).await
+    }
+
+    fn attributes(&self) -> Attributes {
+        Attributes {
+            modified: Some(Timestamp(1_500_000_000_123_456_700)),
+            mode: None,
+        }
+    }
+}
+
+async fn put(backend: &dyn Backend, name: &str, content: &[u8], expected: &Expected) -> Metadata {
+    let body = Dated(Bytes::copy_from_slice(content));
+    let metadata = backend.put(&path(name), &body, expected).await.expect(name);
+    assert_eq!(stat(backend, name).await, metadata, "{name}");
+    assert_eq!(metadata.modified, body.attributes().modified, "{name}");
+    assert!(
+        read_all(backend, name, &metadata).await.expect("bytes") == content,
+        "{name} holds other bytes"
+    );
+    metadata
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_short_file_is_put_with_three_messages_and_looked_for_with_one_where_it_replaces() {
+    let server = Samba::start();
+    let (port, heard) = overhear(server.port()).await;
+    let uri = format!("smb://{}@127.0.0.1:{port}/{}", server.user(), server.share());
+    let backend = connect_to(&uri, &[], Some(server.password()), &limits()).await;
+    backend.create_directory(&path("folder")).await.expect("a folder");
+    let look = vec![CREATE, QUERY_INFO, QUERY_INFO, CLOSE];
+    let (made, named, closed) = (
+        vec![CREATE, SET_INFO, WRITE, SET_INFO, FLUSH],
+        vec![SET_INFO, SET_INFO],
+        vec![QUERY_INFO, CLOSE],
+    );
+    let mut version = None;
+    for length in [10 * KIB, 64 * KIB, 1] {
+        let body = Dated(noise(1, length).into());
+        let expected = version.map_or(Expected::Absent, Expected::Version);
+        heard.lock().expect("the ear").clear();
+        let metadata = backend
+            .put(&path("folder/file"), &body, &expected)
+            .await
+            .expect("a put");
+        let asked = std::mem::take(&mut *heard.lock().expect("the ear"));
+        if expected == Expected::Absent {
+            assert_eq!(asked, [made.clone(), named.clone(), closed.clone()]);
+        } else {
+            assert_eq!(asked, [made.clone(), look.clone(), named.clone(), closed.clone()]);
+        }
+        assert_eq!(stat(&*backend, "folder/file").await, metadata);
+        version = Some(metadata.version);
+    }
+    // There is nothing to write of an empty one.
+    heard.lock().expect("the ear").clear();
+    let (name, empty) = (path("folder/empty"), Dated(Bytes::new()));
+    backend.put(&name, &empty, &Expected::Absent).await.expect("a put");
+    let asked = std::mem::take(&mut *heard.lock().expect("the ear"));
+    assert_eq!(asked, [vec![CREATE, SET_INFO, SET_INFO, FLUSH], named, closed]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn servers_of_every_kind_take_files_of_every_length() {
+    for more in [
+        "smb2 max credits = 8",
+        "smb2 max write = 65536",
+        "server signing = mandatory",
+        "server smb encrypt = required",
+        "server max protocol = SMB2_02",
+        "server max protocol = SMB2_10",
+        "server max protocol = SMB3_00",
+    ] {
+        let server = Samba::start_with(&[more]);
+        let backend = connect(&server).await;
+        for length in [0, 1, 64 * KIB, 64 * KIB + 1, 5 * KIB * KIB + 7] {
+            let name = format!("{length}");
+            let first = put(&*backend, &name, &noise(2, length), &Expected::Absent).await;
+            let again = backend
+                .put(&path(&name), &Dated(Bytes::from_static(b"late")), &Expected::Absent)
+                .await;
+            assert_eq!(kind(again), ErrorKind::Conflict, "{more}: {name}");
+            put(&*backend, &name, &noise(3, length), &Expected::Version(first.version)).await;
+        }
+        assert_eq!(
+            children(&*backend, "").await.len(),
+            5,
+            "{more}: something unfinished is left"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_broke_while_nobody_looked_does_not_fail_a_put() {
+    let server = Samba::start();
+    let backend = connect(&server).await;
+    let first = put(&*backend, "file", b"first", &Expected::Absent).await;
+    server.restart();
+    let second = backend
+        .put(
+            &path("file"),
+            &Dated(Bytes::from_static(b"second")),
+            &Expected::Version(first.version),
+        )
+        .await;
+    assert_eq!(second.expect("a put").size, 6);
+    server.restart();
+    let other = backend
+        .put(&path("other"), &Dated(Bytes::from_static(b"third")), &Expected::Absent)
+        .await;
+    assert_eq!(other.expect("a put").size, 5);
+    assert_eq!(children(&*backend, "").await.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_short_file_is_not_put_over_a_folder_or_beneath_a_file() {
+    let server = Samba::start();
+    let backend = connect(&server).await;
+    backend.create_directory(&path("folder")).await.expect("a folder");
+    put(&*backend, "file", b"content", &Expected::Absent).await;
+    let short = Dated(Bytes::from_static(b"short"));
+    for expected in [Expected::Absent, Expected::Anything] {
+        let over = backend.put(&path("folder"), &short, &expected).await;
+        assert_eq!(kind(over), ErrorKind::IsADirectory, "{expected:?}");
+        let beneath = backend.put(&path("file/name"), &short, &expected).await;
+        assert_eq!(kind(beneath), ErrorKind::NotADirectory, "{expected:?}");
+    }
+    assert_eq!(children(&*backend, "").await.len(), 2);
+}
