@@ -73,6 +73,9 @@ fn copied() -> SeenAttributes {
     }
 }
 
+/// What is done, and how.
+type Told = (&'static str, fn(&World));
+
 #[test]
 fn a_copy_that_is_noted_outlives_a_crash_and_is_followed_in_one_step() {
     let world = World::new();
@@ -139,7 +142,7 @@ fn a_copy_that_a_listing_has_shown_is_the_entry_that_it_was_made_of() {
 
 #[test]
 fn what_is_not_any_more_what_was_copied_stays_where_it_is() {
-    let changes: [(&str, fn(&World)); 9] = [
+    let changes: [Told; 9] = [
         ("written", |world| {
             let f = world.id("/s/d/f");
             world.catalog.stage_with(f, b"row", b"bytes", None).unwrap();
@@ -227,7 +230,7 @@ fn a_link_is_noted_by_where_it_points_and_a_later_note_takes_the_place_of_an_ear
     };
     world.catalog.begin_crossing(&link).unwrap();
     let world = world.checked();
-    assert_eq!(world.catalog.crossings().unwrap(), [link.clone()]);
+    assert_eq!(world.catalog.crossings().unwrap(), std::slice::from_ref(&link));
     for odd in [
         Crossing {
             mark: Mark::Target(vec![b'x'; (1 << 13) + 1].into()),

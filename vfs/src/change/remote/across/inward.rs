@@ -17,6 +17,7 @@ use manifold_catalog::{Crossing as Noted, EntryId, Kind, Left, Mark};
 use tokio::time::Instant;
 
 use super::copy::{Wanted, time};
+use super::resume::noted;
 use super::{CLOSING, Crossing, Found};
 use crate::Error;
 use crate::attributes::Attributes;
@@ -295,7 +296,7 @@ impl Core {
                 version,
                 shows_through: false,
             }),
-            ..self.noted(crossing, Mark::Identity(identity.0), at_ns)
+            ..noted(crossing, Mark::Identity(identity.0), at_ns)
         };
         self.catalog.begin_crossing(&noted).map_err(Error::from_catalog)?;
         let staged = original.staged.as_ref().map(|(file, _)| file);

@@ -9,6 +9,7 @@ use manifold_backends::{Expected, Kind as ObjectKind, Metadata, ObjectPath, Pres
 use manifold_catalog::{Across, Crossing as Noted, Keep, Left, Mark, SeenAttributes};
 
 use super::copy::time;
+use super::resume::noted;
 use super::{Crossing, Target};
 use crate::Error;
 use crate::change::Paths;
@@ -198,8 +199,8 @@ impl Core {
         let noted = Noted {
             size: original.to.len() as u64,
             modified_ns: original.seen.modified.map_or(at_ns, |it| it.0),
-            left: left(original),
-            ..self.noted(crossing, Mark::Target(original.to.as_slice().into()), at_ns)
+            left: Some(left(original)),
+            ..noted(crossing, Mark::Target(original.to.as_slice().into()), at_ns)
         };
         self.catalog.begin_crossing(&noted).map_err(Error::from_catalog)?;
         let made = match found(to.make(&place, &Making::Symlink(original.to.clone()), 0o777, asker)) {
@@ -273,7 +274,7 @@ impl Core {
                 ..Keep::default()
             },
             attributes: Vec::new(),
-            left: left(original),
+            left: Some(left(original)),
             staged: None,
             staged_bytes: None,
             at_ns,
@@ -286,11 +287,11 @@ impl Core {
 }
 
 /// Says what is to be taken away.
-fn left(original: &Original) -> Option<Left> {
-    Some(Left {
+fn left(original: &Original) -> Left {
+    Left {
         version: original.seen.version.as_bytes().into(),
         shows_through: false,
-    })
+    }
 }
 
 /// Gives a link that was made the time that it is to have, and says how it is then.

@@ -190,22 +190,6 @@ impl Core {
         })
     }
 
-    /// Says what is noted of a crossing, but for what the copy is like and what it leaves.
-    pub(super) fn noted(&self, crossing: &Crossing, mark: Mark, at_ns: i64) -> Noted {
-        Noted {
-            id: crossing.from.id,
-            from: (crossing.from.parent, crossing.from.name.clone()),
-            to: (crossing.to_directory, crossing.to_name.clone()),
-            raw_name: crossing.raw_name(),
-            size: 0,
-            modified_ns: 0,
-            mark,
-            same_bytes: false,
-            left: None,
-            at_ns,
-        }
-    }
-
     /// Has the catalog follow a copy that has its name.
     pub(super) fn follow_noted(&self, id: EntryId, made: &Metadata) -> Result<(), Error> {
         let seen = seen_attributes(made);
@@ -234,5 +218,21 @@ impl Core {
             Ok(false) => {}
             Err(error) => tracing::warn!(%error, "a copy of what could not be moved stays beside it for now"),
         }
+    }
+}
+
+/// Says what is noted of a crossing, but for what the copy is like and what it leaves.
+pub(super) fn noted(crossing: &Crossing, mark: Mark, at_ns: i64) -> Noted {
+    Noted {
+        id: crossing.from.id,
+        from: (crossing.from.parent, crossing.from.name.clone()),
+        to: (crossing.to_directory, crossing.to_name.clone()),
+        raw_name: crossing.raw_name(),
+        size: 0,
+        modified_ns: 0,
+        mark,
+        same_bytes: false,
+        left: None,
+        at_ns,
     }
 }
