@@ -186,11 +186,24 @@ impl Vfs {
         let joined = core
             .is_in_union(from.0)
             .and_then(|one| Ok((one, core.is_in_union(to.0)?)));
-        match joined {
+        let renamed = match joined {
             Ok((false, false)) => core.rename_in(from, to, mode),
             Ok((true, true)) => core.rename_joined((from.0, from.1.into()), (to.0, to.1.into()), mode),
             Ok(_) => Answer::err(Error::CrossSource),
             Err(error) => Answer::err(error),
+        };
+        match renamed {
+            // What makes way does so for an upload, and whatever is uploaded is renamed in such an answer.
+            Answer::Pending(renaming) => {
+                let core = Arc::clone(core);
+                let (name, (directory, new_name)) = (Box::<[u8]>::from(from.1), (to.0, Box::<[u8]>::from(to.1)));
+                Answer::Pending(Box::pin(async move {
+                    renaming.await?;
+                    core.tell_of_new_name(&name, directory, new_name);
+                    Ok(())
+                }))
+            }
+            done @ Answer::Ready(_) => done,
         }
     }
 

@@ -19,6 +19,7 @@ mod report;
 mod rush;
 pub(crate) mod settle;
 mod told;
+mod way;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -43,6 +44,7 @@ use ending::Ending;
 use naming::NameLocks;
 pub(crate) use renamed::changed_row;
 use rush::Rush;
+use way::Way;
 
 /// How long a closed file is left alone before its upload begins: many are renamed or written again at once.
 const SETTLE: Duration = Duration::from_millis(300);
@@ -152,6 +154,8 @@ pub(crate) struct Uploads {
     happened: watch::Sender<u64>,
     stopped: watch::Sender<bool>,
     conflicts: Mutex<VecDeque<Conflict>>,
+    /// The names that files have lost to another's version of late.
+    way: Way,
     policies: RwLock<HashMap<SourceId, WritePolicy>>,
     /// The sources from which what is removed goes to a trash.
     with_trash: RwLock<HashSet<SourceId>>,
@@ -259,6 +263,7 @@ impl Uploads {
             happened: watch::Sender::new(0),
             stopped: watch::Sender::new(false),
             conflicts: Mutex::default(),
+            way: Way::default(),
             policies: RwLock::new(policies),
             with_trash: RwLock::default(),
             refusing: RwLock::default(),

@@ -123,6 +123,24 @@ impl Catalog {
         Ok(changes)
     }
 
+    /// Gives a file another name in its directory, as [`follow_moved`](Self::follow_moved), and what another has made the name that it
+    /// had, as [`follow_created`](Self::follow_created), in one transaction: something stands there all the while.
+    pub fn follow_made_way(
+        &self,
+        from: (EntryId, &[u8]),
+        to: &[u8],
+        raw_name: Option<Box<[u8]>>,
+        mut child: NewChild,
+        at_ns: i64,
+    ) -> Result<(EntryId, Vec<Change>)> {
+        listing::prepare(from.0, std::slice::from_mut(&mut child))?;
+        child.adopt = None;
+        self.store().write(When::Told, |edit| {
+            edit.follow_moved(from, (from.0, to), raw_name, None, None, at_ns)?;
+            edit.follow_created(from.0, &child, None)
+        })
+    }
+
     /// Follows a rename of a file that has a row in the journal, as [`follow_moved`](Self::follow_moved), and puts another row
     /// in the place of that, in one transaction: what speaks of the new place is never there without it. Bytes beside the
     /// row stay. Where the directory is on the move, its object lies at `lies_at`.

@@ -9,6 +9,7 @@ use manifold_catalog::{Catalog, Change, Entry, EntryId, Kind, NewChild, SeenAttr
 use super::Site;
 use crate::Error;
 use crate::attributes::Attributes;
+use crate::events::Event;
 use crate::handle::Parted;
 use crate::vfs::Core;
 
@@ -40,6 +41,15 @@ impl Core {
         let (value, changes) = follow(&self.catalog).map_err(Error::from_catalog)?;
         following.note(changes);
         Ok(value)
+    }
+
+    /// Has the kernel look anew under a name that something was renamed to, if it may have taken the name before for that of another
+    /// file: then it shows that one there.
+    pub(super) fn tell_of_new_name(&self, name: &[u8], directory: EntryId, new_name: Box<[u8]>) {
+        if self.uploads.get().is_some_and(|uploads| uploads.has_made_way(name)) {
+            let parent = directory;
+            self.publisher.publish(&[Event::Entry { parent, name: new_name }]);
+        }
     }
 
     /// Follows something that was made, or has a further name. Gives its id.

@@ -353,21 +353,19 @@ impl Uploads {
         let kept_as = self.free_name(parent, &details.raw_name, now_ns)?;
         let shown = names::escape(&kept_as, names::Side::Plain);
         let raw_name = (*shown != *kept_as).then(|| kept_as.as_slice().into());
-        let (from, to) = ((parent, &*entry.name), (parent, &*shown));
-        catalog
-            .follow_moved(from, to, raw_name, None, now_ns)
-            .map_err(Error::from_catalog)?;
-        file.stand_alone();
-        self.staging.sync(file)?;
         let child = NewChild {
             name: entry.name.clone(),
             raw_name: (entry.name != details.raw_name).then_some(details.raw_name),
             seen: seen_attributes(theirs),
             adopt: None,
         };
+        self.note_way_made(&entry.name);
+        // Nobody is to find the name without a file: the source has one.
         let (theirs_id, _) = catalog
-            .follow_created(parent, child, None)
+            .follow_made_way((parent, &entry.name), &shown, raw_name, child, now_ns)
             .map_err(Error::from_catalog)?;
+        file.stand_alone();
+        self.staging.sync(file)?;
         if let Some(moved) = moved {
             // Its directory is on the move, and has not come that far.
             let copied = Copied {

@@ -180,6 +180,32 @@ fn a_rename_keeps_ids_and_all_beneath_and_what_it_replaces_is_gone() {
 }
 
 #[test]
+fn a_file_makes_way_for_anothers_in_one_step() {
+    let scratch = Scratch::new();
+    let catalog = scratch.open();
+    let source = add_source(&catalog, "/s");
+    list(&catalog, source.root, vec![file("f").identity(1)]);
+    let ours = id(&catalog, "/s/f");
+    catalog.stage_with(ours, b"row", b"bytes", None).unwrap();
+    let (theirs, changes) = catalog
+        .follow_made_way((source.root, b"f"), b"f (conflict)", None, file("f").identity(2), 70)
+        .unwrap();
+    let moved = Change::Moved {
+        id: ours,
+        from: (source.root, name("f")),
+        to: (source.root, name("f (conflict)")),
+    };
+    assert!(changes.contains(&moved), "{changes:?}");
+    assert_eq!((id(&catalog, "/s/f"), id(&catalog, "/s/f (conflict)")), (theirs, ours));
+    assert!(catalog.staged(ours).unwrap().is_some() && catalog.staged(theirs).unwrap().is_none());
+    // Where the one half is refused, nothing of the other is done.
+    let refused = catalog.follow_made_way((source.root, b"gone"), b"elsewhere", None, file("gone"), 80);
+    assert!(refused.is_err(), "{refused:?}");
+    assert_eq!(catalog.lookup(source.root, b"gone").unwrap(), None);
+    scratch.check(catalog);
+}
+
+#[test]
 fn a_rename_of_what_the_catalog_does_not_know_is_a_creation_if_it_is_known_how_it_looks() {
     let scratch = Scratch::new();
     let catalog = scratch.open();

@@ -277,6 +277,28 @@ async fn a_copy_in_a_folder_that_is_not_there_is_seen_to_before_the_folder_is_li
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_folder_that_was_listed_as_gone_and_comes_back_has_its_copy() {
+    let world = World::new();
+    let (sub, elsewhere) = (world.far.path().join("sub"), TempDir::new_in("/dev/shm").unwrap());
+    let gone = elsewhere.path().join("sub");
+    fs::create_dir(&sub).unwrap();
+    world.library.relist("far").await;
+    world.library.relist("far/sub").await;
+    let id = world.cross_half("x/b", "sub/b", b"b of x").await;
+    fs::rename(&sub, &gone).unwrap();
+    world.library.relist("far").await;
+    let world = world.die_and_come_back().await;
+    assert_eq!((world.names("far").await, world.noted()), (Vec::<String>::new(), 1));
+    assert_eq!(world.content("x/b").await, b"b of x");
+    fs::rename(&gone, &sub).unwrap();
+    world.library.relist("far").await;
+    assert_eq!(world.names("far/sub").await, ["b"]);
+    assert_eq!((world.library.find("far/sub/b").await.unwrap(), world.noted()), (id, 0));
+    world.until_settled().await;
+    assert_eq!(world.x.files(), ["dir/a"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_source_that_is_not_there_keeps_what_is_noted_until_it_is() {
     let world = World::new();
     world.library.relist("far").await;

@@ -1,6 +1,8 @@
 //! Two who change one file: both versions are kept, and nobody's change is done to the other's version.
 
-use manifold_vfs::{Access, Error, UploadEvent, WriteAt};
+use std::time::Duration;
+
+use manifold_vfs::{Access, Error, Event, Received, UploadEvent, WriteAt};
 
 use super::World;
 use crate::shelf::Cue;
@@ -78,4 +80,31 @@ async fn a_file_that_is_renamed_while_its_upload_finds_another_is_kept_beside_th
     assert_eq!(world.names("s").await, ["same", kept]);
     assert_eq!(world.read_path("s/same").await, b"other");
     assert_eq!(world.read_path(&format!("s/{kept}")).await, b"local");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_a_file_has_just_lost_is_looked_up_anew_where_it_is_renamed_to() {
+    let world = World::new();
+    let (root, events) = (world.root().await, world.library.vfs.subscribe());
+    let tells_of = |wanted: &str| {
+        let name = wanted.as_bytes().into();
+        let wanted = Event::Entry { parent: root, name };
+        let told = std::iter::from_fn(|| match events.receive(Duration::ZERO) {
+            Received::Event(event) => Some(event),
+            _ => None,
+        });
+        told.filter(|event| *event == wanted).count() > 0
+    };
+    let handle = world.create("same").await;
+    world.write(handle, WriteAt::Offset(0), b"local").await.unwrap();
+    world.shelf.place("same", b"other one");
+    world.close(handle).await.unwrap();
+    world.uploaded("same (conflict 2023-11-14 desk)", b"local").await;
+    world.until_quiet().await;
+    tells_of("anything");
+    world.rename("same (conflict 2023-11-14 desk)", "ours").await.unwrap();
+    assert!(!tells_of("ours"), "the kernel has renamed it itself");
+    world.rename("same", "theirs").await.unwrap();
+    assert!(tells_of("theirs"));
+    assert_eq!(world.read_path("s/theirs").await, b"other one");
 }

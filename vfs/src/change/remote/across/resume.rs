@@ -72,8 +72,9 @@ impl Core {
                         self.resume(noted, from, to, &folder)?;
                     }
                 }
-                // One of the directories is gone.
-                _ => self.end_noted(noted.id),
+                (Some(_), Some(_)) => self.end_noted(noted.id),
+                // One of the directories is not in the tree now, and may be back.
+                _ => {}
             }
         }
         Ok(())
