@@ -7,7 +7,7 @@ use super::*;
 
 const NOTE: &[u8] = b"user.note";
 
-fn names_on_disk(folder: &Path) -> Vec<String> {
+pub(super) fn names_on_disk(folder: &Path) -> Vec<String> {
     let mut names: Vec<_> = fs::read_dir(folder)
         .unwrap()
         .map(|item| item.unwrap().file_name().into_string().unwrap())

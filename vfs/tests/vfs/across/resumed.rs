@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use manifold_catalog::{Crossing, Left, Mark};
 
+use super::inward::names_on_disk;
 use super::*;
 
 impl World {
@@ -62,15 +63,6 @@ impl World {
     fn noted(&self) -> usize {
         self.library.catalog.crossings().unwrap().len()
     }
-}
-
-fn names_on_disk(folder: &Path) -> Vec<String> {
-    let mut names: Vec<_> = fs::read_dir(folder)
-        .unwrap()
-        .map(|item| item.unwrap().file_name().into_string().unwrap())
-        .collect();
-    names.sort_unstable();
-    names
 }
 
 #[tokio::test(flavor = "multi_thread")]
