@@ -45,9 +45,8 @@ impl Core {
 
     /// Has the kernel look anew under a name that something was renamed to, if it may have taken the name before for that of another
     /// file: then it shows that one there.
-    pub(super) fn tell_of_new_name(&self, name: &[u8], directory: EntryId, new_name: Box<[u8]>) {
+    pub(super) fn tell_of_new_name(&self, name: &[u8], parent: EntryId, new_name: Box<[u8]>) {
         if self.uploads.get().is_some_and(|uploads| uploads.has_made_way(name)) {
-            let parent = directory;
             self.publisher.publish(&[Event::Entry { parent, name: new_name }]);
         }
     }

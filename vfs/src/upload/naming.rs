@@ -23,27 +23,27 @@ pub(crate) struct NameLock {
 impl NameLocks {
     /// Waits until nobody else holds a file.
     pub(crate) async fn lock(self: &Arc<Self>, id: EntryId) -> NameLock {
-        let one = Arc::clone(self.0.lock().entry(id).or_default());
-        // Made first, so that whoever stops waiting leaves nothing behind.
-        let mut lock = NameLock {
-            locks: Arc::clone(self),
-            id,
-            guard: None,
-        };
+        let (one, mut lock) = self.approach(id);
         lock.guard = Some(one.lock_owned().await);
         lock
     }
 
     /// Holds a file, unless somebody else does.
     pub(super) fn try_lock(self: &Arc<Self>, id: EntryId) -> Option<NameLock> {
+        let (one, mut lock) = self.approach(id);
+        lock.guard = Some(one.try_lock_owned().ok()?);
+        Some(lock)
+    }
+
+    /// Finds what a file is held by. Whoever does not get that leaves nothing behind with what is dropped.
+    fn approach(self: &Arc<Self>, id: EntryId) -> (Arc<tokio::sync::Mutex<()>>, NameLock) {
         let one = Arc::clone(self.0.lock().entry(id).or_default());
-        let mut lock = NameLock {
+        let lock = NameLock {
             locks: Arc::clone(self),
             id,
             guard: None,
         };
-        lock.guard = Some(one.try_lock_owned().ok()?);
-        Some(lock)
+        (one, lock)
     }
 }
 

@@ -210,8 +210,7 @@ impl Core {
         let is_staged = self.staged_entry(entry.id).is_some();
         // An upload takes the time along, and gives the place a new version.
         let _hold = if wanted.is_for_source() || (sets_time && is_staged) {
-            let hold = tokio::time::timeout(self.settings.data_deadline, uploads.hold(entry.id)).await;
-            Some(hold.map_err(|_| Error::TimedOut(Cause::new("its upload did not end in time")))?)
+            Some(self.hold_upload(&uploads, entry.id).await?)
         } else {
             None
         };

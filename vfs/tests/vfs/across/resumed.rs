@@ -308,10 +308,11 @@ async fn a_source_that_is_not_there_keeps_what_is_noted_until_it_is() {
     world.library.vfs.resume_renames(folder).unwrap();
     world.library.indexer.list_now(directory).await.unwrap_err();
     assert_eq!((world.noted(), world.library.find("x/b").await.unwrap()), (1, id));
+    let mut changes = world.library.indexer.subscribe();
     fs::rename(aside(far), far).unwrap();
     // It is found to be there by and by.
     while world.library.indexer.list_now(directory).await.is_err() {
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        changes.recv().await.unwrap();
     }
     assert_eq!(world.names("far").await, ["b"]);
     assert_eq!((world.library.find("far/b").await.unwrap(), world.noted()), (id, 0));
@@ -324,16 +325,7 @@ async fn what_a_scan_finds_first_is_not_shown_twice() {
     let world = World::new();
     let id = world.cross_half("x/b", "b", b"b of x").await;
     let far = world.library.catalog.resolve(b"/far").unwrap().unwrap();
-    world.library.indexer.scan(far.source);
-    while world
-        .library
-        .catalog
-        .scan_state(far.source)
-        .unwrap()
-        .is_none_or(|scan| scan.finished_ns.is_none())
-    {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    world.library.indexer.scan(far.source).ended().await;
     assert_eq!((world.library.find("far/b").await.unwrap(), world.noted()), (id, 0));
     world.until_settled().await;
     assert_eq!(

@@ -30,8 +30,8 @@ async fn a_version_that_the_writer_had_not_seen_is_kept_beside_his() {
     assert!(matches!(&world.events.lock()[..], [UploadEvent::Conflict(_)]));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_file_that_somebody_else_makes_meanwhile_is_kept_too() {
+/// Makes a file that another makes too, and waits until both are kept.
+async fn kept_both() -> World {
     let world = World::new();
     let handle = world.create("same").await;
     world.write(handle, WriteAt::Offset(0), b"local").await.unwrap();
@@ -39,6 +39,12 @@ async fn a_file_that_somebody_else_makes_meanwhile_is_kept_too() {
     world.close(handle).await.unwrap();
     world.uploaded("same (conflict 2023-11-14 desk)", b"local").await;
     world.until_quiet().await;
+    world
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_somebody_else_makes_meanwhile_is_kept_too() {
+    let world = kept_both().await;
     assert_eq!(world.read_path("s/same").await, b"other one");
 }
 
@@ -84,7 +90,7 @@ async fn a_file_that_is_renamed_while_its_upload_finds_another_is_kept_beside_th
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_name_that_a_file_has_just_lost_is_looked_up_anew_where_it_is_renamed_to() {
-    let world = World::new();
+    let world = kept_both().await;
     let (root, events) = (world.root().await, world.library.vfs.subscribe());
     let tells_of = |wanted: &str| {
         let name = wanted.as_bytes().into();
@@ -95,13 +101,6 @@ async fn a_name_that_a_file_has_just_lost_is_looked_up_anew_where_it_is_renamed_
         });
         told.filter(|event| *event == wanted).count() > 0
     };
-    let handle = world.create("same").await;
-    world.write(handle, WriteAt::Offset(0), b"local").await.unwrap();
-    world.shelf.place("same", b"other one");
-    world.close(handle).await.unwrap();
-    world.uploaded("same (conflict 2023-11-14 desk)", b"local").await;
-    world.until_quiet().await;
-    tells_of("anything");
     world.rename("same (conflict 2023-11-14 desk)", "ours").await.unwrap();
     assert!(!tells_of("ours"), "the kernel has renamed it itself");
     world.rename("same", "theirs").await.unwrap();
