@@ -48,8 +48,6 @@ pub struct Usage {
     pub pinned_used: u64,
     /// The most that they may be; 0: what the disk has.
     pub pinned_limit: u64,
-    /// What the disk refuses, if it does: reading goes on without it.
-    pub disk_failing: Option<String>,
     /// What each source occupies on disk; named by [`SourceTag::new`] of its name.
     pub sources: Vec<SourceUsage>,
 }
@@ -113,7 +111,6 @@ impl BlockCache {
         if let Some(disk) = &self.disk {
             (usage.disk_used, usage.disk_limit) = disk.used();
             (usage.pinned_used, usage.pinned_limit) = disk.pinned_used();
-            usage.disk_failing = disk.failing();
             let sources = disk.by_source().into_iter();
             usage.sources = sources
                 .map(|(source, it)| SourceUsage {
@@ -125,6 +122,11 @@ impl BlockCache {
             usage.sources.sort_unstable_by_key(|it| it.source);
         }
         usage
+    }
+
+    /// Says what the disk refuses, if it has refused something and does still: it is tried. Blocks the thread.
+    pub fn why_disk_fails(&self) -> Option<String> {
+        self.disk.as_ref()?.why_failing()
     }
 
     /// Forgets blocks; those of pinned objects only if `pinned`. Gives the bytes that they occupied on disk. Files open in an

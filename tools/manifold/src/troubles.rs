@@ -10,7 +10,7 @@ use crate::open::OpenLibrary;
 const ROOM_MIN: u64 = 4 << 20;
 
 impl OpenLibrary {
-    /// Says what is wrong, the worst first. Tries to write to the catalog where that failed the last time.
+    /// Says what is wrong, the worst first. Tries to write to the catalog, and to the cache, where that failed the last time.
     pub(crate) fn machine_troubles(&self) -> Vec<Trouble> {
         let mut troubles = Vec::new();
         let state = self.library.state();
@@ -48,7 +48,7 @@ impl OpenLibrary {
                 "make room on it, or have the cache elsewhere (cache.directory)".to_owned(),
             )
         } else {
-            let why = self.vfs.cache().show().disk_failing?;
+            let why = self.vfs.cache().why_disk_fails()?;
             (
                 format!("the disk cache is not used: {why}"),
                 format!("see to the disk, or the quota, of {}", folder.display()),

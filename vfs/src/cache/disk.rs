@@ -10,6 +10,7 @@
 mod backlog;
 mod pins;
 mod search;
+mod trial;
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -183,11 +184,6 @@ impl DiskTier {
         (ledger.used(), ledger.residents.limit())
     }
 
-    /// Says what the disk refuses, if it does.
-    pub(crate) fn failing(&self) -> Option<String> {
-        self.shared.failing.lock().clone()
-    }
-
     /// Sums up by source.
     pub(crate) fn by_source(&self) -> HashMap<SourceTag, Occupied> {
         self.shared.ledger.lock().residents.by_source()
@@ -321,10 +317,7 @@ impl Shared {
         match self.write_block(ledger, shape, index, bytes) {
             Ok(()) => {
                 add(&self.tally.disk_blocks_written, 1);
-                ledger.paused_until = None;
-                if self.failing.lock().take().is_some() {
-                    tracing::info!(folder = %self.root.display(), "the disk cache works again");
-                }
+                self.works_again(ledger);
                 true
             }
             Err(error) => {
@@ -333,6 +326,14 @@ impl Shared {
                 self.report("write a block", &error);
                 false
             }
+        }
+    }
+
+    /// Takes note that the disk has taken something.
+    fn works_again(&self, ledger: &mut Ledger) {
+        ledger.paused_until = None;
+        if self.failing.lock().take().is_some() {
+            tracing::info!(folder = %self.root.display(), "the disk cache works again");
         }
     }
 

@@ -275,6 +275,26 @@ fn a_folder_that_cannot_be_made_costs_misses_only() {
 }
 
 #[test]
+fn whoever_asks_is_told_that_the_disk_takes_blocks_again() {
+    let folder = TempDir::new().unwrap();
+    let root = folder.path().join("file");
+    let cache = start(&root, 100 * MIB);
+    assert_eq!(cache.tier.why_failing(), None);
+    fs::remove_dir_all(&root).unwrap();
+    fs::write(&root, "in the way").unwrap();
+    fill(&cache, shape(1, MIB));
+    assert!(cache.tier.why_failing().is_some(), "it was tried in vain");
+    fs::remove_file(&root).unwrap();
+    assert_eq!(cache.tier.why_failing(), None);
+    assert!(
+        fs::read_dir(&root).unwrap().next().is_none(),
+        "nothing of the trial is left"
+    );
+    fill(&cache, shape(1, MIB));
+    assert_eq!(count_true(&cache, shape(1, MIB)), 16, "nothing is left out any more");
+}
+
+#[test]
 fn garbage_in_the_folder_is_no_cache_and_no_trouble() {
     let folder = TempDir::new().unwrap();
     let object = shape(1, MIB);
