@@ -93,6 +93,10 @@ impl Core {
         if state.is_some_and(|state| state.listed_ns.is_some()) {
             return Ok(());
         }
+        let source = self.source_of(directory)?;
+        if let Some(out_of_reach) = self.indexer.out_of_reach(source) {
+            return Err(Error::from_index(out_of_reach));
+        }
         let path = self
             .catalog
             .tree_path(directory)

@@ -278,7 +278,8 @@ impl Core {
             };
             let result = tokio::time::timeout(deadline, assemble).await.unwrap_or_else(|_| {
                 add(&core.tally.reads_timed_out, 1);
-                Err(silence(&object.path, deadline))
+                let out_of_reach = core.indexer.out_of_reach(object.source).map(Error::from_index);
+                Err(out_of_reach.unwrap_or_else(|| silence(&object.path, deadline)))
             });
             core.count_read(&result);
             leaving.answered = result.is_ok();

@@ -184,6 +184,12 @@ impl Indexer {
             .is_none_or(|source| source.away().is_some())
     }
 
+    /// Says that a source cannot be reached, if it has shown that: one that is only silent has not. For those whose own request
+    /// was not answered in time.
+    pub fn out_of_reach(&self, id: SourceId) -> Option<IndexError> {
+        self.sources.read().get(&id)?.out_of_reach()
+    }
+
     /// Makes another request for somebody who waits for an object, so that what becomes of it counts as a sign of its
     /// source's health.
     ///

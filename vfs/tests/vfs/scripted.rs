@@ -27,6 +27,8 @@ pub(crate) enum Mood {
     Holds,
     /// Refused.
     Fails(ErrorKind),
+    /// Kept waiting until the mood changes; whoever only asks whether it is there is told so.
+    FailsSlowly(ErrorKind),
     /// Answered with one byte too few.
     CutsShort,
 }
@@ -198,11 +200,17 @@ impl Scripted {
         let mood = *self
             .mood
             .subscribe()
-            .wait_for(|it| *it != Mood::Holds)
+            .wait_for(|it| match it {
+                Mood::Holds => false,
+                Mood::FailsSlowly(_) => operation == Operation::Connect,
+                _ => true,
+            })
             .await
             .expect("invariant: the source lives");
         match mood {
-            Mood::Fails(kind) => Err(Error::new(kind, operation, &*self.name, path.clone(), "on cue")),
+            Mood::Fails(kind) | Mood::FailsSlowly(kind) => {
+                Err(Error::new(kind, operation, &*self.name, path.clone(), "on cue"))
+            }
             Mood::Dawdles(time) => {
                 tokio::time::sleep(time).await;
                 Ok(mood)

@@ -2,7 +2,8 @@
 //!
 //! One that gets no answer for a while makes the source suspect before its deadline is over, so that whoever asks next is
 //! not made to wait a deadline of his own: the kernel lets the readers of one page ask one after another. While the source
-//! is away they are refused at once, but bring the next probe forward.
+//! is away they are refused at once, but bring the next probe forward. One that has waited for its whole deadline is told what the
+//! probe was: of a source that refuses slowly, that it cannot be reached.
 
 use std::future::Future;
 use std::pin::pin;
@@ -108,7 +109,10 @@ impl Source {
                     self.failed(&silence(soon), runtime);
                     continue;
                 }
-                () = sleep_until(due) => return Err(failed.unwrap_or_else(|| silence(deadline))),
+                () = sleep_until(due) => {
+                    let told = failed.or_else(|| self.out_of_reach());
+                    return Err(told.unwrap_or_else(|| silence(deadline)));
+                }
             };
             late = None;
             if by_second {

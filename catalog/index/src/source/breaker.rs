@@ -71,6 +71,18 @@ impl Source {
         }
     }
 
+    /// Says that the source cannot be reached, if it has shown that: it is not only silent. For those whose own request has not come
+    /// that far.
+    pub(crate) fn out_of_reach(&self) -> Option<IndexError> {
+        let cause = self
+            .away()
+            .filter(|cause| cause.kind() == Some(ErrorKind::Unreachable))?;
+        Some(IndexError::Away {
+            source_name: self.backend.name().to_owned(),
+            cause,
+        })
+    }
+
     pub(super) fn is_suspect(&self) -> bool {
         matches!(*self.phase.borrow(), Phase::Suspect)
     }

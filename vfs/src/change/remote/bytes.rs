@@ -79,9 +79,16 @@ impl Core {
             };
             match timeout(deadline, read).await {
                 Ok(read) => read,
-                Err(_) => Err(late(deadline)),
+                Err(_) => Err(core.late(file.id, deadline)),
             }
         })
+    }
+
+    /// Says that what shows through a file was not read in time.
+    fn late(&self, id: EntryId, deadline: Duration) -> Error {
+        let source = self.source_of(id).ok();
+        let out_of_reach = source.and_then(|source| self.indexer.out_of_reach(source));
+        out_of_reach.map_or_else(|| late(deadline), Error::from_index)
     }
 
     /// Waits until it is known what has become of uploads of a file, and tells whether it is read from another version now.

@@ -61,6 +61,19 @@ async fn a_source_that_never_answers_is_given_up_at_the_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn whoever_waited_for_a_source_that_refuses_slowly_is_told_that_it_cannot_be_reached() {
+    let source = source();
+    source.put("f", MIB, 1);
+    let library = library(&source, settings());
+    let file = library.open("s/f").await;
+    let begun = tokio::time::Instant::now();
+    source.set_mood(Mood::FailsSlowly(ErrorKind::Unreachable));
+    let error = library.read(&file, 0, 4096).await.unwrap_err();
+    assert!(matches!(error, Error::Unreachable(_)), "{error}");
+    assert_eq!(begun.elapsed().as_secs(), 10);
+}
+
+#[tokio::test(start_paused = true)]
 async fn whoever_waits_for_what_another_reads_too_late_is_told_with_him() {
     let source = source();
     source.put("f", MIB, 1);
