@@ -97,7 +97,8 @@ pub(crate) fn update(edit: &mut Edit<'_>, id: SourceId, spec: String, options: S
 pub(crate) fn remove(edit: &mut Edit<'_>, id: SourceId, when_staged: WhenStaged) -> Result<()> {
     let row = get(edit, id)?;
     let staged = edit.staged_of(id)?;
-    let waiting = (staged.len() + edit.moves_of(id)?.len() + edit.origins_in(id)?.len()) as u64;
+    let on_their_way = edit.origins_in(id)?.len() + edit.crossings_of(id)?.len();
+    let waiting = (staged.len() + edit.moves_of(id)?.len() + on_their_way) as u64;
     if when_staged == WhenStaged::Refuse && waiting > 0 {
         return Err(Error::SourceWaiting {
             source_id: id,

@@ -191,6 +191,16 @@ impl OpenLibrary {
             ))
             .hint("wait until it is: manifold uploads shows what is left"));
         }
+        let this = Arc::clone(&self);
+        let under_way = blocking(move || this.settle_renames_of(id)).await?;
+        if under_way > 0 {
+            return Err(Failure::new(format!(
+                "{} on the way from or to {} at this moment",
+                count(under_way, "renamed file"),
+                record.name
+            ))
+            .hint("close what is open of it, and try again"));
+        }
         let origins = self.catalog.all_origins()?;
         let is_left = |it: &&manifold_catalog::Origins| it.places.iter().any(|place| place.source == id);
         let on_their_way = origins.iter().filter(is_left).count() as u64;

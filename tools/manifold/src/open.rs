@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use manifold_backends::local::LocalBackend;
 use manifold_backends::{SecretStore, StoreOptions};
-use manifold_catalog::{Catalog, OpenError, SourceRecord};
+use manifold_catalog::{Catalog, OpenError, SourceId, SourceRecord};
 use manifold_index::{HashSettings, IndexSettings, Indexer};
 use manifold_vfs::{CrossSourceRename, Vfs};
 use tokio::runtime::Handle;
@@ -128,6 +128,15 @@ impl OpenLibrary {
         self.role == Role::Daemon
     }
 
+    /// Sees to renames from or to a source that is about to leave the library. Gives the number of those that are under way.
+    pub(crate) fn settle_renames_of(&self, id: SourceId) -> Result<u64> {
+        if self.catalog.crossings()?.is_empty() {
+            return Ok(0);
+        }
+        let settled = self.vfs.settle_renames_of(id, folders(&self.catalog, &self.settings)?);
+        settled.map_err(|error| Failure::from(error).about(GOING_ON))
+    }
+
     /// Learns in the background what files hold that may have copies, as the settings say.
     pub(crate) fn hash_in_background(&self) {
         let hash = &self.settings.hash;
@@ -167,15 +176,22 @@ fn resume_renames(catalog: &Catalog, vfs: &Vfs, settings: &Settings) -> Result<(
     if catalog.crossings()?.is_empty() {
         return Ok(());
     }
+    vfs.resume_renames(folders(catalog, settings)?)
+        .map_err(|error| Failure::from(error).about(GOING_ON))
+}
+
+/// What fails where renames that were broken off cannot be gone on with.
+const GOING_ON: &str = "cannot go on with renames that were broken off";
+
+/// Gives what opens the folders of this machine, by their sources.
+fn folders(catalog: &Catalog, settings: &Settings) -> Result<impl Fn(SourceId) -> Option<LocalBackend>> {
     let (sources, limits) = (catalog.sources()?, limits(settings));
-    let folder = |id| {
+    Ok(move |id| {
         let record = sources.iter().find(|record| record.id == id)?;
         let spec = parse_spec(record).ok()?;
         spec.local_root()?;
         LocalBackend::connect(&spec, &limits).ok()
-    };
-    vfs.resume_renames(folder)
-        .map_err(|error| Failure::from(error).about("cannot go on with renames that were broken off"))
+    })
 }
 
 /// Gives the store of a library's secrets.

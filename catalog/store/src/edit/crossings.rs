@@ -63,19 +63,30 @@ impl Edit<'_> {
         Ok(())
     }
 
-    /// Takes the rows away that concern a source that goes.
+    /// Takes the rows away that concern a source that goes, and those of which nobody can say any more whom they concern.
     pub(crate) fn drop_crossings_of(&mut self, source: SourceId) -> Result<()> {
-        let mut gone = Vec::new();
+        let gone = self.crossings_where(|whose| whose.is_none_or(|whose| whose == source.0))?;
+        gone.into_iter().try_for_each(|id| self.end_crossing(id))
+    }
+
+    /// Gives the entries whose copies are to be given their names, from a source or in it.
+    pub(crate) fn crossings_of(&self, source: SourceId) -> Result<Vec<u64>> {
+        self.crossings_where(|whose| whose == Some(source.0))
+    }
+
+    /// Gives those of which that is so of the source of either directory; `None`: it is not there.
+    fn crossings_where(&self, is_meant: impl Fn(Option<u32>) -> bool) -> Result<Vec<u64>> {
+        let mut meant = Vec::new();
         for row in self.crossings.iter()? {
             let (id, row) = row?;
             let row = CrossingRow::decode(row.value())?;
-            for directory in [row.from.0, row.to.0] {
-                if self.node(directory)?.is_none_or(|(_, hot)| hot.source() == source.0) {
-                    gone.push(id.value());
-                }
+            let from = self.node(row.from.0)?.map(|(_, hot)| hot.source());
+            let to = self.node(row.to.0)?.map(|(_, hot)| hot.source());
+            if is_meant(from) || is_meant(to) {
+                meant.push(id.value());
             }
         }
-        gone.into_iter().try_for_each(|id| self.end_crossing(id))
+        Ok(meant)
     }
 
     fn crossing(&self, id: u64) -> Result<Option<CrossingRow>> {

@@ -256,12 +256,19 @@ fn a_link_is_noted_by_where_it_points_and_a_later_note_takes_the_place_of_an_ear
 }
 
 #[test]
-fn what_was_noted_goes_with_either_source() {
+fn neither_source_goes_before_a_copy_has_its_name_unless_that_is_asked_for() {
     for gone in ["/s", "/t"] {
         let world = World::new();
-        world.catalog.begin_crossing(&world.crossing()).unwrap();
+        let crossing = world.crossing();
+        world.catalog.begin_crossing(&crossing).unwrap();
         let source = world.catalog.entry(world.id(gone)).unwrap().unwrap().source;
-        world.catalog.remove_source(source, WhenStaged::Refuse).unwrap();
+        let refused = world.catalog.remove_source(source, WhenStaged::Refuse);
+        assert!(
+            matches!(refused, Err(Error::SourceWaiting { entries: 1, .. })),
+            "{refused:?}"
+        );
+        assert_eq!(world.catalog.crossings().unwrap(), [crossing]);
+        world.catalog.remove_source(source, WhenStaged::Drop).unwrap();
         let world = world.checked();
         assert_eq!(world.catalog.crossings().unwrap(), []);
         world.scratch.check(world.catalog);

@@ -387,3 +387,44 @@ async fn nothing_stays_noted_of_a_rename_that_was_answered() {
         (0, vec!["b".into(), "link".into(), "unseen".into()])
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rename_that_was_broken_off_is_complete_before_either_source_leaves() {
+    for leaves in ["/x", "/far"] {
+        let world = World::new();
+        world.library.relist("far").await;
+        let handle = world.open("x/b", Access::Read).await;
+        let id = world.cross_half("x/b", "b", b"b of x").await;
+        let source = world
+            .library
+            .catalog
+            .resolve(leaves.as_bytes())
+            .unwrap()
+            .unwrap()
+            .source;
+        let folder = |source| world.library.indexer.backend(source)?.as_local().cloned();
+        let settle = || world.library.vfs.settle_renames_of(source, folder).unwrap();
+        assert_eq!((settle(), world.noted()), (1, 1), "somebody has it open");
+        world.close(handle).await;
+        assert_eq!((settle(), world.noted()), (0, 0));
+        assert_eq!(world.library.find("far/b").await.unwrap(), id);
+        world.until_settled().await;
+        assert_eq!(world.x.files(), ["dir/a"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rename_to_a_folder_that_is_not_there_keeps_no_source_in_the_library() {
+    let world = World::new();
+    world.library.relist("far").await;
+    world.cross_half("x/b", "b", b"b of x").await;
+    let far = world.far.path();
+    fs::rename(far, aside(far)).unwrap();
+    let source = world.library.catalog.resolve(b"/x").unwrap().unwrap().source;
+    let folder = |source| world.library.indexer.backend(source)?.as_local().cloned();
+    assert_eq!(world.library.vfs.settle_renames_of(source, folder).unwrap(), 0);
+    assert_eq!(world.noted(), 0);
+    fs::rename(aside(far), far).unwrap();
+    assert_eq!(fs::read(far.join("b")).unwrap(), b"b of x", "the copy stays");
+    assert_eq!(world.content("x/b").await, b"b of x");
+}

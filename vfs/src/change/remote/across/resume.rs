@@ -41,6 +41,20 @@ impl Vfs {
     pub fn resume_renames(&self, folder: impl Fn(SourceId) -> Option<LocalBackend>) -> Result<(), Error> {
         self.core.resume_renames(|_| true, folder)
     }
+
+    /// Goes on with such renames from or to a source that is about to leave the library. `folder` gives such a folder. Where one is not
+    /// there now, nobody will find out what became of the rename: it is forgotten, and if the copy has its name, both stay. Gives the
+    /// number of those that are under way at this moment.
+    ///
+    /// # Errors
+    /// The catalog failed.
+    pub fn settle_renames_of(
+        &self,
+        source: SourceId,
+        folder: impl Fn(SourceId) -> Option<LocalBackend>,
+    ) -> Result<u64, Error> {
+        self.core.settle_renames_of(source, folder)
+    }
 }
 
 impl Core {
@@ -78,6 +92,58 @@ impl Core {
             }
         }
         Ok(())
+    }
+
+    fn settle_renames_of(
+        &self,
+        source: SourceId,
+        folder: impl Fn(SourceId) -> Option<LocalBackend>,
+    ) -> Result<u64, Error> {
+        let source_of = |directory| -> Result<Option<SourceId>, Error> {
+            let entry = self.catalog.entry(directory).map_err(Error::from_catalog)?;
+            Ok(entry.map(|entry| entry.source))
+        };
+        let concerns = |noted: &Noted| {
+            let whose = [noted.from.0, noted.to.0].map(source_of);
+            // Of what cannot be found out, it is found out below.
+            whose
+                .iter()
+                .any(|whose| matches!(whose, Ok(Some(whose)) if *whose == source))
+        };
+        self.resume_renames(concerns, &folder)?;
+        let mut under_way = 0;
+        for noted in self.catalog.crossings().map_err(Error::from_catalog)? {
+            let (from, to) = (source_of(noted.from.0)?, source_of(noted.to.0)?);
+            if from != Some(source) && to != Some(source) {
+                continue;
+            }
+            let folder = to.and_then(&folder);
+            if self.is_folder_there(&noted, folder.as_ref()) {
+                under_way += 1;
+            } else {
+                tracing::warn!(
+                    id = noted.id.0,
+                    "a rename to a folder that is not there now was broken off, and is not gone on with: its source leaves the library; the \
+                     file may be in both places"
+                );
+                self.end_noted(noted.id);
+            }
+        }
+        Ok(under_way)
+    }
+
+    /// Tells whether a folder is there, and can be looked into, in which a copy was to have its name.
+    fn is_folder_there(&self, noted: &Noted, folder: Option<&LocalBackend>) -> bool {
+        let (Some(folder), Ok(directory)) = (folder, self.path_of(noted.to.0)) else {
+            return false;
+        };
+        let raw_name = noted.raw_name.as_ref().unwrap_or(&noted.to.1);
+        let name = raw_name.to_vec();
+        let place = Place { directory, name };
+        matches!(
+            self.find_copy(noted, folder, &place),
+            Ok(There::Copy(..) | There::NoCopy)
+        )
     }
 
     fn resume(&self, noted: &Noted, from: SourceId, to: SourceId, folder: &LocalBackend) -> Result<(), Error> {
