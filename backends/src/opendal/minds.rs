@@ -1,8 +1,9 @@
-//! Whether a server minds the conditions of a put.
+//! Whether a server minds the conditions of a put, and of a removal.
 //!
 //! The services themselves do. Of a server that speaks a service's protocol it is found out once, after some objects were
-//! put there: one of a temporary name is put, put again under conditions that do not hold, and removed. A condition that the
-//! server has refused to break is left to it from then on, for objects that go in one request: they need no look before.
+//! put there, or removed in one version: one of a temporary name is put, put again and removed under conditions that do not hold,
+//! and removed. A condition that the server has refused to break is left to it from then on, for objects that go in one request:
+//! they need no look before. A removal is looked at all the same, since what is not there is not known by a condition.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -29,6 +30,8 @@ pub(super) struct Minds {
     absence: AtomicBool,
     /// That an object is there in a version.
     version: AtomicBool,
+    /// That an object is removed in a version alone.
+    removal: AtomicBool,
 }
 
 impl Minds {
@@ -40,10 +43,15 @@ impl Minds {
             Expected::Anything => false,
         }
     }
+
+    /// Tells whether it can be left to the server that an object is removed in one version alone.
+    pub(super) fn minds_removals(&self) -> bool {
+        self.removal.load(Ordering::Relaxed)
+    }
 }
 
 impl Source {
-    /// Takes note that an object was put with a look before; tries the server when its time has come.
+    /// Takes note that an object was put, or removed in one version, with a look before; tries the server when its time has come.
     pub(super) async fn note_looked(self: &Arc<Self>, path: &ObjectPath) {
         let minds = &self.minds;
         if minds.put.fetch_add(1, Ordering::Relaxed) + 1 < TRIED_AFTER || minds.is_tried.swap(true, Ordering::Relaxed) {
@@ -55,13 +63,23 @@ impl Source {
         };
         let there = self.try_put(&path, &raw, &Expected::Anything).await;
         if there == Some(true) {
-            let tag = Expected::Version(Version::from_etag(NO_TAG));
+            let no_version = Version::from_etag(NO_TAG);
+            let tag = Expected::Version(no_version.clone());
             for (expected, flag) in [(Expected::Absent, &minds.absence), (tag, &minds.version)] {
                 match self.try_put(&path, &raw, &expected).await {
                     Some(was_made) => flag.store(!was_made, Ordering::Relaxed),
                     // It may say more another time.
                     None => minds.is_tried.store(false, Ordering::Relaxed),
                 }
+            }
+            match self
+                .delete_version(Operation::RemoveFile, &path, &raw, &no_version)
+                .await
+            {
+                Err(error) if error.kind() == ErrorKind::VersionChanged => minds.removal.store(true, Ordering::Relaxed),
+                Err(error) if error.may_retry() => minds.is_tried.store(false, Ordering::Relaxed),
+                // It is gone, or the server does not know the condition.
+                _ => {}
             }
         } else {
             minds.is_tried.store(there.is_some(), Ordering::Relaxed);

@@ -6,7 +6,8 @@
 
 use std::sync::Arc;
 
-use ::opendal::options::WriteOptions;
+use ::opendal::Capability;
+use ::opendal::options::{DeleteOptions, WriteOptions};
 use ::opendal::raw::{OpCreateDir, OpDelete, OpRename};
 use futures::StreamExt;
 
@@ -14,7 +15,7 @@ use super::list;
 use super::plan::Writes;
 use super::source::{Own, Source};
 use super::upload::{self, How};
-use crate::{ErrorKind, Expected, Kind, Metadata, ObjectPath, Operation, Presence, Result};
+use crate::{ErrorKind, Expected, Kind, Metadata, ObjectPath, Operation, Presence, Result, Version};
 
 impl Source {
     pub(super) async fn create_directory(self: &Arc<Self>, path: &ObjectPath) -> Result<Metadata> {
@@ -71,15 +72,53 @@ impl Source {
         if self.traits.writes == Writes::Not {
             return Err(self.unsupported(operation, path));
         }
-        if matches!(
-            self.expect(operation, path, &Expected::Anything).await?,
-            Presence::Absent
-        ) {
+        let found = self.expect(operation, path, &Expected::Anything).await?;
+        let Presence::Found(there) = &found else {
             return Ok(Presence::Absent);
+        };
+        if !expected.holds(&found) {
+            return Err(self.conflict(operation, path));
         }
-        self.expect(operation, path, expected).await?;
         let raw = self.raw(operation, path, false)?;
-        self.delete(operation, path, &raw).await
+        if !matches!(expected, Expected::Version(_)) || !self.takes_conditions() {
+            return self.delete(operation, path, &raw).await;
+        }
+        // A server that does not mind the condition has been looked at a moment ago.
+        let minds_removals = self.traits.writes.is_the_service() || self.minds.minds_removals();
+        let removed = if minds_removals {
+            self.delete_version(operation, path, &raw, &there.version).await
+        } else {
+            self.delete(operation, path, &raw).await
+        };
+        if !minds_removals && removed.is_ok() {
+            self.note_looked(path).await;
+        }
+        removed.map_err(|error| match error.kind() {
+            ErrorKind::VersionChanged => error.with_kind(ErrorKind::Conflict),
+            _ => error,
+        })
+    }
+
+    /// Tells whether requests to change something may carry conditions.
+    fn takes_conditions(&self) -> bool {
+        matches!((&self.own, self.traits.writes), (Own::None, Writes::Store { .. }))
+    }
+
+    /// Deletes what is there in a version alone, if the server minds that: else `VersionChanged`.
+    pub(super) async fn delete_version(
+        &self,
+        operation: Operation,
+        path: &ObjectPath,
+        raw: &str,
+        version: &Version,
+    ) -> Result<Presence<()>> {
+        let bound = self.traits.conditions(&Expected::Version(version.clone()));
+        let options = DeleteOptions {
+            if_match: bound.if_match,
+            if_version_match: bound.if_version_match,
+            ..DeleteOptions::default()
+        };
+        self.delete_bare(operation, path, raw, options).await
     }
 
     pub(super) async fn remove_directory(self: &Arc<Self>, path: &ObjectPath) -> Result<Presence<()>> {
@@ -121,15 +160,24 @@ impl Source {
         match &self.own {
             Own::Dav(dav) => dav.delete(self, operation, path, raw).await,
             Own::Ftp(ftp) => ftp.delete(self, operation, path, raw).await,
-            Own::None => {
-                self.ask(operation, path, async {
-                    let mut deleter = self.bare.delete_dyn(&self.context)?;
-                    deleter.delete_dyn(raw, OpDelete::default()).await?;
-                    deleter.close_dyn().await
-                })
-                .await
-            }
+            Own::None => self.delete_bare(operation, path, raw, DeleteOptions::default()).await,
         }
+    }
+
+    async fn delete_bare(
+        &self,
+        operation: Operation,
+        path: &ObjectPath,
+        raw: &str,
+        options: DeleteOptions,
+    ) -> Result<Presence<()>> {
+        self.ask(operation, path, async {
+            let options = OpDelete::from_options(&Capability::default(), options)?;
+            let mut deleter = self.bare.delete_dyn(&self.context)?;
+            deleter.delete_dyn(raw, options).await?;
+            deleter.close_dyn().await
+        })
+        .await
     }
 
     pub(super) async fn rename(

@@ -38,6 +38,11 @@ pub(super) fn put_slots(concurrency: u32) -> u32 {
 }
 
 impl Writes {
+    /// Tells whether it is a service of which it is known that it minds conditions.
+    pub(super) fn is_the_service(self) -> bool {
+        matches!(self, Self::Store { minds_conditions: true })
+    }
+
     /// Says what a kind can do; `None` if nothing.
     pub(super) fn abilities(self) -> Option<WriteAbilities> {
         let store = WriteAbilities {

@@ -15,15 +15,18 @@ use crate::{ErrorKind, Expected, Version};
 struct Minded {
     absence: bool,
     version: bool,
+    removal: bool,
 }
 
 const NEITHER: Minded = Minded {
     absence: false,
     version: false,
+    removal: false,
 };
 const BOTH: Minded = Minded {
     absence: true,
     version: true,
+    removal: true,
 };
 /// Puts that go before the server has been tried.
 const UNTRIED: usize = 4;
@@ -36,6 +39,8 @@ struct Bucket {
     asked: Mutex<Vec<(String, String)>>,
     /// Whether it is too busy.
     busy: AtomicBool,
+    /// What another puts there right before a removal.
+    slipped_in: Mutex<Option<(String, Vec<u8>)>>,
 }
 
 impl Bucket {
@@ -45,6 +50,7 @@ impl Bucket {
             objects: Mutex::default(),
             asked: Mutex::default(),
             busy: AtomicBool::new(false),
+            slipped_in: Mutex::default(),
         });
         let served = Arc::clone(&bucket);
         let settings = BTreeMap::from([
@@ -104,6 +110,15 @@ impl Bucket {
                 (200, headers, Vec::new())
             }
             "DELETE" => {
+                if let Some((key, bytes)) = self.slipped_in.lock().take() {
+                    objects.insert(key, bytes);
+                }
+                let there = objects.get(&key).map(|bytes| tag(bytes));
+                let breaks_version = condition("if-match:").is_some_and(|wanted| there.as_ref() != Some(&wanted));
+                if self.minded.removal && breaks_version {
+                    let code = b"<Error><Code>PreconditionFailed</Code><Message>no</Message></Error>";
+                    return (412, vec![], code.to_vec());
+                }
                 objects.remove(&key);
                 plain(204)
             }
@@ -220,4 +235,43 @@ async fn a_server_that_is_too_busy_to_be_tried_is_tried_later() {
         .await
         .expect("it is put");
     assert_eq!(bucket.asked(), [("PUT".to_owned(), "new".to_owned())]);
+}
+
+#[tokio::test]
+async fn a_server_that_minds_it_removes_an_object_in_one_version_alone() {
+    for minded in [BOTH, NEITHER] {
+        let (bucket, backend) = Bucket::start(minded);
+        let path = ObjectPath::from_bytes("moved");
+        // It is tried after some removals too.
+        for _ in 0..UNTRIED {
+            let made = put_unseen(&bucket, &backend, b"one").await;
+            let removed = backend.remove_file(&path, &Expected::Version(made)).await;
+            assert_eq!(removed.expect("it is removed"), Presence::Found(()));
+        }
+        assert!(bucket.objects.lock().is_empty(), "what it was tried with is gone");
+        let seen = put_unseen(&bucket, &backend, b"one").await;
+        *bucket.slipped_in.lock() = Some(("moved".to_owned(), b"theirs".to_vec()));
+        let removed = backend.remove_file(&path, &Expected::Version(seen.clone())).await;
+        let left = bucket.objects.lock().get("moved").cloned();
+        if minded.removal {
+            assert_eq!(removed.expect_err("it has changed").kind(), ErrorKind::Conflict);
+            assert_eq!(left.as_deref(), Some(&b"theirs"[..]));
+            let removed = backend.remove_file(&path, &Expected::Version(seen)).await;
+            assert_eq!(removed.expect_err("that is seen before").kind(), ErrorKind::Conflict);
+            let removed = backend.remove_file(&path, &Expected::Anything).await;
+            assert_eq!(removed.expect("whatever it is"), Presence::Found(()));
+            assert!(bucket.objects.lock().is_empty());
+        } else {
+            removed.expect("nothing tells that it has changed");
+        }
+    }
+}
+
+/// Puts an object as another would, and gives its version.
+async fn put_unseen(bucket: &Bucket, backend: &OpendalBackend, bytes: &[u8]) -> Version {
+    bucket.objects.lock().insert("moved".to_owned(), bytes.to_vec());
+    match backend.stat(&ObjectPath::from_bytes("moved")).await {
+        Ok(Presence::Found(there)) => there.version,
+        other => panic!("{other:?}"),
+    }
 }
