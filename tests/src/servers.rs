@@ -74,6 +74,11 @@ pub trait Server: Send + Sync {
         Vec::new()
     }
 
+    /// Tells whether an object is there.
+    fn has(&self, path: &[u8]) -> bool {
+        self.file(path).exists()
+    }
+
     /// Removes one object.
     fn remove(&self, path: &[u8]) {
         let file = self.file(path);

@@ -29,6 +29,8 @@ mod own;
 mod trash;
 #[path = "uploaded/union.rs"]
 mod union;
+#[path = "uploaded/unseen.rs"]
+mod unseen;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -19,6 +19,7 @@ mod report;
 mod rush;
 pub(crate) mod settle;
 mod told;
+mod unseen;
 mod way;
 
 use std::collections::{HashMap, HashSet, VecDeque};

@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::staged::staging;
 use crate::store::When;
 use crate::tree::{self, Top};
-use crate::{Catalog, Change, ChangeGuard, EntryId, Keep, NewChild, SeenAttributes, Ticket, listing};
+use crate::{Catalog, Change, ChangeGuard, EntryId, Keep, NewChild, SeenAttributes, Ticket, Unseen, listing};
 
 impl Catalog {
     /// Gives the present moment. Take it before a listing or a look at a source begins.
@@ -99,6 +99,22 @@ impl Catalog {
         Ok(changes)
     }
 
+    /// Follows the removal of a file, as [`follow_removed`](Self::follow_removed), of which an upload may have arrived unseen: that is
+    /// to be taken away, and no listing shows it meanwhile. In one transaction.
+    pub fn follow_removed_unseen(
+        &self,
+        directory: EntryId,
+        name: &[u8],
+        unseen: &Unseen,
+        at_ns: i64,
+    ) -> Result<Vec<Change>> {
+        let ((), changes) = self.store().write(When::Told, |edit| {
+            edit.leave_unseen(unseen)?;
+            edit.follow_removed((directory, name), at_ns)
+        })?;
+        Ok(changes)
+    }
+
     /// Follows a rename within one source, from directory and name to directory and name. What stood at `to` is gone,
     /// with what is staged of it; its pin goes on to the entry that takes its place, where both are files and that has
     /// none. `raw_name` is what the source calls it there, where that is not the name; `seen`, how it looks there, if
@@ -158,6 +174,27 @@ impl Catalog {
         let staging = staging(from.0, row, None, None)?;
         let ((), changes) = self.store().write(When::Told, |edit| {
             edit.follow_moved_staged(from, to, raw_name, lies_at, &staging.row, at_ns)
+        })?;
+        Ok(changes)
+    }
+
+    /// Follows a rename, as [`follow_moved_staged`](Self::follow_moved_staged) where nothing is on the move, of a file, or over one, of
+    /// which an upload may have arrived unseen: that is to be taken away, and no listing shows it meanwhile. In one transaction.
+    pub fn follow_moved_unseen(
+        &self,
+        from: (EntryId, &[u8]),
+        to: (EntryId, &[u8]),
+        raw_name: Option<Box<[u8]>>,
+        row: &[u8],
+        unseen: &[Unseen],
+        at_ns: i64,
+    ) -> Result<Vec<Change>> {
+        let staging = staging(from.0, row, None, None)?;
+        let ((), changes) = self.store().write(When::Told, |edit| {
+            for unseen in unseen {
+                edit.leave_unseen(unseen)?;
+            }
+            edit.follow_moved_staged(from, to, raw_name, None, &staging.row, at_ns)
         })?;
         Ok(changes)
     }

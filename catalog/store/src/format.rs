@@ -14,6 +14,7 @@ mod origins;
 mod parts;
 mod pins;
 mod records;
+mod sent;
 mod staged;
 
 use redb::TableDefinition;
@@ -34,6 +35,8 @@ pub(crate) use origins::{ORIGINS_MAX, OriginPlace, OriginsRow, left_id, left_key
 pub(crate) use parts::{PART_TEXT_MAX, PartUploadRow, SentPartRow, part_key, part_place, part_range};
 pub(crate) use pins::PinRow;
 pub(crate) use records::{ScanRow, SourceRow, TOTALS_BYTES, TotalsRow, decode_state, encode_state};
+pub use sent::SentState;
+pub(crate) use sent::{decode_sent, encode_sent, is_sent};
 pub(crate) use staged::decode_staged;
 pub use staged::{STAGED_BYTES_MAX, STAGED_ROW_MAX};
 

@@ -52,12 +52,12 @@ pub use entry::{
 pub use error::{Error, OpenError, Result, SourceError};
 #[doc(hidden)]
 pub use format::decode_any;
-pub use format::{KEPT_ATTRIBUTES_MAX, LINK_TARGET_MAX, STAGED_BYTES_MAX, STAGED_ROW_MAX};
+pub use format::{KEPT_ATTRIBUTES_MAX, LINK_TARGET_MAX, STAGED_BYTES_MAX, STAGED_ROW_MAX, SentState};
 pub use keep::{AttributeMustBe, AttributeRefused, Keep};
 pub use links::{KnownLink, LinkTarget};
 pub use load::{BulkLoader, LoadedDirectory};
 pub use moves::{Copied, Move, Moved};
-pub use origins::{Across, ExtendedAttribute, Left, Origin, Origins};
+pub use origins::{Across, ExtendedAttribute, Left, Origin, Origins, Unseen};
 pub use parts::{PartUpload, PartUploadId, SentPart};
 /// The longest version, in bytes.
 pub const VERSION_MAX: usize = 4096;

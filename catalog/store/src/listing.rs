@@ -18,7 +18,7 @@ use crate::edit::keep::Keeping;
 use crate::edit::update::{Seen, is_unchanged};
 use crate::edit::{Edit, Fresh};
 use crate::error::{Error, Result};
-use crate::format::{HotRow, child_name, name_fault, subtree_range};
+use crate::format::{HotRow, child_name, decode_sent, name_fault, subtree_range};
 use crate::store::Snapshot;
 use crate::tree::{self, Top};
 use crate::{
@@ -297,7 +297,8 @@ impl<'a> Plan<'a> {
         });
     }
 
-    /// Leaves out what was moved to another source and is still here, in the version that was moved.
+    /// Leaves out what was moved to another source and is still here, in the version that was moved, and what may have arrived unseen,
+    /// until that is found out.
     fn hide_left(&mut self, left: &HashMap<Vec<u8>, Vec<Vec<u8>>>) {
         if left.is_empty() {
             return;
@@ -306,7 +307,11 @@ impl<'a> Plan<'a> {
         self.fresh.retain(|index| {
             let child = &children[*index];
             let raw: &[u8] = child.raw_name.as_deref().unwrap_or(&child.name);
-            let is_left = |versions: &Vec<Vec<u8>>| versions.iter().any(|version| **version == *child.seen.version);
+            let may_be_it = |version: &Vec<u8>| match decode_sent(version) {
+                Some(states) => states.iter().any(|state| state.size == child.seen.size),
+                None => **version == *child.seen.version,
+            };
+            let is_left = |versions: &Vec<Vec<u8>>| versions.iter().any(may_be_it);
             child.seen.kind == Kind::Directory || !left.get(raw).is_some_and(is_left)
         });
     }

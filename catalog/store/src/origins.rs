@@ -3,13 +3,16 @@
 //! Such a file is staged, and what its new source does not have yet is read from where it was: its *origin*. When the upload
 //! has settled ([`Catalog::unstage`]), or the file was removed through the mount, its origins are due, in the same transaction,
 //! and are taken away. As long as there is one, no listing shows it, and its directory stays in the tree.
+//!
+//! The same holds for what may have arrived unseen of a file that was removed or renamed while its source was away: the states of it
+//! that were sent stand for a version. Nobody needs that, so that it is taken away whatever else is due.
 
 use std::ops::ControlFlow;
 
 use redb::ReadableTableMetadata;
 
 use crate::error::Result;
-use crate::format::{OriginPlace, OriginsRow, left_range};
+use crate::format::{OriginPlace, OriginsRow, SentState, decode_sent, is_sent, left_id, left_range};
 use crate::store::{Snapshot, When};
 use crate::tree::{self, Top};
 use crate::{Catalog, Change, EntryId, Keep, SeenAttributes, SourceId};
@@ -64,10 +67,32 @@ pub struct Origin {
     pub directory: EntryId,
     /// The raw name in it.
     pub name: Vec<u8>,
-    /// The version that is to be there.
+    /// The version that is to be there, or what stands for [`sent`](Self::sent).
     pub version: Vec<u8>,
     /// The path beneath the source's root; `None`: the directory is not in the tree any more.
     pub path: Option<Vec<u8>>,
+}
+
+impl Origin {
+    /// Gives the states of the file that may have arrived there, of an upload that was not confirmed; `None`: it is known what is
+    /// there.
+    pub fn sent(&self) -> Option<Vec<SentState>> {
+        decode_sent(&self.version)
+    }
+
+    /// Tells whether that is so.
+    pub fn is_unseen(&self) -> bool {
+        is_sent(&self.version)
+    }
+}
+
+/// A file of which something may have arrived where it stands, and the states that were sent; without any, nothing has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unseen {
+    /// The file.
+    pub id: EntryId,
+    /// The states.
+    pub states: Vec<SentState>,
 }
 
 /// A file, and what is left of it elsewhere.
@@ -129,6 +154,27 @@ impl Catalog {
         })
     }
 
+    /// Tells whether that is known to be there: it is more than what may have arrived unseen.
+    pub fn is_known_to_be_left_at(&self, directory: EntryId, raw_name: &[u8]) -> Result<bool> {
+        let (first, last) = left_range(directory.0, Some(raw_name));
+        self.store().read(|snapshot| {
+            if snapshot.left.is_empty()? {
+                return Ok(false);
+            }
+            for key in snapshot.left.range(first.as_slice()..last.as_slice())? {
+                let id = left_id(key?.0.value())?;
+                let Some(row) = snapshot.origins.get(id)? else { continue };
+                let is_known = |place: &OriginPlace| {
+                    (place.directory, &*place.name) == (directory.0, raw_name) && !is_sent(&place.version)
+                };
+                if OriginsRow::decode(row.value())?.places.iter().any(is_known) {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
+        })
+    }
+
     /// Tells whether files that stand elsewhere have left something in a directory, or somewhere beneath it.
     pub fn is_left_beneath(&self, directory: EntryId) -> Result<bool> {
         self.store().read(|snapshot| {
@@ -168,7 +214,7 @@ impl Catalog {
         })
     }
 
-    /// Lists what is to be taken away, in the order of ids.
+    /// Lists what is to be taken away, in the order of ids: all that is due, and what may have arrived unseen.
     pub fn due_origins(&self) -> Result<Vec<Origins>> {
         self.store().read(|snapshot| {
             let mut due = Vec::new();
@@ -178,7 +224,7 @@ impl Catalog {
             for row in snapshot.origins.range::<u64>(..)? {
                 let (id, row) = row?;
                 let row = OriginsRow::decode(row.value())?;
-                if row.is_due {
+                if row.is_due || row.places.iter().any(|place| is_sent(&place.version)) {
                     due.push(shown(snapshot, id.value(), row)?);
                 }
             }

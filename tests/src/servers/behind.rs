@@ -84,6 +84,10 @@ impl Server for Behind {
         self.server.unfinished()
     }
 
+    fn has(&self, path: &[u8]) -> bool {
+        self.server.has(path)
+    }
+
     fn remove(&self, path: &[u8]) {
         self.server.remove(path);
     }

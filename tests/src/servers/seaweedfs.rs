@@ -146,6 +146,11 @@ impl Server for SeaweedFs {
         entries.iter().filter_map(path).collect()
     }
 
+    fn has(&self, path: &[u8]) -> bool {
+        let answer = http::request(self.filer.number(), "HEAD", &Self::target(path), &[], b"");
+        answer.expect("the filer answers").0 == 200
+    }
+
     fn remove(&self, path: &[u8]) {
         http::must(self.filer.number(), "DELETE", &Self::target(path), &[], b"");
     }

@@ -15,6 +15,7 @@ mod names;
 mod open;
 mod rename;
 mod trash;
+mod unseen;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -407,7 +408,16 @@ impl Core {
         target: &Target,
         request: impl Future<Output = manifold_backends::Result<T>>,
     ) -> Result<T, Error> {
-        let deadline = self.settings.data_deadline;
+        self.ask_within(self.settings.data_deadline, target, request).await
+    }
+
+    /// The same where there is less time.
+    async fn ask_within<T>(
+        &self,
+        deadline: Duration,
+        target: &Target,
+        request: impl Future<Output = manifold_backends::Result<T>>,
+    ) -> Result<T, Error> {
         let asked = self.indexer.ask(target.source, &target.path, deadline, request);
         asked.await.map_err(Error::from_index)
     }

@@ -97,7 +97,7 @@ impl Moves {
     /// Tells whether the place of a file cannot be changed because of its upload.
     fn is_being_sent(&self, id: EntryId) -> bool {
         let staged = self.uploads.staging.get(id);
-        staged.is_some_and(|file| file.expected().is_some() || file.was_sent())
+        staged.is_some_and(|file| file.expected().is_some() || file.was_begun())
     }
 
     fn load(&self, id: EntryId) -> Result<Option<Load>, Fault> {

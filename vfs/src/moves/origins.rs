@@ -4,7 +4,8 @@
 //! - nothing is taken away before its row is due, and that is so with the end of the upload, in one transaction;
 //! - the target has the copy when it is asked, or the file was removed through the mount; else what is left stays;
 //! - that it is due is durable before it is taken away;
-//! - only the version is taken away that was moved; what others have put there stays, and is told.
+//! - only the version is taken away that was moved; what others have put there stays, and is told;
+//! - where it is not known whether anything is there, only the very bytes are taken away that were sent.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,8 +14,9 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use manifold_backends::local::{LocalBackend, Place as LocalPlace};
-use manifold_backends::{ErrorKind, Expected, Kind as ObjectKind, Metadata, ObjectPath, Presence, Version};
-use manifold_catalog::{Catalog, Details, EntryId, Origin, Origins};
+use manifold_backends::{Backend, ErrorKind, Expected, Kind as ObjectKind, Metadata, ObjectPath, Presence, Version};
+use manifold_catalog::{Catalog, Details, EntryId, Origin, Origins, SentState, SourceId};
+use manifold_index::names;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -61,6 +63,16 @@ enum Taken {
     Stays,
     /// The place is another by now.
     Elsewhere,
+}
+
+/// What is in a place in which something may have arrived unseen.
+#[derive(Clone, Debug)]
+enum There {
+    Nothing,
+    /// It has arrived, as this version.
+    Ours(Version),
+    /// What another has put there.
+    Others,
 }
 
 impl Leaving {
@@ -205,7 +217,8 @@ impl Moves {
         let catalog = &self.uploads.fetcher.catalog;
         let due = self.due_origins().unwrap_or_default();
         let failed = self.leaving.failed.lock();
-        let reports = due.into_iter().filter_map(|one| {
+        // What is not due is reported as an upload.
+        let reports = due.into_iter().filter(|one| one.is_due).filter_map(|one| {
             let place = one.places.first()?;
             Some(MoveReport {
                 id: one.id,
@@ -253,13 +266,22 @@ impl Moves {
 
     /// Takes away all that a file has left.
     async fn take_one_away(self: &Arc<Self>, origins: Origins) -> Result<(), Fault> {
-        let is_there = origins.is_removed || self.is_needless(origins.id).await?;
+        let is_known = origins.is_due && origins.places.iter().any(|origin| !origin.is_unseen());
+        let is_there = is_known && (origins.is_removed || self.is_needless(origins.id).await?);
         for origin in origins.places {
+            let sent = origin.sent();
+            if !origins.is_due && sent.is_none() {
+                continue;
+            }
             let Some(path) = origin.path.clone().map(ObjectPath::from_bytes) else {
                 // It went with its directory.
                 self.gone(origins.id, &origin)?;
                 continue;
             };
+            if let Some(sent) = sent {
+                self.take_unseen(origins.id, &origin, path, &sent).await?;
+                continue;
+            }
             if !is_there {
                 self.stays(
                     origins.id,
@@ -297,13 +319,19 @@ impl Moves {
         let path = fetcher.catalog.tree_path(id).ok().flatten().unwrap_or_default();
         let what = format!("it was moved, but {why}: both are kept");
         self.uploads.tell_move_undone(origin.source, path, what);
-        let (indexer, directory) = (Arc::clone(&fetcher.indexer), origin.directory);
+        self.look_into(origin.directory);
+        Ok(())
+    }
+
+    /// Has a former place listed.
+    fn look_into(&self, directory: EntryId) {
+        let fetcher = &self.uploads.fetcher;
+        let indexer = Arc::clone(&fetcher.indexer);
         fetcher.runtime.spawn(async move {
             if let Err(error) = indexer.list_now(directory).await {
                 tracing::debug!(id = directory.0, %error, "the former place of a file is listed later");
             }
         });
-        Ok(())
     }
 
     /// Tells whether nothing of a file is needed any more in its former places: its target has the copy, or it was removed here.
@@ -356,15 +384,88 @@ impl Moves {
         Ok(false)
     }
 
+    /// Takes away what may have arrived unseen, if it has.
+    async fn take_unseen(
+        self: &Arc<Self>,
+        id: EntryId,
+        origin: &Origin,
+        path: ObjectPath,
+        sent: &[SentState],
+    ) -> Result<(), Fault> {
+        match self.find_unseen(origin, &path, sent).await? {
+            There::Ours(version) => {
+                let _places = self.keep_places().await;
+                let _change = self.uploads.fetcher.catalog.begin_change(&[origin.directory]);
+                let ours = Origin {
+                    version: version.as_bytes().to_vec(),
+                    ..origin.clone()
+                };
+                if self.take_from(&ours, path).await? != Taken::Gone {
+                    return Err(fault("it was changed a moment ago"));
+                }
+                self.gone(id, origin)?;
+            }
+            There::Nothing => self.gone(id, origin)?,
+            There::Others => {
+                self.gone(id, origin)?;
+                self.look_into(origin.directory);
+            }
+        }
+        self.go_on_at(origin);
+        Ok(())
+    }
+
+    /// Has what has the name now uploaded, which has waited for that.
+    fn go_on_at(&self, origin: &Origin) {
+        let shown = names::escape(&origin.name, names::Side::Plain);
+        let entry = self.uploads.fetcher.catalog.lookup(origin.directory, &shown);
+        if let Some(entry) = entry.ok().flatten() {
+            self.uploads.retry(Some(entry.id));
+        }
+    }
+
+    /// Finds out whether an upload has arrived of which one of these states was sent.
+    async fn find_unseen(&self, origin: &Origin, path: &ObjectPath, sent: &[SentState]) -> Result<There, Fault> {
+        let backend = self.backend_of(origin.source).await?;
+        let fetcher = &self.uploads.fetcher;
+        let ticket = fetcher.catalog.ticket();
+        let looked = backend.stat(path);
+        let looked = fetcher.indexer.ask(origin.source, path, fetcher.deadline, looked);
+        let there = match looked.await.map_err(of_index)? {
+            Presence::Found(there) => there,
+            Presence::Absent => {
+                let overtaken = fetcher.catalog.is_overtaken_on_the_way(ticket, origin.directory);
+                if overtaken.map_err(fault)? || !self.is_at(origin, path)? {
+                    return Err(fault("its directory was changed a moment ago"));
+                }
+                return Ok(There::Nothing);
+            }
+        };
+        if there.kind != ObjectKind::File || sent.iter().all(|state| state.size != there.size) {
+            return Ok(There::Others);
+        }
+        let hash = self.uploads.hash_there((origin.source, path), &*backend, &there).await;
+        match hash.map_err(fault)? {
+            Some(hash) if sent.iter().any(|state| state.hash == hash) => Ok(There::Ours(there.version)),
+            Some(_) => Ok(There::Others),
+            None => Err(fault("it was changed a moment ago")),
+        }
+    }
+
+    /// Gives a source's backend, once it is connected.
+    async fn backend_of(&self, source: SourceId) -> Result<Arc<dyn Backend>, Fault> {
+        let fetcher = &self.uploads.fetcher;
+        let connected = timeout(fetcher.deadline, fetcher.indexer.until_connected(source));
+        // Whether it is connected is seen next.
+        let _in_time = connected.await;
+        let backend = fetcher.indexer.backend(source);
+        backend.ok_or_else(|| Fault::Delayed(format!("source {source} is not connected")))
+    }
+
     /// Takes away what is in a place, if it is what was moved.
     async fn take_from(self: &Arc<Self>, origin: &Origin, path: ObjectPath) -> Result<Taken, Fault> {
         let fetcher = &self.uploads.fetcher;
-        let connected = timeout(fetcher.deadline, fetcher.indexer.until_connected(origin.source));
-        // Whether it is connected is seen next.
-        let _in_time = connected.await;
-        let Some(backend) = fetcher.indexer.backend(origin.source) else {
-            return Err(Fault::Delayed(format!("source {} is not connected", origin.source)));
-        };
+        let backend = self.backend_of(origin.source).await?;
         if self.read_only.read().contains(&origin.source) {
             return Err(Fault::Refused {
                 error: format!("{} is read-only", backend.name()),

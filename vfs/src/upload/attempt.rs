@@ -61,6 +61,13 @@ pub(super) struct Upload {
     pub(super) backend: Arc<dyn Backend>,
 }
 
+impl Upload {
+    /// Gives where it is to go.
+    pub(super) fn place(&self) -> (SourceId, &ObjectPath) {
+        (self.source, &self.path)
+    }
+}
+
 impl Uploads {
     pub(super) async fn attempt(self: &Arc<Self>, id: EntryId, end: &mut watch::Receiver<bool>) -> Outcome {
         let Some(file) = self.staging.get(id).filter(|file| file.is_broken().is_none()) else {

@@ -27,7 +27,7 @@ impl Uploads {
         }
         if self.is_in_a_former_place(file.id)? {
             return Ok(Some(
-                "what had this name is still being moved to another source".to_owned(),
+                "what had this name is still to be taken away at its source".to_owned(),
             ));
         }
         if !file.holes().is_some_and(|rest| rest.base.is_origin) {
@@ -216,7 +216,8 @@ impl Uploads {
     /// Says where a file was moved from, in the tree.
     pub(super) fn origin_in_tree(&self, id: EntryId) -> Option<Vec<u8>> {
         let catalog = &self.fetcher.catalog;
-        let origin = catalog.origins(id).ok().flatten()?.places.into_iter().next()?;
+        let mut places = catalog.origins(id).ok().flatten()?.places.into_iter();
+        let origin = places.find(|origin| !origin.is_unseen())?;
         let above = catalog.tree_path(origin.directory).ok().flatten()?;
         Some([&above[..], b"/", &names::escape(&origin.name, names::Side::Plain)].concat())
     }

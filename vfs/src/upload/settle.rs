@@ -5,8 +5,8 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
-use manifold_backends::{Body as _, ErrorKind, Kind, Metadata, Presence};
-use manifold_catalog::{Copied, EntryId, NewChild};
+use manifold_backends::{Backend, Body as _, ErrorKind, Kind, Metadata, ObjectPath, Presence};
+use manifold_catalog::{Copied, EntryId, NewChild, SourceId};
 use manifold_index::{names, seen_attributes};
 
 use super::attempt::{Outcome, Upload, delayed};
@@ -75,7 +75,7 @@ impl Uploads {
         }
         let unconfirmed = upload.file.unconfirmed();
         if unconfirmed.iter().any(|(sending, _)| sending.size == metadata.size)
-            && let Some(there) = self.hash_there(upload, metadata).await?
+            && let Some(there) = self.hash_there(upload.place(), &*upload.backend, metadata).await?
             && let Some((sending, _)) = unconfirmed.iter().find(|(_, hash)| *hash == there)
         {
             return Ok(Some(*sending));
@@ -87,12 +87,17 @@ impl Uploads {
         }
     }
 
-    /// Gives the BLAKE3 of what the source has; `None` if that is not any more what it was.
-    async fn hash_there(&self, upload: &Upload, metadata: &Metadata) -> Result<Option<[u8; 32]>, Error> {
+    /// Gives the BLAKE3 of what a source has; `None` if that is not any more what it was.
+    pub(crate) async fn hash_there(
+        &self,
+        (source, path): (SourceId, &ObjectPath),
+        backend: &dyn Backend,
+        metadata: &Metadata,
+    ) -> Result<Option<[u8; 32]>, Error> {
         let (mut hasher, mut at) = (blake3::Hasher::new(), 0);
         while at < metadata.size {
-            let end = metadata.size.min(at + chunk(upload));
-            let Some(bytes) = self.theirs(upload, metadata, at..end).await? else {
+            let end = metadata.size.min(at + chunk(backend));
+            let Some(bytes) = self.theirs((source, path), backend, metadata, at..end).await? else {
                 return Ok(None);
             };
             hasher.update(&bytes);
@@ -101,11 +106,17 @@ impl Uploads {
         Ok(Some(*hasher.finalize().as_bytes()))
     }
 
-    /// Reads what the source has; `None` if that is not any more what it was.
-    async fn theirs(&self, upload: &Upload, metadata: &Metadata, range: Range<u64>) -> Result<Option<Vec<u8>>, Error> {
+    /// Reads what a source has; `None` if that is not any more what it was.
+    async fn theirs(
+        &self,
+        (source, path): (SourceId, &ObjectPath),
+        backend: &dyn Backend,
+        metadata: &Metadata,
+        range: Range<u64>,
+    ) -> Result<Option<Vec<u8>>, Error> {
         let (indexer, deadline) = (&self.fetcher.indexer, self.fetcher.deadline);
-        let (version, block_size) = (&metadata.version, upload.backend.capabilities().block_size);
-        let asked = indexer.read(upload.source, &upload.path, version, range, block_size, deadline);
+        let (version, block_size) = (&metadata.version, backend.capabilities().block_size);
+        let asked = indexer.read(source, path, version, range, block_size, deadline);
         match asked.await {
             Ok(Presence::Found(blocks)) => Ok(Some(blocks.concat())),
             Ok(Presence::Absent) => Ok(None),
@@ -205,7 +216,7 @@ impl Uploads {
         let body = self.body(upload.file.use_it()?, sending);
         let mut at = 0;
         while at < sending.size {
-            let range = at..(at + chunk(upload)).min(sending.size);
+            let range = at..(at + chunk(&*upload.backend)).min(sending.size);
             at = range.end;
             let ours = match body.bytes(range.clone()).await {
                 Ok(Some(bytes)) => bytes,
@@ -214,7 +225,7 @@ impl Uploads {
                 Err(Error::Stale | Error::NotFound) => return Ok(Some(false)),
                 Err(error) => return Err(error),
             };
-            match self.theirs(upload, metadata, range).await? {
+            match self.theirs(upload.place(), &*upload.backend, metadata, range).await? {
                 Some(theirs) if theirs == ours => {}
                 _ => return Ok(Some(false)),
             }
@@ -406,6 +417,6 @@ impl Uploads {
 }
 
 /// How much is compared at a time.
-fn chunk(upload: &Upload) -> u64 {
-    CHUNK.min(u64::from(upload.backend.capabilities().read_size_max)).max(1)
+fn chunk(backend: &dyn Backend) -> u64 {
+    CHUNK.min(u64::from(backend.capabilities().read_size_max)).max(1)
 }

@@ -34,6 +34,8 @@ pub(crate) enum Cue {
     Fails(ErrorKind),
     /// Done, but the answer is lost.
     LosesAnswers,
+    /// A put is done, but its answer is lost, and nothing is answered from then on.
+    TakesAndGoes,
     /// Renames are done, but their answers are lost; nothing else is done.
     LosesRenames,
     /// Done, but for removals.
@@ -405,8 +407,15 @@ impl Backend for Shelf {
         if !expected.holds(&self.found(path.as_bytes())) {
             return Err(self.error(ErrorKind::Conflict, Operation::Put, path));
         }
+        if cue == Cue::TakesAndGoes {
+            // Before anybody sees that it is there.
+            self.set_cue(Cue::IsAway);
+        }
         let metadata = self.insert(path.as_bytes(), Some(bytes));
         self.put_together(path, log).await?;
+        if cue == Cue::TakesAndGoes {
+            return Err(self.error(ErrorKind::TimedOut, Operation::Put, path));
+        }
         self.answer(Operation::Put, path, metadata)
     }
 

@@ -10,6 +10,7 @@ mod moving;
 mod own;
 mod renaming;
 mod trash;
+mod unseen;
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -16,9 +16,10 @@ use super::keep::Keeping;
 use super::update::{Moving, Seen};
 use crate::error::Result;
 use crate::format::{
-    Cold, ORIGINS_MAX, OriginPlace, OriginsRow, STAGED_BYTES_MAX, TotalsRow, left_id, left_key, left_name, left_range,
+    Cold, ORIGINS_MAX, OriginPlace, OriginsRow, STAGED_BYTES_MAX, TotalsRow, encode_sent, left_id, left_key, left_name,
+    left_range,
 };
-use crate::origins::Across;
+use crate::origins::{Across, Unseen};
 use crate::tree;
 use crate::{AttributeMustBe, EntryId, NewChild, SourceId, listing};
 
@@ -171,6 +172,26 @@ impl Edit<'_> {
             return Ok(());
         }
         self.set_origins(id, Some(&row))
+    }
+
+    /// Notes that an upload may have arrived where a file stands that is about to leave that place.
+    pub(crate) fn leave_unseen(&mut self, unseen: &Unseen) -> Result<()> {
+        if unseen.states.is_empty() {
+            return Ok(());
+        }
+        let known = self.known(unseen.id)?;
+        let before = self.origins_of(unseen.id.0)?;
+        if before.as_ref().is_some_and(|row| row.places.len() >= ORIGINS_MAX) {
+            return Err(known.refuse("it was moved too often while its former objects are still there"));
+        }
+        let is_due = before.as_ref().is_some_and(|row| row.is_due);
+        let place = OriginPlace {
+            source: known.hot.source(),
+            directory: known.cold.parent,
+            name: known.cold.raw_name.unwrap_or(known.cold.name).into_vec(),
+            version: encode_sent(&unseen.states),
+        };
+        self.put_origins(unseen.id.0, before, Some((place, false)), is_due)
     }
 
     /// Says that nobody needs any more what a file has left elsewhere: its source has it, or it was removed.

@@ -1,7 +1,9 @@
 //! Files moved from one source to another: where they stand, what is left of them elsewhere, what listings show of that, and
 //! when it is due.
 
-use manifold_catalog::{Across, Catalog, Change, EntryId, Error, Keep, Left, Origins, SeenAttributes, WhenStaged};
+use manifold_catalog::{
+    Across, Catalog, Change, EntryId, Error, Keep, Left, Origins, SeenAttributes, SentState, Unseen, WhenStaged,
+};
 
 use crate::support::*;
 
@@ -332,4 +334,94 @@ fn what_comes_whole_leaves_what_is_due_at_once_and_nothing_that_was_kept() {
     assert_eq!((entry.mode, entry.keeps_time), (0o644, false));
     assert_eq!(world.catalog.with_identity(entry.source, [9; 16]).unwrap(), [f]);
     world.scratch.check(world.catalog);
+}
+
+const SENT: [SentState; 2] = [
+    SentState { size: 3, hash: [1; 32] },
+    SentState { size: 5, hash: [2; 32] },
+];
+
+#[test]
+fn what_may_have_arrived_unseen_of_a_removed_file_is_not_listed_until_it_is_looked_at() {
+    let world = World::new();
+    let (f, d) = (world.id("/s/d/f"), world.id("/s/d"));
+    world.catalog.stage_with(f, b"row", b"bytes", None).unwrap();
+    let unseen = Unseen {
+        id: f,
+        states: SENT.to_vec(),
+    };
+    world.catalog.follow_removed_unseen(d, b"f", &unseen, 60).unwrap();
+    world.catalog.sync().unwrap();
+    let world = world.checked();
+    let due = world.catalog.due_origins().unwrap();
+    let [
+        Origins {
+            is_due: true,
+            is_removed: true,
+            places,
+            ..
+        },
+    ] = &due[..]
+    else {
+        panic!("{due:?}")
+    };
+    assert_eq!(
+        (places[0].path.as_deref(), places[0].sent().as_deref()),
+        (Some(&b"d/f"[..]), Some(&SENT[..]))
+    );
+    assert!(world.catalog.is_left_at(d, b"f").unwrap());
+    assert!(!world.catalog.is_known_to_be_left_at(d, b"f").unwrap());
+    for (size, is_shown) in [(3, false), (5, false), (4, true)] {
+        list(
+            &world.catalog,
+            d,
+            vec![file("f").version("v9").size(size), file("g").identity(2)],
+        );
+        let names: &[&str] = if is_shown { &["f", "g"] } else { &["g"] };
+        assert_eq!(world.names("/s/d"), names, "{size} bytes");
+    }
+    world.catalog.note_origin_gone(f, &places[0]).unwrap();
+    assert_eq!(world.origins(), []);
+    list(
+        &world.catalog,
+        d,
+        vec![file("f").version("v9").size(3), file("g").identity(2)],
+    );
+    assert_eq!(world.names("/s/d"), ["f", "g"]);
+    world.checked();
+}
+
+#[test]
+fn what_may_have_arrived_unseen_under_a_former_name_is_to_be_taken_away_though_the_file_is_staged() {
+    let world = World::new();
+    let (f, g, d) = (world.id("/s/d/f"), world.id("/s/d/g"), world.id("/s/d"));
+    for id in [f, g] {
+        world.catalog.stage_with(id, b"row", b"bytes", None).unwrap();
+    }
+    let states = SENT.to_vec();
+    let unseen = [f, g].map(|id| Unseen {
+        id,
+        states: states.clone(),
+    });
+    let (from, to) = ((d, &b"f"[..]), (d, &b"g"[..]));
+    let moved = world.catalog.follow_moved_unseen(from, to, None, b"row 2", &unseen, 60);
+    moved.unwrap();
+    let world = world.checked();
+    assert_eq!((world.id("/s/d/g"), world.names("/s/d")), (f, vec!["g".to_owned()]));
+    let told: Vec<_> = world.catalog.due_origins().unwrap();
+    let told: Vec<_> = told
+        .iter()
+        .map(|it| (it.id, it.is_due, it.is_removed, it.places[0].name.as_slice()))
+        .collect();
+    assert_eq!(told, [(f, false, false, &b"f"[..]), (g, true, true, &b"g"[..])]);
+    world.catalog.follow_removed(d, b"g", 70).unwrap();
+    let world = world.checked();
+    assert!(
+        world
+            .catalog
+            .due_origins()
+            .unwrap()
+            .iter()
+            .all(|it| it.is_due && it.is_removed)
+    );
 }

@@ -103,7 +103,7 @@ fn uploads(counts: &UploadCounts) -> String {
     }
     if counts.originals > 0 {
         let originals = count(counts.originals, "original");
-        parts.push(format!("{originals} of moved files still to be taken away"));
+        parts.push(format!("{originals} of moved or removed files still to be taken away"));
     }
     if counts.moves > 0 {
         let (objects, directories) = (

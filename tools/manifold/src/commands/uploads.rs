@@ -68,11 +68,16 @@ fn show(facts: &UploadsFacts, out: &mut Output) -> Result<()> {
         }
     }
     for one in &facts.originals {
+        let what = if one.path.0.is_empty() {
+            "a removed file (what may be there of it is still to be taken away".to_owned()
+        } else {
+            let path = one.path.visible();
+            format!("{path} (it has arrived; its original is still to be taken away")
+        };
         out.line(format_args!(
-            "{:<9}  {:>10}  {} (it has arrived; its original is still to be taken away: {} at {})",
+            "{:<9}  {:>10}  {what}: {} at {})",
             one.state,
             "",
-            one.path.visible(),
             one.from.visible(),
             one.source
         ))?;

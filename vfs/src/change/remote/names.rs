@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use manifold_backends::local::Making;
 use manifold_backends::{Expected, Kind as ObjectKind, Metadata, Presence, Version};
-use manifold_catalog::{Entry, EntryId, Keep, Kind, NewChild, SeenAttributes};
+use manifold_catalog::{Entry, EntryId, Keep, Kind, NewChild, SeenAttributes, Unseen};
 use manifold_index::seen_attributes;
 
 use super::Target;
+use super::unseen::is_away;
 use crate::attributes::Attributes;
 use crate::change::{Created, Creation, Requester, Site};
 use crate::error::Cause;
@@ -271,7 +272,10 @@ impl Core {
             match (entry.kind == Kind::Directory, is_directory) {
                 (true, false) => Err(Error::IsADirectory),
                 (false, true) => Err(Error::NotADirectory),
-                _ => Ok((self.remote_target_of(entry.id)?, entry)),
+                _ => match self.remote_target_of(entry.id) {
+                    Err(error) if is_away(&error) && self.stands_here_alone(entry.id) => Ok((None, entry)),
+                    target => Ok((Some(target?), entry)),
+                },
             }
         });
         let (target, entry) = match known {
@@ -280,13 +284,20 @@ impl Core {
         };
         let core = Arc::clone(self);
         Answer::Pending(Box::pin(async move {
+            let Some(target) = target else {
+                return core.remove_remote_file(entry).await;
+            };
             if is_directory {
-                core.remove_remote_directory(target, entry).await
-            } else if core.goes_to_trash(&target, &entry)? {
-                core.move_to_trash(target, entry).await
-            } else {
-                core.remove_remote_file(entry).await
+                return core.remove_remote_directory(target, entry).await;
             }
+            if core.goes_to_trash(&target, &entry)? {
+                match core.move_to_trash(target, entry.clone()).await {
+                    // The trash has no place for what the source is not known to have.
+                    Err(error) if is_away(&error) && core.stands_here_alone(entry.id) => {}
+                    moved => return moved,
+                }
+            }
+            core.remove_remote_file(entry).await
         }))
     }
 
@@ -323,7 +334,7 @@ impl Core {
         }
         let core = Arc::clone(self);
         self.blocking(move || {
-            core.follow_gone(&entry)?;
+            core.follow_gone(&entry, None)?;
             drop(guard);
             Ok(())
         })
@@ -334,24 +345,27 @@ impl Core {
         let uploads = Arc::clone(self.writable()?);
         let _name = self.lock_name(entry.id).await?;
         let _places = self.moves()?.keep_places().await;
-        let target = self.remote_target_of(entry.id)?;
-        self.clear_left(&target, entry.id).await?;
+        let target = match self.remote_target_of(entry.id) {
+            Err(error) if is_away(&error) && !self.is_on_the_move(entry.id)? => Err(error),
+            target => Ok(target?),
+        };
+        if let Ok(target) = &target {
+            self.clear_left(target, entry.id).await?;
+        }
         let guard = self.catalog.begin_change(&[entry.parent]);
         let hold = self.hold_upload(&uploads, entry.id).await?;
         self.has_its_name(&entry)?;
         let staged = self.staged_entry(entry.id);
-        let is_at_source = staged
-            .as_ref()
-            .is_none_or(|file| file.expected().is_some() || file.was_sent());
-        if is_at_source {
-            let expected = self.to_be_removed(&entry, staged.as_deref())?;
-            let removing = target.backend.remove_file(&target.path, &expected);
-            let removed = self.ask(&target, removing).await;
-            match removed {
-                Ok(Presence::Found(()) | Presence::Absent) => {}
-                // It is on the move, and what others have made of it in its old place is theirs.
-                Err(Error::Stale) if expected != Expected::Anything => {}
-                Err(error) => {
+        let alone = staged.as_ref().filter(|file| file.expected().is_none());
+        let mut unseen = None;
+        if alone.is_none_or(|file| file.was_sent()) {
+            let removed = match &target {
+                Ok(target) => self.remove_at_source(target, &entry, staged.as_deref()).await,
+                Err(error) => Err(error.clone()),
+            };
+            if let Err(error) = removed {
+                unseen = self.unseen(alone, &error).await?;
+                if unseen.is_none() {
                     self.look_into(entry.parent);
                     return Err(error);
                 }
@@ -362,14 +376,33 @@ impl Core {
             if let Some(file) = &staged {
                 file.forget();
             }
-            core.follow_gone(&entry)?;
+            core.follow_gone(&entry, unseen.as_ref())?;
             if staged.is_some() {
                 core.forget_staged(entry.id)?;
             }
             drop((guard, hold));
+            if unseen.is_some() {
+                core.moves()?.is_due();
+            }
             Ok(())
         })
         .await
+    }
+
+    /// Removes what the source has of a file, if it has anything.
+    async fn remove_at_source(&self, target: &Target, entry: &Entry, staged: Option<&StagedFile>) -> Result<(), Error> {
+        let deadline = self.settings.data_deadline;
+        // Where it is not known to have it, it need not be waited for: that is removed later.
+        let is_alone = staged.is_some_and(|file| file.expected().is_none());
+        let patience = if is_alone { deadline / 2 } else { deadline };
+        let expected = self.to_be_removed(entry, staged)?;
+        let removing = target.backend.remove_file(&target.path, &expected);
+        match self.ask_within(patience, target, removing).await {
+            Ok(Presence::Found(()) | Presence::Absent) => Ok(()),
+            // It is on the move, and what others have made of it in its old place is theirs.
+            Err(Error::Stale) if expected != Expected::Anything => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Leaves what is staged of an entry that has lost its name to those who have it open. Who opens it now either found it
@@ -404,14 +437,18 @@ impl Core {
         }))
     }
 
-    fn follow_gone(&self, entry: &Entry) -> Result<(), Error> {
+    /// `unseen`: what may have arrived of it, and is to be taken away later.
+    fn follow_gone(&self, entry: &Entry, unseen: Option<&Unseen>) -> Result<(), Error> {
         let now_ns = self.writable()?.now_ns();
         if self.files.is_open(entry.id) {
             let attributes = self.attributes(entry.id, None)?;
             self.files.note_attributes(entry.id, attributes);
         }
         let followed = self.follow(|catalog| {
-            let changes = catalog.follow_removed(entry.parent, &entry.name, now_ns)?;
+            let changes = match unseen {
+                Some(unseen) => catalog.follow_removed_unseen(entry.parent, &entry.name, unseen, now_ns)?,
+                None => catalog.follow_removed(entry.parent, &entry.name, now_ns)?,
+            };
             Ok(((), changes))
         });
         if followed.is_err() && self.catalog.entry(entry.id).map_err(Error::from_catalog)?.is_none() {

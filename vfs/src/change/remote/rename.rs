@@ -5,8 +5,9 @@ use std::time::Instant;
 
 use manifold_backends::local::RenameMode;
 use manifold_backends::{ObjectPath, Presence, Renames, Version};
-use manifold_catalog::{Catalog, ChangeGuard, Entry, EntryId, Keep, Kind};
+use manifold_catalog::{Catalog, ChangeGuard, Entry, EntryId, Keep, Kind, Unseen};
 use manifold_index::seen_attributes;
+use tokio::time::timeout;
 
 use super::Target;
 use super::names::is_unable;
@@ -36,6 +37,13 @@ pub(super) struct Renaming {
     pub(super) target: Target,
     /// Whether nobody has asked for the new name: then nothing there is replaced, and the kernel is told of it.
     pub(super) is_aside: bool,
+}
+
+/// What is known, before a rename, of a file whose upload was not confirmed.
+enum Before {
+    Known(Confirmed),
+    /// Its source cannot be asked, and may have this.
+    Unseen(Unseen),
 }
 
 impl Renaming {
@@ -204,7 +212,7 @@ impl Core {
         self.rename_at_source(&renaming).await?;
         let core = Arc::clone(self);
         self.blocking(move || {
-            core.follow_renamed(&renaming, None, None)?;
+            core.follow_renamed(&renaming, None, None, &[])?;
             if !beneath.is_empty() {
                 core.catalog.sync().map_err(Error::from_catalog)?;
             }
@@ -237,7 +245,10 @@ impl Core {
 
     async fn rename_remote_file(self: &Arc<Self>, mut renaming: Renaming) -> Result<(), Error> {
         let uploads = Arc::clone(self.writable()?);
-        self.until_left_at(renaming.to_directory, &renaming.to_raw_name).await?;
+        let waits_later = self.waits_when_uploaded(&renaming)?;
+        if !waits_later {
+            self.until_left_at(renaming.to_directory, &renaming.to_raw_name).await?;
+        }
         if renaming.over.is_none() {
             self.until_free(renaming.target.place_in(renaming.to_directory)).await?;
         }
@@ -259,14 +270,16 @@ impl Core {
             self.has_its_name(over)?;
         }
         let mut staged = self.staged_entry(renaming.from.id);
+        let mut unseen = None;
         if let Some(file) = &staged
             && file.was_sent()
         {
-            match uploads.confirm(file).await? {
-                Confirmed::All => staged = None,
-                Confirmed::Nothing | Confirmed::Part => {}
+            match self.confirm_before(&renaming, file).await? {
+                Before::Known(Confirmed::All) => staged = None,
+                Before::Known(Confirmed::Nothing | Confirmed::Part) => {}
                 // Both versions are to be kept, which its upload sees to first.
-                Confirmed::SomethingElse => return Err(Error::Busy),
+                Before::Known(Confirmed::SomethingElse) => return Err(Error::Busy),
+                Before::Unseen(left) => unseen = Some(left),
             }
             // It may have turned out that the source had renamed it before.
             self.has_its_name(&renaming.from)?;
@@ -274,9 +287,49 @@ impl Core {
         let stands_here_alone = staged.as_ref().is_some_and(|file| file.expected().is_none());
         let holds = (guard, hold, over_hold);
         match staged {
-            Some(file) if stands_here_alone => self.rename_here(renaming, file, holds).await,
+            Some(file) if stands_here_alone => self.rename_here(renaming, file, unseen, holds).await,
+            _ if waits_later && self.is_left_at(&renaming)? => Err(Error::Busy),
             staged => self.rename_there(renaming, staged, holds).await,
         }
+    }
+
+    /// Tells whether nothing need be waited for that may be in the new place: the upload does that.
+    fn waits_when_uploaded(&self, renaming: &Renaming) -> Result<bool, Error> {
+        let (directory, name) = (renaming.to_directory, &renaming.to_raw_name);
+        let is_known = self.catalog.is_known_to_be_left_at(directory, name);
+        Ok(self.stands_here_alone(renaming.from.id) && !is_known.map_err(Error::from_catalog)?)
+    }
+
+    fn is_left_at(&self, renaming: &Renaming) -> Result<bool, Error> {
+        let left = self.catalog.is_left_at(renaming.to_directory, &renaming.to_raw_name);
+        left.map_err(Error::from_catalog)
+    }
+
+    /// Finds out what the source has of a held file that is to be renamed; or says what it may have, where it cannot be asked and is
+    /// not known to have the file.
+    async fn confirm_before(self: &Arc<Self>, renaming: &Renaming, file: &Arc<StagedFile>) -> Result<Before, Error> {
+        let uploads = self.writable()?;
+        let alone = Some(file).filter(|file| file.expected().is_none() && !renaming.is_aside);
+        let confirmed = match alone {
+            None => uploads.confirm(file).await,
+            Some(file) => timeout(self.settings.data_deadline / 2, uploads.confirm(file))
+                .await
+                .unwrap_or_else(|_| {
+                    Err(Error::TimedOut(Cause::new(
+                        "its source did not say in time what it has of it",
+                    )))
+                }),
+        };
+        let error = match confirmed {
+            Ok(confirmed) => return Ok(Before::Known(confirmed)),
+            Err(error) => error,
+        };
+        let to_moves = self
+            .catalog
+            .move_above(renaming.to_directory)
+            .map_err(Error::from_catalog)?;
+        let unseen = self.unseen(alone.filter(|_| to_moves.is_none()), &error).await?;
+        unseen.map(Before::Unseen).ok_or(error)
     }
 
     /// Renames what no source has yet. What has the new name there is replaced by the upload.
@@ -284,15 +337,22 @@ impl Core {
         self: &Arc<Self>,
         renaming: Renaming,
         file: Arc<StagedFile>,
+        left: Option<Unseen>,
         holds: (ChangeGuard, Hold, Option<Hold>),
     ) -> Result<(), Error> {
+        let (was_sent, mut unseen) = (left.is_some(), left.into_iter().collect::<Vec<_>>());
         let expected = match &renaming.over {
             None => None,
             Some(over) => match self.staged_entry(over.id) {
-                Some(over) if over.was_sent() => {
-                    let version = self.version_at(&renaming.target).await?;
-                    version.map(|version| version.as_bytes().into())
-                }
+                Some(over) if over.was_sent() => match self.version_at(&renaming.target).await {
+                    Ok(version) => version.map(|version| version.as_bytes().into()),
+                    // What the source is known to have is not taken away before what replaces it is there.
+                    Err(error) => {
+                        let alone = Some(&over).filter(|over| over.expected().is_none());
+                        unseen.push(self.unseen(alone, &error).await?.ok_or(error)?);
+                        None
+                    }
+                },
                 Some(over) => over.expected(),
                 None => {
                     let details = self.catalog.details(over.id).map_err(Error::from_catalog)?;
@@ -307,11 +367,18 @@ impl Core {
             // would find what is replaced there, and take it for somebody else's.
             file.rebase(None, expected.as_deref(), |change| {
                 let row = changed_row(&core.catalog, file.id, change)?;
-                core.follow_renamed(&renaming, None, Some(&row))
+                core.follow_renamed(&renaming, None, Some(&row), &unseen)
             })?;
+            if was_sent {
+                // That is in its former place, if anywhere.
+                file.nothing_was_sent();
+            }
             core.forget_replaced(&renaming, replaced)?;
             core.catalog.sync().map_err(Error::from_catalog)?;
             drop(holds);
+            if !unseen.is_empty() {
+                core.moves()?.is_due();
+            }
             Ok(())
         })
         .await
@@ -358,10 +425,10 @@ impl Core {
                 let version = metadata.version.as_bytes();
                 file.rebase(Some(version), Some(version), |change| {
                     let row = changed_row(&core.catalog, file.id, change)?;
-                    core.follow_renamed(&renaming, None, Some(&row))
+                    core.follow_renamed(&renaming, None, Some(&row), &[])
                 })?;
             } else {
-                core.follow_renamed(&renaming, Some(&metadata), None)?;
+                core.follow_renamed(&renaming, Some(&metadata), None, &[])?;
             }
             core.forget_replaced(&renaming, replaced)?;
             if staged.is_some() {
@@ -438,12 +505,14 @@ impl Core {
         self.forget_staged(over.id)
     }
 
-    /// `metadata`: how it looks at its source now; `row`: what its row in the journal is to be, where it is staged.
+    /// `metadata`: how it looks at its source now; `row`: what its row in the journal is to be, where it is staged; `unseen`: what may
+    /// have arrived of it, and of what it replaces, and is to be taken away later, where nothing is on the move.
     fn follow_renamed(
         &self,
         renaming: &Renaming,
         metadata: Option<&manifold_backends::Metadata>,
         row: Option<&[u8]>,
+        unseen: &[Unseen],
     ) -> Result<(), Error> {
         let ([from, to], raw_name) = (renaming.names(), renaming.raw_name());
         let (seen, now_ns) = (metadata.map(seen_attributes), self.writable()?.now_ns());
@@ -460,6 +529,9 @@ impl Core {
         let follow = |catalog: &Catalog| {
             let lies_at = (kind != Kind::Directory && is_moving.is_some()).then(|| lies_at.to_vec());
             let changes = match (row, lies_at) {
+                (Some(row), None) if !unseen.is_empty() => {
+                    catalog.follow_moved_unseen(from, to, raw_name, row, unseen, now_ns)?
+                }
                 (Some(row), lies_at) => catalog.follow_moved_staged(from, to, raw_name, lies_at, row, now_ns)?,
                 (None, Some(lies_at)) => catalog.follow_moved_onto(from, to, raw_name, seen, lies_at, now_ns)?,
                 (None, None) => catalog.follow_moved(from, to, raw_name, seen, now_ns)?,
@@ -491,7 +563,7 @@ impl Core {
     }
 
     pub(super) async fn hold_upload(&self, uploads: &Arc<Uploads>, id: EntryId) -> Result<Hold, Error> {
-        let held = tokio::time::timeout(self.settings.data_deadline, uploads.hold(id)).await;
+        let held = timeout(self.settings.data_deadline, uploads.hold(id)).await;
         held.map_err(|_| Error::TimedOut(Cause::new("its upload did not end in time")))
     }
 }

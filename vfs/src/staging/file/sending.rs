@@ -62,6 +62,14 @@ impl Attempt {
             What::Hash(hash) => Some(*hash),
         }
     }
+
+    /// Tells whether all of it may have been sent: what was broken off before that has changed nothing at the source.
+    fn may_have_arrived(&self) -> bool {
+        match &self.sent {
+            What::Noted(tally) => tally.may_be_whole(self.sending.size),
+            What::Hash(_) => true,
+        }
+    }
 }
 
 /// What is to be done after an upload.
@@ -241,7 +249,25 @@ impl StagedFile {
     /// Tells whether the source may have something of this file that was not confirmed.
     pub(crate) fn was_sent(&self) -> bool {
         let state = self.state.lock();
+        state.was_sent || state.attempts.iter().any(Attempt::may_have_arrived)
+    }
+
+    /// Tells whether an upload was begun that was not confirmed.
+    pub(crate) fn was_begun(&self) -> bool {
+        let state = self.state.lock();
         state.was_sent || !state.attempts.is_empty()
+    }
+
+    /// Tells whether an upload may have been begun before the start of which nothing is known.
+    pub(crate) fn was_sent_before(&self) -> bool {
+        self.state.lock().was_sent
+    }
+
+    /// Tells whether an upload was sent to its end that would not be recognised at the source.
+    pub(crate) fn was_sent_unknown(&self) -> bool {
+        let state = self.state.lock();
+        let mut attempts = state.attempts.iter();
+        attempts.any(|attempt| attempt.may_have_arrived() && attempt.hash().is_none())
     }
 
     /// Tells whether an upload was sent to its end, so that it may arrive whatever becomes of who sent it.

@@ -31,6 +31,8 @@ struct Hashed {
 struct Ahead {
     parts: BTreeMap<u64, Bytes>,
     bytes: usize,
+    /// Whether there was no room for one.
+    left_out: bool,
 }
 
 impl Tally {
@@ -38,6 +40,7 @@ impl Tally {
     pub(super) fn note(&self, start: u64, bytes: Bytes) {
         let mut ahead = self.ahead.lock();
         if ahead.bytes + bytes.len() > AHEAD_MAX {
+            ahead.left_out = true;
             return;
         }
         ahead.bytes += bytes.len();
@@ -72,6 +75,11 @@ impl Tally {
         let (start, part) = first.remove_entry();
         ahead.bytes -= part.len();
         Some((start, part))
+    }
+
+    /// Tells whether all of an object may have been sent.
+    pub(super) fn may_be_whole(&self, size: u64) -> bool {
+        self.whole(size).is_some() || self.ahead.lock().left_out
     }
 
     /// Gives the hash of the whole of an object, if it was noted that far.
@@ -126,5 +134,16 @@ mod tests {
         tally.note(5, Bytes::from_static(b" "));
         assert_eq!(tally.whole(9), Some(*blake3::hash(b"begin end").as_bytes()));
         assert_eq!(Tally::default().whole(0), Some(*blake3::hash(b"").as_bytes()));
+    }
+
+    #[test]
+    fn what_was_read_too_far_ahead_may_have_been_sent_whole() {
+        let tally = Tally::default();
+        tally.note(1, Bytes::from(vec![0; AHEAD_MAX]));
+        assert!(!tally.may_be_whole(AHEAD_MAX as u64 + 2));
+        tally.note(AHEAD_MAX as u64 + 1, Bytes::from_static(b"!"));
+        tally.note(0, Bytes::from_static(b"!"));
+        assert_eq!(tally.whole(AHEAD_MAX as u64 + 2), None);
+        assert!(tally.may_be_whole(AHEAD_MAX as u64 + 2));
     }
 }
