@@ -1,8 +1,6 @@
 //! Copies that were made in the new place of a directory, and that nobody has taken note of: their answers were lost, or the
 //! file was written to while it was copied.
 
-use manifold_vfs::{UploadReport, UploadState};
-
 use super::*;
 
 /// A world in which `s/b/00` has been copied to its new place without an answer, and lies in the old one for us.
@@ -79,12 +77,7 @@ async fn a_copy_of_what_was_written_to_meanwhile_is_no_conflict_though_it_cannot
     let bytes = pattern(2_000, 7);
     world.write_over("s/b/00", &bytes).await;
     world.shelf.set_cue(Cue::RemovesNothing);
-    world.shelf.until(|shelf| shelf.bytes("b/00").is_some()).await;
-    // The upload was tried.
-    let is_delayed = |report: &UploadReport| matches!(report.state, UploadState::Delayed { .. });
-    while !world.library.vfs.uploads().iter().all(is_delayed) {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    world.shelf.until_refused_removals(1).await;
     world.ends_with(&[("b/00", &bytes)]).await;
 }
 
