@@ -24,6 +24,7 @@ mod look;
 mod moves;
 mod open;
 mod pins;
+mod places;
 mod prefetch;
 mod read;
 mod recent;

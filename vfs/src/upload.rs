@@ -9,6 +9,7 @@
 mod attempt;
 mod body;
 pub(crate) mod conflict;
+pub(crate) mod copies;
 mod ending;
 mod job;
 pub(crate) mod naming;

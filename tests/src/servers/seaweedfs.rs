@@ -3,6 +3,7 @@
 //! Objects are put through the filer, whose folder `/buckets` the gateway shows as buckets; that needs no signature.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::Path;
 
 use super::port::Port;
@@ -15,9 +16,8 @@ const SECRET_KEY: &str = "secret-of-the-tester";
 /// An S3 server with the bucket `files`.
 pub struct SeaweedFs {
     daemon: Daemon,
-    s3: Port,
-    filer: Port,
-    _others: Vec<Port>,
+    /// The S3 gateway's, the filer's, and the others.
+    ports: Vec<Port>,
     _folder: tempfile::TempDir,
 }
 
@@ -71,27 +71,45 @@ impl SeaweedFs {
                 .all(|answer| matches!(answer, Some((200..=299 | 409, _))))
         };
         let daemon = Daemon::start(program("weed"), arguments, &[], s3, folder.path(), ready);
-        let mut ports = ports.into_iter();
-        let (s3, filer) = (
-            ports.next().expect("invariant: 8 ports"),
-            ports.next().expect("invariant: 8 ports"),
-        );
         Self {
             daemon,
-            s3,
-            filer,
-            _others: ports.collect(),
+            ports,
             _folder: folder,
         }
     }
 
+    fn s3(&self) -> u16 {
+        self.ports[0].number()
+    }
+
+    fn filer(&self) -> u16 {
+        self.ports[1].number()
+    }
+
     /// Gives the address of the S3 gateway.
     pub fn endpoint(&self) -> String {
-        format!("http://127.0.0.1:{}", self.s3.number())
+        format!("http://127.0.0.1:{}", self.s3())
     }
 
     fn target(path: &[u8]) -> String {
         format!("/buckets/{BUCKET}/{}", http::encode(path, false))
+    }
+}
+
+impl Drop for SeaweedFs {
+    fn drop(&mut self) {
+        self.daemon.kill9();
+        // It makes a socket there for each of its ports, whatever it is told, and was not given the time to remove them.
+        for name in fs::read_dir("/tmp").into_iter().flatten().flatten() {
+            let (path, name) = (name.path(), name.file_name());
+            let rest = name
+                .to_str()
+                .and_then(|name| name.strip_prefix("seaweedfs-")?.strip_suffix(".sock"));
+            let port = rest.and_then(|rest| rest.rsplit_once('-')?.1.parse().ok());
+            if self.ports.iter().any(|own| Some(own.number()) == port) {
+                let _gone = fs::remove_file(path);
+            }
+        }
     }
 }
 
@@ -117,24 +135,18 @@ impl Server for SeaweedFs {
     }
 
     fn put(&self, path: &[u8], bytes: &[u8]) {
-        http::must(self.filer.number(), "PUT", &Self::target(path), &[], bytes);
+        http::must(self.filer(), "PUT", &Self::target(path), &[], bytes);
     }
 
     fn make_directory(&self, path: &[u8]) {
-        http::must(
-            self.filer.number(),
-            "POST",
-            &format!("{}/", Self::target(path)),
-            &[],
-            b"",
-        );
+        http::must(self.filer(), "POST", &format!("{}/", Self::target(path)), &[], b"");
     }
 
     fn unfinished(&self) -> Vec<String> {
         // The gateway keeps a folder for each.
         let target = format!("/buckets/{BUCKET}/.uploads/?limit=1000");
         let json = [("Accept", "application/json")];
-        let answer = http::request(self.filer.number(), "GET", &target, &json, b"");
+        let answer = http::request(self.filer(), "GET", &target, &json, b"");
         let (status, body) = answer.expect("the filer answers");
         if status == 404 {
             return Vec::new();
@@ -152,7 +164,7 @@ impl Server for SeaweedFs {
     }
 
     fn remove(&self, path: &[u8]) {
-        http::must(self.filer.number(), "DELETE", &Self::target(path), &[], b"");
+        http::must(self.filer(), "DELETE", &Self::target(path), &[], b"");
     }
 
     fn daemon(&self) -> &Daemon {

@@ -11,10 +11,9 @@ use super::{Fault, Ground, Moves};
 use crate::Error;
 use crate::attributes::Attributes;
 use crate::fetch::Object;
+use crate::places::is_occupied_by_ours;
 use crate::upload::Conflict;
-
-/// How much is compared at once, in bytes.
-const CHUNK: u64 = 4 << 20;
+use crate::upload::copies::Seen;
 
 /// What became of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -223,13 +222,23 @@ impl Moves {
         }
     }
 
+    /// Compares what is in the new place with what is in the old one.
+    async fn holds_the_same(&self, ground: &Ground, load: &Load, there: &Metadata) -> Result<bool, IndexError> {
+        let ours = Seen {
+            path: &load.from,
+            version: &load.version,
+        };
+        let compared = self
+            .uploads
+            .holds_the_same(ground.source, &ground.backend, &ours, &load.to, there);
+        compared.await
+    }
+
     /// Makes the best of a place in which something is: a copy of our own whose confirmation was lost, or somebody else's.
     async fn place_is_taken(&self, ground: &Ground, load: Load) -> Result<Brought, Fault> {
         let id = load.entry.id;
-        if self
-            .is_occupied_by_ours(ground.source, id, load.to.as_bytes())
-            .map_err(fault)?
-        {
+        let catalog = &self.uploads.fetcher.catalog;
+        if is_occupied_by_ours(catalog, ground.source, id, load.to.as_bytes()).map_err(fault)? {
             return Ok(Brought::Waits);
         }
         let at = &load.to;
@@ -244,29 +253,6 @@ impl Moves {
             }
             Presence::Found(_) => self.make_way(load).await,
         }
-    }
-
-    /// Compares what is in the new place with what is in the old one.
-    async fn holds_the_same(&self, ground: &Ground, load: &Load, there: &Metadata) -> Result<bool, IndexError> {
-        let able = ground.backend.capabilities();
-        let chunk = CHUNK.min(u64::from(able.read_size_max)).max(1);
-        let (from, to, ours) = (&load.from, &load.to, &load.version);
-        let mut at = 0;
-        while at < there.size {
-            let range = at..there.size.min(at + chunk);
-            at = range.end;
-            let read = futures::future::try_join(
-                self.ask(ground, ground.backend.read(from, ours, range.clone())),
-                self.ask(ground, ground.backend.read(to, &there.version, range)),
-            );
-            match read.await {
-                Ok((Presence::Found(ours), Presence::Found(theirs))) if ours == theirs => {}
-                Ok(_) => return Ok(false),
-                Err(error) if error.kind() == Some(ErrorKind::VersionChanged) => return Ok(false),
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(true)
     }
 
     /// Gives a file another name, since somebody else's has its place: both are kept.

@@ -2,10 +2,10 @@
 
 use manifold_backends::ObjectPath;
 use manifold_catalog::{Catalog, EntryId, SourceId};
-use manifold_index::names::{self, Side};
 
 use super::Moves;
 use crate::Error;
+use crate::places::{find_beneath, leads_to};
 
 /// How far up a directory is looked for.
 const DEPTH_MAX: usize = 1 << 16;
@@ -76,24 +76,6 @@ impl Moves {
         Ok(None)
     }
 
-    /// Tells whether another file of ours, which is still to be brought from there, lies at a path.
-    pub(super) fn is_occupied_by_ours(&self, source: SourceId, but: EntryId, path: &[u8]) -> Result<bool, Error> {
-        let catalog = &self.uploads.fetcher.catalog;
-        for one in catalog.moves().map_err(Error::from_catalog)? {
-            for place in one.places.iter().filter(|_| one.source == source) {
-                let Some(rest) = leads_to(place, path) else { continue };
-                let Some(id) = find_beneath(catalog, one.id, rest)? else {
-                    continue;
-                };
-                let lies_at = catalog.object_path(id).map_err(Error::from_catalog)?;
-                if id != but && lies_at.is_some_and(|(_, lies_at)| lies_at == path) {
-                    return Ok(true);
-                }
-            }
-        }
-        Ok(false)
-    }
-
     /// Finds what stands in the tree at a path beneath the root of a source.
     pub(super) fn find_at(&self, source: SourceId, path: &[u8]) -> Result<Option<EntryId>, Error> {
         let catalog = &self.uploads.fetcher.catalog;
@@ -101,25 +83,8 @@ impl Moves {
         let Some(root) = sources.iter().find(|record| record.id == source) else {
             return Ok(None);
         };
-        find_beneath(catalog, root.root, path)
+        find_beneath(catalog, root.root, path).map_err(Error::from_catalog)
     }
-}
-
-/// Finds what stands at a path, of raw names, beneath a directory.
-fn find_beneath(catalog: &Catalog, directory: EntryId, path: &[u8]) -> Result<Option<EntryId>, Error> {
-    let mut at = directory;
-    if path.is_empty() {
-        return Ok(Some(at));
-    }
-    for part in path.split(|byte| *byte == b'/') {
-        let shown = names::escape(part, Side::Plain);
-        let found = catalog.lookup(at, &shown).map_err(Error::from_catalog)?;
-        let Some(found) = found.filter(|found| !found.attach_point) else {
-            return Ok(None);
-        };
-        at = found.id;
-    }
-    Ok(Some(at))
 }
 
 /// Tells whether an entry is another, or stands above it.
@@ -135,34 +100,4 @@ fn is_above(catalog: &Catalog, above: EntryId, id: EntryId) -> Result<bool, Erro
         }
     }
     Ok(false)
-}
-
-/// Gives what comes behind a place in a path that is the place, or lies beneath it.
-fn leads_to<'a>(place: &[u8], path: &'a [u8]) -> Option<&'a [u8]> {
-    let rest = path.strip_prefix(place)?;
-    if rest.is_empty() {
-        return Some(rest);
-    }
-    rest.strip_prefix(b"/")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_place_leads_to_itself_and_to_what_lies_beneath() {
-        for (place, path, rest) in [
-            ("a/b", "a/b", Some("")),
-            ("a/b", "a/b/c/d", Some("c/d")),
-            ("a/b", "a/bc", None),
-            ("a/b", "a", None),
-        ] {
-            assert_eq!(
-                leads_to(place.as_bytes(), path.as_bytes()),
-                rest.map(str::as_bytes),
-                "{place} {path}"
-            );
-        }
-    }
 }

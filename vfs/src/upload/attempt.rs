@@ -86,6 +86,10 @@ impl Uploads {
             Ok(Some(why)) => return Outcome::Delayed(why),
             Err(error) => return delayed(&error),
         }
+        let looked = self.take_unnoted_copy_away(id, upload.source, &upload.backend);
+        if let Err(error) = looked.await {
+            return delayed(&error);
+        }
         let base_is_gone = Arc::new(AtomicBool::new(false));
         let began = Mutex::new(None);
         let request = self.put(&upload, &base_is_gone, &began);

@@ -69,6 +69,7 @@ pub(crate) struct Shelf {
     puts: watch::Sender<u64>,
     copies: watch::Sender<u64>,
     held_reads: watch::Sender<u64>,
+    refused_removals: watch::Sender<u64>,
     changed: watch::Sender<u64>,
 }
 
@@ -168,6 +169,7 @@ impl Shelf {
             puts: watch::Sender::new(0),
             copies: watch::Sender::new(0),
             held_reads: watch::Sender::new(0),
+            refused_removals: watch::Sender::new(0),
             changed: watch::Sender::new(0),
         })
     }
@@ -248,6 +250,12 @@ impl Shelf {
         held.wait_for(|reads| *reads >= count).await.unwrap();
     }
 
+    /// Waits until so many removals have been refused on cue since the start.
+    pub(crate) async fn until_refused_removals(&self, count: u64) {
+        let mut refused = self.refused_removals.subscribe();
+        refused.wait_for(|removals| *removals >= count).await.unwrap();
+    }
+
     /// Waits until something is so of the files.
     pub(crate) async fn until(&self, holds: impl Fn(&Self) -> bool) {
         let mut changed = self.changed.subscribe();
@@ -295,6 +303,7 @@ impl Shelf {
         match *self.cue.borrow() {
             Cue::Fails(kind) => Err(self.error(kind, operation, path)),
             Cue::RemovesNothing if matches!(operation, Operation::RemoveFile | Operation::RemoveDirectory) => {
+                self.refused_removals.send_modify(|count| *count += 1);
                 Err(self.error(ErrorKind::TimedOut, operation, path))
             }
             Cue::LosesRenames if operation != Operation::Rename => {

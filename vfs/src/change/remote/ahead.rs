@@ -6,6 +6,7 @@ use std::sync::Arc;
 use futures::StreamExt;
 use manifold_backends::{Expected, Kind as ObjectKind, ObjectPath, Presence, Version};
 use manifold_catalog::{Entry, EntryId};
+use tokio::time::timeout;
 
 use super::Target;
 use super::rename::Renaming;
@@ -111,8 +112,17 @@ impl Core {
         self.ask(target, listing).await
     }
 
-    /// Takes away what a crash has left of a file in its former place. To be called by whoever holds the file.
+    /// Takes away what a crash has left of a file in its former place, or in the one to which it was to follow its directory.
+    /// To be called by whoever holds the file.
     pub(super) async fn clear_left(&self, target: &Target, id: EntryId) -> Result<(), Error> {
+        let copy = self
+            .writable()?
+            .take_unnoted_copy_away(id, target.source, &target.backend);
+        match timeout(self.settings.data_deadline, copy).await {
+            Ok(taken) => taken.map_err(Error::from_index)?,
+            // A long file is compared by the move itself.
+            Err(_elapsed) => return Err(Error::Busy),
+        }
         let left = self.catalog.moved(id).map_err(Error::from_catalog)?;
         let Some((place, version)) = left.and_then(|moved| moved.left) else {
             return Ok(());

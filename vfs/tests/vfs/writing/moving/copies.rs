@@ -1,0 +1,94 @@
+//! Copies that were made in the new place of a directory, and that nobody has taken note of: their answers were lost, or the
+//! file was written to while it was copied.
+
+use super::*;
+
+/// A world in which `s/b/00` has been copied to its new place without an answer, and lies in the old one for us.
+async fn with_an_unnoted_copy() -> World {
+    let shelf = Shelf::store();
+    shelf.place("a/00", &content(0));
+    let world = World::over(shelf, TempDir::new().unwrap());
+    world.names("s/a").await;
+    world.shelf.set_cue(Cue::LosesAnswers);
+    world.move_to("s/a", "s/b").await.unwrap();
+    world.shelf.until(|shelf| shelf.bytes("b/00").is_some()).await;
+    // What is done next comes before the copy is found by the move itself.
+    world.shelf.set_cue(Cue::IsAway);
+    let world = world.die_and_come_back().await;
+    assert_eq!(world.shelf.files(), ["a/00", "b/00"]);
+    world
+}
+
+impl World {
+    async fn write_over(&self, path: &str, bytes: &[u8]) {
+        let handle = self.open(path, Access::ReadWrite).await;
+        self.write(handle, WriteAt::Offset(0), bytes).await.unwrap();
+        self.close(handle).await.unwrap();
+    }
+
+    async fn ends_with(&self, files: &[(&str, &[u8])]) {
+        self.shelf.set_cue(Cue::Does);
+        self.library.vfs.retry_uploads();
+        self.until_settled().await;
+        let there = self.shelf.files();
+        assert_eq!(there, files.iter().map(|(path, _)| *path).collect::<Vec<_>>());
+        for (path, bytes) in files {
+            assert_eq!(self.shelf.bytes(path).unwrap(), *bytes, "{path}");
+        }
+        assert!(self.library.vfs.conflicts().is_empty(), "nobody else has written");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_written_after_its_copy_was_not_answered_is_no_conflict_with_it() {
+    let world = with_an_unnoted_copy().await;
+    let bytes = pattern(2_000, 7);
+    world.write_over("s/b/00", &bytes).await;
+    world.ends_with(&[("b/00", &bytes)]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_removed_after_its_copy_was_not_answered_does_not_come_back() {
+    let world = with_an_unnoted_copy().await;
+    world.shelf.set_cue(Cue::Does);
+    world.remove("s/b/00").await.unwrap();
+    world.ends_with(&[]).await;
+    world.library.relist("s/b").await;
+    assert!(world.names("s/b").await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_renamed_after_its_copy_was_not_answered_is_in_one_place() {
+    let world = with_an_unnoted_copy().await;
+    world.shelf.set_cue(Cue::Does);
+    world.move_to("s/b/00", "s/out").await.unwrap();
+    world.ends_with(&[("out", &content(0))]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_of_what_was_written_to_meanwhile_is_no_conflict_though_it_cannot_be_undone_at_once() {
+    let shelf = Shelf::store();
+    shelf.place("a/00", &content(0));
+    let world = World::over(shelf, TempDir::new().unwrap());
+    world.names("s/a").await;
+    world.shelf.set_cue(Cue::Holds);
+    world.move_to("s/a", "s/b").await.unwrap();
+    world.shelf.until_copies(1).await;
+    let bytes = pattern(2_000, 7);
+    world.write_over("s/b/00", &bytes).await;
+    world.shelf.set_cue(Cue::RemovesNothing);
+    world.shelf.until_refused_removals(1).await;
+    world.ends_with(&[("b/00", &bytes)]).await;
+}
+
+/// What another has put there is not taken for ours, whatever is done with the file.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_puts_where_a_copy_was_to_be_stays() {
+    let world = with_an_unnoted_copy().await;
+    world.shelf.place("b/00", b"of another");
+    world.shelf.set_cue(Cue::Does);
+    world.remove("s/b/00").await.unwrap();
+    world.ends_with(&[("b/00", b"of another")]).await;
+    world.library.relist("s/b").await;
+    assert_eq!(world.read_path("s/b/00").await, b"of another");
+}
