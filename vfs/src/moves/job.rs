@@ -13,7 +13,6 @@ use tokio::time::sleep;
 use super::bring::Brought;
 use super::{Fault, Ground, MoveState, Moves};
 use crate::Error;
-use crate::upload::WritePolicy;
 
 /// The pause after the first failure; doubled with each.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -181,11 +180,8 @@ impl Moves {
         let Some(backend) = fetcher.indexer.backend(source) else {
             return Err(Fault::Delayed(format!("source {source} is not connected")));
         };
-        if self.uploads.policy(source) == WritePolicy::Off || backend.capabilities().writes.is_none() {
-            return Err(Fault::Refused {
-                error: format!("{} takes no changes", backend.name()),
-                remedy: "allow writing to the source again: manifold source set NAME write=back".to_owned(),
-            });
+        if let Some((error, remedy)) = self.uploads.takes_no_changes(source, &*backend) {
+            return Err(Fault::Refused { error, remedy });
         }
         Ok(Ground { top, source, backend })
     }

@@ -152,11 +152,8 @@ impl Uploads {
         let Some(backend) = indexer.backend(source) else {
             return Err(Outcome::Delayed(format!("source {source} is not connected")));
         };
-        if self.policy(source) == WritePolicy::Off || backend.capabilities().writes.is_none() {
-            return Err(Outcome::Refused {
-                error: format!("{} takes no changes", backend.name()),
-                remedy: "allow writing to the source again: manifold source set NAME write=back".to_owned(),
-            });
+        if let Some((error, remedy)) = self.takes_no_changes(source, &*backend) {
+            return Err(Outcome::Refused { error, remedy });
         }
         let path = ObjectPath::from_bytes(path);
         Ok(Upload {
@@ -165,6 +162,16 @@ impl Uploads {
             path,
             backend,
         })
+    }
+
+    /// Says why a source is not to be changed, and what to do about that; `None`: it may be.
+    pub(crate) fn takes_no_changes(&self, source: SourceId, backend: &dyn Backend) -> Option<(String, String)> {
+        if self.policy(source) != WritePolicy::Off && backend.capabilities().writes.is_some() {
+            return None;
+        }
+        let error = format!("{} takes no changes", backend.name());
+        let remedy = "allow changes of the source again: manifold source set NAME write=back read_only=false";
+        Some((error, remedy.to_owned()))
     }
 
     /// Sends the file, as it is when the turn has come.

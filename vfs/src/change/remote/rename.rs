@@ -463,7 +463,11 @@ impl Core {
             .catalog
             .move_above(renaming.to_directory)
             .map_err(Error::from_catalog)?;
-        let replaces = !renaming.is_aside && (renaming.over.is_some() || above.is_none());
+        let is_file = renaming.from.kind != Kind::Directory;
+        let replaces = !renaming.only_new && (renaming.over.is_some() || above.is_none() && !is_file);
+        if replaces && is_file && above.is_none() {
+            self.must_be_as_seen(renaming).await?;
+        }
         let request = source.backend.rename(&source.path, &target.path, replaces);
         match self.ask(source, request).await {
             Ok(Presence::Found(metadata)) => Ok(metadata),
@@ -477,9 +481,34 @@ impl Core {
             Err(error) => {
                 self.look_into(renaming.from.parent);
                 self.look_into(renaming.to_directory);
-                Err(error)
+                Err(match error {
+                    // Another has put something there that nobody has seen.
+                    Error::Exists if !renaming.only_new && is_file => Error::Busy,
+                    error => error,
+                })
             }
         }
+    }
+
+    /// Makes sure that a file that is about to be replaced is the version that is known here, as an upload does.
+    async fn must_be_as_seen(&self, renaming: &Renaming) -> Result<(), Error> {
+        let Some(over) = &renaming.over else { return Ok(()) };
+        let known = match self.staged_entry(over.id) {
+            // What the source has of it by now is not known.
+            Some(file) if file.was_sent() => return Ok(()),
+            Some(file) => file.expected(),
+            None => {
+                let details = self.catalog.details(over.id).map_err(Error::from_catalog)?;
+                details.map(|details| details.version)
+            }
+        };
+        let there = self.version_at(&renaming.target).await?;
+        // Nothing is lost where another has removed it.
+        if there.is_none() || there.as_ref().map(Version::as_bytes) == known.as_deref() {
+            return Ok(());
+        }
+        self.look_into(renaming.to_directory);
+        Err(Error::Busy)
     }
 
     /// What has the new name is about to be gone for all but those who have it open, or have just looked it up.

@@ -428,3 +428,17 @@ async fn who_copies_one_name_of_a_file_can_give_the_copy_the_others() {
     }
     assert_eq!(names_on_disk(disk), ["other one", "other two", "sub"]);
 }
+
+/// What is cached of the version that was known would have been copied, and the other one removed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_that_nobody_has_seen_is_not_taken_away_for_the_one_that_was() {
+    let world = World::new();
+    assert_eq!(world.content("x/dir/a").await, pattern(300_000));
+    world.x.place("dir/a", b"of another");
+    crosses(&world.rename("x/dir/a", "d/a").await);
+    assert_eq!(world.x.bytes("dir/a").unwrap(), b"of another");
+    // Whoever copies it then reads that.
+    assert_eq!(world.content("x/dir/a").await, b"of another");
+    world.rename("x/dir/a", "d/a").await.unwrap();
+    assert_eq!(fs::read(world.disk.path().join("a")).unwrap(), b"of another");
+}

@@ -77,12 +77,26 @@ impl Core {
         match &from {
             Some(from) if from.is_beside(&to) && self.rename_beside(&crossing, from, &to).await? => {}
             _ => match crossing.from.kind {
-                Kind::File => self.copy_inward(&crossing, from, to, end).await?,
+                Kind::File => match self.copy_inward(&crossing, from, to, end).await {
+                    Err(Error::Stale) => return self.copied_by_others(&crossing).await,
+                    copied => copied?,
+                },
                 Kind::Symlink => self.link_across(&crossing, from, Some(to)).await?,
                 _ => return Err(Error::CrossSource),
             },
         }
         self.crossed().await
+    }
+
+    /// Leaves it to whoever asked to copy a file of which another has made something else at its source: that is what is to be
+    /// found when it is read.
+    async fn copied_by_others(&self, crossing: &Crossing) -> Result<(), Error> {
+        let listed = self.indexer.list_now(crossing.from.parent);
+        match tokio::time::timeout(self.settings.metadata_deadline, listed).await {
+            Ok(Ok(_)) => Err(Error::CrossSource),
+            // Else the version that is known would be copied, and the other one removed.
+            _ => Err(Error::Busy),
+        }
     }
 
     /// Makes it last that the catalog has followed, and has the original taken away, if there is one.
@@ -201,12 +215,17 @@ impl Core {
             Some(local) => self.find_in_folder(crossing, local).await?,
             None => self.find_at_source(crossing).await?,
         };
-        Ok(Original {
+        let original = Original {
             folder,
             found,
             attributes: self.attributes(id, None)?,
             staged: self.staged_now(id),
-        })
+        };
+        // What is read, and perhaps cached, is the version that is known: another must not be taken away for that.
+        if original.folder.is_none() && original.staged.is_none() && !self.is_known(id, &original)? {
+            return Err(Error::Stale);
+        }
+        Ok(original)
     }
 
     fn staged_now(&self, id: EntryId) -> Option<(Arc<StagedFile>, Sending)> {

@@ -1,0 +1,64 @@
+//! Renames where another has made or changed what has the new name, and nobody has seen that yet: it is not replaced.
+
+use super::*;
+
+const OTHER: &[u8] = b"of another";
+
+/// `s` with the files `from` and `over`, and what another then puts under a name that nobody looks at since.
+async fn another_puts(name: &str) -> World {
+    let world = World::new();
+    world.shelf.place("from", b"from");
+    world.shelf.place("over", b"over");
+    for path in ["s/from", "s/over"] {
+        world.library.find(path).await.unwrap();
+    }
+    world.shelf.place(name, OTHER);
+    world
+}
+
+impl World {
+    /// Renames `from` to a name, which is refused until what stands there was seen.
+    async fn is_busy_until_seen(&self, name: &str) {
+        let to = format!("s/{name}");
+        let refused = self.rename("from", name).await;
+        assert!(matches!(refused, Err(Error::Busy)), "{refused:?}");
+        assert_eq!(self.shelf.bytes(name).unwrap(), OTHER);
+        assert_eq!(self.shelf.bytes("from").unwrap(), b"from");
+        self.library.relist("s").await;
+        assert_eq!(self.read_path(&to).await, OTHER);
+        self.rename("from", name).await.unwrap();
+        assert_eq!(self.shelf.bytes(name).unwrap(), b"from");
+        assert_eq!(self.read_path(&to).await, b"from");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_has_made_under_the_new_name_is_not_replaced() {
+    another_puts("new").await.is_busy_until_seen("new").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_has_changed_under_the_new_name_is_not_replaced() {
+    another_puts("over").await.is_busy_until_seen("over").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_has_made_is_there_already_for_a_rename_to_a_new_name_alone() {
+    let world = another_puts("new").await;
+    let (root, vfs) = (world.root().await, &world.library.vfs);
+    let renamed = vfs.rename((root, b"from"), (root, b"new"), RenameMode::NoReplace);
+    let refused = renamed.wait().await;
+    assert!(matches!(refused, Err(Error::Exists)), "{refused:?}");
+    assert_eq!(world.shelf.bytes("new").unwrap(), OTHER);
+    world.library.relist("s").await;
+    assert_eq!(world.names("s").await, ["from", "new", "over"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_has_removed_is_not_missed() {
+    let world = another_puts("over").await;
+    world.shelf.take("over");
+    world.rename("from", "over").await.unwrap();
+    assert_eq!(world.shelf.files(), ["over"]);
+    assert_eq!(world.read_path("s/over").await, b"from");
+}
