@@ -11,6 +11,7 @@
 //! - a read gives the part of the object that was asked for ([`range`]), of the version that was asked for: by a condition on the request where the service takes one,
 //!   else by a look at the object after the read ([`confirm`]).
 
+mod blocks;
 mod confirm;
 mod copies;
 mod dav;

@@ -7,10 +7,12 @@ use std::io;
 
 use async_trait::async_trait;
 
+pub(crate) mod onward;
+
 /// The beginning of a put that the source still has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PartUpload {
-    /// What the source calls it. It belongs to the object's path.
+    /// What the source calls it, or the name of the file beside the object's place. It belongs to the object's path.
     pub id: String,
     /// What of it has arrived, in any order.
     pub parts: Vec<SentPart>,
@@ -25,7 +27,7 @@ pub struct SentPart {
     pub length: u64,
     /// The MD5 of its bytes.
     pub md5: [u8; 16],
-    /// What the source calls it when the parts are put together.
+    /// What the source calls it when the parts are put together; nothing where it lies in one file with the others.
     pub tag: String,
 }
 

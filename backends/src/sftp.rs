@@ -162,6 +162,11 @@ impl Backend for SftpBackend {
         self.0.put(path, body, expected).await
     }
 
+    async fn give_up(&self, path: &ObjectPath, upload: &str) -> Result<Presence<()>> {
+        let _slot = self.0.slot().await;
+        self.0.give_up(path, upload).await
+    }
+
     async fn create_directory(&self, path: &ObjectPath) -> Result<Metadata> {
         let _slot = self.0.slot().await;
         self.0.create_directory(path).await

@@ -315,6 +315,13 @@ impl Backend for SmbBackend {
         self.made(path, Operation::Put, outcome).await
     }
 
+    async fn give_up(&self, path: &ObjectPath, upload: &str) -> Result<Presence<()>> {
+        match write::give_up(&self.share, path, upload).await {
+            Ok(()) => Ok(Presence::Found(())),
+            Err(failure) => self.absent_or(path, Operation::Put, failure).await,
+        }
+    }
+
     async fn create_directory(&self, path: &ObjectPath) -> Result<Metadata> {
         let outcome = write::create_directory(&self.share, path).await;
         self.made(path, Operation::CreateDirectory, outcome).await

@@ -19,6 +19,8 @@ mod reading;
 mod replacing;
 #[path = "contract/subject.rs"]
 mod subject;
+#[path = "contract/taken_up.rs"]
+mod taken_up;
 #[path = "contract/unfinished.rs"]
 mod unfinished;
 #[path = "contract/writing.rs"]
@@ -146,3 +148,35 @@ macro_rules! writing_contract {
 }
 
 writing_contract!(smb, s3, webdav, webdav_without_etags, sftp, ftp, azblob, gcs);
+
+/// Makes the tests of one backend that writes large files from front to back and goes on with them.
+macro_rules! taking_up_contract {
+    ($($backend:ident),* $(,)?) => {mod takes_up {$(
+        mod $backend {
+            use super::super::*;
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn goes_on_where_it_stopped() {
+                properties!(
+                    taken_up::Workplace::$backend().await,
+                    taken_up::a_put_that_was_dropped_goes_on,
+                    taken_up::a_put_goes_on_after_the_server_was_killed,
+                    taken_up::what_is_put_in_the_end_is_what_is_at_hand_then,
+                    taken_up::a_put_that_was_sent_to_its_end_only_gets_its_name,
+                );
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn begins_anew_where_nothing_can_be_gone_on_with() {
+                properties!(
+                    taken_up::Workplace::$backend().await,
+                    taken_up::what_somebody_has_removed_or_spoilt_is_not_gone_on_with,
+                    taken_up::what_nobody_will_go_on_with_is_removed,
+                    taken_up::what_is_not_large_is_not_remembered,
+                );
+            }
+        }
+    )*}};
+}
+
+taking_up_contract!(smb, sftp);

@@ -13,6 +13,8 @@ mod broken_off;
 mod crash;
 #[path = "uploaded/full.rs"]
 mod full;
+#[path = "uploaded/going_on.rs"]
+mod going_on;
 #[path = "uploaded/inward.rs"]
 mod inward;
 #[path = "uploaded/limits.rs"]

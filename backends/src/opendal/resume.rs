@@ -3,7 +3,7 @@
 //! `OpenDAL`'s writers begin an upload by themselves and do not take one that has begun. So they are given the answers that the
 //! service gave then: to the request that begins an upload, the name of the one that there is; to one that sends a part, the tag
 //! that it has there, if the source has confirmed a part of that number, length and MD5. What is answered here is not sent. All
-//! else passes, and what the service says of parts is noted.
+//! else passes, and what the service says of parts is noted. (Of blocks, which have no numbers: [`blocks`].)
 //!
 //! Always true:
 //! - the requests of one put, and no others, are seen here: it runs within [`Way::scope`], and so do its tasks ([`carry`]);
@@ -21,6 +21,7 @@ use http::{HeaderValue, Request, Response, StatusCode, Uri};
 use parking_lot::Mutex;
 use percent_encoding::percent_decode_str;
 
+use super::blocks::{self, Blocks};
 use super::{fault, transport};
 use crate::{ErrorKind as Ours, PartLog, PartUpload, SentPart};
 
@@ -69,6 +70,8 @@ pub(super) struct Resumption {
 struct State {
     /// Length and MD5 of the parts that are cut so far, in order.
     cut: Vec<(u64, [u8; 16])>,
+    /// What stands for them, where parts have no numbers.
+    blocks: Blocks,
     is_noted: bool,
     is_useless: bool,
 }
@@ -119,7 +122,7 @@ impl Resumption {
         }
     }
 
-    fn is_confirmed(&self, number: u32, length: u64) -> Option<&SentPart> {
+    pub(super) fn is_confirmed(&self, number: u32, length: u64) -> Option<&SentPart> {
         let part = self.confirmed.get(&number)?;
         let state = self.state.lock();
         let cut = state.cut.get(number.checked_sub(1)? as usize)?;
@@ -153,14 +156,25 @@ impl Resumption {
                 md5,
                 tag: tag.to_owned(),
             };
-            if let Err(error) = self.log.sent(part).await {
-                tracing::debug!(%error, number, "a part that was sent could not be noted");
-            }
+            self.note_sent(part).await;
         }
         Ok(response)
     }
 
-    async fn note_begun(&self, id: &str) -> Result<()> {
+    /// Looks at the blocks, and at length and MD5 of the parts that are cut so far.
+    pub(super) fn with_blocks<T>(&self, look: impl FnOnce(&mut Blocks, &[(u64, [u8; 16])]) -> T) -> T {
+        let State { blocks, cut, .. } = &mut *self.state.lock();
+        look(blocks, cut)
+    }
+
+    pub(super) async fn note_sent(&self, part: SentPart) {
+        let number = part.number;
+        if let Err(error) = self.log.sent(part).await {
+            tracing::debug!(%error, number, "a part that was sent could not be noted");
+        }
+    }
+
+    pub(super) async fn note_begun(&self, id: &str) -> Result<()> {
         let mut is_noted = self.is_noted.lock().await;
         if !*is_noted {
             let unnoted = |error| Error::new(ErrorKind::Unexpected, "the upload could not be noted").set_source(error);
@@ -172,7 +186,7 @@ impl Resumption {
     }
 
     /// Looks at whether a service will have anything to do with an upload. Some say that they will not with a status of success.
-    async fn judged(&self, response: Response<HttpBody>) -> Result<Response<HttpBody>> {
+    pub(super) async fn judged(&self, response: Response<HttpBody>) -> Result<Response<HttpBody>> {
         let (head, mut body) = response.into_parts();
         let body = body.to_buffer().await?;
         if makes_useless(head.status, &body.to_bytes()) {
@@ -204,9 +218,12 @@ where
         },
         (Some("UploadPart"), Way::TakeUp(put)) => put.part(request, send).await,
         (Some("CompleteMultipartUpload"), Way::TakeUp(put)) => put.judged(send(request).await?).await,
+        (Some("PutBlock"), Way::TakeUp(put)) => put.block(request, send).await,
+        (Some("PutBlockList"), Way::TakeUp(put)) => put.list(request, send).await,
         (Some("CreateMultipartUpload"), Way::GiveUp(id)) => Ok(begun(&id)),
         // Nothing is made of it.
         (Some("UploadPart"), Way::GiveUp(_)) => confirmed("none"),
+        (Some("PutBlock"), Way::GiveUp(_)) => Ok(blocks::arrived()),
         (Some(other), Way::GiveUp(_)) if other != "AbortMultipartUpload" => {
             let why = "this service has no uploads that are ended by their names";
             Err(Error::new(ErrorKind::Unsupported, why))
@@ -217,16 +234,18 @@ where
 
 /// Gives the number of a part, and the name of its upload.
 fn place(uri: &Uri) -> Option<(u32, String)> {
-    let value = |key: &str| {
-        let mut pairs = uri.query()?.split('&').filter_map(|pair| pair.split_once('='));
-        let (_, value) = pairs.find(|(name, _)| *name == key)?;
-        Some(percent_decode_str(value).decode_utf8().ok()?.into_owned())
-    };
-    let number = value("partNumber")?.parse().ok().filter(|number| *number > 0)?;
-    Some((number, value("uploadId")?))
+    let number = value(uri, "partNumber")?.parse().ok().filter(|number| *number > 0)?;
+    Some((number, value(uri, "uploadId")?))
 }
 
-fn whole(body: Buffer) -> HttpBody {
+/// Gives what a request has under a key.
+pub(super) fn value(uri: &Uri, key: &str) -> Option<String> {
+    let mut pairs = uri.query()?.split('&').filter_map(|pair| pair.split_once('='));
+    let (_, value) = pairs.find(|(name, _)| *name == key)?;
+    Some(percent_decode_str(value).decode_utf8().ok()?.into_owned())
+}
+
+pub(super) fn whole(body: Buffer) -> HttpBody {
     let length = body.len() as u64;
     HttpBody::new(futures::stream::iter([Ok(body)]), Some(length))
 }

@@ -1,5 +1,6 @@
 //! Odd object stores and odd drives: servers of a few lines that say what a test tells them to.
 
+mod blocks;
 mod conditions;
 mod drives;
 mod drives_written;

@@ -57,8 +57,10 @@ pub(super) enum Request {
         length: u32,
     },
     Close(Vec<u8>),
-    /// Opens a new file for writing; fails if anything has that name.
-    CreateFile(Vec<u8>),
+    /// Opens a new file for writing, with a mode if one is given; fails if anything has that name.
+    CreateFile(Vec<u8>, Option<u32>),
+    /// Opens a file that is there for reading and writing.
+    RewriteFile(Vec<u8>),
     Write {
         handle: Vec<u8>,
         offset: u64,
@@ -120,7 +122,7 @@ impl Request {
             Self::Stat(path) => (STAT, path),
             Self::Lstat(path) => (LSTAT, path),
             Self::Fstat(handle) => (FSTAT, handle),
-            Self::OpenFile(path) | Self::CreateFile(path) => (OPEN, path),
+            Self::OpenFile(path) | Self::CreateFile(path, _) | Self::RewriteFile(path) => (OPEN, path),
             Self::OpenDirectory(path) => (OPENDIR, path),
             Self::ReadDirectory(handle) => (READDIR, handle),
             Self::ReadLink(path) => (READLINK, path),
@@ -146,8 +148,14 @@ impl Request {
         }
         put_text(&mut packet, subject);
         match self {
-            // Write, create and exclusive, no attributes.
-            Self::CreateFile(_) => packet.extend_from_slice(&[0, 0, 0, 0x2A, 0, 0, 0, 0]),
+            // Write, create and exclusive.
+            Self::CreateFile(_, mode) => {
+                packet.extend_from_slice(&[0, 0, 0, 0x2A]);
+                let (mode, times) = (*mode, None);
+                Change { mode, times }.encode(&mut packet);
+            }
+            // Read and write, no attributes.
+            Self::RewriteFile(_) => packet.extend_from_slice(&[0, 0, 0, 3, 0, 0, 0, 0]),
             Self::MakeDirectory(_) => Change::default().encode(&mut packet),
             Self::SetStat(_, change) | Self::FsetStat(_, change) => change.encode(&mut packet),
             Self::Rename(_, to) | Self::PosixRename(_, to) => put_text(&mut packet, to),

@@ -3,11 +3,15 @@
 //! A put writes a file of a temporary name beside the object, has it synced where the server can (`fsync@openssh.com`), and
 //! renames it. Where nothing may stand at the name, the rename of the protocol itself sees to that: it replaces nothing.
 //! Where something is replaced, `posix-rename@openssh.com` does it in one step; a server without it gets three renames,
-//! between which a reader may find nothing.
+//! between which a reader may find nothing. A large file that somebody remembers is not removed when a put of it is broken off: the
+//! next goes on with it ([`resume`]).
 //!
 //! Always true here: a request that changes something is sent once. Servers answer "failure" to most of what they refuse, so
 //! that each such answer is followed by a look at what the reason may be.
 
+mod resume;
+
+use std::ops::Range;
 use std::sync::Arc;
 
 use futures::{StreamExt, stream};
@@ -15,6 +19,7 @@ use futures::{StreamExt, stream};
 use super::Server;
 use super::session::{Answer, Fault, Handle, Session};
 use super::wire::{Change, Reply, Request, Status};
+use crate::parts::onward::{self, Onward};
 use crate::write::{self, Attributes, Body, Condition, Expected, Renames, WriteAbilities};
 use crate::{Error, ErrorKind, Kind, Metadata, ObjectPath, Operation, Presence, Result};
 
@@ -39,16 +44,35 @@ pub(super) const ABILITIES: WriteAbilities = WriteAbilities {
     makes_links: false,
 };
 
-/// A file that a put is still writing. It is removed unless it got its name.
+/// A file that a put is still writing. It is removed unless it got its name, or somebody remembers it.
 struct Unfinished {
     session: Arc<Session>,
+    handle: Option<Handle>,
+    temporary: ObjectPath,
     raw: Vec<u8>,
     done: bool,
+    /// How far it has come, where that is noted.
+    onward: Option<Onward>,
+}
+
+impl Unfinished {
+    /// It has its object's name now.
+    async fn finish(mut self) {
+        self.done = true;
+        self.forget().await;
+    }
+
+    /// Nobody is to go on with it.
+    async fn forget(&mut self) {
+        if let Some(onward) = self.onward.take() {
+            onward.ended().await;
+        }
+    }
 }
 
 impl Drop for Unfinished {
     fn drop(&mut self) {
-        if !self.done {
+        if !self.done && self.onward.is_none() {
             self.session.send_off(&Request::Remove(std::mem::take(&mut self.raw)));
         }
     }
@@ -58,20 +82,58 @@ impl Server {
     pub(super) async fn put(&self, path: &ObjectPath, body: &dyn Body, expected: &Expected) -> Result<Metadata> {
         let operation = Operation::Put;
         let before = self.expect(operation, path, expected).await?;
-        let temporary = write::temporary_beside(path);
-        let raw = self.raw(operation, &temporary)?;
-        let handle = match self.open(operation, path, &Request::CreateFile(raw.clone())).await {
-            Ok(Presence::Found(handle)) => handle,
-            Ok(Presence::Absent) => return Err(self.no_directory(operation, path).await),
-            Err(error) => return Err(self.reason(operation, path, error, 1).await),
+        let mut unfinished = self.begin(path, body).await?;
+        let Some(handle) = unfinished.handle.take() else {
+            return Err(self.nonsense(operation, path));
         };
-        let mut unfinished = Unfinished {
-            session: handle.session().clone(),
-            raw,
-            done: false,
+        self.write(path, body, &handle, unfinished.onward.as_ref()).await?;
+        let now = match self.complete(path, body, &before, &handle).await {
+            Err(error) if error.kind() == ErrorKind::Nonsense => {
+                // Nothing can be made of it.
+                unfinished.forget().await;
+                return Err(error);
+            }
+            now => now?,
         };
-        let written = self.write(path, body, &handle).await?;
-        let kept = match &before {
+        if let Some(onward) = &unfinished.onward {
+            onward.synced().await;
+        }
+        self.done(operation, path, handle.close().await).await?;
+        if matches!(expected, Expected::Version(_)) {
+            self.expect(operation, path, expected).await?;
+        }
+        let (session, temporary) = (Arc::clone(&unfinished.session), unfinished.temporary.clone());
+        let give_name = async |replace| self.give_name(&session, operation, &temporary, path, replace).await;
+        let any = matches!(expected, Expected::Anything);
+        let replace = !matches!(expected, Expected::Absent) && matches!(before, Presence::Found(_));
+        let moved = match give_name(replace).await {
+            // Somebody made it meanwhile, and anything may be replaced.
+            Err(error) if error.kind() == ErrorKind::Exists && any => give_name(true).await,
+            moved => moved,
+        };
+        match moved {
+            Ok(Presence::Found(())) => {
+                unfinished.finish().await;
+                Ok(now)
+            }
+            Ok(Presence::Absent) => Err(self.nowhere(operation, path).await),
+            Err(error) if error.kind() == ErrorKind::Exists && !any => {
+                let why = "something has that name by now";
+                Err(self.error(ErrorKind::Conflict, operation, path, why))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Gives what was written its attributes, and looks at what it is then.
+    async fn complete(
+        &self,
+        path: &ObjectPath,
+        body: &dyn Body,
+        before: &Presence<Metadata>,
+        handle: &Handle,
+    ) -> Result<Metadata> {
+        let kept = match before {
             Presence::Found(before) => before.mode,
             Presence::Absent => None,
         };
@@ -80,46 +142,16 @@ impl Server {
             mode: wanted.mode.or(kept),
             times: seconds(&wanted),
         };
-        let mut now = self.settle(path, &handle, change, written).await?;
-        if let Presence::Found(before) = &before
-            && before.version == now.version
-        {
-            // Times are whole seconds here; another state must not look like the one before it.
-            let times = now.modified.map(|time| (time.0.div_euclid(1_000_000_000) + 1) as u32);
-            now = self
-                .settle(path, &handle, Change { mode: None, times }, written)
-                .await?;
-        }
-        self.done(operation, path, handle.close().await).await?;
-        if matches!(expected, Expected::Version(_)) {
-            self.expect(operation, path, expected).await?;
-        }
-        let replace = !matches!(expected, Expected::Absent) && matches!(before, Presence::Found(_));
-        let session = unfinished.session.clone();
-        let moved = self.give_name(&session, operation, &temporary, path, replace).await;
-        match moved {
-            Ok(Presence::Found(())) => {}
-            Ok(Presence::Absent) => return Err(self.no_directory(operation, path).await),
-            Err(error) if error.kind() == ErrorKind::Exists => {
-                let kind = if matches!(expected, Expected::Anything) {
-                    // Somebody made it meanwhile, and anything may be replaced.
-                    match self.give_name(&session, operation, &temporary, path, true).await {
-                        Ok(Presence::Found(())) => {
-                            unfinished.done = true;
-                            return Ok(now);
-                        }
-                        Ok(Presence::Absent) => return Err(self.no_directory(operation, path).await),
-                        Err(error) => return Err(error),
-                    }
-                } else {
-                    ErrorKind::Conflict
-                };
-                return Err(self.error(kind, operation, path, "something has that name by now"));
+        let now = self.settle(path, handle, change, body.size()).await?;
+        match before {
+            Presence::Found(before) if before.version == now.version => {
+                // Times are whole seconds here; another state must not look like the one before it.
+                let times = now.modified.map(|time| (time.0.div_euclid(1_000_000_000) + 1) as u32);
+                self.settle(path, handle, Change { mode: None, times }, body.size())
+                    .await
             }
-            Err(error) => return Err(error),
+            _ => Ok(now),
         }
-        unfinished.done = true;
-        Ok(now)
     }
 
     pub(super) async fn create_directory(&self, path: &ObjectPath) -> Result<Metadata> {
@@ -244,47 +276,74 @@ impl Server {
         }
     }
 
-    /// Writes the whole body, several pieces at once. As long as pieces are taken, it may take as long as it takes.
-    async fn write(&self, path: &ObjectPath, body: &dyn Body, handle: &Handle) -> Result<u64> {
+    /// Writes the whole body, or what is left of it, several pieces at once. As long as pieces are taken, it may take as long as it
+    /// takes.
+    async fn write(&self, path: &ObjectPath, body: &dyn Body, handle: &Handle, onward: Option<&Onward>) -> Result<()> {
         let size = body.size();
-        let starts = (0..).map(|index| index * PIECE).take_while(|start| *start < size);
-        let pieces = starts.map(|start| async move {
-            let end = size.min(start + PIECE);
-            let data = body.read(start..end).await.map_err(|error| {
-                Error::new(
-                    ErrorKind::Other,
-                    Operation::Put,
-                    self.name.as_str(),
-                    path.clone(),
-                    error,
-                )
-            })?;
-            if data.len() as u64 != end - start {
+        let ranges = stream::unfold(onward.map_or(0, Onward::start), |start| {
+            let end = onward.map_or(size, |onward| onward.part_end(start)).min(start + PIECE);
+            async move { (start < size).then_some((start..end, end)) }
+        });
+        let pieces = ranges.map(|range: Range<u64>| async move {
+            let data = body
+                .read(range.clone())
+                .await
+                .map_err(|error| self.unread(path, error))?;
+            if data.len() as u64 != range.end - range.start {
                 let why = "the bytes to be put ended too soon";
                 return Err(self.error(ErrorKind::Other, Operation::Put, path, why));
             }
+            if let Some(onward) = onward {
+                onward.sum(range.start, &data).await;
+            }
             let request = Request::Write {
                 handle: handle.raw().to_vec(),
-                offset: start,
+                offset: range.start,
                 data,
             };
-            let left = size - start;
+            let left = size - range.start;
             match self.sort_out(Operation::Put, path, handle.session().exchange(&request).await) {
-                Ok(Presence::Found((Reply::Status(Status::Good, _), _))) => Ok(()),
+                Ok(Presence::Found((Reply::Status(Status::Good, _), _))) => {
+                    if let Some(onward) = onward {
+                        onward.arrived(range);
+                    }
+                    Ok(())
+                }
                 Ok(_) => Err(self.nonsense(Operation::Put, path)),
                 Err(error) => Err(self.reason(Operation::Put, path, error, left).await),
             }
         });
-        let mut pieces = stream::iter(pieces).buffer_unordered(PIECES);
-        loop {
-            match tokio::time::timeout(self.patience, pieces.next()).await {
-                Ok(None) => return Ok(size),
-                Ok(Some(piece)) => piece?,
+        let pieces = Box::pin(pieces.buffer_unordered(PIECES));
+        let in_time = stream::unfold(pieces, |mut pieces| async move {
+            let piece = match tokio::time::timeout(self.patience, pieces.next()).await {
+                Ok(piece) => piece?,
                 Err(_elapsed) => {
                     let why = format!("the server took nothing for {} s", self.patience.as_secs_f32());
-                    return Err(self.error(ErrorKind::TimedOut, Operation::Put, path, why));
+                    Err(self.error(ErrorKind::TimedOut, Operation::Put, path, why))
                 }
-            }
+            };
+            Some((piece, pieces))
+        });
+        onward::write(onward, in_time, || self.sync(path, handle)).await
+    }
+
+    fn unread(&self, path: &ObjectPath, error: std::io::Error) -> Error {
+        Error::new(
+            ErrorKind::Other,
+            Operation::Put,
+            self.name.as_str(),
+            path.clone(),
+            error,
+        )
+    }
+
+    /// Has the bytes of an open file brought to the server's disk.
+    async fn sync(&self, path: &ObjectPath, handle: &Handle) -> Result<()> {
+        let (operation, request) = (Operation::Put, Request::Fsync(handle.raw().to_vec()));
+        match self.change_on(handle.session(), operation, path, &request).await {
+            Ok(Presence::Found(())) => Ok(()),
+            Ok(Presence::Absent) => Err(self.nonsense(operation, path)),
+            Err(error) => Err(self.reason(operation, path, error, 1).await),
         }
     }
 
@@ -296,12 +355,7 @@ impl Server {
             self.change_on(session, operation, path, &request).await?;
         }
         if session.extensions().fsync {
-            let synced = self
-                .change_on(session, operation, path, &Request::Fsync(raw.to_vec()))
-                .await;
-            if let Err(error) = synced {
-                return Err(self.reason(operation, path, error, 1).await);
-            }
+            self.sync(path, handle).await?;
         }
         let looked = self
             .ask_on(session, operation, path, &Request::Fstat(raw.to_vec()))
@@ -480,6 +534,17 @@ impl Server {
                 path,
                 "the directory that it is to lie in is not there",
             ),
+        }
+    }
+
+    /// Says why a file could not get its name where the server knows nothing on the way to it.
+    async fn nowhere(&self, operation: Operation, path: &ObjectPath) -> Error {
+        match self.stat(operation, &path.parent()).await {
+            Ok(Presence::Found(_)) => {
+                let why = "the file that was written was removed before it got its name";
+                self.error(ErrorKind::Other, operation, path, why)
+            }
+            _ => self.no_directory(operation, path).await,
         }
     }
 

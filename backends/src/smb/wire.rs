@@ -23,6 +23,8 @@ pub(super) const READ_ATTRIBUTES: u32 = 0x0010_0080;
 /// Writing a new file, its attributes and its name: `FILE_WRITE_DATA`, `FILE_APPEND_DATA`, `FILE_READ_ATTRIBUTES`,
 /// `FILE_WRITE_ATTRIBUTES`, `DELETE` (which a rename needs too) and `SYNCHRONIZE` (MS-SMB2 2.2.13.1.1).
 pub(super) const WRITE_FILE: u32 = 0x0011_0186;
+/// The same of a file that is there, and reading it: `FILE_READ_DATA` besides.
+pub(super) const REWRITE_FILE: u32 = WRITE_FILE | 1;
 /// Renaming and removing.
 pub(super) const CHANGE_NAME: u32 = 0x0011_0080;
 /// Changing attributes.
@@ -48,6 +50,8 @@ pub(super) const FSCTL_GET_REPARSE_POINT: u32 = 0x0009_00A8;
 pub(super) const FILE_OPEN: u32 = 1;
 /// Makes what does not exist, and nothing else.
 pub(super) const FILE_CREATE: u32 = 2;
+/// Opens what exists, or makes it.
+pub(super) const FILE_OPEN_IF: u32 = 3;
 
 /// `FileBasicInformation` (MS-FSCC 2.4.7).
 pub(super) const BASIC_INFORMATION: u8 = 4;
@@ -87,7 +91,7 @@ pub(super) struct Open<'a> {
     pub(super) access: u32,
     /// Create options.
     pub(super) options: u32,
-    /// [`FILE_OPEN`] or [`FILE_CREATE`].
+    /// [`FILE_OPEN`], [`FILE_CREATE`] or [`FILE_OPEN_IF`].
     pub(super) disposition: u32,
 }
 

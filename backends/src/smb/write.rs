@@ -3,7 +3,8 @@
 //! A put writes a file of a temporary name beside the object, which is marked to go when its handle is closed: should the
 //! connection break or the program die, the server removes it by itself. When all is written, flushed and still as
 //! expected, the mark is taken off and the file renamed through the same handle, in place of what stands there or only
-//! if nothing does; servers do either in one step.
+//! if nothing does; servers do either in one step. A large file that somebody remembers is not marked: the next put of it goes on
+//! behind what was flushed ([`give_up`] removes it where none will).
 //!
 //! Always true here: a request that changes something for good is sent once, on a connection that has just answered; and nothing of
 //! ours is open under a name that is replaced or removed ([`Files::clear`](super::files::Files::clear)).
@@ -23,7 +24,7 @@ use super::{names, wire};
 use crate::write::{Attributes, Condition, Expected, Renames, WriteAbilities};
 use crate::{ErrorKind, Kind, ObjectPath, Presence, Timestamp};
 
-pub(super) use put::put;
+pub(super) use put::{give_up, put};
 
 /// What SMB can do. A piece is in memory three times while it is sent: as it was read, as a request, and as a message.
 pub(super) const ABILITIES: WriteAbilities = WriteAbilities {

@@ -122,7 +122,7 @@ impl Catalog {
     /// `seen` is given.
     ///
     /// Names of one identity are entries of their own: a rename of one hard link onto another, at which a disk does
-    /// nothing, is not to be followed.
+    /// nothing, is not to be followed. Of uploads in parts into a directory that is renamed, the paths follow.
     ///
     /// Refused for what is not one source's own, and for a target that leads to something staged.
     pub fn follow_moved(
@@ -134,7 +134,7 @@ impl Catalog {
         at_ns: i64,
     ) -> Result<Vec<Change>> {
         let ((), changes) = self.store().write(When::Told, |edit| {
-            edit.follow_moved(from, to, raw_name, seen, None, at_ns)
+            edit.follow_moved_with_uploads(from, to, raw_name, seen, at_ns)
         })?;
         Ok(changes)
     }

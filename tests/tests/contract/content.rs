@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use manifold_backends::{Attributes, Body, Timestamp};
+use manifold_backends::{Attributes, Body, PartLog, Timestamp};
 use tokio::sync::watch;
 
 /// Bytes after which content repeats; no power of two, so that a shifted piece shows.
@@ -26,6 +26,7 @@ pub(crate) struct Content {
     /// From where on nothing is given until it is let go.
     stop: Option<(u64, watch::Receiver<bool>, watch::Sender<bool>)>,
     event: Option<(u64, OnTheWay)>,
+    log: Option<Arc<dyn PartLog>>,
 }
 
 /// Stops a body on its way.
@@ -67,6 +68,7 @@ impl Content {
             mode: None,
             stop: None,
             event: None,
+            log: None,
         }
     }
 
@@ -82,6 +84,11 @@ impl Content {
             mode: Some(mode),
             ..self
         }
+    }
+
+    /// Has it remembered what is sent.
+    pub(crate) fn remembered(self, log: Arc<dyn PartLog>) -> Self {
+        Self { log: Some(log), ..self }
     }
 
     /// Lets nothing from `at` on be read until the other half says so.
@@ -172,5 +179,9 @@ impl Body for Content {
             modified: self.modified,
             mode: self.mode,
         }
+    }
+
+    fn parts(&self) -> Option<Arc<dyn PartLog>> {
+        self.log.clone()
     }
 }

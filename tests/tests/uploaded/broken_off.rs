@@ -1,5 +1,6 @@
-//! Large files whose uploads to an S3 server are broken off: what has arrived is not sent again, and nothing stays at the bucket
-//! that nobody will go on with. What travels is counted in bytes on the line.
+//! Large files whose uploads to an S3 server, or to Azure, are broken off: what has arrived is not sent again, and nothing stays at the bucket
+//! that nobody will go on with. What travels is counted in bytes on the line. (`going_on.rs` has the same of servers that keep what was
+//! sent beside its place.)
 
 use std::fs;
 use std::io::Write;
@@ -7,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use manifold_tests::mounted::expect_success;
 use manifold_tests::proxy::Fault;
-use manifold_tests::servers::{SeaweedFs, Server};
+use manifold_tests::servers::{Azurite, SeaweedFs, Server};
 
 use super::{DEADLINE, Site, pattern};
 
@@ -27,6 +28,7 @@ fn in_the_middle() -> (Site, Vec<u8>) {
     let site = Site::over(SeaweedFs::start(), &[]);
     let bytes = pattern(SIZE as usize, 5);
     stops_in_the_middle(&site, &bytes);
+    assert_eq!(site.server.unfinished().len(), 1);
     (site, bytes)
 }
 
@@ -35,7 +37,6 @@ fn stops_in_the_middle(site: &Site, bytes: &[u8]) {
     site.server.line().fail(Fault::Takes { bytes: FIRST });
     fs::write(site.at(NAME), bytes).expect("a write needs no source");
     site.server.line().until_taken(before + FIRST);
-    assert_eq!(site.server.unfinished().len(), 1);
 }
 
 /// Waits until the file is there, and makes sure that nothing else is. Gives the bytes that travelled since.
@@ -75,6 +76,19 @@ fn an_upload_goes_on_where_it_stopped_after_the_daemon_was_killed() {
     site.server.line().fail(Fault::Refuse);
     site.library.mount();
     assert_eq!(site.server.unfinished().len(), 1);
+    let travelled = arrives(&site, NAME, &bytes);
+    assert!(travelled < LEFT, "{travelled} bytes were sent after {FIRST}");
+    site.library.unmount();
+}
+
+#[test]
+fn an_upload_to_azure_goes_on_where_it_stopped_after_the_daemon_was_killed() {
+    let mut site = Site::over(Azurite::start(), &[]);
+    let bytes = pattern(SIZE as usize, 7);
+    stops_in_the_middle(&site, &bytes);
+    site.library.kill9();
+    site.server.line().fail(Fault::Refuse);
+    site.library.mount();
     let travelled = arrives(&site, NAME, &bytes);
     assert!(travelled < LEFT, "{travelled} bytes were sent after {FIRST}");
     site.library.unmount();
@@ -123,6 +137,7 @@ fn what_was_sent_of_a_file_that_is_removed_or_renamed_does_not_stay() {
     until(&site, |unfinished| !unfinished.contains(&begun[0]));
     arrives(&site, "renamed.bin", &bytes);
     stops_in_the_middle(&site, &bytes);
+    assert_eq!(site.server.unfinished().len(), 1);
     site.server.line().fail(Fault::Unanswered { request: b"PUT " });
     fs::remove_file(site.at(NAME)).expect("remove");
     until(&site, <[_]>::is_empty);

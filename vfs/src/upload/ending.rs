@@ -1,4 +1,5 @@
-//! Uploads in parts that nobody will take up: ended at their sources, which would keep what was sent of them for good.
+//! Uploads in parts that nobody will take up: ended at their sources, which would keep what was sent of them for good. The same is
+//! done with what lies beside its place under a temporary name.
 //!
 //! It owns one task for all of them. Which they are follows from the catalog and the staging area alone, so that a crash takes
 //! nothing away from that: one is to be ended when its file is not staged any more, has been changed or lies elsewhere, or was
@@ -177,8 +178,15 @@ impl Uploads {
             ) => Fault::Refused(error.to_string()),
             _ => Fault::Away(error.to_string()),
         })?;
-        let catalog = Arc::clone(&fetcher.catalog);
-        let forget = move || catalog.end_part_upload(id).map_err(Error::from_catalog);
+        let (catalog, upload) = (Arc::clone(&fetcher.catalog), upload.clone());
+        let forget = move || {
+            // Where its directory has got another name meanwhile, it lies there, and was looked for elsewhere.
+            let begun = catalog.part_uploads().map_err(Error::from_catalog)?;
+            if begun.contains(&(id, upload)) {
+                catalog.end_part_upload(id).map_err(Error::from_catalog)?;
+            }
+            Ok(())
+        };
         self.blocking(forget)
             .await
             .map_err(|error| Fault::Away(error.to_string()))
@@ -206,6 +214,19 @@ impl Uploads {
                 }
             }
         }
+    }
+
+    /// Ends what nobody will take up of uploads into a directory that is about to go: what lies there of them would be in the way.
+    pub(crate) async fn end_all_in(&self, source: SourceId, directory: &ObjectPath) -> Result<(), Error> {
+        let begun = self.begun()?.into_iter().filter(|(_, upload)| {
+            let path = ObjectPath::from_bytes(upload.path.as_slice());
+            upload.source == source && path.parent() == *directory && self.is_due(upload)
+        });
+        for (id, upload) in begun {
+            let outcome = self.end_one(id, &upload).await;
+            self.note_ending(id, &upload, outcome);
+        }
+        Ok(())
     }
 
     /// Ends what was begun at a source that is about to leave the library, as far as that can be done at once. What is left

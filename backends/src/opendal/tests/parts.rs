@@ -183,7 +183,7 @@ impl Bucket {
 
 /// Remembers parts for as long as the test lives.
 #[derive(Debug, Default)]
-struct Notes {
+pub(super) struct Notes {
     upload: Mutex<Option<PartUpload>>,
     refuses: bool,
 }
@@ -215,7 +215,15 @@ impl PartLog for Notes {
 }
 
 impl Notes {
-    fn numbers(&self) -> Vec<u32> {
+    pub(super) fn left(&self) -> Option<PartUpload> {
+        self.upload.lock().clone()
+    }
+
+    pub(super) fn forget(&self) {
+        *self.upload.lock() = None;
+    }
+
+    pub(super) fn numbers(&self) -> Vec<u32> {
         let upload = self.upload.lock();
         let parts = upload.iter().flat_map(|upload| &upload.parts);
         let mut numbers: Vec<_> = parts.map(|part| part.number).collect();
@@ -226,20 +234,20 @@ impl Notes {
 
 /// Letters, another one in each part.
 #[derive(Clone)]
-struct Text {
-    letters: [u8; 4],
+pub(super) struct Text {
+    pub(super) letters: [u8; 4],
     notes: Option<Arc<Notes>>,
 }
 
 impl Text {
-    fn noted(notes: &Arc<Notes>) -> Self {
+    pub(super) fn noted(notes: &Arc<Notes>) -> Self {
         Self {
             letters: *b"abcd",
             notes: Some(Arc::clone(notes)),
         }
     }
 
-    fn all(&self) -> String {
+    pub(super) fn all(&self) -> String {
         let letter = |at: u64| char::from(self.letters[(at / PART) as usize]);
         (0..SIZE).map(letter).collect()
     }
@@ -262,7 +270,7 @@ impl Body for Text {
     }
 }
 
-async fn put(backend: &OpendalBackend, text: &Text) -> Result<Metadata> {
+pub(super) async fn put(backend: &OpendalBackend, text: &Text) -> Result<Metadata> {
     backend
         .put(&ObjectPath::from_bytes("file"), text, &Expected::Absent)
         .await

@@ -23,28 +23,31 @@ pub(in crate::smb) enum First {
     Whole { bytes: Bytes, modified: Option<u64> },
     /// Its length.
     Length(u64),
+    /// Its length; and it stays when it is closed. It may be there already.
+    Kept(u64),
 }
 
 impl Session {
-    /// Makes a file, where nothing has its name, that goes when it is closed. Gives its handle, and what became of what it was to
-    /// begin with.
+    /// Makes a file, where nothing has its name, that goes when it is closed, unless it is [kept](First::Kept). Gives its handle, and
+    /// what became of what it was to begin with.
     pub(in crate::smb) async fn make(
         &self,
         name: &[u16],
         first: &First,
     ) -> Result<(FileId, Result<(), Failure>), Failure> {
         let full = self.full_name(name);
+        let is_kept = matches!(first, First::Kept(_));
         let open = Open {
             name: &full,
             access: wire::WRITE_FILE,
-            options: wire::NON_DIRECTORY_FILE,
-            disposition: wire::FILE_CREATE,
+            options: wire::NON_DIRECTORY_FILE | if is_kept { wire::OPEN_REPARSE_POINT } else { 0 },
+            disposition: if is_kept { wire::FILE_OPEN_IF } else { wire::FILE_CREATE },
         };
         let handle = FileId::SENTINEL;
-        let mut requests: Vec<(Command, Box<dyn Pack + '_>)> = vec![
-            (Command::Create, Box::new(open)),
-            (Command::SetInfo, Box::new(doom(handle, true))),
-        ];
+        let mut requests: Vec<(Command, Box<dyn Pack + '_>)> = vec![(Command::Create, Box::new(open))];
+        if !is_kept {
+            requests.push((Command::SetInfo, Box::new(doom(handle, true))));
+        }
         let offset = 0;
         let mut sent = &[][..];
         match first {
@@ -58,7 +61,7 @@ impl Session {
                 }
                 requests.push((Command::Flush, Box::new(FlushRequest { file_id: handle })));
             }
-            First::Length(length) => {
+            First::Length(length) | First::Kept(length) => {
                 let length = length.to_le_bytes().to_vec();
                 let length = setting(handle, wire::END_OF_FILE_INFORMATION, length);
                 requests.push((Command::SetInfo, Box::new(length)));

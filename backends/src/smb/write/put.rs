@@ -2,8 +2,12 @@
 //!
 //! A short file takes three messages: it is made, marked, written, given its time and flushed by one, gets its name by the second, and
 //! is asked for what it has become when it is closed by the third. Where something may stand under its name, that is looked at just
-//! before it gets it. A longer one is looked for before its bytes are sent too, and these go several pieces at once.
+//! before it gets it. A longer one is looked for before its bytes are sent too, and these go several pieces at once; a large one
+//! stays where somebody remembers it ([`resume`]).
 
+mod resume;
+
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -14,14 +18,17 @@ use smb2::types::FileId;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::{conflict, expect, names, not_the_root, ticks};
+pub(in crate::smb) use self::resume::give_up;
+
+use super::{Place, conflict, expect, names, not_the_root, ticks};
+use crate::parts::onward::{self, Onward};
 use crate::smb::facts::Facts;
 use crate::smb::failure::{Failure, Left};
 use crate::smb::files::PIECE;
 use crate::smb::service::Share;
 use crate::smb::session::{First, Session};
 use crate::write::{Body, Expected, temporary_beside};
-use crate::{ErrorKind, Kind, ObjectPath};
+use crate::{ErrorKind, Kind, ObjectPath, PartLog};
 
 /// Pieces of one put that are under way at once.
 pub(super) const PIECES: usize = 4;
@@ -33,11 +40,13 @@ const FAST: Duration = Duration::from_millis(500);
 /// A piece that took more than this is followed by one of half its size.
 const SLOW: Duration = Duration::from_secs(2);
 
-/// A file that a put is still writing. It goes when it is dropped, unless it got its name.
+/// A file that a put is still writing. It goes when it is dropped, unless it got its name, or somebody remembers it.
 struct Unfinished {
     share: Share,
     session: Arc<Session>,
     handle: Option<FileId>,
+    /// Who remembers it.
+    log: Option<Arc<dyn PartLog>>,
     /// Dropped when the handle is closed.
     held: Option<watch::Sender<()>>,
 }
@@ -68,18 +77,26 @@ impl Drop for Unfinished {
             return;
         }
         let (share, session, held) = (self.share.clone(), Arc::clone(&self.session), self.held.take());
+        let is_kept = self.log.is_some();
         runtime.spawn(async move {
             let last = Arc::clone(&session);
-            let step = async move {
-                last.set_doomed(handle, true).await?;
-                last.close(handle).await
-            };
+            let step = async move { leave(&last, handle, is_kept).await };
             if let Err(failure) = share.pool.exchange_on(&session, step).await {
-                tracing::debug!(%failure, "an unfinished file could not be removed");
+                tracing::debug!(%failure, "an unfinished file could not be removed or closed");
             }
             drop(held);
         });
     }
+}
+
+/// Closes a file that did not get its name, and has it go, unless it is to be kept.
+async fn leave(session: &Session, handle: FileId, is_kept: bool) -> Result<(), Failure> {
+    let doomed = if is_kept {
+        Ok(())
+    } else {
+        session.set_doomed(handle, true).await
+    };
+    super::and_close(session, handle, doomed).await
 }
 
 pub(in crate::smb) async fn put(
@@ -108,10 +125,14 @@ pub(in crate::smb) async fn put(
         expect(share, path, expected).await?;
     }
     let replace = !matches!(expected, Expected::Absent);
+    let log = unfinished.log.clone();
     let (written, told) = match give_name(share, unfinished, &target, replace, size).await {
         Ok(done) => done,
-        Err(failure) => return Err(refused(share, &target, failure, expected).await),
+        Err(failure) => return Err(refused(share, path, &target, failure, expected).await),
     };
+    if let Some(log) = log {
+        onward::ended(&*log).await;
+    }
     let now = match told {
         Some(now) => now,
         None => share.stat_wire(target).await?,
@@ -131,13 +152,22 @@ async fn send(share: &Share, path: &ObjectPath, target: &[u16], body: &dyn Body)
         let modified = modified();
         return create(share, path, target, First::Whole { bytes, modified }).await;
     }
-    // The server may choose a place where all of it fits, or say at once that there is none.
-    let unfinished = create(share, path, target, First::Length(size)).await?;
-    write_all(&unfinished, body, size).await?;
+    let (unfinished, onward) = match onward::log_of(body) {
+        Some(log) => {
+            let (unfinished, onward) = resume::begin(share, path, target, body, log).await?;
+            (unfinished, Some(onward))
+        }
+        // The server may choose a place where all of it fits, or say at once that there is none.
+        None => (create(share, path, target, First::Length(size)).await?, None),
+    };
+    write_all(&unfinished, body, onward.as_ref()).await?;
     let modified = modified();
     unfinished
         .exchange(move |session, handle| async move { session.complete(handle, modified).await })
         .await?;
+    if let Some(onward) = &onward {
+        onward.synced().await;
+    }
     Ok(unfinished)
 }
 
@@ -149,7 +179,7 @@ async fn give_name(
     replace: bool,
     size: u64,
 ) -> Result<(Facts, Option<Facts>), Failure> {
-    let handle = unfinished.handle()?;
+    let (handle, is_kept) = (unfinished.handle()?, unfinished.log.is_some());
     // Whoever waits for it or not: once it may have its name, it is not to be removed as unfinished.
     unfinished.handle = None;
     let held = (unfinished.held.take(), share.files.hold(target));
@@ -159,11 +189,10 @@ async fn give_name(
         let _held = held;
         if let Err(failure) = last.keep_as(handle, &name, replace).await {
             // Where the answer is lost, it may have its name.
-            if failure.left() == Left::All {
-                let doomed = last.set_doomed(handle, true).await;
-                if let Err(failure) = super::and_close(&last, handle, doomed).await {
-                    tracing::debug!(%failure, "an unfinished file could not be removed");
-                }
+            if failure.left() == Left::All
+                && let Err(failure) = leave(&last, handle, is_kept).await
+            {
+                tracing::debug!(%failure, "an unfinished file could not be removed or closed");
             }
             return Err(failure);
         }
@@ -185,12 +214,18 @@ fn is_whole(facts: Facts, size: u64) -> Result<Facts, Failure> {
 /// Makes the file to write into, which goes when it is closed. Should the connection have broken while nobody looked, it is made
 /// on another; what the server then still has of the one before goes by itself.
 async fn create(share: &Share, path: &ObjectPath, target: &[u16], first: First) -> Result<Unfinished, Failure> {
-    let end = target.iter().rposition(|unit| *unit == u16::from(b'\\'));
-    let directory = &target[..end.map_or(0, |end| end + 1)];
+    create_at(share, || beside(target, temporary_beside(path).name()), first).await
+}
+
+/// The same under such a name, for each try.
+async fn create_at(
+    share: &Share,
+    name: impl Fn() -> Result<Vec<u16>, Failure>,
+    first: First,
+) -> Result<Unfinished, Failure> {
     let first = Arc::new(first);
     let create = |session: Arc<Session>| {
-        let temporary = temporary_beside(path);
-        let name = names::to_wire(&ObjectPath::from_bytes(temporary.name())).map(|name| [directory, &name].concat());
+        let name = name();
         let (share, first) = (share.clone(), Arc::clone(&first));
         async move {
             let name = name?;
@@ -201,6 +236,7 @@ async fn create(share: &Share, path: &ObjectPath, target: &[u16], first: First) 
                 share,
                 session,
                 handle: Some(handle),
+                log: None,
                 held: Some(held),
             };
             begun?;
@@ -210,22 +246,37 @@ async fn create(share: &Share, path: &ObjectPath, target: &[u16], first: First) 
     share.pool.exchange(create).await
 }
 
-/// Writes the whole body, several pieces at once, of a size that suits the line.
-async fn write_all(unfinished: &Unfinished, body: &dyn Body, size: u64) -> Result<(), Failure> {
+/// Gives the wire path of a name in the directory of another.
+fn beside(target: &[u16], name: &[u8]) -> Result<Vec<u16>, Failure> {
+    let end = target.iter().rposition(|unit| *unit == u16::from(b'\\'));
+    let directory = &target[..end.map_or(0, |end| end + 1)];
+    Ok([directory, &names::to_wire(&ObjectPath::from_bytes(name))?].concat())
+}
+
+/// Writes the whole body, or what is left of it, several pieces at once, of a size that suits the line.
+async fn write_all(unfinished: &Unfinished, body: &dyn Body, onward: Option<&Onward>) -> Result<(), Failure> {
     let piece = AtomicU32::new(PIECE_MIN);
     let most = unfinished.session.write_size(PIECE);
-    let ranges = stream::unfold(0, |start| {
+    let size = body.size();
+    let ranges = stream::unfold(onward.map_or(0, Onward::start), |start| {
         let length = u64::from(piece.load(Ordering::Relaxed).min(most));
-        async move { (start < size).then(|| (start..size.min(start + length), size.min(start + length))) }
+        let end = onward.map_or(size, |onward| onward.part_end(start)).min(start + length);
+        async move { (start < size).then_some((start..end, end)) }
     });
     let piece = &piece;
-    let pieces = ranges.map(|range| async move {
+    let pieces = ranges.map(|range: Range<u64>| async move {
         let wanted = (range.end - range.start) as u32;
         let data = read(body, range.clone()).await?;
-        let begun = Instant::now();
+        if let Some(onward) = onward {
+            onward.sum(range.start, &data).await;
+        }
+        let (begun, at) = (Instant::now(), range.start);
         unfinished
-            .exchange(move |session, handle| async move { session.write(handle, range.start, &data).await })
+            .exchange(move |session, handle| async move { session.write(handle, at, &data).await })
             .await?;
+        if let Some(onward) = onward {
+            onward.arrived(range);
+        }
         match begun.elapsed() {
             took if took < FAST => piece.fetch_max((wanted * 2).min(PIECE), Ordering::Relaxed),
             took if took > SLOW => piece.fetch_min((wanted / 2).max(PIECE_MIN), Ordering::Relaxed),
@@ -233,30 +284,35 @@ async fn write_all(unfinished: &Unfinished, body: &dyn Body, size: u64) -> Resul
         };
         Ok::<_, Failure>(())
     });
-    let mut pieces = std::pin::pin!(pieces.buffer_unordered(PIECES));
-    while let Some(written) = pieces.next().await {
-        written?;
-    }
-    Ok(())
+    let sync = || unfinished.exchange(|session, handle| async move { session.complete(handle, None).await });
+    onward::write(onward, pieces.buffer_unordered(PIECES), sync).await
 }
 
 /// Reads a range of a body, all of it.
-async fn read(body: &dyn Body, range: std::ops::Range<u64>) -> Result<Bytes, Failure> {
+async fn read(body: &dyn Body, range: Range<u64>) -> Result<Bytes, Failure> {
     let wanted = range.end - range.start;
-    let bytes = body.read(range).await.map_err(|error| {
-        let text = format!("the bytes to be put could not be read: {error}");
-        Failure::new(ErrorKind::Other, text)
-    })?;
+    let bytes = body.read(range).await.map_err(|error| unread(&error))?;
     if bytes.len() as u64 != wanted {
         return Err(Failure::new(ErrorKind::Other, "the bytes to be put ended too soon"));
     }
     Ok(bytes)
 }
 
+fn unread(error: &std::io::Error) -> Failure {
+    let text = format!("the bytes to be put could not be read: {error}");
+    Failure::new(ErrorKind::Other, text)
+}
+
 /// Says why a file could not take its name.
-async fn refused(share: &Share, target: &[u16], failure: Failure, expected: &Expected) -> Failure {
+async fn refused(share: &Share, path: &ObjectPath, target: &[u16], failure: Failure, expected: &Expected) -> Failure {
     let Failure::Failed { kind, .. } = &failure else {
-        return failure;
+        return match Place::of(share, &path.parent()).await {
+            Ok(Place { facts: Some(_), .. }) => Failure::new(
+                ErrorKind::Other,
+                "the file that was written was removed before it got its name",
+            ),
+            _ => failure,
+        };
     };
     match kind {
         ErrorKind::Exists if matches!(expected, Expected::Absent) => match share.stat_wire(target.to_vec()).await {

@@ -3,9 +3,10 @@
 use redb::{ReadableTable, ReadableTableMetadata};
 
 use super::Edit;
-use crate::SourceId;
+use super::follow::Place;
 use crate::error::{Error, Result};
-use crate::format::{PartUploadRow, SentPartRow, part_key, part_range};
+use crate::format::{HotRow, PART_TEXT_MAX, PartUploadRow, SentPartRow, part_key, part_range};
+use crate::{SeenAttributes, SourceId};
 
 impl Edit<'_> {
     /// Puts an upload that begins, and gives its number.
@@ -39,6 +40,51 @@ impl Edit<'_> {
         }
         for key in keys {
             self.sent_parts.remove(&key)?;
+        }
+        Ok(())
+    }
+
+    /// Follows a rename at the source. What it has of uploads into a directory has gone along with that.
+    pub(crate) fn follow_moved_with_uploads(
+        &mut self,
+        from: Place<'_>,
+        to: Place<'_>,
+        raw_name: Option<Box<[u8]>>,
+        seen: Option<SeenAttributes>,
+        at_ns: i64,
+    ) -> Result<()> {
+        let directory = if self.part_uploads.is_empty()? {
+            None
+        } else {
+            self.hot(from.0.0, from.1)?.filter(HotRow::is_directory)
+        };
+        let Some(hot) = directory else {
+            return self.follow_moved(from, to, raw_name, seen, None, at_ns);
+        };
+        let (id, source) = (hot.id(), hot.source());
+        let before = self.object_path(id)?;
+        self.follow_moved(from, to, raw_name, seen, None, at_ns)?;
+        match (before, self.object_path(id)?) {
+            (Some(before), Some(after)) if before != after => self.move_part_uploads(source, &before, &after),
+            _ => Ok(()),
+        }
+    }
+
+    fn move_part_uploads(&mut self, source: u32, from: &[u8], to: &[u8]) -> Result<()> {
+        let mut moved = Vec::new();
+        for row in self.part_uploads.iter()? {
+            let (id, row) = row?;
+            let mut row = PartUploadRow::decode(row.value())?;
+            let rest = row.path.strip_prefix(from).filter(|rest| rest.first() == Some(&b'/'));
+            if row.source == source
+                && let Some(rest) = rest
+            {
+                row.path = [to, rest].concat();
+                moved.push((id.value(), row));
+            }
+        }
+        for (id, row) in moved.iter().filter(|(_, row)| row.path.len() <= PART_TEXT_MAX) {
+            self.part_uploads.insert(*id, row.encode().as_slice())?;
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use manifold_catalog::{Catalog, EntryId, Error, PartUpload, PartUploadId, SentPart, SourceId, WhenStaged};
 
-use crate::support::{Scratch, add_source, file, id, list};
+use crate::support::{Scratch, add_source, file, folder, id, list};
 
 fn upload(source: SourceId, entry: EntryId, name: &str) -> PartUpload {
     PartUpload {
@@ -92,5 +92,41 @@ fn uploads_in_parts_go_with_their_source() {
         let refused = catalog.begin_part_upload(&upload(stays.id, stays.root, &odd));
         assert!(matches!(refused, Err(Error::Refused { .. })));
     }
+    scratch.check(catalog);
+}
+
+#[test]
+fn uploads_into_a_directory_follow_it_when_the_source_has_renamed_it_and_not_ahead_of_that() {
+    let scratch = Scratch::new();
+    let catalog = scratch.open();
+    let (source, other) = (add_source(&catalog, "/s"), add_source(&catalog, "/other"));
+    list(&catalog, source.root, vec![folder("a"), folder("ab")]);
+    let begin = |source, path: &str| {
+        let upload = PartUpload {
+            path: path.as_bytes().to_vec(),
+            ..upload(source, EntryId::ROOT, "name")
+        };
+        catalog.begin_part_upload(&upload).unwrap();
+    };
+    let paths = || -> Vec<String> {
+        let uploads = catalog.part_uploads().unwrap().into_iter();
+        uploads
+            .map(|(_, upload)| String::from_utf8(upload.path).unwrap())
+            .collect()
+    };
+    for path in ["a/b", "a/deep/er", "ab/c", "a"] {
+        begin(source.id, path);
+    }
+    begin(other.id, "a/b");
+    let rename = |from: &[u8], to: &[u8]| {
+        let (from, to) = ((source.root, from), (source.root, to));
+        catalog.follow_moved(from, to, None, None, 7).unwrap()
+    };
+    rename(b"a", b"new");
+    let followed = ["new/b", "new/deep/er", "ab/c", "a", "a/b"];
+    assert_eq!(paths(), followed);
+    let (from, to) = ((source.root, &b"new"[..]), (source.root, &b"ahead"[..]));
+    catalog.follow_moved_ahead(from, to, None, 8).unwrap();
+    assert_eq!(paths(), followed);
     scratch.check(catalog);
 }

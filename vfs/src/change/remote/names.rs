@@ -323,6 +323,7 @@ impl Core {
             let removed = self.remove_moving_directory(&target, &entry).await;
             removed.map(|()| Presence::Found(()))
         } else {
+            self.writable()?.end_all_in(target.source, &target.path).await?;
             self.ask(&target, target.backend.remove_directory(&target.path)).await
         };
         match removed {

@@ -203,6 +203,10 @@ impl Core {
             (Renames::No | Renames::Copied, true) => return Err(Error::CrossSource),
         }
         let uploads = Arc::clone(self.writable()?);
+        if renaming.over.is_some() {
+            let target = &renaming.target;
+            uploads.end_all_in(target.source, &target.path).await?;
+        }
         let guard = self.guard(&renaming);
         let beneath = self.staged_beneath(&renaming.from)?;
         let mut held = Vec::with_capacity(beneath.len());
