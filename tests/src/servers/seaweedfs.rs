@@ -159,7 +159,7 @@ impl Server for SeaweedFs {
     }
 
     fn has(&self, path: &[u8]) -> bool {
-        let answer = http::request(self.filer.number(), "HEAD", &Self::target(path), &[], b"");
+        let answer = http::request(self.filer(), "HEAD", &Self::target(path), &[], b"");
         answer.expect("the filer answers").0 == 200
     }
 
