@@ -72,10 +72,8 @@ impl Source {
                     None => minds.is_tried.store(false, Ordering::Relaxed),
                 }
             }
-            match self
-                .delete_version(Operation::RemoveFile, &path, &raw, &no_version)
-                .await
-            {
+            let removal = self.delete_version(Operation::RemoveFile, &path, &raw, &no_version);
+            match Box::pin(removal).await {
                 Err(error) if error.kind() == ErrorKind::VersionChanged => minds.removal.store(true, Ordering::Relaxed),
                 Err(error) if error.may_retry() => minds.is_tried.store(false, Ordering::Relaxed),
                 // It is gone, or the server does not know the condition.

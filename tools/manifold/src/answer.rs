@@ -27,7 +27,10 @@ impl OpenLibrary {
     /// Answers a request. Those about a daemon are answered as by a library that has none.
     pub(crate) async fn answer(self: Arc<Self>, request: Request) -> Result<Reply> {
         match request {
-            Request::Status => Ok(Reply::Status(Box::new(self.status(None, None, None)?))),
+            Request::Status => {
+                let status = blocking(move || self.status(None, None, None)).await?;
+                Ok(Reply::Status(Box::new(status)))
+            }
             Request::Sources => Ok(Reply::Sources {
                 sources: self.source_statuses()?,
             }),

@@ -400,7 +400,8 @@ impl Answer for Mounted {
         match request {
             Request::Status => {
                 self.open.connections.ask_all().await;
-                Ok(Reply::Status(Box::new(self.status()?)))
+                // A disk may be tried for it, which takes its time.
+                Ok(Reply::Status(Box::new(blocking(move || self.status()).await?)))
             }
             Request::Metrics { form } => {
                 let picture = self.metrics().await?;
