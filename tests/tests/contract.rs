@@ -138,6 +138,7 @@ macro_rules! writing_contract {
                 properties!(
                     Subject::$backend().await,
                     unfinished::a_put_that_is_dropped_leaves_nothing,
+                    unfinished::a_put_that_is_dropped_at_any_moment_leaves_nothing,
                     unfinished::a_directory_is_renamed_when_a_put_into_it_was_dropped,
                     unfinished::a_full_disk_is_called_full,
                     unfinished::a_server_killed_in_the_middle_loses_nothing,

@@ -1,6 +1,7 @@
 //! Puts that do not end: dropped, killed, out of space. They leave nothing, and take nothing away.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use manifold_backends::{Error, ErrorKind, Expected, Metadata, Presence, Renames};
 
@@ -28,6 +29,17 @@ pub(crate) async fn a_put_that_is_dropped_leaves_nothing(subject: &Subject) {
     let new = Content::new(1000, 42);
     let metadata = put(subject, "dropped/new", &new, &Expected::Absent).await;
     stands(subject, "dropped/new", &metadata, &new).await;
+}
+
+/// A put that is dropped after a moment leaves nothing, whatever it waited for by then.
+pub(crate) async fn a_put_that_is_dropped_at_any_moment_leaves_nothing(subject: &Subject) {
+    workplace(subject, "moments").await;
+    for moment in 0..40 {
+        let (object, content) = (path(&format!("moments/{moment}")), Content::new(300, moment));
+        let put = subject.backend.put(&object, &content, &Expected::Absent);
+        let _ended = tokio::time::timeout(Duration::from_micros(100 * moment), put).await;
+    }
+    until_clean(subject, "moments").await;
 }
 
 pub(crate) async fn a_directory_is_renamed_when_a_put_into_it_was_dropped(subject: &Subject) {

@@ -46,12 +46,22 @@ impl Server {
     async fn create(&self, path: &ObjectPath, temporary: ObjectPath, mode: Option<u32>) -> Result<Unfinished> {
         let operation = Operation::Put;
         let raw = self.raw(operation, &temporary)?;
-        match self
+        let mut making = Making {
+            server: self,
+            raw: Some(raw.clone()),
+        };
+        let made = self
             .open(operation, path, &Request::CreateFile(raw.clone(), mode))
-            .await
-        {
-            Ok(Presence::Found(handle)) => Ok(Unfinished::of(handle, temporary, raw)),
-            Ok(Presence::Absent) => Err(self.no_directory(operation, path).await),
+            .await;
+        match made {
+            Ok(Presence::Found(handle)) => {
+                making.raw = None;
+                Ok(Unfinished::of(handle, temporary, raw))
+            }
+            Ok(Presence::Absent) => {
+                making.raw = None;
+                Err(self.no_directory(operation, path).await)
+            }
             Err(error) => Err(self.reason(operation, path, error, 1).await),
         }
     }
@@ -144,6 +154,22 @@ impl Server {
         match self.change(operation, &temporary, &request).await {
             Err(error) => Err(self.reason(operation, path, error, 0).await),
             removed => removed,
+        }
+    }
+}
+
+/// A file that may have been made though nobody waits for the answer any more, or none has come. It is removed then.
+struct Making<'a> {
+    server: &'a Server,
+    raw: Option<Vec<u8>>,
+}
+
+impl Drop for Making<'_> {
+    fn drop(&mut self) {
+        let Some(raw) = self.raw.take() else { return };
+        // What is sent over one session is done in its order.
+        if let Some(session) = &self.server.sessions.lock().current {
+            session.send_off(&Request::Remove(raw));
         }
     }
 }

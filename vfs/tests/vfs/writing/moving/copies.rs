@@ -26,6 +26,17 @@ impl World {
         self.close(handle).await.unwrap();
     }
 
+    /// Does something once the source is known to answer again.
+    async fn once_there<F: Future<Output = Result<(), Error>>>(&self, change: impl Fn() -> F) {
+        self.shelf.set_cue(Cue::Does);
+        loop {
+            match change().await {
+                Err(Error::Unreachable(_) | Error::TimedOut(_)) => tokio::task::yield_now().await,
+                done => return done.unwrap(),
+            }
+        }
+    }
+
     async fn ends_with(&self, files: &[(&str, &[u8])]) {
         self.shelf.set_cue(Cue::Does);
         self.library.vfs.retry_uploads();
@@ -50,8 +61,7 @@ async fn a_file_that_is_written_after_its_copy_was_not_answered_is_no_conflict_w
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_is_removed_after_its_copy_was_not_answered_does_not_come_back() {
     let world = with_an_unnoted_copy().await;
-    world.shelf.set_cue(Cue::Does);
-    world.remove("s/b/00").await.unwrap();
+    world.once_there(|| world.remove("s/b/00")).await;
     world.ends_with(&[]).await;
     world.library.relist("s/b").await;
     assert!(world.names("s/b").await.is_empty());
@@ -60,8 +70,7 @@ async fn a_file_that_is_removed_after_its_copy_was_not_answered_does_not_come_ba
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_is_renamed_after_its_copy_was_not_answered_is_in_one_place() {
     let world = with_an_unnoted_copy().await;
-    world.shelf.set_cue(Cue::Does);
-    world.move_to("s/b/00", "s/out").await.unwrap();
+    world.once_there(|| world.move_to("s/b/00", "s/out")).await;
     world.ends_with(&[("out", &content(0))]).await;
 }
 
@@ -86,8 +95,7 @@ async fn a_copy_of_what_was_written_to_meanwhile_is_no_conflict_though_it_cannot
 async fn what_another_puts_where_a_copy_was_to_be_stays() {
     let world = with_an_unnoted_copy().await;
     world.shelf.place("b/00", b"of another");
-    world.shelf.set_cue(Cue::Does);
-    world.remove("s/b/00").await.unwrap();
+    world.once_there(|| world.remove("s/b/00")).await;
     world.ends_with(&[("b/00", b"of another")]).await;
     world.library.relist("s/b").await;
     assert_eq!(world.read_path("s/b/00").await, b"of another");
