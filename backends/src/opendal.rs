@@ -252,7 +252,7 @@ impl Backend for OpendalBackend {
     }
 
     async fn put(&self, path: &ObjectPath, body: &dyn Body, expected: &Expected) -> Result<Metadata> {
-        self.0.put(path, body, expected).await
+        Box::pin(self.0.put(path, body, expected)).await
     }
 
     async fn give_up(&self, path: &ObjectPath, upload: &str) -> Result<Presence<()>> {
@@ -280,7 +280,7 @@ impl Backend for OpendalBackend {
     }
 
     async fn copy(&self, from: &ObjectPath, version: &Version, to: &ObjectPath) -> Result<Presence<Metadata>> {
-        self.0.copy_object(from, version, to).await
+        Box::pin(self.0.copy_object(from, version, to)).await
     }
 }
 

@@ -86,12 +86,12 @@ impl Source {
         // A server that does not mind the condition has been looked at a moment ago.
         let minds_removals = self.traits.writes.is_the_service() || self.minds.minds_removals();
         let removed = if minds_removals {
-            self.delete_version(operation, path, &raw, &there.version).await
+            Box::pin(self.delete_version(operation, path, &raw, &there.version)).await
         } else {
             self.delete(operation, path, &raw).await
         };
         if !minds_removals && removed.is_ok() {
-            self.note_looked(path).await;
+            Box::pin(self.note_looked(path)).await;
         }
         removed.map_err(|error| match error.kind() {
             ErrorKind::VersionChanged => error.with_kind(ErrorKind::Conflict),
