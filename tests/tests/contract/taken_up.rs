@@ -197,8 +197,8 @@ pub(crate) async fn what_somebody_has_removed_or_spoilt_is_not_gone_on_with(plac
             "shortened" => open().set_len(PART - 1).expect("shorten"),
             "longer" => open().set_len(SIZE + 1).expect("make it longer"),
             "changed" => {
-                let noted = notes_end(&notes);
-                open().write_all_at(b"other", noted - 5).expect("write");
+                let end = notes_end(&notes);
+                open().write_all_at(b"other", end - 5).expect("write");
             }
             _ => {
                 fs::remove_file(file).expect("remove");
