@@ -50,10 +50,10 @@ impl Server {
             server: self,
             raw: Some(raw.clone()),
         };
-        let made = self
+        let answer = self
             .open(operation, path, &Request::CreateFile(raw.clone(), mode))
             .await;
-        match made {
+        match answer {
             Ok(Presence::Found(handle)) => {
                 making.raw = None;
                 Ok(Unfinished::of(handle, temporary, raw))

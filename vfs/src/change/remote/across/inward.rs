@@ -93,7 +93,7 @@ impl Core {
     async fn copied_by_others(&self, crossing: &Crossing) -> Result<(), Error> {
         let listed = self.indexer.list_now(crossing.from.parent);
         match tokio::time::timeout(self.settings.metadata_deadline, listed).await {
-            Ok(Ok(_)) => Err(Error::CrossSource),
+            Ok(Ok(())) => Err(Error::CrossSource),
             // Else the version that is known would be copied, and the other one removed.
             _ => Err(Error::Busy),
         }
