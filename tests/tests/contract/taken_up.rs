@@ -21,8 +21,10 @@ const SIZE: u64 = 4 * PART + 5;
 const BROKEN: u64 = 2 * PART + 3 * MIB;
 /// What requests take besides the bytes of a file.
 const REST: u64 = 2 * MIB;
+/// What a put that was dropped has on its way, and that travels after it: a few pieces.
+const ON_ITS_WAY: u64 = 4 * MIB;
 /// The most that may travel where what was noted is not sent again: the first part is noted in any case.
-const LEFT: u64 = SIZE - PART + REST;
+const LEFT: u64 = SIZE - PART + ON_ITS_WAY + REST;
 
 /// A server behind a line whose bytes are counted, and a backend over it.
 pub(crate) struct Workplace {
