@@ -8,6 +8,7 @@ use manifold_catalog::{Entry, EntryId, Keep, Kind, NewChild, SeenAttributes, Uns
 use manifold_index::seen_attributes;
 
 use super::Target;
+use super::rename::Renaming;
 use super::unseen::is_away;
 use crate::attributes::Attributes;
 use crate::change::{Created, Creation, Requester, Site};
@@ -473,6 +474,27 @@ impl Core {
             ..Keep::default()
         };
         self.keep_here(entry.id, keep, None)
+    }
+
+    /// Makes sure that a file that is about to be replaced is the version that is known here, as an upload does.
+    pub(super) async fn must_be_as_seen(&self, renaming: &Renaming) -> Result<(), Error> {
+        let Some(over) = &renaming.over else { return Ok(()) };
+        let known = match self.staged_entry(over.id) {
+            // What the source has of it by now is not known.
+            Some(file) if file.was_sent() => return Ok(()),
+            Some(file) => file.expected(),
+            None => {
+                let details = self.catalog.details(over.id).map_err(Error::from_catalog)?;
+                details.map(|details| details.version)
+            }
+        };
+        let there = self.version_at(&renaming.target).await?;
+        // Nothing is lost where another has removed it.
+        if there.is_none() || there.as_ref().map(Version::as_bytes) == known.as_deref() {
+            return Ok(());
+        }
+        self.look_into(renaming.to_directory);
+        Err(Error::Busy)
     }
 
     /// Tells whether a name at the source is still in the version that is known here.

@@ -494,27 +494,6 @@ impl Core {
         }
     }
 
-    /// Makes sure that a file that is about to be replaced is the version that is known here, as an upload does.
-    async fn must_be_as_seen(&self, renaming: &Renaming) -> Result<(), Error> {
-        let Some(over) = &renaming.over else { return Ok(()) };
-        let known = match self.staged_entry(over.id) {
-            // What the source has of it by now is not known.
-            Some(file) if file.was_sent() => return Ok(()),
-            Some(file) => file.expected(),
-            None => {
-                let details = self.catalog.details(over.id).map_err(Error::from_catalog)?;
-                details.map(|details| details.version)
-            }
-        };
-        let there = self.version_at(&renaming.target).await?;
-        // Nothing is lost where another has removed it.
-        if there.is_none() || there.as_ref().map(Version::as_bytes) == known.as_deref() {
-            return Ok(());
-        }
-        self.look_into(renaming.to_directory);
-        Err(Error::Busy)
-    }
-
     /// What has the new name is about to be gone for all but those who have it open, or have just looked it up.
     fn part_with_replaced(&self, renaming: &Renaming) -> Result<Option<Opening<'_>>, Error> {
         let Some(over) = &renaming.over else { return Ok(None) };
