@@ -488,13 +488,17 @@ impl Core {
                 details.map(|details| details.version)
             }
         };
-        let there = self.version_at(&renaming.target).await?;
-        // Nothing is lost where another has removed it.
-        if there.is_none() || there.as_ref().map(Version::as_bytes) == known.as_deref() {
-            return Ok(());
+        let target = &renaming.target;
+        match self.ask(target, target.backend.stat(&target.path)).await? {
+            // Nothing is lost where another has removed it, and what a directory is replaced by is for the source to say.
+            Presence::Absent => Ok(()),
+            Presence::Found(there) if there.kind == ObjectKind::Directory => Ok(()),
+            Presence::Found(there) if known.as_deref() == Some(there.version.as_bytes()) => Ok(()),
+            Presence::Found(_) => {
+                self.look_into(renaming.to_directory);
+                Err(Error::Busy)
+            }
         }
-        self.look_into(renaming.to_directory);
-        Err(Error::Busy)
     }
 
     /// Tells whether a name at the source is still in the version that is known here.
