@@ -24,6 +24,7 @@ mod frames;
 mod handshake;
 mod listing;
 mod names;
+mod owed;
 mod patience;
 mod pool;
 mod service;

@@ -3,7 +3,7 @@
 //!
 //! Always true:
 //! - a part is noted after the source has said that all of it, and all before it, has reached its disk;
-//! - what was noted is gone on from only where the bytes at hand have the sums that were noted.
+//! - what was noted is gone on from only where the bytes at hand have the sums that were noted, all of them.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -94,11 +94,11 @@ impl Left {
         (self.end()..=self.size).contains(&length)
     }
 
-    /// Leaves out what is not as the bytes at hand are.
-    pub(crate) async fn compare(&mut self, body: &dyn Body) -> io::Result<()> {
+    /// Tells whether there is something to go on from, and all of it is as the bytes at hand are. Where it is not, more may have been
+    /// sent that is not, and not all of that may have arrived yet.
+    pub(crate) async fn is_of(&self, body: &dyn Body) -> io::Result<bool> {
         let mut at = 0;
-        for index in 0..self.parts.len() {
-            let part = &self.parts[index];
+        for part in &self.parts {
             let (end, mut sum) = (at + part.length, Md5::new());
             while at < end {
                 let range = at..end.min(at + COMPARED);
@@ -106,11 +106,10 @@ impl Left {
                 sum.update(body.read(range).await?);
             }
             if <[u8; 16]>::from(sum.finalize()) != part.md5 {
-                self.parts.truncate(index);
-                break;
+                return Ok(false);
             }
         }
-        Ok(())
+        Ok(!self.parts.is_empty())
     }
 
     /// Gives where the last part lies, and its MD5.

@@ -29,7 +29,7 @@ use futures::future::{BoxFuture, Shared, try_join_all};
 use parking_lot::Mutex;
 use smb2::types::FileId;
 use tokio::sync::{OnceCell, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::facts::Facts;
 use super::failure::{Failure, Left};
@@ -46,6 +46,9 @@ const HANDLES_MAX: usize = 64;
 /// How long an unused handle stays open.
 const IDLE: Duration = Duration::from_secs(5);
 
+/// How long a listing of a directory that is removed is waited for. It ends by itself: there is nothing to list any more.
+const LISTED_MAX: Duration = Duration::from_secs(5);
+
 /// The open files of one share.
 #[derive(Debug)]
 pub(super) struct Files {
@@ -55,6 +58,8 @@ pub(super) struct Files {
     cleared: watch::Sender<Vec<Vec<u16>>>,
     /// Every open file, kept for the next read or not.
     alive: Mutex<Vec<Alive>>,
+    /// Every directory that is being listed.
+    listed: Mutex<Vec<Alive>>,
 }
 
 /// The wire path of an open file, and what ends when it is closed.
@@ -77,6 +82,15 @@ impl Drop for Cleared {
             }
         });
     }
+}
+
+/// Adds to what is open, and leaves out what is not any more.
+fn make_known(open: &Mutex<Vec<Alive>>, name: &[u16]) -> watch::Sender<()> {
+    let (closed, until_closed) = watch::channel(());
+    let mut open = open.lock();
+    open.retain(|(_, closed)| closed.has_changed().is_ok());
+    open.push((name.into(), until_closed));
+    closed
 }
 
 /// Tells whether `name` is `root`, or lies beneath it.
@@ -137,6 +151,7 @@ impl Files {
             slots: Mutex::default(),
             cleared: watch::Sender::default(),
             alive: Mutex::default(),
+            listed: Mutex::default(),
         })
     }
 
@@ -173,11 +188,30 @@ impl Files {
     /// Makes known that a file of this name is open to be written. Whoever changes the name, or one above it, waits until the result is
     /// dropped: servers refuse that while it is open.
     pub(super) fn hold(&self, name: &[u16]) -> watch::Sender<()> {
-        let (closed, until_closed) = watch::channel(());
-        let mut alive = self.alive.lock();
-        alive.retain(|(_, closed)| closed.has_changed().is_ok());
-        alive.push((name.into(), until_closed));
-        closed
+        make_known(&self.alive, name)
+    }
+
+    /// Makes known that a directory of this name is open to be listed.
+    pub(super) fn list(&self, name: &[u16]) -> watch::Sender<()> {
+        make_known(&self.listed, name)
+    }
+
+    /// Waits until a directory that is removed is not open any more to be listed, for a while: as long as it is, the server keeps its
+    /// name, goes on listing it, and lets nothing else have it.
+    pub(super) async fn until_not_listed(&self, name: &[u16]) {
+        let open: Vec<_> = {
+            let listed = self.listed.lock();
+            let concerned = listed.iter().filter(|(listed, _)| **listed == *name);
+            concerned.map(|(_, closed)| closed.clone()).collect()
+        };
+        let all_closed = async {
+            for mut closed in open {
+                while closed.changed().await.is_ok() {}
+            }
+        };
+        if timeout(LISTED_MAX, all_closed).await.is_err() {
+            tracing::debug!("a directory that was removed is still being listed");
+        }
     }
 
     /// Waits until the name is not being changed, and makes known that it is about to be opened. Whoever changes it now waits
@@ -188,12 +222,7 @@ impl Files {
         loop {
             // The sender is ours, and lives.
             drop(cleared.wait_for(free).await);
-            let (closed, until_closed) = watch::channel(());
-            {
-                let mut alive = self.alive.lock();
-                alive.retain(|(_, closed)| closed.has_changed().is_ok());
-                alive.push((Arc::clone(name), until_closed));
-            }
+            let closed = self.hold(name);
             // Either this sees a change that has begun meanwhile, or that sees what was just made known.
             let now_free = free(&cleared.borrow());
             if now_free {

@@ -6,11 +6,13 @@
 use std::sync::{Arc, Weak};
 
 use smb2::types::FileId;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::facts::Facts;
 use super::failure::{Failure, Left};
 use super::pool::Pool;
+use super::service::Share;
 use super::session::Session;
 use crate::ErrorKind;
 
@@ -30,16 +32,20 @@ struct OpenDirectory {
     pool: Arc<Pool>,
     session: Arc<Session>,
     handle: FileId,
+    /// Dropped when it is closed.
+    closed: Option<watch::Sender<()>>,
 }
 
 impl DirectoryPages {
     /// Opens the directory and gets its first page.
-    pub(super) async fn open(pool: &Arc<Pool>, name: &[u16]) -> Result<Self, Failure> {
+    pub(super) async fn open(share: &Share, name: &[u16]) -> Result<Self, Failure> {
         let name: Arc<[u16]> = name.into();
-        let weak: Weak<Pool> = Arc::downgrade(pool);
-        let (directory, first) = pool
+        let closed = share.files.list(&name);
+        let weak: Weak<Pool> = Arc::downgrade(&share.pool);
+        let (directory, first) = share
+            .pool
             .exchange(move |session| {
-                let (name, pool) = (Arc::clone(&name), weak.clone());
+                let (name, pool, closed) = (Arc::clone(&name), weak.clone(), closed.clone());
                 async move {
                     let pool = pool
                         .upgrade()
@@ -50,6 +56,7 @@ impl DirectoryPages {
                         pool,
                         session: Arc::clone(&session),
                         handle,
+                        closed: Some(closed),
                     };
                     let first = session.next_page(handle, true).await?;
                     Ok((Arc::new(directory), first))
@@ -108,7 +115,9 @@ impl Drop for OpenDirectory {
             return;
         };
         let (pool, session, handle) = (Arc::clone(&self.pool), Arc::clone(&self.session), self.handle);
+        let closed = self.closed.take();
         runtime.spawn(async move {
+            let _closed = closed;
             let closing = Arc::clone(&session);
             match pool
                 .exchange_on(&session, async move { closing.close(handle).await })

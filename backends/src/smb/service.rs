@@ -225,7 +225,7 @@ impl Share {
         let mut parent = ObjectPath::root();
         for name in path.as_bytes().split(|&byte| byte == b'/') {
             if let Some(unmapped) = names::unmapped(name) {
-                let open = |wire: Vec<u16>| async move { DirectoryPages::open(&self.pool, &wire).await };
+                let open = |wire: Vec<u16>| async move { DirectoryPages::open(self, &wire).await };
                 let mut pages = match self.wires(&parent)?.find(open).await {
                     Ok(pages) => pages,
                     Err(
@@ -488,9 +488,9 @@ impl SmbLister {
         let (directory, pages) = match &mut self.pages {
             Some(pages) => pages,
             unopened => {
-                let pool = &self.share.pool;
+                let share = &self.share;
                 let open = |name: Vec<u16>| async move {
-                    let pages = DirectoryPages::open(pool, &name).await?;
+                    let pages = DirectoryPages::open(share, &name).await?;
                     Ok((name, pages))
                 };
                 unopened.insert(self.share.wires(&self.directory)?.find(open).await?)

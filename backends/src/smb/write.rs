@@ -105,6 +105,7 @@ pub(super) async fn create_directory(share: &Share, path: &ObjectPath) -> Result
     if place.facts.is_some() {
         return Err(exists());
     }
+    share.pool.until_settled().await?;
     let name = place.wire.clone();
     let session = share.pool.session().await?;
     let making = Arc::clone(&session);
@@ -137,13 +138,19 @@ pub(super) async fn remove_directory(share: &Share, path: &ObjectPath) -> Result
     let place = Place::of(share, path).await?;
     match place.kind() {
         None => Err(Failure::Absent),
-        Some(Kind::Directory) => remove(share, place.wire, wire::DIRECTORY_FILE | wire::OPEN_REPARSE_POINT).await,
+        Some(Kind::Directory) => {
+            let options = wire::DIRECTORY_FILE | wire::OPEN_REPARSE_POINT;
+            remove(share, place.wire.clone(), options).await?;
+            share.files.until_not_listed(&place.wire).await;
+            Ok(())
+        }
         Some(_) => Err(Failure::new(ErrorKind::NotADirectory, "it is not a directory")),
     }
 }
 
 async fn remove(share: &Share, name: Vec<u16>, options: u32) -> Result<(), Failure> {
     let _cleared = share.files.clear(&[&name]).await;
+    share.pool.until_settled().await?;
     let session = share.pool.session().await?;
     let removing = Arc::clone(&session);
     let step = async move {
@@ -193,6 +200,7 @@ pub(super) async fn rename(share: &Share, from: &ObjectPath, to: &ObjectPath, re
         _ => target.wire,
     };
     let _cleared = share.files.clear(&[&place.wire, &wire]).await;
+    share.pool.until_settled().await?;
     let session = share.pool.session().await?;
     let (renaming, old, new) = (Arc::clone(&session), place.wire, wire.clone());
     let step = async move {

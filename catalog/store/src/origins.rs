@@ -12,7 +12,8 @@ use std::ops::ControlFlow;
 use redb::ReadableTableMetadata;
 
 use crate::error::Result;
-use crate::format::{OriginPlace, OriginsRow, SentState, decode_sent, is_sent, left_id, left_range};
+use crate::fold;
+use crate::format::{OriginPlace, OriginsRow, SentState, decode_sent, is_sent, left_id, left_name, left_range};
 use crate::store::{Snapshot, When};
 use crate::tree::{self, Top};
 use crate::{Catalog, Change, EntryId, Keep, SeenAttributes, SourceId};
@@ -143,35 +144,25 @@ impl Catalog {
         Ok(changes)
     }
 
-    /// Tells whether a file that stands elsewhere has left something in a directory, under that raw name.
+    /// Tells whether a file that stands elsewhere has left something in a directory, under that raw name or one that differs from it in
+    /// case alone: to many sources they are the same.
     pub fn is_left_at(&self, directory: EntryId, raw_name: &[u8]) -> Result<bool> {
-        let (first, last) = left_range(directory.0, Some(raw_name));
-        self.store().read(|snapshot| {
-            if snapshot.left.is_empty()? {
-                return Ok(false);
-            }
-            Ok(snapshot.left.range(first.as_slice()..last.as_slice())?.next().is_some())
-        })
+        self.store()
+            .read(|snapshot| any_left(snapshot, directory, raw_name, |_, _| Ok(true)))
     }
 
     /// Tells whether that is known to be there: it is more than what may have arrived unseen.
     pub fn is_known_to_be_left_at(&self, directory: EntryId, raw_name: &[u8]) -> Result<bool> {
-        let (first, last) = left_range(directory.0, Some(raw_name));
         self.store().read(|snapshot| {
-            if snapshot.left.is_empty()? {
-                return Ok(false);
-            }
-            for key in snapshot.left.range(first.as_slice()..last.as_slice())? {
-                let id = left_id(key?.0.value())?;
-                let Some(row) = snapshot.origins.get(id)? else { continue };
-                let is_known = |place: &OriginPlace| {
-                    (place.directory, &*place.name) == (directory.0, raw_name) && !is_sent(&place.version)
+            any_left(snapshot, directory, raw_name, |id, name| {
+                let Some(row) = snapshot.origins.get(id)? else {
+                    return Ok(false);
                 };
-                if OriginsRow::decode(row.value())?.places.iter().any(is_known) {
-                    return Ok(true);
-                }
-            }
-            Ok(false)
+                let is_known = |place: &OriginPlace| {
+                    (place.directory, &*place.name) == (directory.0, name) && !is_sent(&place.version)
+                };
+                Ok(OriginsRow::decode(row.value())?.places.iter().any(is_known))
+            })
         })
     }
 
@@ -251,6 +242,31 @@ impl Catalog {
         let first = origins.and_then(|origins| origins.places.into_iter().next());
         Ok(first.and_then(|origin| Some((origin.source, origin.path?))))
     }
+}
+
+/// Tells whether `holds` is so of anything that is left in a directory under that name, in whatever case. It is given the file and the
+/// raw name. Where there is none of that very name, it costs a walk through what is left in the directory.
+fn any_left(
+    snapshot: &Snapshot,
+    directory: EntryId,
+    raw_name: &[u8],
+    holds: impl Fn(u64, &[u8]) -> Result<bool>,
+) -> Result<bool> {
+    if snapshot.left.is_empty()? {
+        return Ok(false);
+    }
+    let folded = fold::fold(raw_name);
+    for names in [Some(raw_name), None] {
+        let (first, last) = left_range(directory.0, names);
+        for key in snapshot.left.range(first.as_slice()..last.as_slice())? {
+            let key = key?.0;
+            let (id, name) = (left_id(key.value())?, left_name(key.value())?);
+            if fold::fold(name) == folded && holds(id, name)? {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
 }
 
 fn shown(snapshot: &Snapshot, id: u64, row: OriginsRow) -> Result<Origins> {

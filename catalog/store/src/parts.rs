@@ -21,8 +21,8 @@ pub struct PartUpload {
     pub entry: EntryId,
     /// The length in bytes of what was to be uploaded.
     pub size: u64,
-    /// Its last change then, in nanoseconds since 1970 UTC.
-    pub modified_ns: i64,
+    /// When its bytes were changed last, in nanoseconds since 1970 UTC, by the clock of the disk on which they are staged.
+    pub written_ns: i64,
     /// The path of the object beneath the source's root.
     pub path: Vec<u8>,
     /// What the source calls the upload; not empty.
@@ -54,7 +54,7 @@ impl Catalog {
             source: upload.source.0,
             entry: upload.entry.0,
             size: upload.size,
-            modified_ns: upload.modified_ns,
+            written_ns: upload.written_ns,
             path: upload.path.clone(),
             name: upload.name.clone(),
         };
@@ -94,7 +94,7 @@ impl Catalog {
                     source: SourceId(row.source),
                     entry: EntryId(row.entry),
                     size: row.size,
-                    modified_ns: row.modified_ns,
+                    written_ns: row.written_ns,
                     path: row.path,
                     name: row.name,
                 };

@@ -2,7 +2,9 @@
 
 use std::net::Ipv4Addr;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use futures::StreamExt;
 use manifold_backends::{Attributes, Body, Expected, Timestamp};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -24,10 +26,20 @@ type Messages = Arc<Mutex<Vec<Vec<u16>>>>;
 
 /// Passes connections on, and keeps what the clients ask.
 async fn overhear(server: u16) -> (u16, Messages) {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
-    let port = listener.local_addr().expect("an address").port();
     let heard = Messages::default();
     let ear = Arc::clone(&heard);
+    let port = pass_on(server, move |message| {
+        ear.lock().expect("the ear").push(commands(message))
+    })
+    .await;
+    (port, heard)
+}
+
+/// Passes connections on, and shows what the clients ask before that. Gives the port.
+async fn pass_on(server: u16, show: impl Fn(&[u8]) + Send + Sync + 'static) -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    let show = Arc::new(show);
     tokio::spawn(async move {
         while let Ok((client, _)) = listener.accept().await {
             let server = TcpStream::connect((Ipv4Addr::LOCALHOST, server))
@@ -36,14 +48,14 @@ async fn overhear(server: u16) -> (u16, Messages) {
             let (mut from_client, mut to_client) = client.into_split();
             let (mut from_server, mut to_server) = server.into_split();
             tokio::spawn(async move { tokio::io::copy(&mut from_server, &mut to_client).await });
-            let ear = Arc::clone(&ear);
+            let show = Arc::clone(&show);
             tokio::spawn(async move {
                 while let Ok(length) = from_client.read_u32().await {
                     let mut message = vec![0; length as usize];
                     if from_client.read_exact(&mut message).await.is_err() {
                         break;
                     }
-                    ear.lock().expect("the ear").push(commands(&message));
+                    show(&message);
                     let frame = [&length.to_be_bytes()[..], &message].concat();
                     if to_server.write_all(&frame).await.is_err() {
                         break;
@@ -52,7 +64,7 @@ async fn overhear(server: u16) -> (u16, Messages) {
             });
         }
     });
-    (port, heard)
+    port
 }
 
 /// Reads the commands of a message that is not encrypted.
@@ -205,4 +217,71 @@ async fn a_short_file_is_not_put_over_a_folder_or_beneath_a_file() {
         assert_eq!(kind(beneath), ErrorKind::NotADirectory, "{expected:?}");
     }
     assert_eq!(children(&*backend, "").await.len(), 2);
+}
+
+/// A server keeps the name of a directory that is open, though it has agreed to remove it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_that_is_being_listed_is_gone_once_it_is_removed() {
+    let server = Samba::start();
+    let backend = connect(&server).await;
+    let (folder, on_disk) = (path("folder"), server.file(b"folder"));
+    std::fs::create_dir(&on_disk).expect("make a folder");
+    // Several pages, so that the listing has not ended when the first of them has come.
+    let files: Vec<_> = (0..3000).map(|at| on_disk.join(format!("{at:0>200}"))).collect();
+    for file in &files {
+        std::fs::write(file, b"").expect("write");
+    }
+    let mut listing = found(backend.list(&folder).await);
+    listing.next().await.expect("a page").expect("no error");
+    for file in &files {
+        std::fs::remove_file(file).expect("remove");
+    }
+    let removing = {
+        let (backend, folder) = (Arc::clone(&backend), folder.clone());
+        tokio::spawn(async move { backend.remove_directory(&folder).await })
+    };
+    while matches!(backend.stat(&folder).await, Ok(Presence::Found(_))) {}
+    // Time enough to end, for one that did not wait.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    drop(listing);
+    found(removing.await.expect("no panic"));
+    assert!(!on_disk.exists());
+    assert_eq!(children(&*backend, "").await, []);
+    backend.create_directory(&folder).await.expect("its name is free");
+}
+
+/// The process that serves a connection stands still when it is to give a file its name, and goes on when a later state is there.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_lost_connection_was_asked_for_is_not_done_after_what_was_asked_for_later() {
+    let server = Arc::new(Samba::start());
+    let stands_still = Arc::new(AtomicBool::new(false));
+    let (stopping, armed) = (Arc::clone(&server), Arc::clone(&stands_still));
+    let port = pass_on(server.port(), move |message| {
+        let names = commands(message) == [SET_INFO, SET_INFO];
+        if names && armed.swap(false, Ordering::SeqCst) {
+            stopping.daemon().pause_children();
+        }
+    })
+    .await;
+    let uri = format!("smb://{}@127.0.0.1:{port}/{}", server.user(), server.share());
+    let limits = Limits {
+        request_timeout: Duration::from_secs(4),
+        connect_timeout: Duration::from_secs(4),
+        ..limits()
+    };
+    let backend = connect_to(&uri, &[], Some(server.password()), &limits).await;
+    let first = put(&*backend, "file", b"first", &Expected::Absent).await;
+    stands_still.store(true, Ordering::SeqCst);
+    let (name, later) = (path("file"), Dated(Bytes::from_static(b"and later")));
+    let between = Dated(Bytes::from_static(b"between"));
+    let known = Expected::Version(first.version);
+    for body in [&between, &later] {
+        assert_eq!(kind(backend.put(&name, body, &known).await), ErrorKind::TimedOut);
+    }
+    assert_eq!(std::fs::read(server.file(b"file")).expect("read"), b"first");
+    assert_eq!(stat(&*backend, "file").await.size, 5, "what is read does not wait");
+    server.resume();
+    until_reached(|| backend.put(&name, &later, &Expected::Anything)).await;
+    assert_eq!(std::fs::read(server.file(b"file")).expect("read"), b"and later");
+    assert_eq!(children(&*backend, "").await.len(), 1);
 }

@@ -52,3 +52,41 @@ fn what_has_arrived_unseen_at_an_s3_server_goes_with_its_name() {
 fn what_has_arrived_unseen_at_a_webdav_server_goes_with_its_name() {
     removed_and_renamed_while_away(Apache::start(), b"MOVE ");
 }
+
+/// What gives a file on a share a name of three letters (FILE_RENAME_INFORMATION, MS-FSCC 2.4.42): from its root on.
+const NAMED: &[u8] = b"\0\0\0\0\0\0\0\0\x06\0\0\0";
+
+/// To Samba the two names are one.
+#[test]
+fn what_has_arrived_unseen_on_samba_is_taken_away_before_its_name_comes_back_in_another_case() {
+    let mut site = Site::over(Samba::start(), &[]);
+    for is_removed in [false, true] {
+        site.server.line().fail(Fault::Unanswered { request: NAMED });
+        fs::write(site.at("new"), "bytes").expect("a write needs no source");
+        let end = Instant::now() + DEADLINE;
+        while !site.server.has(b"new") {
+            assert!(Instant::now() < end, "{}", site.library.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        site.library.kill9();
+        site.server.line().fail(Fault::Refuse);
+        site.library.mount();
+        if is_removed {
+            fs::remove_file(site.at("new")).expect("a removal needs no source");
+            fs::write(site.at("NEW"), "bytes").expect("a write needs no source");
+        } else {
+            fs::rename(site.at("new"), site.at("NEW")).expect("a rename needs no source");
+        }
+        assert_eq!(names(&site.at("")), ["NEW", BIG]);
+        site.server.line().heal();
+        site.until("all is taken away", |status| {
+            status["uploads"]["waiting"] == 0 && status["uploads"]["originals"] == 0
+        });
+        expect_success(site.library.command().args(["scan", "/s"]));
+        for folder in [site.at(""), site.look().at()] {
+            assert_eq!(names(&folder), ["NEW", BIG]);
+            assert_eq!(fs::read_to_string(folder.join("NEW")).expect("read"), "bytes");
+        }
+        fs::remove_file(site.at("NEW")).expect("remove");
+    }
+}

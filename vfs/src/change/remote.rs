@@ -14,6 +14,7 @@ mod journal;
 mod names;
 mod open;
 mod rename;
+mod seen;
 mod trash;
 mod unseen;
 

@@ -418,7 +418,7 @@ impl Moves {
     /// Has what has the name now uploaded, which has waited for that.
     fn go_on_at(&self, origin: &Origin) {
         let shown = names::escape(&origin.name, names::Side::Plain);
-        let entry = self.uploads.fetcher.catalog.lookup(origin.directory, &shown);
+        let entry = self.uploads.fetcher.catalog.lookup_folded(origin.directory, &shown);
         if let Some(entry) = entry.ok().flatten() {
             self.uploads.retry(Some(entry.id));
         }
@@ -446,7 +446,17 @@ impl Moves {
         }
         let hash = self.uploads.hash_there((origin.source, path), &*backend, &there).await;
         match hash.map_err(fault)? {
-            Some(hash) if sent.iter().any(|state| state.hash == hash) => Ok(There::Ours(there.version)),
+            Some(hash) if sent.iter().any(|state| state.hash == hash) => {
+                // By another path it may have another name in the tree, which is meant to stay: to many sources names that differ in
+                // case are the same, and some have several ways to a directory.
+                let named = there
+                    .identity
+                    .map(|it| fetcher.catalog.with_identity(origin.source, it.0));
+                if named.transpose().map_err(fault)?.is_some_and(|named| !named.is_empty()) {
+                    return Ok(There::Others);
+                }
+                Ok(There::Ours(there.version))
+            }
             Some(_) => Ok(There::Others),
             None => Err(fault("it was changed a moment ago")),
         }

@@ -17,6 +17,7 @@ mod tally;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
 use manifold_catalog::EntryId;
@@ -468,6 +469,18 @@ impl StagedFile {
             size: state.size,
             modified_ns: state.modified_ns,
         }
+    }
+
+    /// Says when its bytes were changed last, by the clock of the disk on which they lie: whoever writes cannot put that back. Of a
+    /// short file it is what `look` tells.
+    pub(crate) fn written_ns(&self) -> i64 {
+        let (number, modified_ns) = {
+            let state = self.state.lock();
+            let has_file = matches!(state.data, Data::File(_));
+            (Some(state.number).filter(|_| has_file), state.modified_ns)
+        };
+        let data = number.and_then(|number| std::fs::metadata(self.area.data_path(number)).ok());
+        data.map_or(modified_ns, |data| data.mtime() * 1_000_000_000 + data.mtime_nsec())
     }
 
     /// Gives the version that shows through, where one does.

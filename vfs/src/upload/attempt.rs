@@ -192,7 +192,7 @@ impl Uploads {
         let Some(in_use) = in_use else {
             return Ok(Put::Nothing);
         };
-        let modified_ns = upload.file.look().modified_ns;
+        let written_ns = upload.file.written_ns();
         let Some((sending, expected, tally)) = upload.file.begin_sending() else {
             return Ok(Put::Nothing);
         };
@@ -200,7 +200,7 @@ impl Uploads {
             source: upload.source,
             entry: id,
             size: sending.size,
-            modified_ns,
+            written_ns,
             path: upload.path.as_bytes().to_vec(),
             name: Vec::new(),
         };

@@ -148,8 +148,7 @@ impl Uploads {
                 return true;
             }
         }
-        let look = file.look();
-        if (look.size, look.modified_ns) != (upload.size, upload.modified_ns) {
+        if (file.look().size, file.written_ns()) != (upload.size, upload.written_ns) {
             return true;
         }
         match self.fetcher.catalog.object_path(upload.entry) {

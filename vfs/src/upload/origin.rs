@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use manifold_backends::{Metadata, ObjectPath, Presence};
-use manifold_catalog::{EntryId, SourceId, Ticket};
+use manifold_catalog::{EntryId, Origin, SourceId, Ticket};
 use manifold_index::names;
 
 use super::attempt::{Outcome, Upload, delayed};
@@ -181,9 +181,14 @@ impl Uploads {
         }
     }
 
-    /// Tells whether something that stands elsewhere by now is still in the place of a file.
+    /// Tells whether something that stands elsewhere by now is still in the place of a file; or it has left something itself at its
+    /// source that nobody has seen, and which may be in its place by another path.
     fn is_in_a_former_place(&self, id: EntryId) -> Result<bool, Error> {
         let catalog = &self.fetcher.catalog;
+        let left = catalog.origins(id).map_err(Error::from_catalog)?;
+        if left.is_some_and(|left| left.places.iter().any(Origin::is_unseen)) {
+            return Ok(true);
+        }
         let rows = (catalog.entry(id), catalog.details(id));
         let (Some(entry), Some(details)) = (
             rows.0.map_err(Error::from_catalog)?,

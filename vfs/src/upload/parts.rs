@@ -46,7 +46,7 @@ impl Parts {
 
 /// Tells whether an upload is of the same state of a file, to the same place.
 pub(super) fn is_of(one: &manifold_catalog::PartUpload, what: &manifold_catalog::PartUpload) -> bool {
-    let state = |it: &manifold_catalog::PartUpload| (it.entry, it.size, it.modified_ns);
+    let state = |it: &manifold_catalog::PartUpload| (it.entry, it.size, it.written_ns);
     state(one) == state(what) && one.source == what.source && one.path == what.path
 }
 

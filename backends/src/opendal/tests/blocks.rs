@@ -2,7 +2,7 @@
 
 use parking_lot::Mutex;
 
-use super::parts::{Notes, Text, put};
+use super::parts::{Notes, Text, is_of, put};
 use super::*;
 use crate::Presence;
 
@@ -34,17 +34,27 @@ fn object(bytes: &str) -> Vec<(&'static str, String)> {
 
 impl Container {
     fn backend(&self) -> OpendalBackend {
-        self.backend_that_takes(b"abcdx")
+        let container = self.clone();
+        Self::behind(move |asked| container.answer(asked))
     }
 
-    /// A way to it on which no other blocks arrive than those of these letters.
-    fn backend_that_takes(&self, letters: &'static [u8]) -> OpendalBackend {
-        let container = self.clone();
+    /// A way to it on which no other blocks arrive than those of these letters, whenever they come. None is refused before these
+    /// are noted.
+    fn backend_that_takes(&self, letters: &'static [u8], notes: &Arc<Notes>) -> OpendalBackend {
+        let (container, notes) = (self.clone(), Arc::clone(notes));
+        Self::behind(move |asked| {
+            let is_block = asked.method == "PUT" && asked.target.contains("blockid=");
+            if is_block && !is_of(letters, &asked.body) {
+                notes.until_there_are(letters.len());
+                return error(503, "ServerBusy");
+            }
+            container.answer(asked)
+        })
+    }
+
+    fn behind(answer: impl Fn(&Asked) -> Said + Send + Sync + 'static) -> OpendalBackend {
         let settings = BTreeMap::from([
-            (
-                "endpoint".to_owned(),
-                serve(move |asked| container.answer(asked, letters)),
-            ),
+            ("endpoint".to_owned(), serve(answer)),
             ("account_name".to_owned(), "account".to_owned()),
             ("anonymous".to_owned(), "true".to_owned()),
         ]);
@@ -52,20 +62,12 @@ impl Container {
         OpendalBackend::build(&spec, &Secrets::new(), &Limits::default(), None).expect("a backend")
     }
 
-    fn answer(&self, asked: &Asked, letters: &[u8]) -> Said {
+    fn answer(&self, asked: &Asked) -> Said {
         let mut state = self.0.lock();
         let (_, query) = asked.target.split_once('?').unwrap_or((&asked.target, ""));
         let name = query.split('&').find_map(|pair| pair.strip_prefix("blockid="));
         match (&*asked.method, name) {
             ("PUT", Some(name)) => {
-                if asked
-                    .body
-                    .bytes()
-                    .next()
-                    .is_none_or(|letter| !letters.contains(&letter))
-                {
-                    return error(503, "ServerBusy");
-                }
                 let name = percent_encoding::percent_decode_str(name).decode_utf8().expect("UTF-8");
                 state.blocks.insert(name.into_owned(), asked.body.clone());
                 state.arrived += 1;
@@ -109,7 +111,7 @@ impl Container {
     /// Breaks a put off of which two blocks have arrived.
     async fn break_off(&self, notes: &Arc<Notes>) {
         self.arrived();
-        let broken = put(&self.backend_that_takes(b"ab"), &Text::noted(notes)).await;
+        let broken = put(&self.backend_that_takes(b"ab", notes), &Text::noted(notes)).await;
         broken.expect_err("it is broken off");
         assert_eq!((self.arrived(), notes.numbers().len()), (2, 2));
     }

@@ -70,7 +70,7 @@ impl Server {
     async fn take_up(&self, path: &ObjectPath, body: &dyn Body, log: &Arc<dyn PartLog>) -> Result<Option<Unfinished>> {
         let operation = Operation::Put;
         let left = Left::of(&**log, body.size()).await;
-        let Some(mut left) = left.map_err(|error| self.unread(path, error))? else {
+        let Some(left) = left.map_err(|error| self.unread(path, error))? else {
             return Ok(None);
         };
         let temporary = path.parent().join(left.name.as_bytes());
@@ -79,7 +79,9 @@ impl Server {
             Presence::Found(found) => return self.abandon(&temporary, found.kind, &**log).await,
             Presence::Absent => return forget(&**log).await,
         }
-        left.compare(body).await.map_err(|error| self.unread(path, error))?;
+        if !left.is_of(body).await.map_err(|error| self.unread(path, error))? {
+            return self.abandon(&temporary, Kind::File, &**log).await;
+        }
         let raw = self.raw(operation, &temporary)?;
         let handle = match self.open(operation, path, &Request::RewriteFile(raw.clone())).await {
             Ok(Presence::Found(handle)) => handle,

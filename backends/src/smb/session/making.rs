@@ -115,9 +115,10 @@ impl Session {
         let keep = doom(handle, false);
         // Within a tree of DFS, too, the new name is one of the share.
         let rename = setting(handle, wire::RENAME_INFORMATION, wire::rename_information(to, replace));
-        let [kept, named] = self
+        let answers = self
             .compound(&[(Command::SetInfo, &keep), (Command::SetInfo, &rename)])
-            .await?;
+            .await;
+        let [kept, named] = self.answered(answers)?.map(|answer| self.answered(answer));
         match (kept, named) {
             (Err(_), Ok(_)) => {
                 // It has its name, with which it must not go. While it is open, it does not.

@@ -115,6 +115,7 @@ pub(in crate::smb) async fn put(
     };
     let unfinished = send(share, path, &target, body).await?;
     let _cleared = share.files.clear(&[&target]).await;
+    share.pool.until_settled().await?;
     let is_seen = match expected {
         // The server itself sees to it.
         Expected::Absent => true,

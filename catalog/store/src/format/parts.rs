@@ -14,7 +14,7 @@ pub(crate) struct PartUploadRow {
     pub(crate) source: u32,
     pub(crate) entry: u64,
     pub(crate) size: u64,
-    pub(crate) modified_ns: i64,
+    pub(crate) written_ns: i64,
     pub(crate) path: Vec<u8>,
     pub(crate) name: Vec<u8>,
 }
@@ -24,7 +24,7 @@ impl PartUploadRow {
         let mut bytes = self.source.to_le_bytes().to_vec();
         bytes.extend_from_slice(&self.entry.to_le_bytes());
         bytes.extend_from_slice(&self.size.to_le_bytes());
-        bytes.extend_from_slice(&self.modified_ns.to_le_bytes());
+        bytes.extend_from_slice(&self.written_ns.to_le_bytes());
         bytes.extend_from_slice(&(self.path.len() as u32).to_le_bytes());
         bytes.extend_from_slice(&self.path);
         bytes.extend_from_slice(&self.name);
@@ -36,7 +36,7 @@ impl PartUploadRow {
             let (source, rest) = bytes.split_first_chunk()?;
             let (entry, rest) = rest.split_first_chunk()?;
             let (size, rest) = rest.split_first_chunk()?;
-            let (modified_ns, rest) = rest.split_first_chunk()?;
+            let (written_ns, rest) = rest.split_first_chunk()?;
             let (length, rest) = rest.split_first_chunk()?;
             let (path, name) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
             let fits = !name.is_empty() && path.len() <= PART_TEXT_MAX && name.len() <= PART_TEXT_MAX;
@@ -44,7 +44,7 @@ impl PartUploadRow {
                 source: u32::from_le_bytes(*source),
                 entry: u64::from_le_bytes(*entry),
                 size: u64::from_le_bytes(*size),
-                modified_ns: i64::from_le_bytes(*modified_ns),
+                written_ns: i64::from_le_bytes(*written_ns),
                 path: path.to_vec(),
                 name: name.to_vec(),
             })
@@ -114,7 +114,7 @@ mod tests {
             source: 0x0403_0201,
             entry: 5,
             size: 6,
-            modified_ns: -1,
+            written_ns: -1,
             path: b"a/b".to_vec(),
             name: b"up".to_vec(),
         };

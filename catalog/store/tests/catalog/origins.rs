@@ -119,6 +119,7 @@ fn a_file_keeps_its_id_across_sources_and_what_it_leaves_is_not_listed() {
     let d = world.id("/s/d");
     let left = |name: &[u8]| world.catalog.is_left_at(d, name).unwrap();
     assert!(left(b"f") && !left(b"g") && !left(b""));
+    assert!(left(b"F") && !left(b"ff"), "many sources take it for the same name");
     assert!(world.catalog.is_left_beneath(world.id("/s")).unwrap());
     assert!(!world.catalog.is_left_beneath(world.id("/t")).unwrap());
     let (source, path) = world.catalog.origin_place(f).unwrap().unwrap();

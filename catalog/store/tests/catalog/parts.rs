@@ -9,7 +9,7 @@ fn upload(source: SourceId, entry: EntryId, name: &str) -> PartUpload {
         source,
         entry,
         size: 100,
-        modified_ns: -3,
+        written_ns: -3,
         path: b"a/b".to_vec(),
         name: name.as_bytes().to_vec(),
     }

@@ -255,7 +255,11 @@ impl Core {
             None => self.find_at_source(&crossing).await?,
         };
         self.may_keep(&crossing, &found, &target)?;
-        let expected = self.expected_at(&crossing, &target).await?;
+        // What the target has to have under the new name for the upload to replace it.
+        let expected = match &crossing.over {
+            Some(over) => self.version_to_replace(crossing.to_directory, over.id).await?,
+            None => None,
+        };
         let (core, id) = (Arc::clone(self), crossing.from.id);
         let lock = local
             .filter(|local| !local.may_hang(&ObjectPath::root()))
@@ -372,22 +376,6 @@ impl Core {
                 Err(Error::NotFound)
             }
         }
-    }
-
-    /// Finds what the target has to have under the new name for the upload to replace it.
-    async fn expected_at(&self, crossing: &Crossing, target: &Target) -> Result<Option<Box<[u8]>>, Error> {
-        let Some(over) = &crossing.over else { return Ok(None) };
-        Ok(match self.staged_entry(over.id) {
-            Some(over) if over.was_sent() => {
-                let version = self.version_at(target).await?;
-                version.map(|version| version.as_bytes().into())
-            }
-            Some(over) => over.expected(),
-            None => {
-                let details = self.catalog.details(over.id).map_err(Error::from_catalog)?;
-                details.map(|details| details.version)
-            }
-        })
     }
 
     /// Has the journal and the catalog follow, in one transaction. Blocks the thread.

@@ -3,12 +3,11 @@
 use std::sync::Arc;
 
 use manifold_backends::local::Making;
-use manifold_backends::{Expected, Kind as ObjectKind, Metadata, Presence, Version};
+use manifold_backends::{Expected, Metadata, Presence, Version};
 use manifold_catalog::{Entry, EntryId, Keep, Kind, NewChild, SeenAttributes, Unseen};
 use manifold_index::seen_attributes;
 
 use super::Target;
-use super::rename::Renaming;
 use super::unseen::is_away;
 use crate::attributes::Attributes;
 use crate::change::{Created, Creation, Requester, Site};
@@ -428,12 +427,7 @@ impl Core {
         if !is_moving || staged.is_some_and(StagedFile::was_sent) {
             return Ok(Expected::Anything);
         }
-        let known = if let Some(file) = staged {
-            file.expected()
-        } else {
-            let details = self.catalog.details(entry.id).map_err(Error::from_catalog)?;
-            details.map(|details| details.version)
-        };
+        let known = self.known_version(entry.id)?;
         Ok(known.map_or(Expected::Anything, |version| {
             Expected::Version(Version::from_stored(&version))
         }))
@@ -474,40 +468,6 @@ impl Core {
             ..Keep::default()
         };
         self.keep_here(entry.id, keep, None)
-    }
-
-    /// Makes sure that a file that is about to be replaced is the version that is known here, as an upload does.
-    pub(super) async fn must_be_as_seen(&self, renaming: &Renaming) -> Result<(), Error> {
-        let Some(over) = &renaming.over else { return Ok(()) };
-        let known = match self.staged_entry(over.id) {
-            // What the source has of it by now is not known.
-            Some(file) if file.was_sent() => return Ok(()),
-            Some(file) => file.expected(),
-            None => {
-                let details = self.catalog.details(over.id).map_err(Error::from_catalog)?;
-                details.map(|details| details.version)
-            }
-        };
-        let target = &renaming.target;
-        match self.ask(target, target.backend.stat(&target.path)).await? {
-            // Nothing is lost where another has removed it, and what a directory is replaced by is for the source to say.
-            Presence::Absent => Ok(()),
-            Presence::Found(there) if there.kind == ObjectKind::Directory => Ok(()),
-            Presence::Found(there) if known.as_deref() == Some(there.version.as_bytes()) => Ok(()),
-            Presence::Found(_) => {
-                self.look_into(renaming.to_directory);
-                Err(Error::Busy)
-            }
-        }
-    }
-
-    /// Tells whether a name at the source is still in the version that is known here.
-    pub(super) async fn version_at(&self, target: &Target) -> Result<Option<Version>, Error> {
-        match self.ask(target, target.backend.stat(&target.path)).await? {
-            Presence::Found(metadata) if metadata.kind == ObjectKind::File => Ok(Some(metadata.version)),
-            Presence::Found(_) => Err(Error::IsADirectory),
-            Presence::Absent => Ok(None),
-        }
     }
 }
 

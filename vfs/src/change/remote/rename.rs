@@ -347,20 +347,14 @@ impl Core {
         let (was_sent, mut unseen) = (left.is_some(), left.into_iter().collect::<Vec<_>>());
         let expected = match &renaming.over {
             None => None,
-            Some(over) => match self.staged_entry(over.id) {
-                Some(over) if over.was_sent() => match self.version_at(&renaming.target).await {
-                    Ok(version) => version.map(|version| version.as_bytes().into()),
-                    // What the source is known to have is not taken away before what replaces it is there.
-                    Err(error) => {
-                        let alone = Some(&over).filter(|over| over.expected().is_none());
-                        unseen.push(self.unseen(alone, &error).await?.ok_or(error)?);
-                        None
-                    }
-                },
-                Some(over) => over.expected(),
-                None => {
-                    let details = self.catalog.details(over.id).map_err(Error::from_catalog)?;
-                    details.map(|details| details.version)
+            Some(over) => match self.version_to_replace(renaming.to_directory, over.id).await {
+                Ok(known) => known,
+                // What the source is known to have is not taken away before what replaces it is there.
+                Err(error) => {
+                    let over = self.staged_entry(over.id);
+                    let alone = over.as_ref().filter(|over| over.expected().is_none());
+                    unseen.push(self.unseen(alone, &error).await?.ok_or(error)?);
+                    None
                 }
             },
         };

@@ -1,6 +1,8 @@
 //! Uploads in parts that are broken off: they go on where they stopped, whatever has stopped them, and nothing of them stays at
 //! the source that nobody will go on with.
 
+use manifold_vfs::{AttributeChange, NewTime};
+
 use super::*;
 
 const PARTS: u64 = 10;
@@ -149,4 +151,33 @@ async fn what_was_begun_at_a_source_is_ended_before_it_leaves_the_library() {
     let source = world.library.catalog.sources().unwrap()[0].id;
     world.library.vfs.end_uploads_of(source).await.unwrap();
     assert!(world.shelf.begun().is_empty());
+}
+
+/// Whoever writes can put the times back. What was sent and is not noted yet may still be on its way then.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_of_a_changed_file_is_gone_on_with_though_its_times_are_as_before() {
+    for dies in [false, true] {
+        let mut world = World::new();
+        world.break_off(BROKEN).await;
+        world.shelf.set_cue(Cue::IsAway);
+        if dies {
+            world = world.die_and_come_back().await;
+        }
+        let id = world.library.find("s/file").await.unwrap();
+        let before = world.library.vfs.attributes(id, None).wait().await.unwrap().modified_ns;
+        let handle = world.open("s/file", Access::ReadWrite).await;
+        let behind = PARTS * PART - 5;
+        world.write(handle, WriteAt::Offset(behind), b"other").await.unwrap();
+        let back = AttributeChange {
+            modified: Some(NewTime::At(before / 1_000_000_000, (before % 1_000_000_000) as u32)),
+            ..AttributeChange::default()
+        };
+        let set = world.library.vfs.set_attributes(id, None, back, ME).wait().await;
+        assert_eq!(set.unwrap().modified_ns, before);
+        world.close(handle).await.unwrap();
+        let mut changed = bytes(1);
+        changed[behind as usize..].copy_from_slice(b"other");
+        world.go_on("file", &changed).await;
+        assert_eq!(world.shelf.arrived(), (FIRST + PARTS) * PART, "{dies}");
+    }
 }

@@ -17,6 +17,14 @@ async fn another_puts(name: &str) -> World {
 }
 
 impl World {
+    /// Waits until it is known that the source is there again.
+    async fn until_reached(&self) {
+        while let Err(error) = self.rename("over", "renamed").await {
+            assert!(matches!(error, Error::Unreachable(_)), "{error:?}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     /// Renames `from` to a name, which is refused until what stands there was seen.
     async fn is_busy_until_seen(&self, name: &str) {
         let to = format!("s/{name}");
@@ -61,4 +69,50 @@ async fn what_another_has_removed_is_not_missed() {
     world.rename("from", "over").await.unwrap();
     assert_eq!(world.shelf.files(), ["over"]);
     assert_eq!(world.read_path("s/over").await, b"from");
+}
+
+/// Of a file whose upload may have arrived, and where another has put something since. From is at the source, or only here.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_has_put_where_an_upload_was_not_confirmed_is_not_replaced() {
+    for is_staged in [false, true] {
+        let world = another_puts("elsewhere").await;
+        world.shelf.set_cue(Cue::TakesAndGoes);
+        world.save("new", b"of ours").await;
+        world.uploaded("new", b"of ours").await;
+        if is_staged {
+            world.save("staged", b"staged").await;
+        }
+        // What was sent is not sent again, as long as nobody asks for that.
+        world.library.vfs.stop_uploads().await;
+        world.shelf.place("new", OTHER);
+        world.shelf.set_cue(Cue::Does);
+        let from = if is_staged { "staged" } else { "from" };
+        world.until_reached().await;
+        let refused = world.rename(from, "new").await;
+        assert!(matches!(refused, Err(Error::Busy)), "{refused:?}");
+        assert_eq!(world.shelf.bytes("new").unwrap(), OTHER);
+        assert_eq!(world.read_path("s/new").await, b"of ours");
+        assert_eq!(world.read_path(&format!("s/{from}")).await, from.as_bytes());
+    }
+}
+
+/// What was sent is known again, and replaced.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_has_arrived_unseen_is_replaced_by_a_rename() {
+    for is_staged in [false, true] {
+        let world = another_puts("elsewhere").await;
+        world.shelf.set_cue(Cue::TakesAndGoes);
+        world.save("new", b"of ours").await;
+        world.uploaded("new", b"of ours").await;
+        if is_staged {
+            world.save("staged", b"from").await;
+        }
+        world.shelf.set_cue(Cue::Does);
+        let from = if is_staged { "staged" } else { "from" };
+        world.until_reached().await;
+        world.rename(from, "new").await.unwrap();
+        world.uploaded("new", b"from").await;
+        world.until_quiet().await;
+        assert_eq!(world.read_path("s/new").await, b"from");
+    }
 }

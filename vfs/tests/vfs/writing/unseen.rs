@@ -175,3 +175,17 @@ async fn what_a_source_is_known_to_have_is_not_removed_while_it_is_away() {
     world.be_back().await;
     world.holds(&[("file", b"Known")]).await;
 }
+
+/// By another path to the same directory, it may be in its own way.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_renamed_file_is_uploaded_after_what_it_has_left_unseen_has_gone() {
+    let world = World::new();
+    world.send_unseen("file").await;
+    world.rename("file", "other").await.unwrap();
+    world.shelf.set_cue(Cue::RemovesNothing);
+    world.library.vfs.retry_uploads();
+    world.shelf.until_refused_removals(2).await;
+    assert_eq!(world.shelf.files(), ["file"]);
+    world.be_back().await;
+    world.holds(&[("other", SENT)]).await;
+}

@@ -63,10 +63,11 @@ async fn take_up(
         let text = format!("what was sent before could not be found out: {error}");
         Failure::new(ErrorKind::Other, text)
     })?;
-    let Some(mut left) = left else {
+    let Some(left) = left else {
         return Ok(None);
     };
     let name = beside(target, left.name.as_bytes())?;
+    share.pool.until_settled().await?;
     let fits =
         |facts: &Facts, left: &Left| facts.kind() == Kind::File && !facts.delete_pending && left.may_be(facts.size);
     match share.stat_wire(name.clone()).await {
@@ -75,7 +76,9 @@ async fn take_up(
         Err(Failure::Absent) => return Ok(forget(&**log).await),
         Err(failure) => return Err(failure),
     }
-    left.compare(body).await.map_err(|error| super::unread(&error))?;
+    if !left.is_of(body).await.map_err(|error| super::unread(&error))? {
+        return Ok(abandon(share, name, Kind::File, &**log).await);
+    }
     let (unfinished, facts) = match open(share, &name, log).await {
         Ok(opened) => opened,
         Err(Failure::Absent) => return Ok(forget(&**log).await),

@@ -193,7 +193,7 @@ fn part_upload(entry: EntryId) -> PartUpload {
         source: SourceId(1),
         entry,
         size: 1 << 24,
-        modified_ns: -9,
+        written_ns: -9,
         path: b"sub/escaped".to_vec(),
         name: b"upload".to_vec(),
     }

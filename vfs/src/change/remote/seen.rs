@@ -1,0 +1,81 @@
+//! What a source has under a name that is about to be given away: the version that is known here, or what another has put there since,
+//! and nobody has seen.
+
+use std::sync::Arc;
+
+use manifold_backends::{Kind as ObjectKind, Presence, Version};
+use manifold_catalog::EntryId;
+use tokio::time::timeout;
+
+use super::Target;
+use super::rename::Renaming;
+use crate::Error;
+use crate::error::Cause;
+use crate::staging::StagedFile;
+use crate::upload::settle::Confirmed;
+use crate::vfs::Core;
+
+impl Core {
+    /// Makes sure that a file that is about to be replaced is the version that is known here, as an upload does.
+    pub(super) async fn must_be_as_seen(&self, renaming: &Renaming) -> Result<(), Error> {
+        let Some(over) = &renaming.over else { return Ok(()) };
+        let known = self.version_to_replace(renaming.to_directory, over.id).await?;
+        let target = &renaming.target;
+        match self.ask(target, target.backend.stat(&target.path)).await? {
+            // Nothing is lost where another has removed it, and what a directory is replaced by is for the source to say.
+            Presence::Absent => Ok(()),
+            Presence::Found(there) if there.kind == ObjectKind::Directory => Ok(()),
+            Presence::Found(there) if known.as_deref() == Some(there.version.as_bytes()) => Ok(()),
+            Presence::Found(_) => {
+                self.look_into(renaming.to_directory);
+                Err(Error::Busy)
+            }
+        }
+    }
+
+    /// Gives the version of a held file that its source is to have when the file is replaced; `None`: nothing. Where an upload of it was
+    /// not confirmed, the source is asked what became of that.
+    ///
+    /// # Errors
+    /// [`Error::Busy`]: another has put something there, which shows soon.
+    pub(super) async fn version_to_replace(
+        &self,
+        directory: EntryId,
+        over: EntryId,
+    ) -> Result<Option<Box<[u8]>>, Error> {
+        if let Some(file) = self.staged_entry(over).filter(|file| file.was_sent()) {
+            self.confirm_replaced(directory, &file).await?;
+        }
+        self.known_version(over)
+    }
+
+    async fn confirm_replaced(&self, directory: EntryId, over: &Arc<StagedFile>) -> Result<(), Error> {
+        let confirmed = timeout(self.settings.data_deadline, self.writable()?.confirm(over)).await;
+        let late = |_elapsed| Error::TimedOut(Cause::new("its source did not say in time what it has of the file"));
+        match confirmed.map_err(late)?? {
+            Confirmed::All | Confirmed::Part | Confirmed::Nothing => Ok(()),
+            Confirmed::SomethingElse => {
+                self.look_into(directory);
+                Err(Error::Busy)
+            }
+        }
+    }
+
+    /// Gives the version that the source is known to have of a file.
+    pub(super) fn known_version(&self, id: EntryId) -> Result<Option<Box<[u8]>>, Error> {
+        if let Some(file) = self.staged_entry(id) {
+            return Ok(file.expected());
+        }
+        let details = self.catalog.details(id).map_err(Error::from_catalog)?;
+        Ok(details.map(|details| details.version))
+    }
+
+    /// Tells whether a name at the source is still in the version that is known here.
+    pub(super) async fn version_at(&self, target: &Target) -> Result<Option<Version>, Error> {
+        match self.ask(target, target.backend.stat(&target.path)).await? {
+            Presence::Found(metadata) if metadata.kind == ObjectKind::File => Ok(Some(metadata.version)),
+            Presence::Found(_) => Err(Error::IsADirectory),
+            Presence::Absent => Ok(None),
+        }
+    }
+}
