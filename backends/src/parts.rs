@@ -25,8 +25,8 @@ pub struct SentPart {
     pub number: u32,
     /// Its length in bytes.
     pub length: u64,
-    /// The MD5 of its bytes.
-    pub md5: [u8; 16],
+    /// The MD5 of its bytes; where it lies in one file with the others, the first half of their BLAKE3.
+    pub sum: [u8; 16],
     /// What the source calls it when the parts are put together; nothing where it lies in one file with the others.
     pub tag: String,
 }

@@ -93,7 +93,7 @@ impl Resumption {
             let part = SentPart {
                 number,
                 length,
-                md5,
+                sum: md5,
                 tag: name,
             };
             self.note_sent(part).await;

@@ -126,7 +126,7 @@ impl Resumption {
         let part = self.confirmed.get(&number)?;
         let state = self.state.lock();
         let cut = state.cut.get(number.checked_sub(1)? as usize)?;
-        (length == part.length && *cut == (part.length, part.md5)).then_some(part)
+        (length == part.length && *cut == (part.length, part.sum)).then_some(part)
     }
 
     async fn part<F>(
@@ -153,7 +153,7 @@ impl Resumption {
             let part = SentPart {
                 number,
                 length,
-                md5,
+                sum: md5,
                 tag: tag.to_owned(),
             };
             self.note_sent(part).await;

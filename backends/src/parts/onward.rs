@@ -14,7 +14,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::{Stream, StreamExt};
-use md5::{Digest as _, Md5};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -46,6 +45,23 @@ fn part_of(size: u64) -> u64 {
         part *= 2;
     }
     part
+}
+
+/// Sums the bytes of a part.
+#[derive(Default)]
+pub(crate) struct Sum(blake3::Hasher);
+
+impl Sum {
+    pub(crate) fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// Gives what is noted: the first half of the BLAKE3.
+    pub(crate) fn finish(&self) -> [u8; 16] {
+        let mut sum = [0; 16];
+        self.0.finalize_xof().fill(&mut sum);
+        sum
+    }
 }
 
 /// What an earlier put has left: a file of a temporary name, and what is known of its beginning.
@@ -99,23 +115,23 @@ impl Left {
     pub(crate) async fn is_of(&self, body: &dyn Body) -> io::Result<bool> {
         let mut at = 0;
         for part in &self.parts {
-            let (end, mut sum) = (at + part.length, Md5::new());
+            let (end, mut sum) = (at + part.length, Sum::default());
             while at < end {
                 let range = at..end.min(at + COMPARED);
                 at = range.end;
-                sum.update(body.read(range).await?);
+                sum.update(&body.read(range).await?);
             }
-            if <[u8; 16]>::from(sum.finalize()) != part.md5 {
+            if sum.finish() != part.sum {
                 return Ok(false);
             }
         }
         Ok(!self.parts.is_empty())
     }
 
-    /// Gives where the last part lies, and its MD5.
+    /// Gives where the last part lies, and its sum.
     pub(crate) fn last(&self) -> Option<(Range<u64>, [u8; 16])> {
         let (last, end) = (self.parts.last()?, self.end());
-        Some((end - last.length..end, last.md5))
+        Some((end - last.length..end, last.sum))
     }
 }
 
@@ -133,7 +149,7 @@ pub(crate) struct Onward {
 }
 
 struct State {
-    sum: Md5,
+    sum: Sum,
     /// The number of the part that is being summed, and where it begins.
     number: u32,
     begins: u64,
@@ -166,7 +182,7 @@ impl Onward {
             start,
             summed: watch::Sender::new(start),
             state: Mutex::new(State {
-                sum: Md5::new(),
+                sum: Sum::default(),
                 number,
                 begins: start,
                 unnoted: VecDeque::new(),
@@ -201,7 +217,7 @@ impl Onward {
                 let part = SentPart {
                     number: state.number,
                     length: end - state.begins,
-                    md5: std::mem::take(&mut state.sum).finalize().into(),
+                    sum: std::mem::take(&mut state.sum).finish(),
                     tag: String::new(),
                 };
                 state.unnoted.push_back((end, part));

@@ -36,8 +36,8 @@ pub struct SentPart {
     pub number: u32,
     /// Its length in bytes.
     pub length: u64,
-    /// The MD5 of its bytes.
-    pub md5: [u8; 16],
+    /// The MD5 of its bytes, or the first half of their BLAKE3.
+    pub sum: [u8; 16],
     /// What the source calls it.
     pub tag: Vec<u8>,
 }
@@ -69,7 +69,7 @@ impl Catalog {
         }
         let row = SentPartRow {
             length: part.length,
-            md5: part.md5,
+            sum: part.sum,
             tag: part.tag.clone(),
         };
         let noted = self
@@ -114,7 +114,7 @@ impl Catalog {
                 Ok(SentPart {
                     number: part_place(key.value()).1,
                     length: row.length,
-                    md5: row.md5,
+                    sum: row.sum,
                     tag: row.tag,
                 })
             });

@@ -69,7 +69,7 @@ impl PartLog for Parts {
             Ok(SentPart {
                 number: part.number,
                 length: part.length,
-                md5: part.md5,
+                sum: part.sum,
                 tag: text(part.tag)?,
             })
         });
@@ -96,7 +96,7 @@ impl PartLog for Parts {
         let part = manifold_catalog::SentPart {
             number: part.number,
             length: part.length,
-            md5: part.md5,
+            sum: part.sum,
             tag: part.tag.into_bytes(),
         };
         self.ask(move |catalog| catalog.note_sent_part(upload, &part)).await

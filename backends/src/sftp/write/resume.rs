@@ -7,10 +7,8 @@
 
 use std::sync::Arc;
 
-use md5::{Digest as _, Md5};
-
 use super::Unfinished;
-use crate::parts::onward::{self, Left, Onward};
+use crate::parts::onward::{self, Left, Onward, Sum};
 use crate::sftp::Server;
 use crate::sftp::session::Handle;
 use crate::sftp::wire::{Reply, Request};
@@ -116,13 +114,13 @@ impl Server {
         let Some((range, noted)) = left.last() else {
             return Ok(true);
         };
-        let (mut at, mut sum) = (range.start, Md5::new());
+        let (mut at, mut sum) = (range.start, Sum::default());
         while at < range.end {
             let piece = at..range.end.min(at + READ_BACK);
             at = piece.end;
-            sum.update(self.fetch(path, handle, &piece).await?);
+            sum.update(&self.fetch(path, handle, &piece).await?);
         }
-        Ok(<[u8; 16]>::from(sum.finalize()) == noted)
+        Ok(sum.finish() == noted)
     }
 
     /// Removes what an earlier put has left and cannot be gone on with. It is remembered until it is gone.

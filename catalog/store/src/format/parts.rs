@@ -57,7 +57,7 @@ impl PartUploadRow {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SentPartRow {
     pub(crate) length: u64,
-    pub(crate) md5: [u8; 16],
+    pub(crate) sum: [u8; 16],
     pub(crate) tag: Vec<u8>,
 }
 
@@ -65,7 +65,7 @@ impl SentPartRow {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(PART_HEAD + self.tag.len());
         bytes.extend_from_slice(&self.length.to_le_bytes());
-        bytes.extend_from_slice(&self.md5);
+        bytes.extend_from_slice(&self.sum);
         bytes.extend_from_slice(&self.tag);
         bytes
     }
@@ -73,10 +73,10 @@ impl SentPartRow {
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
         let read = || {
             let (length, rest) = bytes.split_first_chunk()?;
-            let (md5, tag) = rest.split_first_chunk()?;
+            let (sum, tag) = rest.split_first_chunk()?;
             (tag.len() <= PART_TEXT_MAX).then(|| Self {
                 length: u64::from_le_bytes(*length),
-                md5: *md5,
+                sum: *sum,
                 tag: tag.to_vec(),
             })
         };
@@ -128,7 +128,7 @@ mod tests {
         }
         let part = SentPartRow {
             length: 7,
-            md5: [9; 16],
+            sum: [9; 16],
             tag: b"\"tag\"".to_vec(),
         };
         let bytes = part.encode();

@@ -19,7 +19,7 @@ fn part(number: u32, tag: &str) -> SentPart {
     SentPart {
         number,
         length: 50,
-        md5: [number as u8; 16],
+        sum: [number as u8; 16],
         tag: tag.as_bytes().to_vec(),
     }
 }

@@ -71,7 +71,7 @@ impl Shelf {
                 let part = SentPart {
                     number: (at / u64::from(BLOCK)) as u32 + 1,
                     length: part.len() as u64,
-                    md5: sum,
+                    sum,
                     tag: format!("\"{}\"", u64::from_le_bytes(*sum.first_chunk().unwrap())),
                 };
                 if !left.iter().any(|left: &PartUpload| left.parts.contains(&part)) {

@@ -8,10 +8,9 @@
 use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt, stream};
-use md5::{Digest as _, Md5};
 
 use super::{First, PIECES, Unfinished, beside, create_at};
-use crate::parts::onward::{self, Left, Onward};
+use crate::parts::onward::{self, Left, Onward, Sum};
 use crate::smb::facts::Facts;
 use crate::smb::failure::Failure;
 use crate::smb::files::PIECE;
@@ -143,13 +142,13 @@ async fn ends_as_it_was_sent(unfinished: &Unfinished, left: &Left) -> Result<boo
     });
     let sum = stream::iter(reads)
         .buffered(PIECES)
-        .try_fold(Md5::new(), |mut sum, pieces| async move {
+        .try_fold(Sum::default(), |mut sum, pieces| async move {
             for bytes in pieces {
-                sum.update(bytes);
+                sum.update(&bytes);
             }
             Ok(sum)
         });
-    Ok(<[u8; 16]>::from(sum.await?.finalize()) == noted)
+    Ok(sum.await?.finish() == noted)
 }
 
 /// Removes what an earlier put has left and cannot be gone on with. It is remembered until it is gone.

@@ -203,7 +203,7 @@ fn sent_part() -> SentPart {
     SentPart {
         number: 2,
         length: 1 << 23,
-        md5: [6; 16],
+        sum: [6; 16],
         tag: b"\"tag\"".to_vec(),
     }
 }
