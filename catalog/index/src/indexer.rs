@@ -209,7 +209,7 @@ impl Indexer {
     }
 
     /// Makes a request that brings bytes to a source, behind everybody who waits for it: when the source is well, and without a
-    /// deadline. Dropping it ends it.
+    /// deadline. Dropping it ends it. `is_answer` tells of what it comes to whether the source has said anything.
     ///
     /// # Errors
     /// The request failed, or the source is not connected, or not any more.
@@ -217,9 +217,10 @@ impl Indexer {
         &self,
         source: SourceId,
         request: impl Future<Output = manifold_backends::Result<T>>,
+        is_answer: impl FnOnce(&T) -> bool,
     ) -> Result<T, IndexError> {
         let source = self.source(source)?;
-        source.upload(request, &self.runtime).await
+        source.upload(request, is_answer, &self.runtime).await
     }
 
     /// Ends all that is under way, and waits for it. Scans go on where they stood when the source is attached again.

@@ -124,7 +124,11 @@ impl Moves {
         ground: &Ground,
         request: impl Future<Output = manifold_backends::Result<T>>,
     ) -> Result<T, IndexError> {
-        self.uploads.fetcher.indexer.upload(ground.source, request).await
+        self.uploads
+            .fetcher
+            .indexer
+            .upload(ground.source, request, |_| true)
+            .await
     }
 
     /// Takes note that a file is in its new place too, and takes it away from the old one. `is_ours`: we have put it there a

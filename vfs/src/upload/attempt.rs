@@ -51,6 +51,8 @@ enum Put {
     Sent(Sending, Metadata),
     /// What it was moved from could not be read.
     NoOrigin(Error),
+    /// It could not be read here, or was written to: that is no failure of the source.
+    Unread(manifold_backends::Error),
 }
 
 /// A file and where it is to go.
@@ -93,7 +95,8 @@ impl Uploads {
         let base_is_gone = Arc::new(AtomicBool::new(false));
         let began = Mutex::new(None);
         let request = self.put(&upload, &base_is_gone, &began);
-        let mut request = std::pin::pin!(self.fetcher.indexer.upload(upload.source, request));
+        let is_answer = |put: &Put| matches!(put, Put::Sent(..));
+        let mut request = std::pin::pin!(self.fetcher.indexer.upload(upload.source, request, is_answer));
         let ended = tokio::select! {
             biased;
             _ = end.wait_for(|end| *end) => None,
@@ -118,6 +121,10 @@ impl Uploads {
                     upload.file.end_sending(sending, false);
                 }
                 self.no_origin(&upload, error).await
+            }
+            Ok(Put::Unread(error)) => {
+                let (began, base_is_gone) = (*began.lock(), base_is_gone.load(Ordering::Relaxed));
+                self.failed(&upload, began, error.into(), base_is_gone).await
             }
             Err(error) => {
                 let (began, base_is_gone) = (*began.lock(), base_is_gone.load(Ordering::Relaxed));
@@ -209,6 +216,7 @@ impl Uploads {
         }
         *began.lock() = Some(sending);
         let no_origin = Arc::<Mutex<Option<Error>>>::default();
+        let is_unread = Arc::<AtomicBool>::default();
         let keeps_mode = upload.backend.capabilities().writes.is_some_and(|able| able.keeps_mode);
         let entry = self.fetcher.catalog.entry(id).ok().flatten().filter(|_| keeps_mode);
         let body = StagedBody {
@@ -222,6 +230,7 @@ impl Uploads {
             read: sent,
             base_is_gone: Arc::clone(base_is_gone),
             no_origin: Arc::clone(&no_origin),
+            is_unread: Arc::clone(&is_unread),
         };
         let expected = expected.map_or(Expected::Absent, |version| {
             Expected::Version(Version::from_stored(&version))
@@ -230,6 +239,7 @@ impl Uploads {
         match (put, no_origin.lock().take()) {
             (Ok(metadata), _) => Ok(Put::Sent(sending, metadata)),
             (Err(_), Some(error)) => Ok(Put::NoOrigin(error)),
+            (Err(error), None) if is_unread.load(Ordering::Relaxed) => Ok(Put::Unread(error)),
             (Err(error), None) => Err(error),
         }
     }

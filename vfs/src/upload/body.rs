@@ -37,6 +37,8 @@ pub(crate) struct StagedBody {
     pub(crate) base_is_gone: Arc<AtomicBool>,
     /// Why a part could not be read of what the file was moved from: that is no failure of the source that is written to.
     pub(crate) no_origin: Arc<Mutex<Option<Error>>>,
+    /// Whether a part could not be read, for whatever reason.
+    pub(crate) is_unread: Arc<AtomicBool>,
 }
 
 impl StagedBody {
@@ -68,15 +70,8 @@ impl StagedBody {
         }
         Ok(self.file.file().is_still(self.sending).then(|| Bytes::from(buffer)))
     }
-}
 
-#[async_trait]
-impl Body for StagedBody {
-    fn size(&self) -> u64 {
-        self.sending.size
-    }
-
-    async fn read(&self, range: Range<u64>) -> io::Result<Bytes> {
+    async fn read_part(&self, range: Range<u64>) -> io::Result<Bytes> {
         let Range { start, end } = range;
         let bytes = self.bytes(range).await.map_err(io::Error::other)?;
         let (file, tally) = (self.file.file(), &self.tally);
@@ -89,6 +84,19 @@ impl Body for StagedBody {
         }
         self.read.fetch_max(end, Ordering::Relaxed);
         Ok(bytes)
+    }
+}
+
+#[async_trait]
+impl Body for StagedBody {
+    fn size(&self) -> u64 {
+        self.sending.size
+    }
+
+    async fn read(&self, range: Range<u64>) -> io::Result<Bytes> {
+        let read = self.read_part(range).await;
+        self.is_unread.fetch_or(read.is_err(), Ordering::Relaxed);
+        read
     }
 
     fn attributes(&self) -> Attributes {

@@ -203,6 +203,7 @@ impl Uploads {
             read: Arc::new(AtomicU64::new(0)),
             base_is_gone: Arc::new(AtomicBool::new(false)),
             no_origin: Arc::default(),
+            is_unread: Arc::default(),
         }
     }
 

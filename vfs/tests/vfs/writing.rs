@@ -21,6 +21,7 @@ use crate::library::Library;
 use crate::shelf::{BLOCK, Cue, Shelf};
 use manifold_backends::{Backend, ErrorKind};
 use manifold_catalog::{Catalog, OpenError};
+use manifold_index::HealthState;
 use manifold_vfs::{
     Access, AttributeChange, Creation, Durable, EntryId, Error, Handle, NameMatch, RenameMode, Requester, Settings,
     UploadEvent, UploadState, WriteAt, WritePolicy, WriteSettings, Writing,
@@ -338,6 +339,29 @@ async fn an_upload_that_is_overtaken_by_a_write_does_not_count() {
     world.until_quiet().await;
     assert_eq!(world.shelf.files(), ["f"]);
     assert_eq!(world.read_path("s/f").await, b"later");
+}
+
+/// Whoever writes to a file while it is uploaded does not make its source a bad one.
+#[tokio::test(flavor = "multi_thread")]
+async fn uploads_that_are_overtaken_say_nothing_of_their_source() {
+    let world = World::new();
+    for round in 0..10 {
+        world.shelf.place(&format!("f{round}"), &pattern(200_000, round));
+    }
+    for round in 0..10 {
+        let handle = world.open(&format!("s/f{round}"), Access::ReadWrite).await;
+        // The upload reads what shows through, and stands still.
+        world.shelf.set_cue(Cue::HoldsReads);
+        for text in [b"first", b"later"] {
+            world.write(handle, WriteAt::Offset(100_000), text).await.unwrap();
+            world.library.vfs.flush(handle).wait().await.unwrap();
+            world.shelf.until_puts(2 * round + 1).await;
+        }
+        world.shelf.set_cue(Cue::Does);
+        world.until_quiet().await;
+    }
+    let source = world.library.catalog.sources().unwrap()[0].id;
+    assert_eq!(world.library.indexer.health(source).unwrap().state, HealthState::Online);
 }
 
 #[tokio::test(flavor = "multi_thread")]

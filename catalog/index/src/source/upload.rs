@@ -17,6 +17,7 @@ impl Source {
     pub(crate) async fn upload<T>(
         self: &Arc<Self>,
         request: impl Future<Output = manifold_backends::Result<T>>,
+        is_answer: impl FnOnce(&T) -> bool,
         runtime: &tokio::runtime::Handle,
     ) -> Result<T, IndexError> {
         let work = async {
@@ -30,7 +31,8 @@ impl Source {
             let _in_flight = self.monitor.in_flight();
             let result = request.await.map_err(IndexError::from);
             match &result {
-                Ok(_) => self.answered(),
+                Ok(value) if is_answer(value) => self.answered(),
+                Ok(_) => {}
                 Err(error) => self.failed(error, runtime),
             }
             result
