@@ -24,7 +24,6 @@ mod frames;
 mod handshake;
 mod listing;
 mod names;
-mod owed;
 mod patience;
 mod pool;
 mod service;

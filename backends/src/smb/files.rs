@@ -60,6 +60,8 @@ pub(super) struct Files {
     alive: Mutex<Vec<Alive>>,
     /// Every directory that is being listed.
     listed: Mutex<Vec<Alive>>,
+    /// Every name that the server was asked to change, and has not answered.
+    changing: Mutex<Vec<Alive>>,
 }
 
 /// The wire path of an open file, and what ends when it is closed.
@@ -91,6 +93,20 @@ fn make_known(open: &Mutex<Vec<Alive>>, name: &[u16]) -> watch::Sender<()> {
     open.retain(|(_, closed)| closed.has_changed().is_ok());
     open.push((name.into(), until_closed));
     closed
+}
+
+/// Waits until what is open now, and is concerned, is open no more.
+async fn until_ended(open: &Mutex<Vec<Alive>>, concerned: impl Fn(&[u16]) -> bool) {
+    let open: Vec<_> = {
+        let mut open = open.lock();
+        open.retain(|(_, closed)| closed.has_changed().is_ok());
+        let concerned = open.iter().filter(|(name, _)| concerned(name));
+        concerned.map(|(_, closed)| closed.clone()).collect()
+    };
+    for mut closed in open {
+        // Nothing is ever sent: this ends when the other end is dropped.
+        while closed.changed().await.is_ok() {}
+    }
 }
 
 /// Tells whether `name` is `root`, or lies beneath it.
@@ -152,6 +168,7 @@ impl Files {
             cleared: watch::Sender::default(),
             alive: Mutex::default(),
             listed: Mutex::default(),
+            changing: Mutex::default(),
         })
     }
 
@@ -172,17 +189,20 @@ impl Files {
             keys.iter().filter_map(|key| slots.open.remove(key)).collect()
         };
         drop(dropped);
-        let open: Vec<watch::Receiver<()>> = {
-            let mut alive = self.alive.lock();
-            alive.retain(|(_, closed)| closed.has_changed().is_ok());
-            let concerned = alive.iter().filter(|(name, _)| concerned(name));
-            concerned.map(|(_, closed)| closed.clone()).collect()
-        };
-        for mut closed in open {
-            // Nothing is ever sent: this ends when the file is closed.
-            while closed.changed().await.is_ok() {}
-        }
+        until_ended(&self.alive, concerned).await;
+        until_ended(&self.changing, concerned).await;
         guard
+    }
+
+    /// Makes known that the server is asked to change a name, until the result is dropped, though nobody may wait for its answer any
+    /// more: what it would say of that name meanwhile may be otherwise a moment later.
+    pub(super) fn change(&self, name: &[u16]) -> watch::Sender<()> {
+        make_known(&self.changing, name)
+    }
+
+    /// Waits until the server has answered all that it was asked to change of a name, or of one above it.
+    pub(super) async fn until_answered(&self, name: &[u16]) {
+        until_ended(&self.changing, |changing| within(name, changing)).await;
     }
 
     /// Makes known that a file of this name is open to be written. Whoever changes the name, or one above it, waits until the result is
@@ -199,16 +219,7 @@ impl Files {
     /// Waits until a directory that is removed is not open any more to be listed, for a while: as long as it is, the server keeps its
     /// name, goes on listing it, and lets nothing else have it.
     pub(super) async fn until_not_listed(&self, name: &[u16]) {
-        let open: Vec<_> = {
-            let listed = self.listed.lock();
-            let concerned = listed.iter().filter(|(listed, _)| **listed == *name);
-            concerned.map(|(_, closed)| closed.clone()).collect()
-        };
-        let all_closed = async {
-            for mut closed in open {
-                while closed.changed().await.is_ok() {}
-            }
-        };
+        let all_closed = until_ended(&self.listed, |listed| listed == name);
         if timeout(LISTED_MAX, all_closed).await.is_err() {
             tracing::debug!("a directory that was removed is still being listed");
         }

@@ -24,7 +24,6 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::failure::{Failure, Left};
-use super::owed::Owed;
 use super::session::Session;
 use super::settings::Settings;
 use crate::ErrorKind;
@@ -45,7 +44,6 @@ pub(super) struct Pool {
     settings: Settings,
     permits: Arc<Semaphore>,
     state: Mutex<State>,
-    owed: Owed,
 }
 
 #[derive(Debug, Default)]
@@ -74,7 +72,6 @@ impl Pool {
             settings,
             permits,
             state: Mutex::default(),
-            owed: Owed::default(),
         })
     }
 
@@ -108,12 +105,6 @@ impl Pool {
         }
     }
 
-    /// Makes sure that nothing is changed any more that was asked for, and not answered, on a connection that is used no more. To be
-    /// called before a name is changed.
-    pub(super) async fn until_settled(&self) -> Result<(), Failure> {
-        self.owed.settle(&self.settings).await
-    }
-
     /// Makes an exchange on this connection, as a task of its own.
     pub(super) async fn exchange_on<T, R>(self: &Arc<Self>, session: &Arc<Session>, exchange: R) -> Result<T, Failure>
     where
@@ -131,11 +122,6 @@ impl Pool {
             let result = exchange.await;
             if let Err(failure) = &result {
                 busy.0.note(failure);
-                if busy.0.is_in_doubt() {
-                    // What is asked for from now on is not to wait behind that.
-                    busy.0.give_up();
-                    pool.owed.note(&busy.0);
-                }
                 if failure.is_silence() {
                     pool.distrust(begun);
                 }
@@ -200,7 +186,7 @@ impl Pool {
             }
             // Every step has its own limit, but a server that answers each of them late could string them together.
             let limit = pool.settings.set_up_timeout();
-            let set_up = tokio::time::timeout(limit, Session::set_up(&pool.settings, None)).await;
+            let set_up = tokio::time::timeout(limit, Session::set_up(&pool.settings)).await;
             let result = set_up.map_or_else(
                 |_| {
                     let text = format!("no log-in within {limit:.0?}; check that an SMB server answers there");

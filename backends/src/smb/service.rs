@@ -201,6 +201,7 @@ impl Share {
     }
 
     pub(super) async fn stat_wire(&self, name: Vec<u16>) -> Result<Facts, Failure> {
+        self.files.until_answered(&name).await;
         let name: Arc<[u16]> = name.into();
         self.pool
             .exchange(move |session| {

@@ -23,7 +23,7 @@ use smb2::msg::set_info::SetInfoRequest;
 use smb2::pack::{Pack, ReadCursor, Unpack};
 use smb2::types::flags::Capabilities;
 use smb2::types::status::NtStatus;
-use smb2::types::{Command, CreditCharge, FileId, SessionId};
+use smb2::types::{Command, CreditCharge, FileId};
 use smb2::{CompoundOp, Frame, Tree};
 use tokio::time::Instant;
 
@@ -54,11 +54,8 @@ pub(super) struct Session {
     read_max: u32,
     write_max: u32,
     page_max: u32,
-    id: SessionId,
     made: Instant,
     lost: AtomicBool,
-    /// Whether it was asked to change something, and has not answered.
-    in_doubt: AtomicBool,
     without_index: AtomicBool,
     /// Exchanges under way; the pool chooses by it.
     pub(super) busy: AtomicU32,
@@ -74,12 +71,9 @@ impl std::fmt::Debug for Session {
 }
 
 impl Session {
-    /// Connects, logs in and enters the share; once the server has ended an earlier session, where one is given.
-    pub(super) async fn set_up(settings: &Settings, previous: Option<SessionId>) -> Result<Self, Failure> {
+    /// Connects, logs in and enters the share.
+    pub(super) async fn set_up(settings: &Settings) -> Result<Self, Failure> {
         let (mut connection, line) = handshake::connect(settings).await?;
-        if let Some(previous) = previous {
-            connection.set_previous_session_id(previous);
-        }
         let password = settings.password.as_ref().map_or("", Secret::expose);
         let session = smb2::Session::setup(&mut connection, &settings.user, password, &settings.domain).await?;
         if settings.encryption == Protection::Required {
@@ -113,10 +107,8 @@ impl Session {
             connection,
             patience: Patience::with(line, settings.request_timeout),
             tree,
-            id: session.session_id,
             made: Instant::now(),
             lost: AtomicBool::new(false),
-            in_doubt: AtomicBool::new(false),
             without_index: AtomicBool::new(false),
             busy: AtomicU32::new(0),
         })
@@ -125,24 +117,6 @@ impl Session {
     /// Tells whether the connection is gone.
     pub(super) fn is_lost(&self) -> bool {
         self.lost.load(Ordering::Acquire) || self.connection.is_disconnected()
-    }
-
-    /// Gives the name that the server has for it.
-    pub(super) fn id(&self) -> SessionId {
-        self.id
-    }
-
-    /// Tells whether something may still be done at the server that was asked for here, and not answered.
-    pub(super) fn is_in_doubt(&self) -> bool {
-        self.in_doubt.load(Ordering::Acquire)
-    }
-
-    /// Takes note of it where the answer to a change has not come.
-    fn answered<T>(&self, answer: Result<T, Failure>) -> Result<T, Failure> {
-        if matches!(&answer, Err(failure) if failure.left() != Left::All) {
-            self.in_doubt.store(true, Ordering::Release);
-        }
-        answer
     }
 
     /// Tells when the connection was made.
@@ -330,8 +304,7 @@ impl Session {
     /// Changes something of what is open.
     pub(super) async fn set(&self, handle: FileId, class: u8, information: Vec<u8>) -> Result<(), Failure> {
         let request = setting(handle, class, information);
-        let answer = self.single(Command::SetInfo, &request, 1).await;
-        self.answered(answer).map(drop)
+        self.single(Command::SetInfo, &request, 1).await.map(drop)
     }
 
     /// Gives another name to what is open.
@@ -353,9 +326,7 @@ impl Session {
             flags: 0,
             file_id: handle,
         };
-        // What is doomed goes with it.
-        let answer = self.single(Command::Close, &request, 1).await;
-        self.answered(answer).map(drop)
+        self.single(Command::Close, &request, 1).await.map(drop)
     }
 
     /// Opens the directory at `name` for listing.

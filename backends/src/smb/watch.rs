@@ -142,7 +142,7 @@ async fn talk(settings: &Settings, told: &Told) -> std::result::Result<std::conv
         .map_err(|_| Failure::new(ErrorKind::Unsupported, "the folder's name cannot be watched"))?;
     let limit = settings.set_up_timeout();
     let set_up = async {
-        let session = Session::set_up(settings, None).await?;
+        let session = Session::set_up(settings).await?;
         let watcher = session.watch(root).await?;
         Ok::<_, Failure>((session, watcher))
     };

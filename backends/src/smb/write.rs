@@ -105,11 +105,12 @@ pub(super) async fn create_directory(share: &Share, path: &ObjectPath) -> Result
     if place.facts.is_some() {
         return Err(exists());
     }
-    share.pool.until_settled().await?;
     let name = place.wire.clone();
     let session = share.pool.session().await?;
     let making = Arc::clone(&session);
+    let changing = share.files.change(&name);
     let step = async move {
+        let _changing = changing;
         let handle = making
             .open_as(&name, wire::READ_ATTRIBUTES, wire::DIRECTORY_FILE, wire::FILE_CREATE)
             .await?;
@@ -150,10 +151,11 @@ pub(super) async fn remove_directory(share: &Share, path: &ObjectPath) -> Result
 
 async fn remove(share: &Share, name: Vec<u16>, options: u32) -> Result<(), Failure> {
     let _cleared = share.files.clear(&[&name]).await;
-    share.pool.until_settled().await?;
     let session = share.pool.session().await?;
     let removing = Arc::clone(&session);
+    let changing = share.files.change(&name);
     let step = async move {
+        let _changing = changing;
         let handle = removing
             .open_as(&name, wire::CHANGE_NAME, options, wire::FILE_OPEN)
             .await?;
@@ -200,10 +202,11 @@ pub(super) async fn rename(share: &Share, from: &ObjectPath, to: &ObjectPath, re
         _ => target.wire,
     };
     let _cleared = share.files.clear(&[&place.wire, &wire]).await;
-    share.pool.until_settled().await?;
     let session = share.pool.session().await?;
     let (renaming, old, new) = (Arc::clone(&session), place.wire, wire.clone());
+    let changing = [share.files.change(&old), share.files.change(&new)];
     let step = async move {
+        let _changing = changing;
         let handle = renaming
             .open_as(&old, wire::CHANGE_NAME, wire::OPEN_REPARSE_POINT, wire::FILE_OPEN)
             .await?;

@@ -144,26 +144,23 @@ impl Catalog {
         Ok(changes)
     }
 
-    /// Tells whether a file that stands elsewhere has left something in a directory, under that raw name or one that differs from it in
-    /// case alone: to many sources they are the same.
+    /// Tells whether a file that stands elsewhere has left something in a directory, under that raw name; or may have, unseen, under one that
+    /// differs from it in case alone: to many sources they are the same.
     pub fn is_left_at(&self, directory: EntryId, raw_name: &[u8]) -> Result<bool> {
-        self.store()
-            .read(|snapshot| any_left(snapshot, directory, raw_name, |_, _| Ok(true)))
+        self.store().read(|snapshot| {
+            let folded = fold::fold(raw_name);
+            let may_be = |place: &OriginPlace| is_sent(&place.version) && fold::fold(&place.name) == folded;
+            Ok(
+                any_left(snapshot, directory, Some(raw_name), |_| true)?
+                    || any_left(snapshot, directory, None, may_be)?,
+            )
+        })
     }
 
     /// Tells whether that is known to be there: it is more than what may have arrived unseen.
     pub fn is_known_to_be_left_at(&self, directory: EntryId, raw_name: &[u8]) -> Result<bool> {
-        self.store().read(|snapshot| {
-            any_left(snapshot, directory, raw_name, |id, name| {
-                let Some(row) = snapshot.origins.get(id)? else {
-                    return Ok(false);
-                };
-                let is_known = |place: &OriginPlace| {
-                    (place.directory, &*place.name) == (directory.0, name) && !is_sent(&place.version)
-                };
-                Ok(OriginsRow::decode(row.value())?.places.iter().any(is_known))
-            })
-        })
+        self.store()
+            .read(|snapshot| any_left(snapshot, directory, Some(raw_name), |place| !is_sent(&place.version)))
     }
 
     /// Tells whether files that stand elsewhere have left something in a directory, or somewhere beneath it.
@@ -244,26 +241,25 @@ impl Catalog {
     }
 }
 
-/// Tells whether `holds` is so of anything that is left in a directory under that name, in whatever case. It is given the file and the
-/// raw name. Where there is none of that very name, it costs a walk through what is left in the directory.
+/// Tells whether `holds` is so of any place in a directory, or of any under one raw name.
 fn any_left(
     snapshot: &Snapshot,
     directory: EntryId,
-    raw_name: &[u8],
-    holds: impl Fn(u64, &[u8]) -> Result<bool>,
+    raw_name: Option<&[u8]>,
+    holds: impl Fn(&OriginPlace) -> bool,
 ) -> Result<bool> {
     if snapshot.left.is_empty()? {
         return Ok(false);
     }
-    let folded = fold::fold(raw_name);
-    for names in [Some(raw_name), None] {
-        let (first, last) = left_range(directory.0, names);
-        for key in snapshot.left.range(first.as_slice()..last.as_slice())? {
-            let key = key?.0;
-            let (id, name) = (left_id(key.value())?, left_name(key.value())?);
-            if fold::fold(name) == folded && holds(id, name)? {
-                return Ok(true);
-            }
+    let (first, last) = left_range(directory.0, raw_name);
+    for key in snapshot.left.range(first.as_slice()..last.as_slice())? {
+        let key = key?.0;
+        let (id, name) = (left_id(key.value())?, left_name(key.value())?);
+        let Some(row) = snapshot.origins.get(id)? else { continue };
+        let is_here = |place: &OriginPlace| (place.directory, &*place.name) == (directory.0, name);
+        let places = OriginsRow::decode(row.value())?.places;
+        if places.iter().any(|place| is_here(place) && holds(place)) {
+            return Ok(true);
         }
     }
     Ok(false)

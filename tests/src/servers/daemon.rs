@@ -93,17 +93,6 @@ impl Daemon {
         assert!(stop(server.id()), "the server cannot be stopped");
     }
 
-    /// Stops with SIGSTOP those who serve the connections that there are, and waits until they stand still. The server itself goes on, and
-    /// has others serve new ones.
-    pub fn pause_children(&self) {
-        let running = self.running();
-        let server = running.as_ref().expect("the server runs").server.id();
-        for pid in tree(server) {
-            let pid = pid.as_raw_nonzero().get().cast_unsigned();
-            assert!(pid == server || stop(pid), "a child of the server cannot be stopped");
-        }
-    }
-
     /// Lets the server go on with SIGCONT.
     pub fn resume(&self) {
         self.signal(Signal::CONT);

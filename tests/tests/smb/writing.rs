@@ -8,6 +8,7 @@ use futures::StreamExt;
 use manifold_backends::{Attributes, Body, Expected, Timestamp};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 
 use super::*;
 
@@ -28,15 +29,17 @@ type Messages = Arc<Mutex<Vec<Vec<u16>>>>;
 async fn overhear(server: u16) -> (u16, Messages) {
     let heard = Messages::default();
     let ear = Arc::clone(&heard);
-    let port = pass_on(server, move |message| {
-        ear.lock().expect("the ear").push(commands(message))
-    })
-    .await;
+    let hear = move |message: &[u8]| {
+        ear.lock().expect("the ear").push(commands(message));
+        None
+    };
+    let port = pass_on(server, hear).await;
     (port, heard)
 }
 
-/// Passes connections on, and shows what the clients ask before that. Gives the port.
-async fn pass_on(server: u16, show: impl Fn(&[u8]) + Send + Sync + 'static) -> u16 {
+/// Passes connections on, and shows what the clients ask before that; where something is given for that, not until it is notified. Gives
+/// the port.
+async fn pass_on(server: u16, show: impl Fn(&[u8]) -> Option<Arc<Notify>> + Send + Sync + 'static) -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
     let port = listener.local_addr().expect("an address").port();
     let show = Arc::new(show);
@@ -46,7 +49,8 @@ async fn pass_on(server: u16, show: impl Fn(&[u8]) + Send + Sync + 'static) -> u
                 .await
                 .expect("the server");
             let (mut from_client, mut to_client) = client.into_split();
-            let (mut from_server, mut to_server) = server.into_split();
+            let (mut from_server, to_server) = server.into_split();
+            let to_server = Arc::new(tokio::sync::Mutex::new(to_server));
             tokio::spawn(async move { tokio::io::copy(&mut from_server, &mut to_client).await });
             let show = Arc::clone(&show);
             tokio::spawn(async move {
@@ -55,9 +59,14 @@ async fn pass_on(server: u16, show: impl Fn(&[u8]) + Send + Sync + 'static) -> u
                     if from_client.read_exact(&mut message).await.is_err() {
                         break;
                     }
-                    show(&message);
                     let frame = [&length.to_be_bytes()[..], &message].concat();
-                    if to_server.write_all(&frame).await.is_err() {
+                    if let Some(released) = show(&message) {
+                        let to_server = Arc::clone(&to_server);
+                        tokio::spawn(async move {
+                            released.notified().await;
+                            to_server.lock().await.write_all(&frame).await
+                        });
+                    } else if to_server.lock().await.write_all(&frame).await.is_err() {
                         break;
                     }
                 }
@@ -240,7 +249,7 @@ async fn a_directory_that_is_being_listed_is_gone_once_it_is_removed() {
         let (backend, folder) = (Arc::clone(&backend), folder.clone());
         tokio::spawn(async move { backend.remove_directory(&folder).await })
     };
-    while matches!(backend.stat(&folder).await, Ok(Presence::Found(_))) {}
+    while !removing.is_finished() && matches!(backend.stat(&folder).await, Ok(Presence::Found(_))) {}
     // Time enough to end, for one that did not wait.
     tokio::time::sleep(Duration::from_millis(100)).await;
     drop(listing);
@@ -250,38 +259,51 @@ async fn a_directory_that_is_being_listed_is_gone_once_it_is_removed() {
     backend.create_directory(&folder).await.expect("its name is free");
 }
 
-/// The process that serves a connection stands still when it is to give a file its name, and goes on when a later state is there.
+/// A rename waits on its way to the server when nobody waits for it any more.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_lost_connection_was_asked_for_is_not_done_after_what_was_asked_for_later() {
-    let server = Arc::new(Samba::start());
-    let stands_still = Arc::new(AtomicBool::new(false));
-    let (stopping, armed) = (Arc::clone(&server), Arc::clone(&stands_still));
-    let port = pass_on(server.port(), move |message| {
-        let names = commands(message) == [SET_INFO, SET_INFO];
-        if names && armed.swap(false, Ordering::SeqCst) {
-            stopping.daemon().pause_children();
-        }
-    })
-    .await;
-    let uri = format!("smb://{}@127.0.0.1:{port}/{}", server.user(), server.share());
-    let limits = Limits {
-        request_timeout: Duration::from_secs(4),
-        connect_timeout: Duration::from_secs(4),
-        ..limits()
+async fn what_was_asked_for_first_is_done_first() {
+    let server = Samba::start();
+    let (armed, held, released) = (
+        Arc::new(AtomicBool::new(false)),
+        Arc::new(Notify::new()),
+        Arc::new(Notify::new()),
+    );
+    let (is_armed, is_held, until) = (Arc::clone(&armed), Arc::clone(&held), Arc::clone(&released));
+    let hold = move |message: &[u8]| {
+        let is_it = commands(message) == [SET_INFO] && is_armed.swap(false, Ordering::SeqCst);
+        is_it.then(|| {
+            is_held.notify_one();
+            Arc::clone(&until)
+        })
     };
-    let backend = connect_to(&uri, &[], Some(server.password()), &limits).await;
-    let first = put(&*backend, "file", b"first", &Expected::Absent).await;
-    stands_still.store(true, Ordering::SeqCst);
-    let (name, later) = (path("file"), Dated(Bytes::from_static(b"and later")));
-    let between = Dated(Bytes::from_static(b"between"));
-    let known = Expected::Version(first.version);
-    for body in [&between, &later] {
-        assert_eq!(kind(backend.put(&name, body, &known).await), ErrorKind::TimedOut);
+    let port = pass_on(server.port(), hold).await;
+    let uri = format!("smb://{}@127.0.0.1:{port}/{}", server.user(), server.share());
+    let backend = connect_to(&uri, &[], Some(server.password()), &limits()).await;
+    put(&*backend, "from", b"first", &Expected::Absent).await;
+    armed.store(true, Ordering::SeqCst);
+    let (from, to) = (path("from"), path("to"));
+    let renaming = {
+        let (backend, from, to) = (Arc::clone(&backend), from.clone(), to.clone());
+        tokio::spawn(async move { backend.rename(&from, &to, true).await.map(drop) })
+    };
+    held.notified().await;
+    renaming.abort();
+    let (looking, putting) = {
+        let (looker, putter, to) = (Arc::clone(&backend), Arc::clone(&backend), to.clone());
+        let look = async move { looker.stat(&from).await };
+        let put = async move {
+            let later = Dated(Bytes::from_static(b"and later"));
+            putter.put(&to, &later, &Expected::Anything).await
+        };
+        (tokio::spawn(look), tokio::spawn(put))
+    };
+    // Time enough for those that do not wait.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    released.notify_one();
+    assert_eq!(looking.await.expect("no panic").expect("an answer"), Presence::Absent);
+    putting.await.expect("no panic").expect("it is put");
+    while server.file(b"from").exists() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    assert_eq!(std::fs::read(server.file(b"file")).expect("read"), b"first");
-    assert_eq!(stat(&*backend, "file").await.size, 5, "what is read does not wait");
-    server.resume();
-    until_reached(|| backend.put(&name, &later, &Expected::Anything)).await;
-    assert_eq!(std::fs::read(server.file(b"file")).expect("read"), b"and later");
-    assert_eq!(children(&*backend, "").await.len(), 1);
+    assert_eq!(std::fs::read(server.file(b"to")).expect("read"), b"and later");
 }

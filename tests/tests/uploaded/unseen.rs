@@ -53,7 +53,7 @@ fn what_has_arrived_unseen_at_a_webdav_server_goes_with_its_name() {
     removed_and_renamed_while_away(Apache::start(), b"MOVE ");
 }
 
-/// What gives a file on a share a name of three letters (FILE_RENAME_INFORMATION, MS-FSCC 2.4.42): from its root on.
+/// What gives a file on a share a name of three letters (`FILE_RENAME_INFORMATION`, MS-FSCC 2.4.42): from its root on.
 const NAMED: &[u8] = b"\0\0\0\0\0\0\0\0\x06\0\0\0";
 
 /// To Samba the two names are one.

@@ -400,10 +400,17 @@ impl Moves {
                     version: version.as_bytes().to_vec(),
                     ..origin.clone()
                 };
-                if self.take_from(&ours, path).await? != Taken::Gone {
-                    return Err(fault("it was changed a moment ago"));
+                match self.take_from(&ours, path).await {
+                    Ok(Taken::Gone) => self.gone(id, origin)?,
+                    Ok(_) => return Err(fault("it was changed a moment ago")),
+                    // Then it stays, and shows, as it would have if the source had been asked at once; what waits for it need not.
+                    Err(Fault::Refused { error, .. }) => {
+                        tracing::warn!(error, "what had arrived of a file that was removed or renamed stays");
+                        self.gone(id, origin)?;
+                        self.look_into(origin.directory);
+                    }
+                    Err(other) => return Err(other),
                 }
-                self.gone(id, origin)?;
             }
             There::Nothing => self.gone(id, origin)?,
             There::Others => {
@@ -412,6 +419,7 @@ impl Moves {
             }
         }
         self.go_on_at(origin);
+        self.uploads.retry(Some(id));
         Ok(())
     }
 
@@ -446,17 +454,7 @@ impl Moves {
         }
         let hash = self.uploads.hash_there((origin.source, path), &*backend, &there).await;
         match hash.map_err(fault)? {
-            Some(hash) if sent.iter().any(|state| state.hash == hash) => {
-                // By another path it may have another name in the tree, which is meant to stay: to many sources names that differ in
-                // case are the same, and some have several ways to a directory.
-                let named = there
-                    .identity
-                    .map(|it| fetcher.catalog.with_identity(origin.source, it.0));
-                if named.transpose().map_err(fault)?.is_some_and(|named| !named.is_empty()) {
-                    return Ok(There::Others);
-                }
-                Ok(There::Ours(there.version))
-            }
+            Some(hash) if sent.iter().any(|state| state.hash == hash) => Ok(There::Ours(there.version)),
             Some(_) => Ok(There::Others),
             None => Err(fault("it was changed a moment ago")),
         }

@@ -115,10 +115,9 @@ impl Session {
         let keep = doom(handle, false);
         // Within a tree of DFS, too, the new name is one of the share.
         let rename = setting(handle, wire::RENAME_INFORMATION, wire::rename_information(to, replace));
-        let answers = self
+        let [kept, named] = self
             .compound(&[(Command::SetInfo, &keep), (Command::SetInfo, &rename)])
-            .await;
-        let [kept, named] = self.answered(answers)?.map(|answer| self.answered(answer));
+            .await?;
         match (kept, named) {
             (Err(_), Ok(_)) => {
                 // It has its name, with which it must not go. While it is open, it does not.

@@ -115,7 +115,6 @@ pub(in crate::smb) async fn put(
     };
     let unfinished = send(share, path, &target, body).await?;
     let _cleared = share.files.clear(&[&target]).await;
-    share.pool.until_settled().await?;
     let is_seen = match expected {
         // The server itself sees to it.
         Expected::Absent => true,
@@ -183,7 +182,7 @@ async fn give_name(
     let (handle, is_kept) = (unfinished.handle()?, unfinished.log.is_some());
     // Whoever waits for it or not: once it may have its name, it is not to be removed as unfinished.
     unfinished.handle = None;
-    let held = (unfinished.held.take(), share.files.hold(target));
+    let held = (unfinished.held.take(), share.files.change(target));
     let session = Arc::clone(&unfinished.session);
     let (last, name) = (Arc::clone(&session), target.to_vec());
     let step = async move {

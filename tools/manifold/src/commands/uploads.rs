@@ -53,7 +53,13 @@ async fn ask_all(reach: &mut Reach) -> Result<UploadsFacts> {
 
 fn show(facts: &UploadsFacts, out: &mut Output) -> Result<()> {
     if facts.uploads.is_empty() {
-        out.line("everything is uploaded")?;
+        let is_all = facts.moves.is_empty() && facts.originals.is_empty();
+        let rest = if is_all {
+            ""
+        } else {
+            "; this is still to be done at its source:"
+        };
+        out.line(format_args!("everything is uploaded{rest}"))?;
     }
     for one in &facts.moves {
         out.line(format_args!(

@@ -257,7 +257,7 @@ impl Core {
         self.may_keep(&crossing, &found, &target)?;
         // What the target has to have under the new name for the upload to replace it.
         let expected = match &crossing.over {
-            Some(over) => self.version_to_replace(crossing.to_directory, over.id).await?,
+            Some(over) => self.version_to_replace(crossing.to_directory, over).await?,
             None => None,
         };
         let (core, id) = (Arc::clone(self), crossing.from.id);

@@ -347,7 +347,7 @@ impl Core {
         let (was_sent, mut unseen) = (left.is_some(), left.into_iter().collect::<Vec<_>>());
         let expected = match &renaming.over {
             None => None,
-            Some(over) => match self.version_to_replace(renaming.to_directory, over.id).await {
+            Some(over) => match self.version_to_replace(renaming.to_directory, over).await {
                 Ok(known) => known,
                 // What the source is known to have is not taken away before what replaces it is there.
                 Err(error) => {

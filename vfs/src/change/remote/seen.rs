@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use manifold_backends::{Kind as ObjectKind, Presence, Version};
-use manifold_catalog::EntryId;
+use manifold_catalog::{Entry, EntryId};
 use tokio::time::timeout;
 
 use super::Target;
@@ -19,7 +19,7 @@ impl Core {
     /// Makes sure that a file that is about to be replaced is the version that is known here, as an upload does.
     pub(super) async fn must_be_as_seen(&self, renaming: &Renaming) -> Result<(), Error> {
         let Some(over) = &renaming.over else { return Ok(()) };
-        let known = self.version_to_replace(renaming.to_directory, over.id).await?;
+        let known = self.version_to_replace(renaming.to_directory, over).await?;
         let target = &renaming.target;
         match self.ask(target, target.backend.stat(&target.path)).await? {
             // Nothing is lost where another has removed it, and what a directory is replaced by is for the source to say.
@@ -41,16 +41,18 @@ impl Core {
     pub(super) async fn version_to_replace(
         &self,
         directory: EntryId,
-        over: EntryId,
+        over: &Entry,
     ) -> Result<Option<Box<[u8]>>, Error> {
-        if let Some(file) = self.staged_entry(over).filter(|file| file.was_sent()) {
+        if let Some(file) = self.staged_entry(over.id).filter(|file| file.was_sent()) {
             self.confirm_replaced(directory, &file).await?;
+            // It may have turned out that the source had renamed it before.
+            self.has_its_name(over)?;
         }
-        self.known_version(over)
+        self.known_version(over.id)
     }
 
     async fn confirm_replaced(&self, directory: EntryId, over: &Arc<StagedFile>) -> Result<(), Error> {
-        let confirmed = timeout(self.settings.data_deadline, self.writable()?.confirm(over)).await;
+        let confirmed = timeout(self.settings.data_deadline / 2, self.writable()?.confirm(over)).await;
         let late = |_elapsed| Error::TimedOut(Cause::new("its source did not say in time what it has of the file"));
         match confirmed.map_err(late)?? {
             Confirmed::All | Confirmed::Part | Confirmed::Nothing => Ok(()),

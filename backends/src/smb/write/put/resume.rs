@@ -66,7 +66,6 @@ async fn take_up(
         return Ok(None);
     };
     let name = beside(target, left.name.as_bytes())?;
-    share.pool.until_settled().await?;
     let fits =
         |facts: &Facts, left: &Left| facts.kind() == Kind::File && !facts.delete_pending && left.may_be(facts.size);
     match share.stat_wire(name.clone()).await {
