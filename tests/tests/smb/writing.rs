@@ -269,14 +269,14 @@ async fn what_was_asked_for_first_is_done_first() {
         Arc::new(Notify::new()),
     );
     let (is_armed, is_held, until) = (Arc::clone(&armed), Arc::clone(&held), Arc::clone(&released));
-    let hold = move |message: &[u8]| {
+    let look = move |message: &[u8]| {
         let is_it = commands(message) == [SET_INFO] && is_armed.swap(false, Ordering::SeqCst);
         is_it.then(|| {
             is_held.notify_one();
             Arc::clone(&until)
         })
     };
-    let port = pass_on(server.port(), hold).await;
+    let port = pass_on(server.port(), look).await;
     let uri = format!("smb://{}@127.0.0.1:{port}/{}", server.user(), server.share());
     let backend = connect_to(&uri, &[], Some(server.password()), &limits()).await;
     put(&*backend, "from", b"first", &Expected::Absent).await;
