@@ -2,23 +2,25 @@
 
 use super::*;
 
-fn removed_and_renamed_while_away(server: impl Server + 'static, request: &'static [u8]) {
-    let mut site = Site::over(server, &[]);
-    site.server.line().fail(Fault::Unanswered { request });
-    for name in ["removed", "renamed", "replaced"] {
-        fs::write(site.at(name), name).expect("a write needs no source");
-    }
+/// Waits until the server has these files, and kills the daemon, which does not know. It is mounted again while the server is away.
+fn arrives_unseen(site: &mut Site, names: &[&str]) {
     let end = Instant::now() + DEADLINE;
-    while !["removed", "renamed", "replaced"]
-        .iter()
-        .all(|name| site.server.has(name.as_bytes()))
-    {
+    while !names.iter().all(|name| site.server.has(name.as_bytes())) {
         assert!(Instant::now() < end, "{}", site.library.log());
         std::thread::sleep(Duration::from_millis(20));
     }
     site.library.kill9();
     site.server.line().fail(Fault::Refuse);
     site.library.mount();
+}
+
+fn removed_and_renamed_while_away(server: impl Server + 'static, request: &'static [u8]) {
+    let mut site = Site::over(server, &[]);
+    site.server.line().fail(Fault::Unanswered { request });
+    for name in ["removed", "renamed", "replaced"] {
+        fs::write(site.at(name), name).expect("a write needs no source");
+    }
+    arrives_unseen(&mut site, &["removed", "renamed", "replaced"]);
     fs::remove_file(site.at("removed")).expect("a removal needs no source");
     fs::rename(site.at("renamed"), site.at("other")).expect("a rename needs no source");
     for text in ["first", "second"] {
@@ -63,14 +65,7 @@ fn what_has_arrived_unseen_on_samba_is_taken_away_before_its_name_comes_back_in_
     for is_removed in [false, true] {
         site.server.line().fail(Fault::Unanswered { request: NAMED });
         fs::write(site.at("new"), "bytes").expect("a write needs no source");
-        let end = Instant::now() + DEADLINE;
-        while !site.server.has(b"new") {
-            assert!(Instant::now() < end, "{}", site.library.log());
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        site.library.kill9();
-        site.server.line().fail(Fault::Refuse);
-        site.library.mount();
+        arrives_unseen(&mut site, &["new"]);
         if is_removed {
             fs::remove_file(site.at("new")).expect("a removal needs no source");
             fs::write(site.at("NEW"), "bytes").expect("a write needs no source");

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 
 use md5::{Digest as _, Md5};
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
 use super::*;
 use crate::{PartLog, PartUpload, SentPart};
@@ -200,6 +200,7 @@ impl Bucket {
 #[derive(Debug, Default)]
 pub(super) struct Notes {
     upload: Mutex<Option<PartUpload>>,
+    noted: Condvar,
     refuses: bool,
 }
 
@@ -220,6 +221,7 @@ impl PartLog for Notes {
 
     async fn sent(&self, part: SentPart) -> io::Result<()> {
         self.upload.lock().as_mut().expect("it has begun").parts.push(part);
+        self.noted.notify_all();
         Ok(())
     }
 
@@ -236,9 +238,9 @@ impl Notes {
 
     /// Waits until so many parts are noted.
     pub(super) fn until_there_are(&self, parts: usize) {
-        while self.numbers().len() < parts {
-            thread::sleep(std::time::Duration::from_millis(1));
-        }
+        let mut upload = self.upload.lock();
+        let are_there = |upload: &Option<PartUpload>| upload.as_ref().is_some_and(|it| it.parts.len() >= parts);
+        self.noted.wait_while(&mut upload, |upload| !are_there(upload));
     }
 
     pub(super) fn forget(&self) {

@@ -16,6 +16,19 @@ async fn another_puts(name: &str) -> World {
     world
 }
 
+/// `new`, whose upload has arrived unseen, while the source is away; and the name of a file that is at the source, or only here.
+async fn sent_unseen(is_staged: bool) -> (World, &'static str) {
+    let world = another_puts("elsewhere").await;
+    world.shelf.set_cue(Cue::TakesAndGoes);
+    world.save("new", b"of ours").await;
+    world.uploaded("new", b"of ours").await;
+    if !is_staged {
+        return (world, "from");
+    }
+    world.save("staged", b"staged").await;
+    (world, "staged")
+}
+
 impl World {
     /// Waits until it is known that the source is there again.
     async fn until_reached(&self) {
@@ -75,18 +88,11 @@ async fn what_another_has_removed_is_not_missed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_another_has_put_where_an_upload_was_not_confirmed_is_not_replaced() {
     for is_staged in [false, true] {
-        let world = another_puts("elsewhere").await;
-        world.shelf.set_cue(Cue::TakesAndGoes);
-        world.save("new", b"of ours").await;
-        world.uploaded("new", b"of ours").await;
-        if is_staged {
-            world.save("staged", b"staged").await;
-        }
+        let (world, from) = sent_unseen(is_staged).await;
         // What was sent is not sent again, as long as nobody asks for that.
         world.library.vfs.stop_uploads().await;
         world.shelf.place("new", OTHER);
         world.shelf.set_cue(Cue::Does);
-        let from = if is_staged { "staged" } else { "from" };
         world.until_reached().await;
         let refused = world.rename(from, "new").await;
         assert!(matches!(refused, Err(Error::Busy)), "{refused:?}");
@@ -100,19 +106,12 @@ async fn what_another_has_put_where_an_upload_was_not_confirmed_is_not_replaced(
 #[tokio::test(flavor = "multi_thread")]
 async fn what_has_arrived_unseen_is_replaced_by_a_rename() {
     for is_staged in [false, true] {
-        let world = another_puts("elsewhere").await;
-        world.shelf.set_cue(Cue::TakesAndGoes);
-        world.save("new", b"of ours").await;
-        world.uploaded("new", b"of ours").await;
-        if is_staged {
-            world.save("staged", b"from").await;
-        }
+        let (world, from) = sent_unseen(is_staged).await;
         world.shelf.set_cue(Cue::Does);
-        let from = if is_staged { "staged" } else { "from" };
         world.until_reached().await;
         world.rename(from, "new").await.unwrap();
-        world.uploaded("new", b"from").await;
+        world.uploaded("new", from.as_bytes()).await;
         world.until_quiet().await;
-        assert_eq!(world.read_path("s/new").await, b"from");
+        assert_eq!(world.read_path("s/new").await, from.as_bytes());
     }
 }
