@@ -93,6 +93,7 @@ impl OpendalBackend {
         let Plan {
             service,
             options,
+            in_one_request,
             prefix,
             traits,
         } = Plan::of(spec, secrets).map_err(refuse)?;
@@ -110,13 +111,17 @@ impl OpendalBackend {
         }
         // Its own start-up hook does not run in every kind of build.
         ::opendal::init_default_registry();
-        let operator =
-            Operator::via_iter(service, options).map_err(|error| refuse(fault::describe(&error, None, &known)))?;
+        let operator = |options: Vec<(String, String)>| {
+            Operator::via_iter(service, options).map_err(|error| refuse(fault::describe(&error, None, &known)))
+        };
         // Of the operator only the service is kept: the layers that it brings fail a whole listing for one entry.
         let context = OperationContext::new()
             .with_http_transport(HttpTransporter::new(transport.clone()))
             .with_executor(Executor::with(transport::Tasks));
-        let bare = operator.base_service().clone();
+        let in_one_request = in_one_request.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let options_in_one_request = options.iter().cloned().chain(in_one_request).collect();
+        let in_one_request = operator(options_in_one_request)?.base_service().clone();
+        let bare = operator(options)?.base_service().clone();
         let own = own(spec, secrets, limits).map_err(refuse)?;
         let retry = RetryLayer::new()
             .with_max_times(RETRIES)
@@ -145,6 +150,7 @@ impl OpendalBackend {
             prefix,
             service,
             bare,
+            in_one_request,
             context,
             transport,
             own,

@@ -5,6 +5,8 @@
 
 #[path = "contract/content.rs"]
 mod content;
+#[path = "contract/cut.rs"]
+mod cut;
 #[path = "contract/failing.rs"]
 mod failing;
 #[path = "contract/frugal.rs"]
@@ -149,6 +151,25 @@ macro_rules! writing_contract {
 }
 
 writing_contract!(smb, s3, webdav, webdav_without_etags, sftp, ftp, azblob, gcs);
+
+/// Makes the test of one backend whose line is cut.
+macro_rules! cut_contract {
+    ($($backend:ident),* $(,)?) => {mod is_cut_off {$(
+        mod $backend {
+            use super::super::*;
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn leaves_all_or_nothing() {
+                properties!(
+                    cut::Line::$backend().await,
+                    cut::a_put_whose_line_is_cut_at_any_byte_leaves_all_or_nothing,
+                );
+            }
+        }
+    )*}};
+}
+
+cut_contract!(smb, s3, webdav, sftp, azblob, gcs);
 
 /// Makes the tests of one backend that writes large files from front to back and goes on with them.
 macro_rules! taking_up_contract {

@@ -20,6 +20,8 @@ pub(super) struct Plan {
     /// Its settings, secrets among them. The service's own root is always `/`: with another, `OpenDAL` makes missing
     /// directories on some servers, and breaks off on entries that it cannot place beneath it.
     pub(super) options: Vec<(String, String)>,
+    /// What is set besides where an object goes in one request.
+    pub(super) in_one_request: Option<(&'static str, &'static str)>,
     /// The folder within the service that is the source's root; no slash at either end.
     pub(super) prefix: String,
     pub(super) traits: Traits,
@@ -360,6 +362,8 @@ impl Plan {
         Ok(Self {
             service,
             options: options.list,
+            // With the sum of its bytes: there are servers that keep an empty object, or half of one, when its line breaks.
+            in_one_request: (service == "s3").then_some(("checksum_algorithm", "md5")),
             prefix,
             traits,
         })

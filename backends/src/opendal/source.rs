@@ -31,6 +31,8 @@ pub(super) struct Source {
     pub(super) service: Servicer,
     /// The service without what asks again: what changes something is sent once.
     pub(super) bare: Servicer,
+    /// The same, for objects that go in one request.
+    pub(super) in_one_request: Servicer,
     pub(super) context: OperationContext,
     pub(super) transport: Transport,
     /// How `WebDAV` and FTP are changed, and FTP is listed, which `OpenDAL` does not do as it must be done.

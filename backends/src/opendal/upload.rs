@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use ::opendal::options::WriteOptions;
-use ::opendal::raw::{OpWrite, Service as _, Timestamp};
+use ::opendal::raw::{OpWrite, Service as _, Servicer, Timestamp};
 use ::opendal::{Buffer, Metadata as Seen};
 use bytes::Bytes;
 use md5::{Digest as _, Md5};
@@ -117,11 +117,15 @@ pub(super) async fn upload(
         })?)),
         None => None,
     };
+    let service = match size > cut.part {
+        true => &source.bare,
+        false => &source.in_one_request,
+    };
     let (parts, coming) = mpsc::channel(1);
     let writing = write(
         Arc::clone(source),
         path.clone(),
-        raw,
+        (service.clone(), raw),
         (args, cut.at_once),
         coming,
         resumption.clone(),
@@ -193,15 +197,14 @@ pub(super) async fn read(
 async fn write(
     source: Arc<Source>,
     path: ObjectPath,
-    raw: String,
+    (service, raw): (Servicer, String),
     (args, at_once): (OpWrite, u64),
     mut coming: mpsc::Receiver<Option<Buffer>>,
     resumption: Option<Arc<Resumption>>,
 ) -> Result<(Seen, Option<Timestamp>)> {
     let _turn = source.put_turn(at_once).await;
     let failed = |error: &::opendal::Error| source.error(ErrorKind::Other, Operation::Put, &path, error.to_string());
-    let mut writer = source
-        .bare
+    let mut writer = service
         .write_dyn(&source.context, &raw, args)
         .map_err(|error| failed(&error))?;
     let step = async {
