@@ -11,6 +11,7 @@
 //! - an exchange that its caller gives up on costs the session nothing, and leaves no file open on the server.
 
 mod attributes;
+mod kept;
 mod listing;
 mod session;
 mod wire;
@@ -29,6 +30,7 @@ use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
+use self::kept::Kept;
 use self::session::{Answer, Fault, Handle, Session, SshCommand};
 use self::wire::{Reply, Request, Status};
 use crate::{
@@ -42,8 +44,6 @@ const PIECE: u64 = 128 * 1024;
 const PIECES: usize = 16;
 /// Links that are asked for at once.
 const LINKS: usize = 64;
-/// Files that are kept open between reads.
-const OPEN_MAX: usize = 32;
 
 /// Builds the backend. The connection is made by the first question.
 #[expect(clippy::unused_async, reason = "every kind of source is connected in the same way")]
@@ -78,7 +78,7 @@ pub(crate) async fn connect(spec: &SourceSpec, limits: &Limits) -> Result<Arc<dy
         patience: limits.request_timeout,
         slots: Semaphore::new(concurrency as usize),
         sessions: Arc::default(),
-        open: Mutex::new(Vec::new()),
+        kept: Kept::default(),
     }))))
 }
 
@@ -102,8 +102,7 @@ struct Server {
     patience: Duration,
     slots: Semaphore,
     sessions: Arc<Mutex<Sessions>>,
-    /// Files kept open, the last used at the end.
-    open: Mutex<Vec<(ObjectPath, Version, Arc<Handle>)>>,
+    kept: Kept,
 }
 
 /// The session in use, and the one that is being made.
@@ -259,7 +258,7 @@ impl Server {
     /// Starts to make a session, as a task of its own: one that takes longer than the patience of who asked for it is there
     /// for who asks next.
     fn connect(&self, sessions: &mut Sessions) -> Connecting {
-        self.open.lock().clear();
+        self.kept.clear();
         let (command, patience, settled) = (self.command.clone(), self.connect_patience, self.sessions.clone());
         let task = tokio::spawn(async move {
             let made = tokio::time::timeout(patience, Session::connect(&command)).await;
@@ -437,7 +436,7 @@ impl Server {
     }
 
     async fn read(&self, path: &ObjectPath, version: &Version, range: Range<u64>) -> Result<Presence<Bytes>> {
-        let kept = self.kept_open(path, version);
+        let kept = self.kept.find(path, version);
         match self.read_once(path, version, &range, kept).await {
             // The session that the open file belonged to has died: open it anew.
             Err(error) if error.kind() == ErrorKind::Unreachable => self.read_once(path, version, &range, None).await,
@@ -452,6 +451,7 @@ impl Server {
         range: &Range<u64>,
         kept: Option<Arc<Handle>>,
     ) -> Result<Presence<Bytes>> {
+        let changes = self.kept.changes();
         let handle = match kept {
             Some(handle) => handle,
             None => match self.open_file(path, version).await? {
@@ -475,7 +475,7 @@ impl Server {
             Presence::Absent => return Err(self.changed(path)),
         }
         let bytes = fetched?;
-        self.keep_open(path, version, handle);
+        self.kept.keep(path, version, handle, changes);
         Ok(Presence::Found(bytes))
     }
 
@@ -546,26 +546,5 @@ impl Server {
             }
         }
         Ok(bytes)
-    }
-
-    fn kept_open(&self, path: &ObjectPath, version: &Version) -> Option<Arc<Handle>> {
-        let mut open = self.open.lock();
-        let at = open.iter().position(|(known, of, _)| known == path && of == version)?;
-        let entry = open.remove(at);
-        let handle = entry.2.clone();
-        if !handle.session().lives() {
-            return None;
-        }
-        open.push(entry);
-        Some(handle)
-    }
-
-    fn keep_open(&self, path: &ObjectPath, version: &Version, handle: Arc<Handle>) {
-        let mut open = self.open.lock();
-        open.retain(|(known, _, _)| known != path);
-        if open.len() >= OPEN_MAX {
-            open.remove(0);
-        }
-        open.push((path.clone(), version.clone(), handle));
     }
 }

@@ -5,6 +5,8 @@
 
 #[path = "uploaded/across.rs"]
 mod across;
+#[path = "uploaded/alike.rs"]
+mod alike;
 #[path = "uploaded/attributes.rs"]
 mod attributes;
 #[path = "uploaded/broken_off.rs"]

@@ -210,6 +210,14 @@ impl BlockCache {
         self.memory.insert(shape.block(index), bytes.clone());
     }
 
+    /// Forgets an object: what its source has under that name and version is another.
+    pub(crate) fn forget(&self, shape: Shape) {
+        (0..shape.block_count()).for_each(|index| self.memory.remove(shape.block(index)));
+        if let Some(disk) = &self.disk {
+            disk.forget(shape.key);
+        }
+    }
+
     /// Keeps a block in memory that came from disk.
     pub(crate) fn keep_in_memory(&self, block: BlockId, bytes: &Bytes) {
         self.memory.insert(block, bytes.clone());

@@ -388,6 +388,7 @@ impl Fetcher {
             deadline,
         );
         match asked.await {
+            _ if object.has_lost_place() => Err(Error::Stale),
             Ok(Presence::Found(blocks)) if part.is_answered_by(&blocks) => {
                 self.latencies.note(object.source, since.elapsed());
                 Ok(blocks)

@@ -19,6 +19,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use manifold_backends::local::{FileAccess, LocalFile};
+use manifold_backends::{ObjectPath, Version};
 use manifold_catalog::{EntryId, SourceId};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
@@ -272,6 +273,18 @@ impl OpenFiles {
                 *open.object.write() = Arc::clone(object);
             }
         }
+    }
+
+    /// Finds what is open of other entries in a version at a place.
+    pub(crate) fn open_at(&self, place: (SourceId, &ObjectPath), version: &Version, but: EntryId) -> Vec<Arc<Object>> {
+        let files = self.files.read();
+        let objects = files.values().filter_map(|file| match &**file {
+            OpenFile::Object(open) => Some(open.object()),
+            OpenFile::Local(..) | OpenFile::Kernels(..) => None,
+        });
+        objects
+            .filter(|it| it.id != but && (it.source, &it.path) == place && it.version == *version)
+            .collect()
     }
 
     /// Has all who have an object open keep what is staged of it: its name is about to go.

@@ -117,9 +117,10 @@ pub(super) async fn upload(
         })?)),
         None => None,
     };
-    let service = match size > cut.part {
-        true => &source.bare,
-        false => &source.in_one_request,
+    let service = if size > cut.part {
+        &source.bare
+    } else {
+        &source.in_one_request
     };
     let (parts, coming) = mpsc::channel(1);
     let writing = write(

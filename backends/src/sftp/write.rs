@@ -113,6 +113,7 @@ impl Server {
         };
         match moved {
             Ok(Presence::Found(())) => {
+                self.kept.forget(path, &now.version);
                 unfinished.finish().await;
                 Ok(now)
             }
@@ -248,7 +249,7 @@ impl Server {
         let (session, _) = self.session(operation, from).await?;
         let replaces = matches!(there, Presence::Found(_));
         match self.give_name(&session, operation, from, to, replaces).await? {
-            Presence::Found(()) => {}
+            Presence::Found(()) => self.kept.forget(to, &subject.version),
             Presence::Absent => return Err(self.no_directory(operation, to).await),
         }
         self.stat(operation, to).await

@@ -101,9 +101,9 @@ pub(crate) async fn a_put_whose_line_is_cut_at_any_byte_leaves_all_or_nothing(li
     let before = line.server.line().taken();
     put(&line.subject, "cut/other", &content(), &Expected::Absent).await;
     let whole = line.server.line().taken() - before;
-    let mut named = 0..;
+    let mut numbers = 0..;
     let mut cut = async |bytes| {
-        let name = format!("cut/{:05}", named.next().expect("numbers do not end"));
+        let name = format!("cut/{:05}", numbers.next().expect("numbers do not end"));
         line.cut(&name, bytes).await;
         (line.has_whole(&name).await, name)
     };

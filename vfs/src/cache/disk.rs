@@ -203,6 +203,15 @@ impl DiskTier {
         Ok(bytes)
     }
 
+    /// Removes an object. A few system calls.
+    pub(crate) fn forget(&self, key: DiskKey) {
+        self.shared.backlog.clear_if(|waiting| waiting == key);
+        let mut ledger = self.shared.ledger.lock();
+        if let Err(error) = self.shared.remove(&mut ledger, key) {
+            self.shared.report("remove an object", &error);
+        }
+    }
+
     /// Puts out what is not pinned, until so many bytes are free again or nothing is left, if it lies on the same disk as a folder.
     /// Tells whether anything was put out. Blocks the thread.
     pub(crate) fn make_way(&self, bytes: u64, folder: &Path) -> bool {

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use manifold_backends::{ObjectPath, Version};
+use manifold_catalog::EntryId;
 
 /// Names one version of one object, cut into blocks of one size: the first 16 bytes of a BLAKE3 hash.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -10,12 +11,23 @@ pub struct ObjectKey(pub [u8; 16]);
 
 impl ObjectKey {
     /// Derives the key. Each part goes in with its length, so that no two different lists of parts look alike.
-    pub fn new(source_name: &str, path: &ObjectPath, version: &Version, size: u64, block_size: u32) -> Self {
-        let mut hasher = blake3::Hasher::new_derive_key("manifold 2026 block cache object key v1");
+    ///
+    /// The entry is one of them: sources that tell versions by size and whole seconds give a file that was renamed, or made anew,
+    /// the version of the one that had its name before.
+    pub fn new(
+        source_name: &str,
+        id: EntryId,
+        path: &ObjectPath,
+        version: &Version,
+        size: u64,
+        block_size: u32,
+    ) -> Self {
+        let mut hasher = blake3::Hasher::new_derive_key("manifold 2026 block cache object key v2");
         for part in [source_name.as_bytes(), path.as_bytes(), version.as_bytes()] {
             hasher.update(&(part.len() as u64).to_le_bytes());
             hasher.update(part);
         }
+        hasher.update(&id.0.to_le_bytes());
         hasher.update(&size.to_le_bytes());
         hasher.update(&block_size.to_le_bytes());
         Self(first_16(hasher.finalize()))
@@ -137,9 +149,10 @@ fn first_16(hash: blake3::Hash) -> [u8; 16] {
 mod tests {
     use super::*;
 
-    fn key(source: &str, path: &str, version: &[u8], block_size: u32) -> ObjectKey {
+    fn key(source: &str, id: u64, path: &str, version: &[u8], block_size: u32) -> ObjectKey {
         ObjectKey::new(
             source,
+            EntryId(id),
             &ObjectPath::from_bytes(path),
             &Version::from_stored(version),
             10,
@@ -149,18 +162,19 @@ mod tests {
 
     #[test]
     fn keys_differ_in_each_part_and_where_one_part_ends_and_the_next_begins() {
-        let base = key("s", "path", b"v", 65536);
+        let base = key("s", 7, "path", b"v", 65536);
         for other in [
-            key("t", "path", b"v", 65536),
-            key("s", "pat", b"v", 65536),
-            key("s", "path", b"w", 65536),
-            key("s", "path", b"v", 131_072),
-            key("sp", "ath", b"v", 65536),
-            key("s", "pathv", b"", 65536),
+            key("t", 7, "path", b"v", 65536),
+            key("s", 8, "path", b"v", 65536),
+            key("s", 7, "pat", b"v", 65536),
+            key("s", 7, "path", b"w", 65536),
+            key("s", 7, "path", b"v", 131_072),
+            key("sp", 7, "ath", b"v", 65536),
+            key("s", 7, "pathv", b"", 65536),
         ] {
             assert_ne!(base, other);
         }
-        assert_eq!(base, key("s", "path", b"v", 65536));
+        assert_eq!(base, key("s", 7, "path", b"v", 65536));
     }
 
     #[test]

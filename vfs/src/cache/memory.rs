@@ -65,6 +65,11 @@ impl MemoryTier {
         self.cache.run_pending_tasks();
     }
 
+    /// Forgets a block.
+    pub(crate) fn remove(&self, block: BlockId) {
+        self.cache.invalidate(&block);
+    }
+
     /// Forgets everything.
     pub(crate) fn clear(&self) {
         self.cache.invalidate_all();

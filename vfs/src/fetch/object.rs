@@ -1,6 +1,6 @@
 //! What is fetched: one version of one object, as the catalog has it.
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use manifold_backends::{ObjectPath, Version};
 use manifold_catalog::{Catalog, Details, Entry, EntryId, SourceId};
@@ -20,7 +20,7 @@ pub(crate) struct Object {
     pub(crate) id: EntryId,
     /// The version that was opened.
     pub(crate) version: Version,
-    /// Where it stood when it was opened; used when the catalog does not know it any more.
+    /// Where it stood when it was opened; used when the catalog has it at another source by now.
     pub(crate) path: ObjectPath,
     /// The longest request that pays, in blocks.
     pub(crate) run_max: u64,
@@ -30,6 +30,8 @@ pub(crate) struct Object {
     pub(crate) content: Option<[u8; 32]>,
     /// Whether it is what the entry was moved from, at another source.
     pub(crate) is_origin: bool,
+    /// Whether another has its place, which the source does not tell from it.
+    has_lost_place: AtomicBool,
     /// Whether the log tells already that a copy is read in its place.
     pub(crate) told_of_copy: AtomicBool,
 }
@@ -72,6 +74,16 @@ impl Object {
         })
     }
 
+    /// Whether its bytes cannot be had from its source any more: what stands in its place is another, and looks the same.
+    pub(crate) fn has_lost_place(&self) -> bool {
+        self.has_lost_place.load(Ordering::SeqCst)
+    }
+
+    /// Says that another is about to have its place, or that it is not.
+    pub(crate) fn lose_place(&self, is_lost: bool) {
+        self.has_lost_place.store(is_lost, Ordering::SeqCst);
+    }
+
     fn at(
         indexer: &Indexer,
         id: EntryId,
@@ -84,7 +96,7 @@ impl Object {
         let able = backend.capabilities();
         let key = DiskKey {
             source: SourceTag::new(backend.name()),
-            object: ObjectKey::new(backend.name(), &path, &version, size, able.block_size),
+            object: ObjectKey::new(backend.name(), id, &path, &version, size, able.block_size),
         };
         Ok(Self {
             shape: Shape {
@@ -100,6 +112,7 @@ impl Object {
             concurrency: able.concurrency,
             content: None,
             is_origin: false,
+            has_lost_place: AtomicBool::new(false),
             told_of_copy: AtomicBool::new(false),
         })
     }

@@ -20,7 +20,7 @@ use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::cache::key::{Shape, SourceTag};
+use crate::cache::key::{DiskKey, Shape, SourceTag};
 use crate::counters::{Tally, add};
 
 /// How long nothing more was uploaded when what was uploaded is written.
@@ -171,10 +171,14 @@ impl Backlog {
 
     /// Takes the blocks of one source, or all, out of the line.
     pub(super) fn clear(&self, source: Option<SourceTag>) {
+        self.clear_if(|key| source.is_none_or(|source| source == key.source));
+    }
+
+    /// Takes the blocks of some objects out of the line.
+    pub(super) fn clear_if(&self, is_meant: impl Fn(DiskKey) -> bool) {
         let mut line = self.line.lock();
-        let stays = |it: &Waiting| source.is_some_and(|source| source != it.shape.key.source);
-        line.blocks.retain(stays);
-        line.uploaded.retain(stays);
+        line.blocks.retain(|it| !is_meant(it.shape.key));
+        line.uploaded.retain(|it| !is_meant(it.shape.key));
     }
 
     /// Has the writer stop after the block that it is writing.

@@ -466,8 +466,14 @@ impl Core {
         if replaces && is_file && above.is_none() {
             self.must_be_as_seen(renaming).await?;
         }
+        let lookalikes = self.lookalikes(renaming)?;
+        lookalikes.lose_place(true);
         let request = source.backend.rename(&source.path, &target.path, replaces);
-        match self.ask(source, request).await {
+        let renamed = self.ask(source, request).await;
+        if renamed.is_err() {
+            lookalikes.lose_place(false);
+        }
+        match renamed {
             Ok(Presence::Found(metadata)) => Ok(metadata),
             Ok(Presence::Absent) => {
                 self.look_into(renaming.from.parent);

@@ -11,11 +11,35 @@ use super::Target;
 use super::rename::Renaming;
 use crate::Error;
 use crate::error::Cause;
+use crate::fetch::Object;
 use crate::staging::StagedFile;
 use crate::upload::settle::Confirmed;
 use crate::vfs::Core;
 
+/// What is open of files that another is about to take the place of, where the source does not tell the one from the other.
+pub(super) struct Lookalikes(Vec<Arc<Object>>);
+
+impl Lookalikes {
+    /// Has them not be read on from there, or be read on after all.
+    pub(super) fn lose_place(&self, is_lost: bool) {
+        for object in &self.0 {
+            object.lose_place(is_lost);
+        }
+    }
+}
+
 impl Core {
+    /// Finds what is open of other files in the new place of a file.
+    pub(super) fn lookalikes(&self, renaming: &Renaming) -> Result<Lookalikes, Error> {
+        let known = self.known_version(renaming.from.id)?;
+        let version = known.map(|version| Version::from_stored(&version));
+        let Some(version) = version.filter(|version| version.grain().is_some()) else {
+            return Ok(Lookalikes(Vec::new()));
+        };
+        let place = (renaming.target.source, &renaming.target.path);
+        Ok(Lookalikes(self.files.open_at(place, &version, renaming.from.id)))
+    }
+
     /// Makes sure that a file that is about to be replaced is the version that is known here, as an upload does.
     pub(super) async fn must_be_as_seen(&self, renaming: &Renaming) -> Result<(), Error> {
         let Some(over) = &renaming.over else { return Ok(()) };
