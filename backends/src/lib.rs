@@ -36,7 +36,8 @@ pub use object::{Child, Identity, Kind, Metadata, ObjectPath, Presence, Timestam
 pub use parts::{PartLog, PartUpload, SentPart};
 pub use secrets::{Place, Secret, SecretError, SecretReference, SecretStore, Secrets, StoreOptions};
 pub use spec::{
-    KeyInfo, Scheme, SchemeInfo, SecretKey, SourceSpec, SpecError, ValueKind, Writes, common_keys, nearest, schemes,
+    KeyInfo, Scheme, SchemeInfo, SecretKey, SourcePlace, SourceSpec, SpecError, ValueKind, Writes, common_keys,
+    nearest, schemes,
 };
 pub use watch::{Coverage, Noticed, Watch, Where};
 pub use write::{Attributes, Body, Condition, Expected, Renames, TEMPORARY_PREFIX, WriteAbilities, is_temporary_name};

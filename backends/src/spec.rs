@@ -8,6 +8,7 @@
 
 mod error;
 mod nearest;
+mod place;
 mod table;
 mod uri;
 mod values;
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::error::SpecError;
 pub use self::nearest::nearest;
+pub use self::place::SourcePlace;
 pub use self::table::{KeyInfo, SchemeInfo, SecretKey, ValueKind, common_keys, schemes};
 use crate::ObjectPath;
 use crate::secrets::{SecretReference, Secrets};

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use manifold_backends::SourceSpec;
+use manifold_backends::{SourcePlace, SourceSpec};
 use manifold_catalog::SourceRecord;
 
 use crate::control::status::SourceStatus;
@@ -113,8 +113,8 @@ pub(crate) fn canonical(path: &[u8]) -> Result<Vec<u8>> {
     Ok(clean)
 }
 
-/// Refuses what cannot be a source beside the present ones: a second time the same, or a loop. Gives a warning where two
-/// local sources overlap, which is harmless but rarely meant.
+/// Refuses what cannot be a source beside the present ones: a second time the same, a loop, or files at a server that have a name
+/// in the library already. Gives a warning where two local sources overlap, which is rarely meant.
 pub(crate) fn check_new(spec: &SourceSpec, present: &[Present], state: &Path) -> Result<Option<String>> {
     if let Some(same) = present.iter().find(|present| present.is(spec)) {
         let attach = same.attached_at();
@@ -124,7 +124,9 @@ pub(crate) fn check_new(spec: &SourceSpec, present: &[Present], state: &Path) ->
         ))
         .hint("`manifold source remove` takes it away first"));
     }
-    let Some(root) = spec.local_root() else { return Ok(None) };
+    let Some(root) = spec.local_root() else {
+        return must_not_overlap(spec, present).map(|()| None);
+    };
     mounts::check_source(root, &mounts::real_path(state).unwrap_or_else(|_| state.to_owned()))?;
     let overlapping = present.iter().find_map(|present| {
         let other = present.local_root()?;
@@ -138,6 +140,27 @@ pub(crate) fn check_new(spec: &SourceSpec, present: &[Present], state: &Path) ->
             present.attached_at()
         )
     }))
+}
+
+/// To programs two names of one file are two files: what moves one onto the other, or a folder into itself, would destroy it.
+fn must_not_overlap(spec: &SourceSpec, present: &[Present]) -> Result<()> {
+    let Some(place) = SourcePlace::root_of(spec.name()) else {
+        return Ok(());
+    };
+    let overlapping = present.iter().find(|present| {
+        let other = SourcePlace::root_of(&present.name);
+        other.is_some_and(|other| place.is_within(&other) || other.is_within(&place))
+    });
+    overlapping.map_or(Ok(()), |other| {
+        Err(Failure::new(format!(
+            "{} and the source {} (at {}) overlap: the same files would have two names in the library, and could be lost \
+             when one is moved to the other",
+            spec.name(),
+            other.name,
+            other.attached_at()
+        ))
+        .hint("add folders beside each other, or `manifold source remove` the other first"))
+    })
 }
 
 #[cfg(test)]
@@ -155,6 +178,28 @@ mod tests {
             std::str::from_utf8(&path).expect("whole characters"),
             format!("/{} 2", "\u{e4}".repeat(126))
         );
+    }
+
+    #[test]
+    fn what_is_at_a_server_has_one_name() {
+        let settings = BTreeMap::from([("access_key_id".to_owned(), "AKIAEXAMPLE".to_owned())]);
+        let spec = |uri: &str| SourceSpec::parse(uri, &settings).expect("a good URI");
+        let present = [Present {
+            name: spec("s3://photos/2024").name().to_owned(),
+            attach: b"/2024".to_vec(),
+        }];
+        for uri in ["s3://photos", "s3://photos/2024/may"] {
+            let refused = check_new(&spec(uri), &present, Path::new("/nowhere")).expect_err("it overlaps");
+            assert!(
+                refused.message().contains("(at /2024) overlap"),
+                "{}",
+                refused.message()
+            );
+        }
+        for uri in ["s3://photos/2023", "s3://films/2024"] {
+            let taken = check_new(&spec(uri), &present, Path::new("/nowhere"));
+            assert_eq!(taken.expect("it lies beside"), None);
+        }
     }
 
     #[test]

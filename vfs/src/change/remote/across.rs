@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use manifold_backends::local::{LocalBackend, RenameMode};
-use manifold_backends::{Kind as ObjectKind, Metadata, ObjectPath, Operation, Presence, Version};
+use manifold_backends::{Kind as ObjectKind, Metadata, ObjectPath, Operation, Presence, SourcePlace, Version};
 use manifold_catalog::{Across, Entry, EntryId, ExtendedAttribute, Keep, Kind, Left, SeenAttributes, SourceId};
 
 use super::Target;
@@ -87,6 +87,10 @@ impl Core {
             Ok(crossing) => crossing,
             Err(error) => return Answer::err(error),
         };
+        if self.is_in_place(&crossing) {
+            self.look_into(crossing.to_directory);
+            return Answer::ok(());
+        }
         let core = Arc::clone(self);
         Answer::Pending(Box::pin(async move {
             let from = match half {
@@ -197,6 +201,19 @@ impl Core {
 
     fn target_of(&self, crossing: &Crossing) -> Result<Target, Error> {
         self.target_over(crossing.to_directory, crossing.over.as_ref(), &crossing.to_raw_name)
+    }
+
+    /// Tells whether both names are one file at a server, of which two sources overlap: to rename that does nothing.
+    fn is_in_place(&self, crossing: &Crossing) -> bool {
+        let place = |source, path| {
+            let root = SourcePlace::root_of(self.indexer.backend(source)?.name())?;
+            Some(root.join(path))
+        };
+        let Ok(target) = self.target_of(crossing) else {
+            return false;
+        };
+        let former = place(crossing.former.0, &crossing.former.1);
+        former.is_some() && former == place(target.source, &target.path)
     }
 
     /// A file of this machine goes once nobody has it open: who writes to it would go on writing to the original.

@@ -185,3 +185,23 @@ async fn nothing_comes_back_to_what_it_has_left_before_that_is_taken_away() {
     assert_eq!(world.x.bytes("b").unwrap(), b"b of x");
     assert_eq!(world.t.files(), ["b"]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_has_two_names_is_not_moved_from_the_one_to_the_other() {
+    let (x, t) = (Shelf::named("s3://files"), Shelf::named("s3://files/dir"));
+    x.place("dir/a", b"all there is");
+    x.place("dir/b", b"and this");
+    t.place("a", b"all there is");
+    let world = World::over(x, t, disks(), TempDir::new().unwrap(), CrossSourceRename::Copy);
+    world.library.find("t/a").await.unwrap();
+    world.rename("x/dir/a", "t/a").await.unwrap();
+    world.rename("x/dir/b", "t/b").await.unwrap();
+    world.until_settled().await;
+    assert!(world.is_there("x/dir/a").await && world.is_there("t/a").await && world.is_there("x/dir/b").await);
+    assert_eq!(world.x.files(), ["dir/a", "dir/b"]);
+    assert_eq!(world.t.files(), ["a"], "nothing was sent");
+    world.rename("x/dir/a", "t/c").await.unwrap();
+    world.until_settled().await;
+    assert_eq!(world.t.bytes("c").unwrap(), b"all there is", "that is another place");
+    assert_eq!(world.x.files(), ["dir/b"]);
+}
