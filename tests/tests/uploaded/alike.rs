@@ -96,6 +96,46 @@ fn who_reads_on_gets_what_he_has_opened_or_is_told(site: &Site) {
     assert!(fs::read(site.at("long")).expect("read") == pattern(LONG, 31));
 }
 
+/// Writes a file twice within a second, and reads it in between and after a restart.
+fn what_was_written_last_is_read(mut site: Site) {
+    let below = site.server.root().expect("a folder of this machine").join("a");
+    let changed = || fs::metadata(&below).expect("look").modified().expect("a time");
+    let end = Instant::now() + DEADLINE;
+    for seed in (100..).step_by(2) {
+        // Early in a second, so that there is time for both.
+        let since = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .expect("after 1970");
+        std::thread::sleep(Duration::from_millis(1_010 - u64::from(since.subsec_millis())));
+        let written = [seed, seed + 1].map(|seed| {
+            fs::write(site.at("a"), pattern(LENGTH, seed)).expect("write");
+            site.until_uploaded();
+            holds(&site, "a", seed);
+            changed()
+                .duration_since(SystemTime::UNIX_EPOCH)
+                .expect("after 1970")
+                .as_secs()
+        });
+        if written[0] == written[1] {
+            site.library.unmount();
+            site.library.mount();
+            holds(&site, "a", seed + 1);
+            return;
+        }
+        assert!(Instant::now() < end, "two uploads never fall into one second");
+    }
+}
+
+#[test]
+fn what_was_written_last_is_read_from_an_ftp_server() {
+    what_was_written_last_is_read(over(Vsftpd::start()));
+}
+
+#[test]
+fn what_was_written_last_is_read_from_a_webdav_server_that_counts_seconds() {
+    what_was_written_last_is_read(over(Nginx::start()));
+}
+
 #[test]
 fn each_is_what_it_is_on_an_sftp_server() {
     each_is_what_it_is(over(Sshd::start()));
