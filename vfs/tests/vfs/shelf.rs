@@ -40,6 +40,8 @@ pub(crate) enum Cue {
     LosesRenames,
     /// Done, but for removals.
     RemovesNothing,
+    /// Done, but files may not be removed.
+    ForbidsRemovals,
     /// Copies take their time.
     Dawdles,
     /// Reads end when the cue changes.
@@ -305,6 +307,9 @@ impl Shelf {
             Cue::RemovesNothing if matches!(operation, Operation::RemoveFile | Operation::RemoveDirectory) => {
                 self.refused_removals.send_modify(|count| *count += 1);
                 Err(self.error(ErrorKind::TimedOut, operation, path))
+            }
+            Cue::ForbidsRemovals if operation == Operation::RemoveFile => {
+                Err(self.error(ErrorKind::PermissionDenied, operation, path))
             }
             Cue::LosesRenames if operation != Operation::Rename => {
                 Err(self.error(ErrorKind::TimedOut, operation, path))

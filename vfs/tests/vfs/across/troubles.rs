@@ -187,6 +187,33 @@ async fn nothing_comes_back_to_what_it_has_left_before_that_is_taken_away() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_another_has_put_where_an_upload_was_not_confirmed_is_not_replaced() {
+    let world = World::new();
+    world.library.find("x/dir/a").await.unwrap();
+    world.t.set_cue(Cue::TakesAndGoes);
+    let handle = world.create("t/new").await.unwrap();
+    world.write(handle, 0, b"of ours").await;
+    world.close(handle).await;
+    while world.t.bytes("new").is_none() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    world.library.vfs.stop_uploads().await;
+    world.t.place("new", b"of another");
+    world.t.set_cue(Cue::Does);
+    let refused = loop {
+        match world.rename("x/dir/a", "t/new").await {
+            // It is not known yet that the target is there again.
+            Err(Error::Unreachable(_)) => tokio::time::sleep(Duration::from_millis(5)).await,
+            refused => break refused,
+        }
+    };
+    assert!(matches!(refused, Err(Error::Busy)), "{refused:?}");
+    assert_eq!(world.t.bytes("new").unwrap(), b"of another");
+    assert_eq!(world.content("t/new").await, b"of ours");
+    assert_eq!(world.content("x/dir/a").await, pattern(300_000));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_has_two_names_is_not_moved_from_the_one_to_the_other() {
     let (x, t) = (Shelf::named("s3://files"), Shelf::named("s3://files/dir"));
     x.place("dir/a", b"all there is");

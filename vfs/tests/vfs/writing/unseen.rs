@@ -176,6 +176,32 @@ async fn what_a_source_is_known_to_have_is_not_removed_while_it_is_away() {
     world.holds(&[("file", b"Known")]).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_has_arrived_unseen_stays_and_shows_where_it_may_not_be_removed() {
+    for is_renamed in [false, true] {
+        let world = World::new();
+        world.send_unseen("file").await;
+        if is_renamed {
+            world.rename("file", "other").await.unwrap();
+        } else {
+            world.unlink("file").await.unwrap();
+        }
+        assert!(!world.names("s").await.contains(&"file".to_owned()));
+        world.shelf.set_cue(Cue::ForbidsRemovals);
+        world.library.vfs.retry_uploads();
+        while !world.library.catalog.all_origins().unwrap().is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        if is_renamed {
+            world.uploaded("other", SENT).await;
+        }
+        world.until_quiet().await;
+        world.library.relist("s").await;
+        let both: &[(&str, &[u8])] = &[("file", SENT), ("other", SENT)];
+        world.holds(if is_renamed { both } else { &both[..1] }).await;
+    }
+}
+
 /// By another path to the same directory, it may be in its own way.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_renamed_file_is_uploaded_after_what_it_has_left_unseen_has_gone() {
