@@ -134,13 +134,16 @@ impl Library {
         self.add_server_with(server, attach, &[]);
     }
 
-    /// Adds a server's source at `attach`, with more settings.
+    /// Adds a server's source at `attach`, with more settings, or others.
     pub fn add_server_with(&mut self, server: &dyn Server, attach: &str, settings: &[(&str, &str)]) {
         let mut arguments = Vec::new();
         for (key, value) in settings {
             arguments.extend(["--set".to_owned(), format!("{key}={value}")]);
         }
         for (key, mut value) in server.settings() {
+            if settings.iter().any(|(given, _)| *given == key) {
+                continue;
+            }
             if key == "key" {
                 value = self.private_copy(Path::new(&value));
             }

@@ -14,6 +14,7 @@ mod job;
 mod origins;
 mod places;
 mod together;
+mod two_names;
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;

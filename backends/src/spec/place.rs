@@ -39,6 +39,14 @@ impl SourcePlace {
         }
     }
 
+    /// Tells whether it is called as another place is, whatever the servers are called: they may be one that has two addresses.
+    pub fn may_be(&self, other: &Self) -> bool {
+        let [scheme, _host, _user, container, ..] = &self.store[..] else {
+            return false;
+        };
+        other.store.first() == Some(scheme) && other.store.get(3) == Some(container) && self.path == other.path
+    }
+
     /// Tells whether it is another place, or lies beneath it.
     pub fn is_within(&self, other: &Self) -> bool {
         self.store == other.store
@@ -88,5 +96,9 @@ mod tests {
         assert_eq!(whole.join(&path("d/x")), part.join(&path("x")));
         assert_ne!(whole.join(&path("x")), part.join(&path("x")));
         assert_eq!(part.join(&ObjectPath::root()), part);
+        let alias = root("s3://files?endpoint=http://localhost:9000");
+        assert!(part.join(&path("x")).may_be(&alias.join(&path("d/x"))));
+        assert!(!part.join(&path("x")).may_be(&alias.join(&path("x"))));
+        assert!(!root("s3://films").may_be(&alias) && !root("gcs://files").may_be(&alias));
     }
 }

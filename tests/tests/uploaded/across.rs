@@ -329,6 +329,35 @@ fn mv_from_a_source_that_is_away_says_so_and_loses_nothing() {
 }
 
 #[test]
+fn a_file_at_a_server_of_two_addresses_is_not_taken_for_two() {
+    let server = SeaweedFs::start();
+    let other_address = server.endpoint().replace("127.0.0.1", "localhost");
+    let mut library = Library::new(User::Current);
+    library.settings(SETTINGS);
+    library.add_server_with(&server, "/x", &[("write", "back")]);
+    library.add_server_with(&server, "/t", &[("write", "back"), ("endpoint", &other_address)]);
+    server.put(b"dir/file", b"all there is");
+    library.mount();
+    let (one, other) = (library.at().join("x/dir/file"), library.at().join("t/dir/file"));
+    assert_eq!(fs::read(&one).expect("read"), b"all there is");
+    assert_eq!(fs::read(&other).expect("read"), b"all there is");
+    fs::rename(&one, &other).expect("rename");
+    let settled = |status: &Value| status["uploads"]["waiting"] == 0 && status["uploads"]["originals"] == 0;
+    let end = Instant::now() + DEADLINE;
+    loop {
+        let said = expect_success(library.command().args(["status", "--json"]));
+        if settled(&serde_json::from_str(&said).expect("JSON")) {
+            break;
+        }
+        assert!(Instant::now() < end, "it never settles: {said}\n{}", library.log());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert!(server.has(b"dir/file"), "{}", library.log());
+    assert_eq!(fs::read(&other).expect("read"), b"all there is");
+    library.unmount();
+}
+
+#[test]
 fn a_strict_library_leaves_the_copying_to_whoever_asks() {
     let mut two = Two::over(folder(), SeaweedFs::start());
     two.library.unmount();

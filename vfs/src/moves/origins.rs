@@ -290,6 +290,14 @@ impl Moves {
                 )?;
                 continue;
             }
+            if !origins.is_removed && self.may_be_its_copy(&origin, &path, origins.id).await? {
+                self.stays(
+                    origins.id,
+                    &origin,
+                    "the original may be the very object that was to be its copy, at a server of two addresses",
+                )?;
+                continue;
+            }
             let _places = self.keep_places().await;
             let change = self.uploads.fetcher.catalog.begin_change(&[origin.directory]);
             match self.take_from(&origin, path).await? {
@@ -461,7 +469,7 @@ impl Moves {
     }
 
     /// Gives a source's backend, once it is connected.
-    async fn backend_of(&self, source: SourceId) -> Result<Arc<dyn Backend>, Fault> {
+    pub(super) async fn backend_of(&self, source: SourceId) -> Result<Arc<dyn Backend>, Fault> {
         let fetcher = &self.uploads.fetcher;
         let connected = timeout(fetcher.deadline, fetcher.indexer.until_connected(source));
         // Whether it is connected is seen next.
