@@ -115,6 +115,22 @@ impl Catalog {
         Ok(changes)
     }
 
+    /// Follows the removal of a file, as [`follow_removed`](Self::follow_removed), whose object its source still has in this version:
+    /// that is to be taken away, and no listing shows it meanwhile. In one transaction.
+    pub fn follow_removed_ahead(
+        &self,
+        directory: EntryId,
+        name: &[u8],
+        (id, version): (EntryId, &[u8]),
+        at_ns: i64,
+    ) -> Result<Vec<Change>> {
+        let ((), changes) = self.store().write(When::Told, |edit| {
+            edit.leave(id, version.to_vec())?;
+            edit.follow_removed((directory, name), at_ns)
+        })?;
+        Ok(changes)
+    }
+
     /// Follows a rename within one source, from directory and name to directory and name. What stood at `to` is gone,
     /// with what is staged of it; its pin goes on to the entry that takes its place, where both are files and that has
     /// none. `raw_name` is what the source calls it there, where that is not the name; `seen`, how it looks there, if

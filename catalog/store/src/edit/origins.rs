@@ -179,8 +179,13 @@ impl Edit<'_> {
         if unseen.states.is_empty() {
             return Ok(());
         }
-        let known = self.known(unseen.id)?;
-        let before = self.origins_of(unseen.id.0)?;
+        self.leave(unseen.id, encode_sent(&unseen.states))
+    }
+
+    /// Notes that a file leaves the place where it stands, and its object there in a version.
+    pub(crate) fn leave(&mut self, id: EntryId, version: Vec<u8>) -> Result<()> {
+        let known = self.known(id)?;
+        let before = self.origins_of(id.0)?;
         if before.as_ref().is_some_and(|row| row.places.len() >= ORIGINS_MAX) {
             return Err(known.refuse("it was moved too often while its former objects are still there"));
         }
@@ -189,9 +194,9 @@ impl Edit<'_> {
             source: known.hot.source(),
             directory: known.cold.parent,
             name: known.cold.raw_name.unwrap_or(known.cold.name).into_vec(),
-            version: encode_sent(&unseen.states),
+            version,
         };
-        self.put_origins(unseen.id.0, before, Some((place, false)), is_due)
+        self.put_origins(id.0, before, Some((place, false)), is_due)
     }
 
     /// Says that nobody needs any more what a file has left elsewhere: its source has it, or it was removed.

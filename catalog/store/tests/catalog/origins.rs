@@ -395,6 +395,30 @@ fn what_may_have_arrived_unseen_of_a_removed_file_is_not_listed_until_it_is_look
 }
 
 #[test]
+fn a_file_that_is_removed_ahead_of_its_object_is_not_listed_and_its_object_is_due() {
+    let world = World::new();
+    let (f, d) = (world.id("/s/d/f"), world.id("/s/d"));
+    let version = world.catalog.details(f).unwrap().unwrap().version;
+    world.catalog.follow_removed_ahead(d, b"f", (f, &version), 60).unwrap();
+    world.catalog.sync().unwrap();
+    let world = world.checked();
+    let due = world.catalog.due_origins().unwrap();
+    let [origins] = &due[..] else { panic!("{due:?}") };
+    assert!(origins.is_due && origins.is_removed, "{origins:?}");
+    let [place] = &origins.places[..] else {
+        panic!("{origins:?}")
+    };
+    assert_eq!((place.path.as_deref(), &*place.version), (Some(&b"d/f"[..]), &*version));
+    assert!(world.catalog.is_known_to_be_left_at(d, b"f").unwrap());
+    list(&world.catalog, d, vec![file("f").version("v1"), file("g").identity(2)]);
+    assert_eq!(world.names("/s/d"), ["g"]);
+    world.catalog.note_origin_gone(f, place).unwrap();
+    list(&world.catalog, d, vec![file("f").version("v1"), file("g").identity(2)]);
+    assert_eq!(world.names("/s/d"), ["f", "g"]);
+    world.checked();
+}
+
+#[test]
 fn what_may_have_arrived_unseen_under_a_former_name_is_to_be_taken_away_though_the_file_is_staged() {
     let world = World::new();
     let (f, g, d) = (world.id("/s/d/f"), world.id("/s/d/g"), world.id("/s/d"));
