@@ -10,7 +10,7 @@ use manifold_catalog::{EntryId, Kind, SourceId};
 
 use super::{Found, Joined, Merged};
 use crate::attributes::Attributes;
-use crate::change::{Created, Creation, Requester};
+use crate::change::{Created, Creation, Removal, Requester};
 use crate::vfs::Core;
 use crate::{Answer, Error};
 
@@ -98,7 +98,9 @@ impl Core {
             }
             core.may_all_change(&like)?;
             for (_, entry) in like.iter().rev() {
-                core.remove_in(entry.parent, &name, is_directory).wait().await?;
+                core.remove_in(entry.parent, &name, is_directory, Removal::Asked)
+                    .wait()
+                    .await?;
             }
             Ok(())
         })

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::library::Library;
 use crate::scripted::{Mood, Scripted};
-use crate::shelf::Shelf;
+use crate::shelf::{Cue, Shelf};
 use manifold_backends::local::LocalBackend;
 use manifold_backends::{Backend, ErrorKind};
 use manifold_catalog::{Catalog, Kind};

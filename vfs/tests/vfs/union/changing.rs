@@ -6,6 +6,15 @@ use manifold_vfs::{AttributeChange, NewTime, SetMode};
 
 use super::*;
 
+/// The members in an order that begins with this one, all listed.
+async fn with_first(member: &str) -> World {
+    let world = World::new(|_, _, _| {});
+    let order = vec![member.as_bytes().into()];
+    world.library.vfs.set_unions(vec![Union { order, ..union() }]).unwrap();
+    world.list("").await.unwrap();
+    world
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_is_renamed_where_it_is_into_a_directory_that_only_others_have() {
     let world = World::new(|a, b, shelf| {
@@ -56,6 +65,87 @@ async fn what_is_replaced_by_a_rename_is_gone_at_every_member() {
     assert_eq!(world.read("config").await, b"latest");
     world.unlink("config").await.unwrap();
     assert_eq!(world.list("").await.unwrap(), [""; 0]);
+}
+
+/// `.new` at `a`, and `save` at the remote member, and at `a` too if so asked, where another has changed it since it was seen.
+async fn another_has_changed_it(is_hidden: bool) -> World {
+    let world = World::new(|a, _, shelf| {
+        put(a, ".new", "new");
+        shelf.place("save", b"known");
+        if is_hidden {
+            put(a, "save", "old");
+        }
+    });
+    world.list("").await.unwrap();
+    world.shelf.place("save", b"of another");
+    world
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_has_changed_at_another_member_is_not_replaced_before_it_is_seen() {
+    for is_hidden in [false, true] {
+        let world = another_has_changed_it(is_hidden).await;
+        let refused = world.rename(".new", "save", RenameMode::Replace).await;
+        assert!(matches!(refused, Err(Error::Busy)), "{refused:?}");
+        assert_eq!(world.shelf.bytes("save").unwrap(), b"of another");
+        assert_eq!(world.read(".new").await, b"new");
+        assert_eq!(world.a.path().join("save").exists(), is_hidden);
+        if is_hidden {
+            assert_eq!(world.read("save").await, b"old", "nothing was begun");
+        }
+        world.relist("s").await;
+        if !is_hidden {
+            assert_eq!(world.read("save").await, b"of another");
+        }
+        world.rename(".new", "save", RenameMode::Replace).await.unwrap();
+        assert_eq!(world.shelf.bytes("save"), None);
+        assert_eq!(world.read("save").await, b"new");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_changes_at_another_member_while_it_is_being_replaced_stays() {
+    let world = another_has_changed_it(false).await;
+    world.relist("s").await;
+    world.shelf.set_cue(Cue::HoldsNames);
+    let (root, vfs) = (world.find("").await.unwrap(), Arc::clone(&world.library.vfs));
+    let renaming = vfs.rename((root, b".new"), (root, b"save"), RenameMode::Replace);
+    let renaming = tokio::spawn(renaming.wait());
+    world.shelf.until_held_names(1).await;
+    world.shelf.place("save", b"faster");
+    world.shelf.set_cue(Cue::Does);
+    let refused = renaming.await.unwrap();
+    assert!(matches!(refused, Err(Error::Busy)), "{refused:?}");
+    assert_eq!(world.shelf.bytes("save").unwrap(), b"faster");
+    assert_eq!(world.read(".new").await, b"new", "it has its old name again");
+    world.relist("s").await;
+    assert_eq!(world.read("save").await, b"faster");
+}
+
+/// What stands here alone needs no source, and what has arrived of it unseen is found out.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_not_uploaded_at_another_member_is_replaced() {
+    let world = with_first("s").await;
+    for is_sent in [false, true] {
+        world
+            .shelf
+            .set_cue(if is_sent { Cue::TakesAndGoes } else { Cue::IsAway });
+        world.write("save", b"staged").await.unwrap();
+        if is_sent {
+            world.shelf.until(|shelf| shelf.bytes("save").is_some()).await;
+        }
+        put(&world.a, "new", "new");
+        world.relist("a").await;
+        world.rename("new", "save", RenameMode::Replace).await.unwrap();
+        world.shelf.set_cue(Cue::Does);
+        assert_eq!(world.read("save").await, b"new");
+        world.until_uploaded().await;
+        world.shelf.until(|shelf| shelf.bytes("save").is_none()).await;
+        world.unlink("save").await.unwrap();
+        while world.library.indexer.is_away(world.source("s")) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
