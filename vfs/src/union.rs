@@ -15,6 +15,7 @@ mod look;
 mod place;
 mod rename;
 mod told;
+mod turns;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -32,6 +33,7 @@ use crate::vfs::{Core, Vfs};
 use crate::{Answer, Error, look as looking};
 
 pub use told::UnionReport;
+use turns::Turns;
 
 /// How many answers are remembered that were given though not every member could be asked.
 const GUESSED_MAX: usize = 4_096;
@@ -106,6 +108,7 @@ pub(crate) struct Unions {
     wanted: Mutex<Vec<Union>>,
     joined: RwLock<Vec<Arc<Joined>>>,
     renaming: Mutex<Vec<Renaming>>,
+    turns: Turns,
     guessed: Mutex<Vec<(EntryId, Box<[u8]>)>>,
 }
 

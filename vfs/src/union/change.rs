@@ -1,7 +1,9 @@
 //! Changing a union: what is new is placed, what is there is changed wherever it is.
 //!
-//! Always true: where a member that has something of it cannot be changed, nothing is; and what is hidden by a file or directory
-//! of its kind goes where that goes, so that it does not come to light.
+//! Always true:
+//! - where a member that has something of it cannot be changed, nothing is;
+//! - what is hidden by a file or directory of its kind goes where that goes, so that it does not come to light;
+//! - no directory on the way gets another name meanwhile.
 
 use std::sync::Arc;
 
@@ -26,12 +28,12 @@ impl Core {
         let core = Arc::clone(self);
         // Nobody would ever close a file that is opened when nobody waits for it any more.
         self.while_wanted(async move {
-            let merged = core.list_parts(directory).await?;
-            if let Some((_, entry)) = core.named(&merged, &name)?.first() {
+            let (merged, _turn) = core.in_turn(&[(directory, &name)]).await?;
+            if let Some((_, entry)) = core.named(&merged[0], &name)?.first() {
                 return core.create_in(entry.parent, &name, creation, by).wait().await;
             }
             let make = |core: &Arc<Self>, at| core.create_in(at, &name, creation, by);
-            core.place(&merged, &name, make).await
+            core.place(&merged[0], &name, make).await
         })
     }
 
@@ -46,12 +48,12 @@ impl Core {
     ) -> Answer<Attributes> {
         let core = Arc::clone(self);
         self.to_its_end(async move {
-            let merged = core.list_parts(directory).await?;
-            if !core.named(&merged, &name)?.is_empty() {
+            let (merged, _turn) = core.in_turn(&[(directory, &name)]).await?;
+            if !core.named(&merged[0], &name)?.is_empty() {
                 return Err(Error::Exists);
             }
             let make = |core: &Arc<Self>, at| core.make_in(at, &name, making.clone(), mode, by);
-            core.place(&merged, &name, make).await
+            core.place(&merged[0], &name, make).await
         })
     }
 
@@ -64,13 +66,14 @@ impl Core {
     ) -> Answer<Attributes> {
         let core = Arc::clone(self);
         self.to_its_end(async move {
-            let merged = core.list_parts(directory).await?;
+            let (merged, _turn) = core.in_turn(&[(directory, &name)]).await?;
+            let merged = &merged[0];
             let source = core.source_of(id)?;
             let member = merged.union.member_of(source).ok_or(Error::CrossSource)?;
-            if !core.named(&merged, &name)?.is_empty() {
+            if !core.named(merged, &name)?.is_empty() {
                 return Err(Error::Exists);
             }
-            let at = core.branch_at(&merged, member).await?;
+            let at = core.branch_at(merged, member).await?;
             core.link_in(id, at, &name).wait().await
         })
     }
@@ -84,8 +87,8 @@ impl Core {
     ) -> Answer<()> {
         let core = Arc::clone(self);
         self.to_its_end(async move {
-            let merged = core.list_parts(directory).await?;
-            let found = core.named(&merged, &name)?;
+            let (merged, _turn) = core.in_turn(&[(directory, &name)]).await?;
+            let found = core.named(&merged[0], &name)?;
             let like = like_the_first(&found)?;
             match (
                 is_directory,

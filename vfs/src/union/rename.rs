@@ -53,12 +53,10 @@ impl Core {
     ) -> Answer<()> {
         let core = Arc::clone(self);
         self.to_its_end(async move {
-            let (from, to) = (core.list_parts(from).await?, core.list_parts(to).await?);
-            if from.union.root != to.union.root {
-                return Err(Error::CrossSource);
-            }
-            let moved = like_the_first(&core.named(&from, &name)?)?;
-            let there = core.named(&to, &new_name)?;
+            let (merged, _turn) = core.in_turn(&[(from, &name), (to, &new_name)]).await?;
+            let (from, to) = (&merged[0], &merged[1]);
+            let moved = like_the_first(&core.named(from, &name)?)?;
+            let there = core.named(to, &new_name)?;
             if mode == RenameMode::Exchange {
                 return core.exchange(&moved, &there, (&name, &new_name)).await;
             }
@@ -95,7 +93,7 @@ impl Core {
             }
             core.may_all_change(&moved)?;
             core.may_all_change(&replaced)?;
-            core.rename_all((&from, &name), (&to, &new_name), (&moved, &replaced), mode)
+            core.rename_all((from, &name), (to, &new_name), (&moved, &replaced), mode)
                 .await
         })
     }

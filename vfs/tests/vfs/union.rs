@@ -3,6 +3,7 @@
 mod changing;
 mod model;
 mod placing;
+mod turns;
 
 use std::collections::HashMap;
 use std::fs;
@@ -53,19 +54,23 @@ struct World {
 
 impl World {
     fn new(fill: impl FnOnce(&TempDir, &TempDir, &Shelf)) -> Self {
-        let (a, b, shelf) = (TempDir::new().unwrap(), TempDir::new().unwrap(), Shelf::new());
-        fill(&a, &b, &shelf);
-        Self::over(TempDir::new().unwrap(), a, b, shelf)
+        Self::with(Settings::default(), fill)
     }
 
-    fn over(folder: TempDir, a: TempDir, b: TempDir, shelf: Arc<Shelf>) -> Self {
+    fn with(settings: Settings, fill: impl FnOnce(&TempDir, &TempDir, &Shelf)) -> Self {
+        let (a, b, shelf) = (TempDir::new().unwrap(), TempDir::new().unwrap(), Shelf::new());
+        fill(&a, &b, &shelf);
+        Self::over(TempDir::new().unwrap(), a, b, shelf, settings)
+    }
+
+    fn over(folder: TempDir, a: TempDir, b: TempDir, shelf: Arc<Shelf>, settings: Settings) -> Self {
         let local = |folder: &TempDir| -> Arc<dyn Backend> { Arc::new(LocalBackend::open(folder.path()).unwrap()) };
         let sources = [
             ("u/a", local(&a)),
             ("u/b", local(&b)),
             ("u/s", Arc::clone(&shelf) as Arc<dyn Backend>),
         ];
-        let library = Library::reopen(folder, &sources, Settings::default());
+        let library = Library::reopen(folder, &sources, settings);
         let now_ns = Arc::clone(&library.now_ns);
         let settings = WriteSettings {
             folder: library.folder.path().join("staging"),
@@ -102,7 +107,7 @@ impl World {
         {
             tokio::task::yield_now().await;
         }
-        Self::over(folder, self.a, self.b, self.shelf)
+        Self::over(folder, self.a, self.b, self.shelf, Settings::default())
     }
 
     fn source(&self, member: &str) -> SourceId {
