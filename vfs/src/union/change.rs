@@ -7,12 +7,15 @@
 
 use std::sync::Arc;
 
+use futures::future::join_all;
+use manifold_backends::ObjectPath;
 use manifold_backends::local::{AttributeChange, Making, SetMode};
-use manifold_catalog::{EntryId, Kind, SourceId};
+use manifold_catalog::{Entry, EntryId, Kind, SourceId};
 
 use super::{Found, Joined, Merged};
 use crate::attributes::Attributes;
 use crate::change::{Created, Creation, Removal, Requester};
+use crate::fetch::object::not_connected;
 use crate::vfs::Core;
 use crate::{Answer, Error};
 
@@ -99,7 +102,7 @@ impl Core {
                 (true, true) => core.is_empty(like[0].1.id).await?,
                 (false, false) => {}
             }
-            core.may_all_change(&like)?;
+            core.may_all_change(&like.iter().collect::<Vec<_>>()).await?;
             for (_, entry) in like.iter().rev() {
                 core.remove_in(entry.parent, &name, is_directory, Removal::Asked)
                     .wait()
@@ -119,11 +122,32 @@ impl Core {
         }
     }
 
-    /// Refuses if one of the members that have something cannot be changed.
-    pub(super) fn may_all_change(&self, found: &[Found]) -> Result<(), Error> {
-        found
-            .iter()
-            .try_for_each(|(_, entry)| self.half_of_source(entry.source).map(drop))
+    /// Refuses if one of the members that have something cannot be changed, or is known to be away where another would be changed
+    /// without it.
+    pub(super) async fn may_all_change(&self, found: &[&Found]) -> Result<(), Error> {
+        for (_, entry) in found {
+            self.half_of_source(entry.source)?;
+        }
+        if found.iter().all(|(_, entry)| entry.source == found[0].1.source) {
+            return Ok(());
+        }
+        let reached = join_all(found.iter().map(|(_, entry)| self.must_be_reached(entry)));
+        reached.await.into_iter().collect()
+    }
+
+    /// Asks a source that is known to be away whether it is back. What stands here alone can be changed without it.
+    async fn must_be_reached(&self, entry: &Entry) -> Result<(), Error> {
+        let source = entry.source;
+        if !self.indexer.is_away(source) || self.stands_here_alone(entry.id) {
+            return Ok(());
+        }
+        let backend = self.indexer.backend(source);
+        let backend = backend.ok_or_else(|| not_connected(&self.indexer, source))?;
+        let place = self.catalog.object_path(entry.id).map_err(Error::from_catalog)?;
+        let path = ObjectPath::from_bytes(place.ok_or(Error::Stale)?.1);
+        let deadline = self.settings.metadata_deadline / 2;
+        let asked = self.indexer.ask(source, &path, deadline, backend.stat(&path));
+        asked.await.map(drop).map_err(Error::from_index)
     }
 
     /// Changes the attributes of a merged directory at all members that can be changed.

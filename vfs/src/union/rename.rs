@@ -91,8 +91,8 @@ impl Core {
                     Error::IsADirectory
                 });
             }
-            core.may_all_change(&moved)?;
-            core.may_all_change(&replaced)?;
+            let all: Vec<_> = moved.iter().chain(&replaced).collect();
+            core.may_all_change(&all).await?;
             core.rename_all((from, &name), (to, &new_name), (&moved, &replaced), mode)
                 .await
         })
@@ -213,7 +213,8 @@ impl Core {
         if members(one) != members(other) || other.iter().any(|(_, entry)| entry.attach_point) {
             return Err(Error::InvalidArgument);
         }
-        self.may_all_change(one)?;
+        let all: Vec<_> = one.iter().chain(other).collect();
+        self.may_all_change(&all).await?;
         let mut done: Vec<(EntryId, EntryId)> = Vec::with_capacity(one.len());
         for ((_, one), (_, other)) in one.iter().zip(other) {
             let exchange = |(one, other)| self.rename_in((one, names.0), (other, names.1), RenameMode::Exchange);

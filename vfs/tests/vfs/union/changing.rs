@@ -237,6 +237,55 @@ async fn where_one_member_cannot_be_changed_nothing_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn where_one_member_is_known_to_be_away_nothing_is_done() {
+    for first in ["a", "s"] {
+        let world = World::new(|a, _, shelf| {
+            put(a, "both", "old at a");
+            put(a, "only-a", "only a");
+            put(a, "d/x", "x");
+            shelf.place("both", b"old at s");
+            shelf.place_directory("d");
+            shelf.place_directory("empty");
+            fs::create_dir(a.path().join("empty")).unwrap();
+        });
+        let order = vec![first.as_bytes().into()];
+        world.library.vfs.set_unions(vec![Union { order, ..union() }]).unwrap();
+        world.list("").await.unwrap();
+        world.list("empty").await.unwrap();
+        world.shelf.set_cue(Cue::IsAway);
+        while !world.library.indexer.is_away(world.source("s")) {
+            world.library.indexer.probe(world.source("s")).await;
+        }
+        let refused = [
+            world.rename("only-a", "both", RenameMode::Replace).await,
+            world.rename("both", "renamed", RenameMode::Replace).await,
+            world.rename("d", "e", RenameMode::Replace).await,
+            world.rename("d", "empty", RenameMode::Replace).await,
+            world.unlink("both").await,
+            world.rmdir("empty").await,
+        ];
+        let is_away = |refused: &Result<(), Error>| matches!(refused, Err(Error::Unreachable(_)));
+        assert!(refused.iter().all(is_away), "{refused:?}");
+        for (path, bytes) in [("both", "old at a"), ("only-a", "only a"), ("d/x", "x")] {
+            assert_eq!(
+                fs::read_to_string(world.a.path().join(path)).unwrap(),
+                bytes,
+                "nothing was begun"
+            );
+        }
+        assert!(world.a.path().join("empty").exists() && !world.a.path().join("renamed").exists());
+        // It is asked whether it is back.
+        world.shelf.set_cue(Cue::Does);
+        while let Err(error) = world.rename("only-a", "both", RenameMode::Replace).await {
+            assert!(matches!(error, Error::Unreachable(_)), "{error:?}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!(world.read("both").await, b"only a");
+        assert_eq!(world.shelf.bytes("both"), None);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn attributes_of_a_merged_directory_are_set_at_every_member_that_can_be_changed() {
     let world = mixed();
     let id = world.find("both").await.unwrap();
