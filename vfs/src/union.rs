@@ -377,6 +377,19 @@ impl Core {
         })
     }
 
+    /// Gives the attributes of what the catalog has in a directory: where a union is made of that, those of the union.
+    pub(crate) fn attributes_shown(&self, entry: &Entry) -> Result<Attributes, Error> {
+        if entry.source == SourceId::LIBRARY {
+            let joined = self.unions.joined.read();
+            let union = joined.iter().find(|union| union.root == entry.id).map(Arc::clone);
+            drop(joined);
+            if let Some(union) = union {
+                return self.attributes_of_merged(&self.merged_at(union, Vec::new(), None)?);
+            }
+        }
+        looking::attributes_of(&self.catalog, &self.files, entry)
+    }
+
     /// Gives the attributes of a merged directory.
     pub(crate) fn attributes_of_merged(&self, merged: &Merged) -> Result<Attributes, Error> {
         looking::attributes_of(&self.catalog, &self.files, &self.entry_shown(merged)?)

@@ -17,8 +17,9 @@ use manifold_backends::local::LocalBackend;
 use manifold_backends::{Backend, ErrorKind};
 use manifold_catalog::{Catalog, Kind};
 use manifold_vfs::{
-    Access, Attributes, Creation, Cursor, Durable, EntryId, Error, Event, EventStream, NameMatch, Placement, Received,
-    RenameMode, Requester, Settings, SourceId, Union, WriteAt, WritePolicy, WriteSettings, Writing,
+    Access, AttributeChange, Attributes, Creation, Cursor, Durable, EntryId, Error, Event, EventStream, NameMatch,
+    Placement, Received, RenameMode, Requester, Settings, SourceId, Union, WriteAt, WritePolicy, WriteSettings,
+    Writing,
 };
 use tempfile::TempDir;
 
@@ -453,6 +454,33 @@ async fn what_nobody_can_tell_is_not_answered_as_not_there() {
     );
     assert_eq!(library.find("u/d/known").await.unwrap(), known);
     assert!(matches!(library.find("u/d/none").await, Err(Error::NotFound)));
+}
+
+/// What the kernel is told with a name, it judges by who may go in.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_top_of_a_union_looks_alike_from_above_and_from_within() {
+    let world = mixed();
+    let (vfs, id) = (&world.library.vfs, world.find("").await.unwrap());
+    for mode in [0o750, 0o700] {
+        let change = AttributeChange {
+            mode: Some(mode),
+            ..AttributeChange::default()
+        };
+        vfs.set_attributes(id, None, change, ME).wait().await.unwrap();
+        let within = vfs.attributes(id, None).wait().await.unwrap();
+        assert_eq!(u32::from(within.mode), mode);
+        let named = vfs.lookup(EntryId::ROOT, b"u", NameMatch::Exact).wait().await.unwrap();
+        assert_eq!(named.1, within);
+        let handle = vfs.open_directory(EntryId::ROOT).wait().await.unwrap();
+        let mut listed = Vec::new();
+        vfs.read_directory(handle, Cursor::Offset(0), &mut |item| {
+            listed.push(item.attributes.clone());
+            std::ops::ControlFlow::Continue(())
+        })
+        .unwrap();
+        vfs.release_directory(handle);
+        assert_eq!(listed, [within]);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

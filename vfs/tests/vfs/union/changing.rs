@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
-use manifold_vfs::{AttributeChange, NewTime, SetMode};
+use manifold_vfs::{NewTime, SetMode};
 
 use super::*;
 
