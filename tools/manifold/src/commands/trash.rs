@@ -1,6 +1,7 @@
 //! `trash`: what was removed from sources that keep it, and how it comes back.
 //!
-//! All of it is done through the mount, as anybody could with `ls`, `mv` and `rm`: the trash is a folder of the source.
+//! All of it is done through the mount, as anybody could with `ls`, `mv` and `rm`: the trash is a folder of the source. Those of the members of
+//! a union are shown there as one, and what is put back goes to the member that has it.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -13,6 +14,7 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde::Serialize;
 
 use crate::cli;
+use crate::control::status::UnionStatus;
 use crate::control::text::Text;
 use crate::control::{Reply, Request};
 use crate::failure::{Failure, Result};
@@ -39,14 +41,36 @@ pub(super) async fn run(command: Option<cli::Trash>, context: &Context, out: &mu
     };
     let at = PathBuf::from(OsString::from_vec(mount.point.0.clone()));
     let attached = status.sources.iter().map(|source| source.attach.0.as_slice());
-    let trash = Trash::gather(&at, attached)?;
+    let trash = Trash::gather(&at, &places(attached, &status.unions))?;
     match command {
         None => list(&trash, out),
         Some(cli::Trash::Restore { paths, day }) => paths
             .iter()
-            .try_for_each(|path| restore(&trash, &at, path, day.as_deref())),
+            .try_for_each(|path| restore(&trash, &at, &status.unions, path, day.as_deref())),
         Some(cli::Trash::Empty { older_than, yes }) => empty(&trash, older_than, yes),
     }
+}
+
+/// Lists the places of the tree in which a trash is shown: where sources are attached, and of members of a union the union's.
+fn places<'a>(attached: impl Iterator<Item = &'a [u8]>, unions: &'a [UnionStatus]) -> Vec<&'a [u8]> {
+    let mut places = Vec::new();
+    for attach in attached {
+        let is_of = |union: &&UnionStatus| union.members.iter().any(|member| member.0 == attach);
+        let place = unions.iter().find(is_of).map_or(attach, |union| &union.at.0);
+        if !places.contains(&place) {
+            places.push(place);
+        }
+    }
+    places
+}
+
+/// Gives the path under which the mount shows what stands at a path of a member of a union.
+fn as_shown(path: &Path, unions: &[UnionStatus]) -> Option<PathBuf> {
+    unions.iter().find_map(|union| {
+        let at = Path::new(OsStr::from_bytes(&union.at.0));
+        let mut members = union.members.iter();
+        members.find_map(|member| Some(at.join(path.strip_prefix(OsStr::from_bytes(&member.0)).ok()?)))
+    })
 }
 
 /// A file that was removed.
@@ -65,22 +89,21 @@ struct Removed {
 
 #[derive(Debug)]
 struct Trash {
-    /// In the order of days, those of one source together.
+    /// In the order of days, those of one source or union together.
     removed: Vec<Removed>,
     /// The folders of all days.
     days: Vec<PathBuf>,
 }
 
 impl Trash {
-    fn gather<'a>(at: &Path, attached: impl Iterator<Item = &'a [u8]>) -> Result<Self> {
+    fn gather(at: &Path, places: &[&[u8]]) -> Result<Self> {
         let mut trash = Self {
             removed: Vec::new(),
             days: Vec::new(),
         };
-        for attach in attached {
-            let attach = Path::new(OsStr::from_bytes(attach));
-            let source = at.join(attach.strip_prefix("/").unwrap_or(attach));
-            let folder = source.join(FOLDER);
+        for place in places {
+            let place = Path::new(OsStr::from_bytes(place));
+            let folder = at.join(place.strip_prefix("/").unwrap_or(place)).join(FOLDER);
             for day in sorted(&folder)? {
                 let Ok(name) = day.file_name().unwrap_or_default().to_os_string().into_string() else {
                     continue;
@@ -92,7 +115,7 @@ impl Trash {
                 walk(&day, &mut files)?;
                 for (file, size) in files {
                     let within = file.strip_prefix(&day).unwrap_or(&file);
-                    let path = attach.join(within);
+                    let path = place.join(within);
                     let lies_at = file.strip_prefix(at).unwrap_or(&file);
                     trash.removed.push(Removed {
                         day: name.clone(),
@@ -175,10 +198,18 @@ fn list(trash: &Trash, out: &mut Output) -> Result<()> {
 }
 
 /// Puts back what was removed last of a path: a file, or all that was removed from a folder on that day.
-fn restore(trash: &Trash, at: &Path, path: &OsStr, day: Option<&str>) -> Result<()> {
+fn restore(trash: &Trash, at: &Path, unions: &[UnionStatus], path: &OsStr, day: Option<&str>) -> Result<()> {
     let wanted = Path::new("/").join(Path::new(path));
-    let of_path = |it: &&Removed| Path::new(OsStr::from_bytes(&it.path.0)).starts_with(&wanted);
-    let mut matching: Vec<&Removed> = trash.removed.iter().filter(of_path).collect();
+    let of_path = |wanted: &Path| -> Vec<&Removed> {
+        let is_wanted = |it: &&Removed| Path::new(OsStr::from_bytes(&it.path.0)).starts_with(wanted);
+        trash.removed.iter().filter(is_wanted).collect()
+    };
+    let mut matching = of_path(&wanted);
+    if matching.is_empty()
+        && let Some(shown) = as_shown(&wanted, unions)
+    {
+        matching = of_path(&shown);
+    }
     let last = match day {
         Some(day) => day.to_owned(),
         None => matching.last().map(|it| it.day.clone()).unwrap_or_default(),
@@ -278,6 +309,20 @@ mod tests {
     }
 
     #[test]
+    fn the_trash_of_members_is_shown_where_their_union_is() {
+        let unions = [UnionStatus {
+            at: Text::new(b"/u"),
+            members: vec![Text::new(b"/u/b"), Text::new(b"/u/a")],
+            problem: None,
+        }];
+        let attached: [&[u8]; 4] = [b"/u/a", b"/nas", b"/u/b", b"/u/c/d"];
+        assert_eq!(places(attached.into_iter(), &unions), [&b"/u"[..], b"/nas", b"/u/c/d"]);
+        let shown = |path: &str| as_shown(Path::new(path), &unions);
+        assert_eq!(shown("/u/a/x/y"), Some(PathBuf::from("/u/x/y")));
+        assert_eq!((shown("/u/x"), shown("/u/ab")), (None, None));
+    }
+
+    #[test]
     fn what_is_removed_and_restored_is_where_it_was() {
         let mount = tempfile::TempDir::new().unwrap();
         let lies = |day: &str, path: &str, text: &str| {
@@ -289,16 +334,16 @@ mod tests {
         lies("2025-05-03.2", "a/b", "newer");
         lies("2025-05-03.2", "a/c", "another");
         lies("2025-05-03.2", "x", "elsewhere");
-        let gather = || Trash::gather(mount.path(), [&b"/nas"[..], b"/other"].into_iter()).unwrap();
+        let gather = || Trash::gather(mount.path(), &[b"/nas", b"/other"]).unwrap();
         let trash = gather();
         assert_eq!(trash.removed.len(), 4);
-        restore(&trash, mount.path(), OsStr::new("/nas/a"), None).unwrap();
+        restore(&trash, mount.path(), &[], OsStr::new("/nas/a"), None).unwrap();
         let read = |path: &str| fs::read_to_string(mount.path().join("nas").join(path)).unwrap();
         assert_eq!((read("a/b").as_str(), read("a/c").as_str()), ("newer", "another"));
-        let again = restore(&gather(), mount.path(), OsStr::new("nas/a/b"), Some("2025-05-03"));
+        let again = restore(&gather(), mount.path(), &[], OsStr::new("nas/a/b"), Some("2025-05-03"));
         assert!(again.unwrap_err().to_string().contains("there again already"));
         assert_eq!(read("a/b"), "newer");
-        assert!(restore(&gather(), mount.path(), OsStr::new("/nas/none"), None).is_err());
+        assert!(restore(&gather(), mount.path(), &[], OsStr::new("/nas/none"), None).is_err());
     }
 
     #[test]
@@ -307,7 +352,7 @@ mod tests {
         let folder = mount.path().join(FOLDER).join("2025-05-03/deep");
         fs::create_dir_all(&folder).unwrap();
         fs::write(folder.join("file"), "text").unwrap();
-        let gather = || Trash::gather(mount.path(), [&b"/"[..]].into_iter()).unwrap();
+        let gather = || Trash::gather(mount.path(), &[b"/"]).unwrap();
         assert!(
             empty(&gather(), None, false)
                 .unwrap_err()
