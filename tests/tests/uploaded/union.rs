@@ -252,3 +252,42 @@ fn what_is_removed_from_a_member_comes_back_to_it() {
     look.unmount();
     union.library.unmount();
 }
+
+#[test]
+fn what_two_members_have_removed_under_one_name_is_told_and_comes_back_together() {
+    let servers = [Behind::proxy(Samba::start()), Behind::proxy(Samba::start())];
+    let mut library = Library::new(User::Current);
+    library.settings("[[union]]\nat = \"/u\"\nmembers = [\"one\", \"two\"]\nmin_free = 0\n");
+    for (server, name) in servers.iter().zip(["one", "two"]) {
+        server.put(b"d/x", name.as_bytes());
+        library.add_server_with(server, &format!("/u/{name}"), &[("write", "back"), ("trash", "true")]);
+    }
+    library.mount();
+    let at = library.at().join("u");
+    let trash = |arguments: &[&str]| expect_success(library.command().arg("trash").args(arguments));
+    run(&at, "rm -r d");
+    let listed: Value = serde_json::from_str(&trash(&["--json"])).expect("JSON");
+    assert_eq!(listed[0]["path"], "/u/d/x", "{listed}");
+    assert_eq!(listed[0]["hidden"][0], "/u/two/d/x", "{listed}");
+    trash(&["restore", "/u/d"]);
+    run(&at, "test \"$(cat d/x)\" = one");
+    let seen = |what: &str| {
+        for (server, name) in servers.iter().zip(["one", "two"]) {
+            let mut look = Library::new(User::Current);
+            look.add_server_with(server, "/s", &[]);
+            look.mount();
+            run(&look.at().join("s"), &what.replace("NAME", name));
+            look.unmount();
+        }
+    };
+    seen("test \"$(cat d/x)\" = NAME");
+    run(&at, "rm -r d");
+    let refused = library.command().args(["trash", "empty"]).output().expect("run it");
+    assert!(
+        String::from_utf8_lossy(&refused.stderr).contains("2 files"),
+        "{refused:?}"
+    );
+    trash(&["empty", "--yes"]);
+    seen("test -z \"$(find . -type f)\"");
+    library.unmount();
+}

@@ -19,7 +19,7 @@ use crate::control::text::Text;
 use crate::control::{Reply, Request};
 use crate::failure::{Failure, Result};
 use crate::print::{Output, count, human_size, say, visible};
-use crate::reach::{Context, mismatch};
+use crate::reach::{Context, Reach, mismatch};
 use crate::time::day_ns;
 
 /// The folder in the root of a source, as the file system makes it.
@@ -32,8 +32,8 @@ pub(super) async fn run(command: Option<cli::Trash>, context: &Context, out: &mu
     let Reply::Status(status) = reach.ask(Request::Status).await? else {
         return Err(mismatch());
     };
-    reach.close().await?;
     let Some(mount) = &status.mount else {
+        reach.close().await?;
         return Err(
             Failure::new("the library is not mounted, and its trash is reached through the mount")
                 .hint("mount it: manifold mount"),
@@ -41,7 +41,9 @@ pub(super) async fn run(command: Option<cli::Trash>, context: &Context, out: &mu
     };
     let at = PathBuf::from(OsString::from_vec(mount.point.0.clone()));
     let attached = status.sources.iter().map(|source| source.attach.0.as_slice());
-    let trash = Trash::gather(&at, &places(attached, &status.unions))?;
+    let mut trash = Trash::gather(&at, &places(attached, &status.unions))?;
+    trash.note_hidden(&mut reach, &status.unions).await?;
+    reach.close().await?;
     match command {
         None => list(&trash, out),
         Some(cli::Trash::Restore { paths, day }) => paths
@@ -83,6 +85,11 @@ struct Removed {
     size: u64,
     /// Where it lies, beneath the mount point.
     lies_at: Text,
+    /// What other members of its union have removed under that name and on that day, where it stood at each. They go where it goes.
+    hidden: Vec<Text>,
+    /// Bytes of those.
+    #[serde(skip)]
+    hidden_bytes: u64,
     #[serde(skip)]
     file: PathBuf,
 }
@@ -122,6 +129,8 @@ impl Trash {
                         path: Text::new(path.as_os_str().as_bytes()),
                         size,
                         lies_at: Text::new(lies_at.as_os_str().as_bytes()),
+                        hidden: Vec::new(),
+                        hidden_bytes: 0,
                         file,
                     });
                 }
@@ -130,6 +139,43 @@ impl Trash {
         }
         Ok(trash)
     }
+
+    /// Asks what is hidden in the trash of unions, where several members have removed something of one name.
+    async fn note_hidden(&mut self, reach: &mut Reach, unions: &[UnionStatus]) -> Result<()> {
+        for union in unions.iter().filter(|union| union.members.len() > 1) {
+            let at = Path::new(OsStr::from_bytes(&union.at.0));
+            let trash = at.join(FOLDER);
+            for it in &mut self.removed {
+                let path = Path::new("/").join(OsStr::from_bytes(&it.lies_at.0));
+                if !path.starts_with(&trash) {
+                    continue;
+                }
+                let path = Text::new(path.as_os_str().as_bytes());
+                match reach.ask(Request::Stat { path, look: false }).await {
+                    Ok(Reply::Entry(facts)) => {
+                        it.hidden = facts.hidden.iter().filter_map(|lies| stood_at(lies, union)).collect();
+                        it.hidden_bytes = facts.hidden_bytes;
+                    }
+                    Ok(_) => return Err(mismatch()),
+                    // It has gone meanwhile.
+                    Err(error) => tracing::debug!(%error, "what a file in the trash hides is not told"),
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Says where something stood at a member, by where it lies in its trash.
+fn stood_at(lies: &Text, union: &UnionStatus) -> Option<Text> {
+    let lies = Path::new(OsStr::from_bytes(&lies.0));
+    union.members.iter().find_map(|member| {
+        let member = Path::new(OsStr::from_bytes(&member.0));
+        let mut beneath = lies.strip_prefix(member.join(FOLDER)).ok()?.components();
+        // The day.
+        beneath.next()?;
+        Some(Text::new(member.join(beneath.as_path()).as_os_str().as_bytes()))
+    })
 }
 
 fn failed(what: &Path) -> impl FnOnce(io::Error) -> Failure {
@@ -193,6 +239,9 @@ fn list(trash: &Trash, out: &mut Output) -> Result<()> {
     for it in &trash.removed {
         let columns = format!("{:<12}  {:>10}  ", it.day, human_size(it.size));
         out.raw_line(&columns, &it.path.0)?;
+        for hidden in &it.hidden {
+            out.raw_line(&format!("{:<12}  {:>10}  ", it.day, "hidden"), &hidden.0)?;
+        }
     }
     Ok(())
 }
@@ -226,7 +275,12 @@ fn restore(trash: &Trash, at: &Path, unions: &[UnionStatus], path: &OsStr, day: 
             fs::create_dir_all(folder).map_err(failed(folder))?;
         }
         match renameat_with(CWD, &it.file, CWD, &home, RenameFlags::NOREPLACE) {
-            Ok(()) => say(format_args!("{} is back", it.path.visible())),
+            Ok(()) => {
+                say(format_args!("{} is back", it.path.visible()));
+                for hidden in &it.hidden {
+                    say(format_args!("{} is back, and hidden by it", hidden.visible()));
+                }
+            }
             Err(rustix::io::Errno::EXIST) => {
                 return Err(
                     Failure::new(format!("{} is there again already, and stays", it.path.visible())).hint(format!(
@@ -251,8 +305,9 @@ fn empty(trash: &Trash, older_than: Option<Duration>, yes: bool) -> Result<()> {
     // A day is as old as its end.
     let is_due = |day: &str| older_than.is_none() || day_of(day).is_some_and(|begins| begins + 86_400 <= limit);
     let due: Vec<&Removed> = trash.removed.iter().filter(|it| is_due(&it.day)).collect();
-    let bytes = human_size(due.iter().map(|it| it.size).sum());
-    let files = count(due.len() as u64, "file");
+    let bytes = human_size(due.iter().map(|it| it.size + it.hidden_bytes).sum());
+    let files = due.iter().map(|it| 1 + it.hidden.len() as u64).sum();
+    let files = count(files, "file");
     if !yes && !due.is_empty() {
         return Err(Failure::new(format!("{files} ({bytes}) would be deleted for good")).hint("to do it, add --yes"));
     }
@@ -320,6 +375,12 @@ mod tests {
         let shown = |path: &str| as_shown(Path::new(path), &unions);
         assert_eq!(shown("/u/a/x/y"), Some(PathBuf::from("/u/x/y")));
         assert_eq!((shown("/u/x"), shown("/u/ab")), (None, None));
+        let stood = |lies: &str| stood_at(&Text::new(lies.as_bytes()), &unions[0]);
+        assert_eq!(
+            stood("/u/a/.manifold-trash/2025-05-03.2/d/x"),
+            Some(Text::new(b"/u/a/d/x"))
+        );
+        assert_eq!(stood("/u/a/d/x"), None);
     }
 
     #[test]
