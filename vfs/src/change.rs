@@ -26,6 +26,7 @@ use manifold_index::names::{self, Side};
 
 pub(crate) use own::OwnChanges;
 use paths::Paths;
+pub(crate) use remote::Removal;
 
 use crate::attributes::Attributes;
 use crate::error::Cause;
@@ -176,7 +177,7 @@ impl Vfs {
         core.in_union_or(
             directory,
             || core.remove_joined(directory, name.into(), is_directory),
-            || core.remove_in(directory, name, is_directory),
+            || core.remove_in(directory, name, is_directory, Removal::Asked),
         )
     }
 

@@ -12,9 +12,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use manifold_catalog::{Entry, EntryId};
 use parking_lot::{Mutex, RwLock};
 
+use crate::Error;
 use crate::attributes::Attributes;
 use crate::vfs::Core;
-use crate::{Error, look};
 
 /// One name in so many is remembered for as long as the handle is open.
 const MARK_EVERY: u64 = 1_000;
@@ -141,7 +141,7 @@ fn give(
     each: &mut dyn FnMut(DirectoryItem<'_>) -> ControlFlow<()>,
 ) -> Result<usize, Error> {
     for (taken, entry) in entries.iter().enumerate() {
-        let attributes = look::attributes_of(&core.catalog, &core.files, entry)?;
+        let attributes = core.attributes_shown(entry)?;
         let item = DirectoryItem {
             name: &entry.name,
             attributes: &attributes,

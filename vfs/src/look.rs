@@ -55,7 +55,7 @@ impl Core {
             if !entry.attach_point {
                 self.refresh_behind(parent, entry.source);
             }
-            let attributes = attributes_of(&self.catalog, &self.files, &entry)?;
+            let attributes = self.attributes_shown(&entry)?;
             return Ok(Some((entry.name, attributes)));
         }
         Err(Error::NotFound)

@@ -15,6 +15,7 @@ mod look;
 mod place;
 mod rename;
 mod told;
+mod turns;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -32,6 +33,7 @@ use crate::vfs::{Core, Vfs};
 use crate::{Answer, Error, look as looking};
 
 pub use told::UnionReport;
+use turns::Turns;
 
 /// How many answers are remembered that were given though not every member could be asked.
 const GUESSED_MAX: usize = 4_096;
@@ -106,6 +108,7 @@ pub(crate) struct Unions {
     wanted: Mutex<Vec<Union>>,
     joined: RwLock<Vec<Arc<Joined>>>,
     renaming: Mutex<Vec<Renaming>>,
+    turns: Turns,
     guessed: Mutex<Vec<(EntryId, Box<[u8]>)>>,
 }
 
@@ -372,6 +375,19 @@ impl Core {
             changed_ns: latest(|entry| entry.changed_ns)?,
             ..first.clone()
         })
+    }
+
+    /// Gives the attributes of what the catalog has in a directory: where a union is made of that, those of the union.
+    pub(crate) fn attributes_shown(&self, entry: &Entry) -> Result<Attributes, Error> {
+        if entry.source == SourceId::LIBRARY {
+            let joined = self.unions.joined.read();
+            let union = joined.iter().find(|union| union.root == entry.id).map(Arc::clone);
+            drop(joined);
+            if let Some(union) = union {
+                return self.attributes_of_merged(&self.merged_at(union, Vec::new(), None)?);
+            }
+        }
+        looking::attributes_of(&self.catalog, &self.files, entry)
     }
 
     /// Gives the attributes of a merged directory.

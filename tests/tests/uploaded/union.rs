@@ -19,6 +19,10 @@ struct Union {
 
 impl Union {
     fn over(server: impl Server + 'static) -> Self {
+        Self::with(server, &[("write", "back")])
+    }
+
+    fn with(server: impl Server + 'static, settings: &[(&str, &str)]) -> Self {
         let server = Behind::proxy(server);
         server.put(b"both/at-server", b"server");
         let (a, b) = (TempDir::new().expect("a folder"), TempDir::new().expect("a folder"));
@@ -31,7 +35,7 @@ impl Union {
         library.settings(UNION);
         library.add_folder(a.path(), "/u/a");
         library.add_folder(b.path(), "/u/b");
-        library.add_server_with(&server, "/u/s", &[("write", "back")]);
+        library.add_server_with(&server, "/u/s", settings);
         library.mount();
         Self { server, library, a, b }
     }
@@ -198,4 +202,92 @@ fn a_member_that_is_away_hides_nothing_and_takes_nothing() {
     assert!(union.a.path().join("both/two.far").exists());
     union.server.line().heal();
     union.library.unmount();
+}
+
+#[test]
+fn what_is_removed_from_a_member_comes_back_to_it() {
+    let mut union = Union::with(Samba::start(), &[("write", "back"), ("trash", "true")]);
+    let at = union.at();
+    let trash = |arguments: &[&str]| expect_success(union.library.command().arg("trash").args(arguments));
+    run(
+        &at,
+        "mkdir -p far/deep; printf one > far/deep/one; printf two > both/two.far",
+    );
+    union.until_uploaded();
+    run(&at, "rm -r far; rm both/two.far both/at-server");
+    let listed = trash(&[]);
+    assert!(
+        listed.contains("/u/far/deep/one") && listed.contains("/u/both/at-server"),
+        "{listed}"
+    );
+    let listed: Value = serde_json::from_str(&trash(&["--json"])).expect("JSON");
+    assert_eq!(listed.as_array().map(Vec::len), Some(3), "{listed}");
+    trash(&["restore", "/u/far"]);
+    // As `manifold stat` tells of it.
+    trash(&["restore", "/u/s/both/two.far"]);
+    run(
+        &at,
+        "test \"$(cat far/deep/one)\" = one; test \"$(cat both/two.far)\" = two; test ! -e both/at-server",
+    );
+    assert!(!union.a.path().join("far/deep/one").exists() && !union.b.path().join("far/deep/one").exists());
+    run(&at, "printf mine > both/at-server");
+    let refused = union
+        .library
+        .command()
+        .args(["trash", "restore", "/u/both/at-server"])
+        .output()
+        .expect("run it");
+    assert!(!refused.status.success(), "nothing is replaced");
+    run(&at, "test \"$(cat both/at-server)\" = mine");
+    trash(&["empty", "--yes"]);
+    assert!(trash(&[]).contains("empty"));
+    union.until_uploaded();
+    let mut look = Library::new(User::Current);
+    look.add_server_with(&union.server, "/s", &[]);
+    look.mount();
+    run(
+        &look.at().join("s"),
+        "test \"$(cat far/deep/one)\" = one; test \"$(cat both/two.far)\" = two; test -z \"$(find .manifold-trash -type f)\"",
+    );
+    look.unmount();
+    union.library.unmount();
+}
+
+#[test]
+fn what_two_members_have_removed_under_one_name_is_told_and_comes_back_together() {
+    let servers = [Behind::proxy(Samba::start()), Behind::proxy(Samba::start())];
+    let mut library = Library::new(User::Current);
+    library.settings("[[union]]\nat = \"/u\"\nmembers = [\"one\", \"two\"]\nmin_free = 0\n");
+    for (server, name) in servers.iter().zip(["one", "two"]) {
+        server.put(b"d/x", name.as_bytes());
+        library.add_server_with(server, &format!("/u/{name}"), &[("write", "back"), ("trash", "true")]);
+    }
+    library.mount();
+    let at = library.at().join("u");
+    let trash = |arguments: &[&str]| expect_success(library.command().arg("trash").args(arguments));
+    run(&at, "rm -r d");
+    let listed: Value = serde_json::from_str(&trash(&["--json"])).expect("JSON");
+    assert_eq!(listed[0]["path"], "/u/d/x", "{listed}");
+    assert_eq!(listed[0]["hidden"][0], "/u/two/d/x", "{listed}");
+    trash(&["restore", "/u/d"]);
+    run(&at, "test \"$(cat d/x)\" = one");
+    let seen = |what: &str| {
+        for (server, name) in servers.iter().zip(["one", "two"]) {
+            let mut look = Library::new(User::Current);
+            look.add_server_with(server, "/s", &[]);
+            look.mount();
+            run(&look.at().join("s"), &what.replace("NAME", name));
+            look.unmount();
+        }
+    };
+    seen("test \"$(cat d/x)\" = NAME");
+    run(&at, "rm -r d");
+    let refused = library.command().args(["trash", "empty"]).output().expect("run it");
+    assert!(
+        String::from_utf8_lossy(&refused.stderr).contains("2 files"),
+        "{refused:?}"
+    );
+    trash(&["empty", "--yes"]);
+    seen("test -z \"$(find . -type f)\"");
+    library.unmount();
 }

@@ -316,9 +316,10 @@ impl OpenLibrary {
         for replica in self.catalog.replicas(found.id, REPLICAS_MAX)? {
             replicas.extend(self.catalog.tree_path(replica)?.map(Text));
         }
-        let mut hidden = Vec::new();
+        let (mut hidden, mut hidden_bytes) = (Vec::new(), 0);
         for other in self.vfs.hidden_by(found.id)? {
             hidden.extend(self.catalog.tree_path(other)?.map(Text));
+            hidden_bytes += self.catalog.entry(other)?.map_or(0, |entry| entry.size);
         }
         let content = details.as_ref().and_then(|details| details.content);
         Ok(EntryFacts {
@@ -339,6 +340,7 @@ impl OpenLibrary {
             content: content.map(|content| hex(&content)),
             replicas,
             hidden,
+            hidden_bytes,
         })
     }
 

@@ -356,6 +356,9 @@ pub(crate) struct EntryFacts {
     /// Where other members of its union have the same name, which is hidden by it.
     #[serde(default)]
     pub(crate) hidden: Vec<Text>,
+    /// Bytes of those.
+    #[serde(default)]
+    pub(crate) hidden_bytes: u64,
 }
 
 /// What a file holds.

@@ -6,7 +6,7 @@ use manifold_backends::ObjectPath;
 use manifold_backends::local::{AttributeChange, Making, RenameMode, SetMode, Space};
 use manifold_catalog::{EntryId, SourceId};
 
-use super::{Created, Creation, Half, Paths, Requester};
+use super::{Created, Creation, Half, Paths, Removal, Requester};
 use crate::attributes::Attributes;
 use crate::handle::Handle;
 use crate::vfs::Core;
@@ -91,7 +91,13 @@ impl Core {
     }
 
     /// Removes a name.
-    pub(crate) fn remove_in(self: &Arc<Self>, directory: EntryId, name: &[u8], is_directory: bool) -> Answer<()> {
+    pub(crate) fn remove_in(
+        self: &Arc<Self>,
+        directory: EntryId,
+        name: &[u8],
+        is_directory: bool,
+        why: Removal,
+    ) -> Answer<()> {
         let name = Box::<[u8]>::from(name);
         let known = name.clone();
         let removed = self.in_directory(directory, Paths::Change, move |core, site, half| match half {
@@ -108,10 +114,10 @@ impl Core {
                 core.once_left_beneath(
                     removed.id,
                     || core.local_remove(&local, &site, &name, is_directory),
-                    move |core| core.remove_in(directory, &again, is_directory),
+                    move |core| core.remove_in(directory, &again, is_directory, why),
                 )
             }
-            Half::Remote => core.lasting(core.remote_remove(&site, &name, is_directory)),
+            Half::Remote => core.lasting(core.remote_remove(&site, &name, is_directory, why)),
         });
         self.filled_first(directory, &known, removed)
     }

@@ -37,6 +37,7 @@ use crate::upload::naming::NameLock;
 use crate::upload::{AttributePolicy, Conflict, UploadListener, UploadReport, UploadTally, Uploads, WritePolicy};
 use crate::vfs::{Core, Vfs};
 use crate::{Answer, Error};
+pub(crate) use names::Removal;
 
 /// What writing to remote sources needs to know.
 #[derive(Clone)]

@@ -1,16 +1,21 @@
 //! Changing a union: what is new is placed, what is there is changed wherever it is.
 //!
-//! Always true: where a member that has something of it cannot be changed, nothing is; and what is hidden by a file or directory
-//! of its kind goes where that goes, so that it does not come to light.
+//! Always true:
+//! - where a member that has something of it cannot be changed, nothing is;
+//! - what is hidden by a file or directory of its kind goes where that goes, so that it does not come to light;
+//! - no directory on the way gets another name meanwhile.
 
 use std::sync::Arc;
 
+use futures::future::join_all;
+use manifold_backends::ObjectPath;
 use manifold_backends::local::{AttributeChange, Making, SetMode};
-use manifold_catalog::{EntryId, Kind, SourceId};
+use manifold_catalog::{Entry, EntryId, Kind, SourceId};
 
 use super::{Found, Joined, Merged};
 use crate::attributes::Attributes;
-use crate::change::{Created, Creation, Requester};
+use crate::change::{Created, Creation, Removal, Requester};
+use crate::fetch::object::not_connected;
 use crate::vfs::Core;
 use crate::{Answer, Error};
 
@@ -26,12 +31,12 @@ impl Core {
         let core = Arc::clone(self);
         // Nobody would ever close a file that is opened when nobody waits for it any more.
         self.while_wanted(async move {
-            let merged = core.list_parts(directory).await?;
-            if let Some((_, entry)) = core.named(&merged, &name)?.first() {
+            let (merged, _turn) = core.in_turn(&[(directory, &name)]).await?;
+            if let Some((_, entry)) = core.named(&merged[0], &name)?.first() {
                 return core.create_in(entry.parent, &name, creation, by).wait().await;
             }
             let make = |core: &Arc<Self>, at| core.create_in(at, &name, creation, by);
-            core.place(&merged, &name, make).await
+            core.place(&merged[0], &name, make).await
         })
     }
 
@@ -46,12 +51,12 @@ impl Core {
     ) -> Answer<Attributes> {
         let core = Arc::clone(self);
         self.to_its_end(async move {
-            let merged = core.list_parts(directory).await?;
-            if !core.named(&merged, &name)?.is_empty() {
+            let (merged, _turn) = core.in_turn(&[(directory, &name)]).await?;
+            if !core.named(&merged[0], &name)?.is_empty() {
                 return Err(Error::Exists);
             }
             let make = |core: &Arc<Self>, at| core.make_in(at, &name, making.clone(), mode, by);
-            core.place(&merged, &name, make).await
+            core.place(&merged[0], &name, make).await
         })
     }
 
@@ -64,13 +69,14 @@ impl Core {
     ) -> Answer<Attributes> {
         let core = Arc::clone(self);
         self.to_its_end(async move {
-            let merged = core.list_parts(directory).await?;
+            let (merged, _turn) = core.in_turn(&[(directory, &name)]).await?;
+            let merged = &merged[0];
             let source = core.source_of(id)?;
             let member = merged.union.member_of(source).ok_or(Error::CrossSource)?;
-            if !core.named(&merged, &name)?.is_empty() {
+            if !core.named(merged, &name)?.is_empty() {
                 return Err(Error::Exists);
             }
-            let at = core.branch_at(&merged, member).await?;
+            let at = core.branch_at(merged, member).await?;
             core.link_in(id, at, &name).wait().await
         })
     }
@@ -84,8 +90,8 @@ impl Core {
     ) -> Answer<()> {
         let core = Arc::clone(self);
         self.to_its_end(async move {
-            let merged = core.list_parts(directory).await?;
-            let found = core.named(&merged, &name)?;
+            let (merged, _turn) = core.in_turn(&[(directory, &name)]).await?;
+            let found = core.named(&merged[0], &name)?;
             let like = like_the_first(&found)?;
             match (
                 is_directory,
@@ -96,9 +102,11 @@ impl Core {
                 (true, true) => core.is_empty(like[0].1.id).await?,
                 (false, false) => {}
             }
-            core.may_all_change(&like)?;
+            core.may_all_change(&like.iter().collect::<Vec<_>>()).await?;
             for (_, entry) in like.iter().rev() {
-                core.remove_in(entry.parent, &name, is_directory).wait().await?;
+                core.remove_in(entry.parent, &name, is_directory, Removal::Asked)
+                    .wait()
+                    .await?;
             }
             Ok(())
         })
@@ -114,11 +122,32 @@ impl Core {
         }
     }
 
-    /// Refuses if one of the members that have something cannot be changed.
-    pub(super) fn may_all_change(&self, found: &[Found]) -> Result<(), Error> {
-        found
-            .iter()
-            .try_for_each(|(_, entry)| self.half_of_source(entry.source).map(drop))
+    /// Refuses if one of the members that have something cannot be changed, or is known to be away where another would be changed
+    /// without it.
+    pub(super) async fn may_all_change(&self, found: &[&Found]) -> Result<(), Error> {
+        for (_, entry) in found {
+            self.half_of_source(entry.source)?;
+        }
+        if found.iter().all(|(_, entry)| entry.source == found[0].1.source) {
+            return Ok(());
+        }
+        let reached = join_all(found.iter().map(|(_, entry)| self.must_be_reached(entry)));
+        reached.await.into_iter().collect()
+    }
+
+    /// Asks a source that is known to be away whether it is back. What stands here alone can be changed without it.
+    async fn must_be_reached(&self, entry: &Entry) -> Result<(), Error> {
+        let source = entry.source;
+        if !self.indexer.is_away(source) || self.stands_here_alone(entry.id) {
+            return Ok(());
+        }
+        let backend = self.indexer.backend(source);
+        let backend = backend.ok_or_else(|| not_connected(&self.indexer, source))?;
+        let place = self.catalog.object_path(entry.id).map_err(Error::from_catalog)?;
+        let path = ObjectPath::from_bytes(place.ok_or(Error::Stale)?.1);
+        let deadline = self.settings.metadata_deadline / 2;
+        let asked = self.indexer.ask(source, &path, deadline, backend.stat(&path));
+        asked.await.map(drop).map_err(Error::from_index)
     }
 
     /// Changes the attributes of a merged directory at all members that can be changed.

@@ -164,7 +164,7 @@ impl Core {
         }
     }
 
-    fn too_late(&self) -> Error {
+    pub(super) fn too_late(&self) -> Error {
         let after = self.settings.metadata_deadline.as_secs_f32();
         Error::TimedOut(Cause::new(format!(
             "a member of a union was not listed within {after} s"

@@ -1,15 +1,19 @@
 //! Renaming within a union: each member renames what it has, so that nothing is copied and nothing is refused for being elsewhere.
 //!
-//! Always true: what has the new name in the end is what had the old one, whichever member has it, and a rename that failed has been
-//! taken back as far as nothing was replaced by it.
+//! Always true:
+//! - what has the new name in the end is what had the old one, whichever member has it;
+//! - of what is replaced, only the version that is known goes, as in a rename within one source, and that is asked before the first step;
+//! - what can be taken back is done first, and a rename that failed has been taken back as far as nothing was replaced by it.
 
 use std::sync::Arc;
 
+use futures::future::join_all;
 use manifold_backends::local::RenameMode;
 use manifold_catalog::{EntryId, Kind};
 
 use super::change::like_the_first;
 use super::{Found, Merged, Renaming};
+use crate::change::{Half, Removal};
 use crate::vfs::Core;
 use crate::{Answer, Error};
 
@@ -49,12 +53,10 @@ impl Core {
     ) -> Answer<()> {
         let core = Arc::clone(self);
         self.to_its_end(async move {
-            let (from, to) = (core.list_parts(from).await?, core.list_parts(to).await?);
-            if from.union.root != to.union.root {
-                return Err(Error::CrossSource);
-            }
-            let moved = like_the_first(&core.named(&from, &name)?)?;
-            let there = core.named(&to, &new_name)?;
+            let (merged, _turn) = core.in_turn(&[(from, &name), (to, &new_name)]).await?;
+            let (from, to) = (&merged[0], &merged[1]);
+            let moved = like_the_first(&core.named(from, &name)?)?;
+            let there = core.named(to, &new_name)?;
             if mode == RenameMode::Exchange {
                 return core.exchange(&moved, &there, (&name, &new_name)).await;
             }
@@ -89,9 +91,9 @@ impl Core {
                     Error::IsADirectory
                 });
             }
-            core.may_all_change(&moved)?;
-            core.may_all_change(&replaced)?;
-            core.rename_all((&from, &name), (&to, &new_name), (&moved, &replaced), mode)
+            let all: Vec<_> = moved.iter().chain(&replaced).collect();
+            core.may_all_change(&all).await?;
+            core.rename_all((from, &name), (to, &new_name), (&moved, &replaced), mode)
                 .await
         })
     }
@@ -116,25 +118,61 @@ impl Core {
             });
         }
         let is_directory = moved.iter().any(|(_, entry)| entry.kind == Kind::Directory);
+        let left = |it: &&Found| !moved.iter().any(|moved| moved.0 == it.0);
+        let left: Vec<_> = replaced.iter().filter(left).collect();
+        if steps.len() + left.len() > 1 {
+            self.may_be_replaced(replaced).await?;
+        }
         let _under_way = self.begin_renaming(is_directory && steps.len() > 1, (from, name), (to, new_name));
+        // What is hidden goes before anything is replaced, and what is shown when something has its place.
+        let is_shown = |it: &Found| replaced.first().is_some_and(|first| first.0 == it.0);
+        let (shown, hidden): (Vec<_>, Vec<_>) = left.into_iter().partition(|it| is_shown(it));
+        let (replacing, free): (Vec<_>, Vec<_>) = steps.iter().partition(|step| step.replaces);
         let mut done = Vec::with_capacity(steps.len());
-        for step in &steps {
-            if let Err(error) = self
-                .rename_in((step.from, name), (step.to, new_name), mode)
-                .wait()
-                .await
-            {
-                self.take_back(&done, name, new_name).await;
-                return Err(error);
-            }
+        let change = async {
+            self.take_steps(&free, (name, new_name), mode, &mut done).await?;
+            self.give_way(&hidden, new_name, is_directory).await?;
+            self.take_steps(&replacing, (name, new_name), mode, &mut done).await?;
+            self.give_way(&shown, new_name, is_directory).await
+        };
+        let changed = change.await;
+        if changed.is_err() {
+            self.take_back(&done, name, new_name).await;
+        }
+        changed
+    }
+
+    /// Makes sure, before anything is done, that what remote members have of what is replaced is the version that is known here.
+    async fn may_be_replaced(self: &Arc<Self>, replaced: &[Found]) -> Result<(), Error> {
+        let is_asked = |(_, entry): &&Found| {
+            let half = self.half_of_source(entry.source);
+            entry.kind != Kind::Directory && matches!(half, Ok(Half::Remote))
+        };
+        let asked = replaced.iter().filter(is_asked);
+        let asked = join_all(asked.map(|(_, entry)| self.may_give_way(entry))).await;
+        asked.into_iter().collect()
+    }
+
+    async fn take_steps<'a>(
+        self: &Arc<Self>,
+        steps: &[&'a Step],
+        (name, new_name): (&Name, &Name),
+        mode: RenameMode,
+        done: &mut Vec<&'a Step>,
+    ) -> Result<(), Error> {
+        for step in steps {
+            let renamed = self.rename_in((step.from, name), (step.to, new_name), mode);
+            renamed.wait().await?;
             done.push(step);
         }
-        let left = replaced.iter().filter(|it| !moved.iter().any(|moved| moved.0 == it.0));
+        Ok(())
+    }
+
+    /// Removes what has the new name at members that have nothing to rename.
+    async fn give_way(self: &Arc<Self>, left: &[&Found], new_name: &Name, is_directory: bool) -> Result<(), Error> {
         for (_, entry) in left {
-            if let Err(error) = self.remove_in(entry.parent, new_name, is_directory).wait().await {
-                self.take_back(&done, name, new_name).await;
-                return Err(error);
-            }
+            let removed = self.remove_in(entry.parent, new_name, is_directory, Removal::GivesWay);
+            removed.wait().await?;
         }
         Ok(())
     }
@@ -175,7 +213,8 @@ impl Core {
         if members(one) != members(other) || other.iter().any(|(_, entry)| entry.attach_point) {
             return Err(Error::InvalidArgument);
         }
-        self.may_all_change(one)?;
+        let all: Vec<_> = one.iter().chain(other).collect();
+        self.may_all_change(&all).await?;
         let mut done: Vec<(EntryId, EntryId)> = Vec::with_capacity(one.len());
         for ((_, one), (_, other)) in one.iter().zip(other) {
             let exchange = |(one, other)| self.rename_in((one, names.0), (other, names.1), RenameMode::Exchange);

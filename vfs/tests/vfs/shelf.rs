@@ -46,6 +46,8 @@ pub(crate) enum Cue {
     Dawdles,
     /// Reads end when the cue changes.
     HoldsReads,
+    /// Names are made, renamed and removed when the cue changes.
+    HoldsNames,
     /// Nothing is answered, nor done.
     IsAway,
     /// Looks are answered when the cue changes.
@@ -71,6 +73,7 @@ pub(crate) struct Shelf {
     puts: watch::Sender<u64>,
     copies: watch::Sender<u64>,
     held_reads: watch::Sender<u64>,
+    held_names: watch::Sender<u64>,
     refused_removals: watch::Sender<u64>,
     changed: watch::Sender<u64>,
 }
@@ -171,6 +174,7 @@ impl Shelf {
             puts: watch::Sender::new(0),
             copies: watch::Sender::new(0),
             held_reads: watch::Sender::new(0),
+            held_names: watch::Sender::new(0),
             refused_removals: watch::Sender::new(0),
             changed: watch::Sender::new(0),
         })
@@ -250,6 +254,20 @@ impl Shelf {
     pub(crate) async fn until_held_reads(&self, count: u64) {
         let mut held = self.held_reads.subscribe();
         held.wait_for(|reads| *reads >= count).await.unwrap();
+    }
+
+    /// Waits until so many changes of names have been held since the start.
+    pub(crate) async fn until_held_names(&self, count: u64) {
+        let mut held = self.held_names.subscribe();
+        held.wait_for(|names| *names >= count).await.unwrap();
+    }
+
+    async fn names_are_let(&self) {
+        let mut cue = self.cue.subscribe();
+        if *cue.borrow() == Cue::HoldsNames {
+            self.held_names.send_modify(|count| *count += 1);
+        }
+        let _changed = cue.wait_for(|cue| *cue != Cue::HoldsNames).await;
     }
 
     /// Waits until so many removals have been refused on cue since the start.
@@ -438,6 +456,7 @@ impl Backend for Shelf {
     }
 
     async fn create_directory(&self, path: &ObjectPath) -> Result<Metadata> {
+        self.names_are_let().await;
         self.refuse(Operation::CreateDirectory, path)?;
         if self.found(path.as_bytes()) != Presence::Absent {
             return Err(self.error(ErrorKind::Exists, Operation::CreateDirectory, path));
@@ -446,12 +465,14 @@ impl Backend for Shelf {
     }
 
     async fn keep_directory(&self, path: &ObjectPath) -> Result<()> {
+        self.names_are_let().await;
         self.refuse(Operation::CreateDirectory, path)?;
         self.insert(path.as_bytes(), None);
         Ok(())
     }
 
     async fn remove_file(&self, path: &ObjectPath, expected: &Expected) -> Result<Presence<()>> {
+        self.names_are_let().await;
         self.refuse(Operation::RemoveFile, path)?;
         let found = self.found(path.as_bytes());
         if found == Presence::Absent {
@@ -466,6 +487,7 @@ impl Backend for Shelf {
     }
 
     async fn remove_directory(&self, path: &ObjectPath) -> Result<Presence<()>> {
+        self.names_are_let().await;
         self.refuse(Operation::RemoveDirectory, path)?;
         let mut state = self.state.lock();
         if state.holds_anything(path.as_bytes()) {
@@ -504,6 +526,7 @@ impl Backend for Shelf {
     }
 
     async fn rename(&self, from: &ObjectPath, to: &ObjectPath, replace: bool) -> Result<Presence<Metadata>> {
+        self.names_are_let().await;
         self.refuse(Operation::Rename, from)?;
         let mut state = self.state.lock();
         if !replace && state.objects.contains_key(to.as_bytes()) {

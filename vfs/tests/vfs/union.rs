@@ -3,6 +3,7 @@
 mod changing;
 mod model;
 mod placing;
+mod turns;
 
 use std::collections::HashMap;
 use std::fs;
@@ -11,13 +12,14 @@ use std::time::Duration;
 
 use crate::library::Library;
 use crate::scripted::{Mood, Scripted};
-use crate::shelf::Shelf;
+use crate::shelf::{Cue, Shelf};
 use manifold_backends::local::LocalBackend;
 use manifold_backends::{Backend, ErrorKind};
 use manifold_catalog::{Catalog, Kind};
 use manifold_vfs::{
-    Access, Attributes, Creation, Cursor, Durable, EntryId, Error, Event, EventStream, NameMatch, Placement, Received,
-    RenameMode, Requester, Settings, SourceId, Union, WriteAt, WritePolicy, WriteSettings, Writing,
+    Access, AttributeChange, Attributes, Creation, Cursor, Durable, EntryId, Error, Event, EventStream, NameMatch,
+    Placement, Received, RenameMode, Requester, Settings, SourceId, Union, WriteAt, WritePolicy, WriteSettings,
+    Writing,
 };
 use tempfile::TempDir;
 
@@ -53,19 +55,23 @@ struct World {
 
 impl World {
     fn new(fill: impl FnOnce(&TempDir, &TempDir, &Shelf)) -> Self {
-        let (a, b, shelf) = (TempDir::new().unwrap(), TempDir::new().unwrap(), Shelf::new());
-        fill(&a, &b, &shelf);
-        Self::over(TempDir::new().unwrap(), a, b, shelf)
+        Self::with(Settings::default(), fill)
     }
 
-    fn over(folder: TempDir, a: TempDir, b: TempDir, shelf: Arc<Shelf>) -> Self {
+    fn with(settings: Settings, fill: impl FnOnce(&TempDir, &TempDir, &Shelf)) -> Self {
+        let (a, b, shelf) = (TempDir::new().unwrap(), TempDir::new().unwrap(), Shelf::new());
+        fill(&a, &b, &shelf);
+        Self::over(TempDir::new().unwrap(), a, b, shelf, settings)
+    }
+
+    fn over(folder: TempDir, a: TempDir, b: TempDir, shelf: Arc<Shelf>, settings: Settings) -> Self {
         let local = |folder: &TempDir| -> Arc<dyn Backend> { Arc::new(LocalBackend::open(folder.path()).unwrap()) };
         let sources = [
             ("u/a", local(&a)),
             ("u/b", local(&b)),
             ("u/s", Arc::clone(&shelf) as Arc<dyn Backend>),
         ];
-        let library = Library::reopen(folder, &sources, Settings::default());
+        let library = Library::reopen(folder, &sources, settings);
         let now_ns = Arc::clone(&library.now_ns);
         let settings = WriteSettings {
             folder: library.folder.path().join("staging"),
@@ -102,7 +108,7 @@ impl World {
         {
             tokio::task::yield_now().await;
         }
-        Self::over(folder, self.a, self.b, self.shelf)
+        Self::over(folder, self.a, self.b, self.shelf, Settings::default())
     }
 
     fn source(&self, member: &str) -> SourceId {
@@ -448,6 +454,33 @@ async fn what_nobody_can_tell_is_not_answered_as_not_there() {
     );
     assert_eq!(library.find("u/d/known").await.unwrap(), known);
     assert!(matches!(library.find("u/d/none").await, Err(Error::NotFound)));
+}
+
+/// What the kernel is told with a name, it judges by who may go in.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_top_of_a_union_looks_alike_from_above_and_from_within() {
+    let world = mixed();
+    let (vfs, id) = (&world.library.vfs, world.find("").await.unwrap());
+    for mode in [0o750, 0o700] {
+        let change = AttributeChange {
+            mode: Some(mode),
+            ..AttributeChange::default()
+        };
+        vfs.set_attributes(id, None, change, ME).wait().await.unwrap();
+        let within = vfs.attributes(id, None).wait().await.unwrap();
+        assert_eq!(u32::from(within.mode), mode);
+        let named = vfs.lookup(EntryId::ROOT, b"u", NameMatch::Exact).wait().await.unwrap();
+        assert_eq!(named.1, within);
+        let handle = vfs.open_directory(EntryId::ROOT).wait().await.unwrap();
+        let mut listed = Vec::new();
+        vfs.read_directory(handle, Cursor::Offset(0), &mut |item| {
+            listed.push(item.attributes.clone());
+            std::ops::ControlFlow::Continue(())
+        })
+        .unwrap();
+        vfs.release_directory(handle);
+        assert_eq!(listed, [within]);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

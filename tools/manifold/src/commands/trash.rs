@@ -1,6 +1,7 @@
 //! `trash`: what was removed from sources that keep it, and how it comes back.
 //!
-//! All of it is done through the mount, as anybody could with `ls`, `mv` and `rm`: the trash is a folder of the source.
+//! All of it is done through the mount, as anybody could with `ls`, `mv` and `rm`: the trash is a folder of the source. Those of the members of
+//! a union are shown there as one, and what is put back goes to the member that has it.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -13,11 +14,12 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde::Serialize;
 
 use crate::cli;
+use crate::control::status::UnionStatus;
 use crate::control::text::Text;
 use crate::control::{Reply, Request};
 use crate::failure::{Failure, Result};
 use crate::print::{Output, count, human_size, say, visible};
-use crate::reach::{Context, mismatch};
+use crate::reach::{Context, Reach, mismatch};
 use crate::time::day_ns;
 
 /// The folder in the root of a source, as the file system makes it.
@@ -30,8 +32,8 @@ pub(super) async fn run(command: Option<cli::Trash>, context: &Context, out: &mu
     let Reply::Status(status) = reach.ask(Request::Status).await? else {
         return Err(mismatch());
     };
-    reach.close().await?;
     let Some(mount) = &status.mount else {
+        reach.close().await?;
         return Err(
             Failure::new("the library is not mounted, and its trash is reached through the mount")
                 .hint("mount it: manifold mount"),
@@ -39,14 +41,38 @@ pub(super) async fn run(command: Option<cli::Trash>, context: &Context, out: &mu
     };
     let at = PathBuf::from(OsString::from_vec(mount.point.0.clone()));
     let attached = status.sources.iter().map(|source| source.attach.0.as_slice());
-    let trash = Trash::gather(&at, attached)?;
+    let mut trash = Trash::gather(&at, &places(attached, &status.unions))?;
+    trash.note_hidden(&mut reach, &status.unions).await?;
+    reach.close().await?;
     match command {
         None => list(&trash, out),
         Some(cli::Trash::Restore { paths, day }) => paths
             .iter()
-            .try_for_each(|path| restore(&trash, &at, path, day.as_deref())),
+            .try_for_each(|path| restore(&trash, &at, &status.unions, path, day.as_deref())),
         Some(cli::Trash::Empty { older_than, yes }) => empty(&trash, older_than, yes),
     }
+}
+
+/// Lists the places of the tree in which a trash is shown: where sources are attached, and of members of a union the union's.
+fn places<'a>(attached: impl Iterator<Item = &'a [u8]>, unions: &'a [UnionStatus]) -> Vec<&'a [u8]> {
+    let mut places = Vec::new();
+    for attach in attached {
+        let is_of = |union: &&UnionStatus| union.members.iter().any(|member| member.0 == attach);
+        let place = unions.iter().find(is_of).map_or(attach, |union| &union.at.0);
+        if !places.contains(&place) {
+            places.push(place);
+        }
+    }
+    places
+}
+
+/// Gives the path under which the mount shows what stands at a path of a member of a union.
+fn as_shown(path: &Path, unions: &[UnionStatus]) -> Option<PathBuf> {
+    unions.iter().find_map(|union| {
+        let at = Path::new(OsStr::from_bytes(&union.at.0));
+        let mut members = union.members.iter();
+        members.find_map(|member| Some(at.join(path.strip_prefix(OsStr::from_bytes(&member.0)).ok()?)))
+    })
 }
 
 /// A file that was removed.
@@ -59,28 +85,32 @@ struct Removed {
     size: u64,
     /// Where it lies, beneath the mount point.
     lies_at: Text,
+    /// What other members of its union have removed under that name and on that day, where it stood at each. They go where it goes.
+    hidden: Vec<Text>,
+    /// Bytes of those.
+    #[serde(skip)]
+    hidden_bytes: u64,
     #[serde(skip)]
     file: PathBuf,
 }
 
 #[derive(Debug)]
 struct Trash {
-    /// In the order of days, those of one source together.
+    /// In the order of days, those of one source or union together.
     removed: Vec<Removed>,
     /// The folders of all days.
     days: Vec<PathBuf>,
 }
 
 impl Trash {
-    fn gather<'a>(at: &Path, attached: impl Iterator<Item = &'a [u8]>) -> Result<Self> {
+    fn gather(at: &Path, places: &[&[u8]]) -> Result<Self> {
         let mut trash = Self {
             removed: Vec::new(),
             days: Vec::new(),
         };
-        for attach in attached {
-            let attach = Path::new(OsStr::from_bytes(attach));
-            let source = at.join(attach.strip_prefix("/").unwrap_or(attach));
-            let folder = source.join(FOLDER);
+        for place in places {
+            let place = Path::new(OsStr::from_bytes(place));
+            let folder = at.join(place.strip_prefix("/").unwrap_or(place)).join(FOLDER);
             for day in sorted(&folder)? {
                 let Ok(name) = day.file_name().unwrap_or_default().to_os_string().into_string() else {
                     continue;
@@ -92,13 +122,15 @@ impl Trash {
                 walk(&day, &mut files)?;
                 for (file, size) in files {
                     let within = file.strip_prefix(&day).unwrap_or(&file);
-                    let path = attach.join(within);
+                    let path = place.join(within);
                     let lies_at = file.strip_prefix(at).unwrap_or(&file);
                     trash.removed.push(Removed {
                         day: name.clone(),
                         path: Text::new(path.as_os_str().as_bytes()),
                         size,
                         lies_at: Text::new(lies_at.as_os_str().as_bytes()),
+                        hidden: Vec::new(),
+                        hidden_bytes: 0,
                         file,
                     });
                 }
@@ -107,6 +139,43 @@ impl Trash {
         }
         Ok(trash)
     }
+
+    /// Asks what is hidden in the trash of unions, where several members have removed something of one name.
+    async fn note_hidden(&mut self, reach: &mut Reach, unions: &[UnionStatus]) -> Result<()> {
+        for union in unions.iter().filter(|union| union.members.len() > 1) {
+            let at = Path::new(OsStr::from_bytes(&union.at.0));
+            let trash = at.join(FOLDER);
+            for it in &mut self.removed {
+                let path = Path::new("/").join(OsStr::from_bytes(&it.lies_at.0));
+                if !path.starts_with(&trash) {
+                    continue;
+                }
+                let path = Text::new(path.as_os_str().as_bytes());
+                match reach.ask(Request::Stat { path, look: false }).await {
+                    Ok(Reply::Entry(facts)) => {
+                        it.hidden = facts.hidden.iter().filter_map(|lies| stood_at(lies, union)).collect();
+                        it.hidden_bytes = facts.hidden_bytes;
+                    }
+                    Ok(_) => return Err(mismatch()),
+                    // It has gone meanwhile.
+                    Err(error) => tracing::debug!(%error, "what a file in the trash hides is not told"),
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Says where something stood at a member, by where it lies in its trash.
+fn stood_at(lies: &Text, union: &UnionStatus) -> Option<Text> {
+    let lies = Path::new(OsStr::from_bytes(&lies.0));
+    union.members.iter().find_map(|member| {
+        let member = Path::new(OsStr::from_bytes(&member.0));
+        let mut beneath = lies.strip_prefix(member.join(FOLDER)).ok()?.components();
+        // The day.
+        beneath.next()?;
+        Some(Text::new(member.join(beneath.as_path()).as_os_str().as_bytes()))
+    })
 }
 
 fn failed(what: &Path) -> impl FnOnce(io::Error) -> Failure {
@@ -170,15 +239,26 @@ fn list(trash: &Trash, out: &mut Output) -> Result<()> {
     for it in &trash.removed {
         let columns = format!("{:<12}  {:>10}  ", it.day, human_size(it.size));
         out.raw_line(&columns, &it.path.0)?;
+        for hidden in &it.hidden {
+            out.raw_line(&format!("{:<12}  {:>10}  ", it.day, "hidden"), &hidden.0)?;
+        }
     }
     Ok(())
 }
 
 /// Puts back what was removed last of a path: a file, or all that was removed from a folder on that day.
-fn restore(trash: &Trash, at: &Path, path: &OsStr, day: Option<&str>) -> Result<()> {
+fn restore(trash: &Trash, at: &Path, unions: &[UnionStatus], path: &OsStr, day: Option<&str>) -> Result<()> {
     let wanted = Path::new("/").join(Path::new(path));
-    let of_path = |it: &&Removed| Path::new(OsStr::from_bytes(&it.path.0)).starts_with(&wanted);
-    let mut matching: Vec<&Removed> = trash.removed.iter().filter(of_path).collect();
+    let of_path = |wanted: &Path| -> Vec<&Removed> {
+        let is_wanted = |it: &&Removed| Path::new(OsStr::from_bytes(&it.path.0)).starts_with(wanted);
+        trash.removed.iter().filter(is_wanted).collect()
+    };
+    let mut matching = of_path(&wanted);
+    if matching.is_empty()
+        && let Some(shown) = as_shown(&wanted, unions)
+    {
+        matching = of_path(&shown);
+    }
     let last = match day {
         Some(day) => day.to_owned(),
         None => matching.last().map(|it| it.day.clone()).unwrap_or_default(),
@@ -195,7 +275,12 @@ fn restore(trash: &Trash, at: &Path, path: &OsStr, day: Option<&str>) -> Result<
             fs::create_dir_all(folder).map_err(failed(folder))?;
         }
         match renameat_with(CWD, &it.file, CWD, &home, RenameFlags::NOREPLACE) {
-            Ok(()) => say(format_args!("{} is back", it.path.visible())),
+            Ok(()) => {
+                say(format_args!("{} is back", it.path.visible()));
+                for hidden in &it.hidden {
+                    say(format_args!("{} is back, and hidden by it", hidden.visible()));
+                }
+            }
             Err(rustix::io::Errno::EXIST) => {
                 return Err(
                     Failure::new(format!("{} is there again already, and stays", it.path.visible())).hint(format!(
@@ -220,8 +305,9 @@ fn empty(trash: &Trash, older_than: Option<Duration>, yes: bool) -> Result<()> {
     // A day is as old as its end.
     let is_due = |day: &str| older_than.is_none() || day_of(day).is_some_and(|begins| begins + 86_400 <= limit);
     let due: Vec<&Removed> = trash.removed.iter().filter(|it| is_due(&it.day)).collect();
-    let bytes = human_size(due.iter().map(|it| it.size).sum());
-    let files = count(due.len() as u64, "file");
+    let bytes = human_size(due.iter().map(|it| it.size + it.hidden_bytes).sum());
+    let files = due.iter().map(|it| 1 + it.hidden.len() as u64).sum();
+    let files = count(files, "file");
     if !yes && !due.is_empty() {
         return Err(Failure::new(format!("{files} ({bytes}) would be deleted for good")).hint("to do it, add --yes"));
     }
@@ -278,6 +364,26 @@ mod tests {
     }
 
     #[test]
+    fn the_trash_of_members_is_shown_where_their_union_is() {
+        let unions = [UnionStatus {
+            at: Text::new(b"/u"),
+            members: vec![Text::new(b"/u/b"), Text::new(b"/u/a")],
+            problem: None,
+        }];
+        let attached: [&[u8]; 4] = [b"/u/a", b"/nas", b"/u/b", b"/u/c/d"];
+        assert_eq!(places(attached.into_iter(), &unions), [&b"/u"[..], b"/nas", b"/u/c/d"]);
+        let shown = |path: &str| as_shown(Path::new(path), &unions);
+        assert_eq!(shown("/u/a/x/y"), Some(PathBuf::from("/u/x/y")));
+        assert_eq!((shown("/u/x"), shown("/u/ab")), (None, None));
+        let stood = |lies: &str| stood_at(&Text::new(lies.as_bytes()), &unions[0]);
+        assert_eq!(
+            stood("/u/a/.manifold-trash/2025-05-03.2/d/x"),
+            Some(Text::new(b"/u/a/d/x"))
+        );
+        assert_eq!(stood("/u/a/d/x"), None);
+    }
+
+    #[test]
     fn what_is_removed_and_restored_is_where_it_was() {
         let mount = tempfile::TempDir::new().unwrap();
         let lies = |day: &str, path: &str, text: &str| {
@@ -289,16 +395,16 @@ mod tests {
         lies("2025-05-03.2", "a/b", "newer");
         lies("2025-05-03.2", "a/c", "another");
         lies("2025-05-03.2", "x", "elsewhere");
-        let gather = || Trash::gather(mount.path(), [&b"/nas"[..], b"/other"].into_iter()).unwrap();
+        let gather = || Trash::gather(mount.path(), &[b"/nas", b"/other"]).unwrap();
         let trash = gather();
         assert_eq!(trash.removed.len(), 4);
-        restore(&trash, mount.path(), OsStr::new("/nas/a"), None).unwrap();
+        restore(&trash, mount.path(), &[], OsStr::new("/nas/a"), None).unwrap();
         let read = |path: &str| fs::read_to_string(mount.path().join("nas").join(path)).unwrap();
         assert_eq!((read("a/b").as_str(), read("a/c").as_str()), ("newer", "another"));
-        let again = restore(&gather(), mount.path(), OsStr::new("nas/a/b"), Some("2025-05-03"));
+        let again = restore(&gather(), mount.path(), &[], OsStr::new("nas/a/b"), Some("2025-05-03"));
         assert!(again.unwrap_err().to_string().contains("there again already"));
         assert_eq!(read("a/b"), "newer");
-        assert!(restore(&gather(), mount.path(), OsStr::new("/nas/none"), None).is_err());
+        assert!(restore(&gather(), mount.path(), &[], OsStr::new("/nas/none"), None).is_err());
     }
 
     #[test]
@@ -307,7 +413,7 @@ mod tests {
         let folder = mount.path().join(FOLDER).join("2025-05-03/deep");
         fs::create_dir_all(&folder).unwrap();
         fs::write(folder.join("file"), "text").unwrap();
-        let gather = || Trash::gather(mount.path(), [&b"/"[..]].into_iter()).unwrap();
+        let gather = || Trash::gather(mount.path(), &[b"/"]).unwrap();
         assert!(
             empty(&gather(), None, false)
                 .unwrap_err()

@@ -18,6 +18,15 @@ use crate::staging::{StagedFile, fresh_row};
 use crate::vfs::Core;
 use crate::{Answer, Error};
 
+/// Why a name is removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Removal {
+    /// Somebody has asked for that: whatever has the name goes.
+    Asked,
+    /// A file at another source takes its place: only the version that is known here goes.
+    GivesWay,
+}
+
 /// The permission bits of files of sources that have none, as listings show them.
 const MODE: u16 = 0o644;
 
@@ -262,6 +271,7 @@ impl Core {
         site: &Site,
         name: &[u8],
         is_directory: bool,
+        why: Removal,
     ) -> Answer<()> {
         let known = self.writable().and_then(|_| {
             let entry = self.catalog.lookup(site.directory, name).map_err(Error::from_catalog)?;
@@ -285,7 +295,7 @@ impl Core {
         let core = Arc::clone(self);
         Answer::Pending(Box::pin(async move {
             let Some(target) = target else {
-                return core.remove_remote_file(entry).await;
+                return core.remove_remote_file(entry, why).await;
             };
             if is_directory {
                 return core.remove_remote_directory(target, entry).await;
@@ -297,7 +307,7 @@ impl Core {
                     moved => return moved,
                 }
             }
-            core.remove_remote_file(entry).await
+            core.remove_remote_file(entry, why).await
         }))
     }
 
@@ -314,12 +324,7 @@ impl Core {
         let _places = self.moves()?.keep_places().await;
         let guard = self.catalog.begin_change(&[entry.parent, entry.id]);
         let target = self.remote_target_of(entry.id)?;
-        let is_moving = self
-            .catalog
-            .move_above(entry.id)
-            .map_err(Error::from_catalog)?
-            .is_some();
-        let removed = if is_moving {
+        let removed = if self.is_in_a_move(entry.id)? {
             let removed = self.remove_moving_directory(&target, &entry).await;
             removed.map(|()| Presence::Found(()))
         } else {
@@ -342,7 +347,7 @@ impl Core {
         .await
     }
 
-    async fn remove_remote_file(self: &Arc<Self>, entry: Entry) -> Result<(), Error> {
+    async fn remove_remote_file(self: &Arc<Self>, entry: Entry, why: Removal) -> Result<(), Error> {
         let uploads = Arc::clone(self.writable()?);
         let _name = self.lock_name(entry.id).await?;
         let _places = self.moves()?.keep_places().await;
@@ -361,7 +366,7 @@ impl Core {
         let mut unseen = None;
         if alone.is_none_or(|file| file.was_sent()) {
             let removed = match &target {
-                Ok(target) => self.remove_at_source(target, &entry, staged.as_deref()).await,
+                Ok(target) => self.remove_at_source(target, &entry, staged.as_deref(), why).await,
                 Err(error) => Err(error.clone()),
             };
             if let Err(error) = removed {
@@ -374,6 +379,8 @@ impl Core {
         }
         let core = Arc::clone(self);
         self.blocking(move || {
+            // It may have been found to be at the source.
+            let staged = core.staged_entry(entry.id);
             if let Some(file) = &staged {
                 file.forget();
             }
@@ -391,15 +398,30 @@ impl Core {
     }
 
     /// Removes what the source has of a file, if it has anything.
-    async fn remove_at_source(&self, target: &Target, entry: &Entry, staged: Option<&StagedFile>) -> Result<(), Error> {
+    async fn remove_at_source(
+        &self,
+        target: &Target,
+        entry: &Entry,
+        staged: Option<&StagedFile>,
+        why: Removal,
+    ) -> Result<(), Error> {
         let deadline = self.settings.data_deadline;
         // Where it is not known to have it, it need not be waited for: that is removed later.
         let is_alone = staged.is_some_and(|file| file.expected().is_none());
         let patience = if is_alone { deadline / 2 } else { deadline };
-        let expected = self.to_be_removed(entry, staged)?;
+        let mut expected = self.to_be_removed(entry, staged)?;
+        let is_for_another = why == Removal::GivesWay && expected == Expected::Anything;
+        if is_for_another {
+            match self.version_to_replace(entry.parent, entry).await? {
+                Some(known) => expected = Expected::Version(Version::from_stored(&known)),
+                None => return Ok(()),
+            }
+        }
         let removing = target.backend.remove_file(&target.path, &expected);
         match self.ask_within(patience, target, removing).await {
             Ok(Presence::Found(()) | Presence::Absent) => Ok(()),
+            // Another has put something there that nobody has seen.
+            Err(Error::Stale) if is_for_another => Err(Error::Busy),
             // It is on the move, and what others have made of it in its old place is theirs.
             Err(Error::Stale) if expected != Expected::Anything => Ok(()),
             Err(error) => Err(error),
@@ -419,12 +441,7 @@ impl Core {
     /// Says what is to be removed with the name of a file: whatever has it, but while the file is not where it stands, only what
     /// is known.
     fn to_be_removed(&self, entry: &Entry, staged: Option<&StagedFile>) -> Result<Expected, Error> {
-        let is_moving = self
-            .catalog
-            .move_above(entry.id)
-            .map_err(Error::from_catalog)?
-            .is_some();
-        if !is_moving || staged.is_some_and(StagedFile::was_sent) {
+        if !self.is_in_a_move(entry.id)? || staged.is_some_and(StagedFile::was_sent) {
             return Ok(Expected::Anything);
         }
         let known = self.known_version(entry.id)?;

@@ -9,6 +9,7 @@ use tokio::time::timeout;
 
 use super::Target;
 use super::rename::Renaming;
+use super::unseen::is_away;
 use crate::Error;
 use crate::error::Cause;
 use crate::fetch::Object;
@@ -42,16 +43,50 @@ impl Core {
 
     /// Makes sure that a file that is about to be replaced is the version that is known here, as an upload does.
     pub(super) async fn must_be_as_seen(&self, renaming: &Renaming) -> Result<(), Error> {
-        let Some(over) = &renaming.over else { return Ok(()) };
-        let known = self.version_to_replace(renaming.to_directory, over).await?;
-        let target = &renaming.target;
+        match &renaming.over {
+            Some(over) => self.is_as_seen(over, &renaming.target).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Makes sure of the same before anything is done to a file that gives way to one of another source. What its source is not known to
+    /// have can be given up while that is away.
+    pub(crate) async fn may_give_way(self: &Arc<Self>, over: &Entry) -> Result<(), Error> {
+        let _name = self.lock_name(over.id).await?;
+        let _places = self.moves()?.keep_places().await;
+        let is_alone = |file: Arc<StagedFile>| file.expected().is_none() && !file.was_sent();
+        // While it is on the move, only what was moved is removed.
+        if self.staged_entry(over.id).is_some_and(is_alone) || self.is_in_a_move(over.id)? {
+            return Ok(());
+        }
+        let asked = async {
+            let target = self.remote_target_of(over.id)?;
+            self.clear_left(&target, over.id).await?;
+            let _hold = self.hold_upload(self.writable()?, over.id).await?;
+            self.has_its_name(over)?;
+            self.is_as_seen(over, &target).await
+        };
+        match asked.await {
+            Err(error) if is_away(&error) && self.stands_here_alone(over.id) => Ok(()),
+            asked => asked,
+        }
+    }
+
+    /// Tells whether a file stands in a directory whose objects are still to follow it.
+    pub(super) fn is_in_a_move(&self, id: EntryId) -> Result<bool, Error> {
+        let above = self.catalog.move_above(id).map_err(Error::from_catalog)?;
+        Ok(above.is_some())
+    }
+
+    async fn is_as_seen(&self, over: &Entry, target: &Target) -> Result<(), Error> {
+        let known = self.version_to_replace(over.parent, over).await?;
         match self.ask(target, target.backend.stat(&target.path)).await? {
             // Nothing is lost where another has removed it, and what a directory is replaced by is for the source to say.
             Presence::Absent => Ok(()),
             Presence::Found(there) if there.kind == ObjectKind::Directory => Ok(()),
             Presence::Found(there) if known.as_deref() == Some(there.version.as_bytes()) => Ok(()),
             Presence::Found(_) => {
-                self.look_into(renaming.to_directory);
+                self.look_into(over.parent);
                 Err(Error::Busy)
             }
         }

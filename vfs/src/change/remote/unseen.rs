@@ -37,7 +37,7 @@ impl Core {
     }
 
     /// Tells whether no source is known to have a file.
-    pub(super) fn stands_here_alone(&self, id: EntryId) -> bool {
+    pub(crate) fn stands_here_alone(&self, id: EntryId) -> bool {
         self.staged_entry(id).is_some_and(|file| file.expected().is_none())
     }
 }

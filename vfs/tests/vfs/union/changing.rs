@@ -2,9 +2,18 @@
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
-use manifold_vfs::{AttributeChange, NewTime, SetMode};
+use manifold_vfs::{NewTime, SetMode};
 
 use super::*;
+
+/// The members in an order that begins with this one, all listed.
+async fn with_first(member: &str) -> World {
+    let world = World::new(|_, _, _| {});
+    let order = vec![member.as_bytes().into()];
+    world.library.vfs.set_unions(vec![Union { order, ..union() }]).unwrap();
+    world.list("").await.unwrap();
+    world
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_is_renamed_where_it_is_into_a_directory_that_only_others_have() {
@@ -56,6 +65,87 @@ async fn what_is_replaced_by_a_rename_is_gone_at_every_member() {
     assert_eq!(world.read("config").await, b"latest");
     world.unlink("config").await.unwrap();
     assert_eq!(world.list("").await.unwrap(), [""; 0]);
+}
+
+/// `.new` at `a`, and `save` at the remote member, and at `a` too if so asked, where another has changed it since it was seen.
+async fn another_has_changed_it(is_hidden: bool) -> World {
+    let world = World::new(|a, _, shelf| {
+        put(a, ".new", "new");
+        shelf.place("save", b"known");
+        if is_hidden {
+            put(a, "save", "old");
+        }
+    });
+    world.list("").await.unwrap();
+    world.shelf.place("save", b"of another");
+    world
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_has_changed_at_another_member_is_not_replaced_before_it_is_seen() {
+    for is_hidden in [false, true] {
+        let world = another_has_changed_it(is_hidden).await;
+        let refused = world.rename(".new", "save", RenameMode::Replace).await;
+        assert!(matches!(refused, Err(Error::Busy)), "{refused:?}");
+        assert_eq!(world.shelf.bytes("save").unwrap(), b"of another");
+        assert_eq!(world.read(".new").await, b"new");
+        assert_eq!(world.a.path().join("save").exists(), is_hidden);
+        if is_hidden {
+            assert_eq!(world.read("save").await, b"old", "nothing was begun");
+        }
+        world.relist("s").await;
+        if !is_hidden {
+            assert_eq!(world.read("save").await, b"of another");
+        }
+        world.rename(".new", "save", RenameMode::Replace).await.unwrap();
+        assert_eq!(world.shelf.bytes("save"), None);
+        assert_eq!(world.read("save").await, b"new");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_changes_at_another_member_while_it_is_being_replaced_stays() {
+    let world = another_has_changed_it(false).await;
+    world.relist("s").await;
+    world.shelf.set_cue(Cue::HoldsNames);
+    let (root, vfs) = (world.find("").await.unwrap(), Arc::clone(&world.library.vfs));
+    let renaming = vfs.rename((root, b".new"), (root, b"save"), RenameMode::Replace);
+    let renaming = tokio::spawn(renaming.wait());
+    world.shelf.until_held_names(1).await;
+    world.shelf.place("save", b"faster");
+    world.shelf.set_cue(Cue::Does);
+    let refused = renaming.await.unwrap();
+    assert!(matches!(refused, Err(Error::Busy)), "{refused:?}");
+    assert_eq!(world.shelf.bytes("save").unwrap(), b"faster");
+    assert_eq!(world.read(".new").await, b"new", "it has its old name again");
+    world.relist("s").await;
+    assert_eq!(world.read("save").await, b"faster");
+}
+
+/// What stands here alone needs no source, and what has arrived of it unseen is found out.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_not_uploaded_at_another_member_is_replaced() {
+    let world = with_first("s").await;
+    for is_sent in [false, true] {
+        world
+            .shelf
+            .set_cue(if is_sent { Cue::TakesAndGoes } else { Cue::IsAway });
+        world.write("save", b"staged").await.unwrap();
+        if is_sent {
+            world.shelf.until(|shelf| shelf.bytes("save").is_some()).await;
+        }
+        put(&world.a, "new", "new");
+        world.relist("a").await;
+        world.rename("new", "save", RenameMode::Replace).await.unwrap();
+        world.shelf.set_cue(Cue::Does);
+        assert_eq!(world.read("save").await, b"new");
+        world.until_uploaded().await;
+        world.shelf.until(|shelf| shelf.bytes("save").is_none()).await;
+        world.unlink("save").await.unwrap();
+        while world.library.indexer.is_away(world.source("s")) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -144,6 +234,55 @@ async fn where_one_member_cannot_be_changed_nothing_is() {
         .unwrap();
     world.write("only-b/new", b"elsewhere").await.unwrap();
     assert_eq!(fs::read(world.a.path().join("only-b/new")).unwrap(), b"elsewhere");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_one_member_is_known_to_be_away_nothing_is_done() {
+    for first in ["a", "s"] {
+        let world = World::new(|a, _, shelf| {
+            put(a, "both", "old at a");
+            put(a, "only-a", "only a");
+            put(a, "d/x", "x");
+            shelf.place("both", b"old at s");
+            shelf.place_directory("d");
+            shelf.place_directory("empty");
+            fs::create_dir(a.path().join("empty")).unwrap();
+        });
+        let order = vec![first.as_bytes().into()];
+        world.library.vfs.set_unions(vec![Union { order, ..union() }]).unwrap();
+        world.list("").await.unwrap();
+        world.list("empty").await.unwrap();
+        world.shelf.set_cue(Cue::IsAway);
+        while !world.library.indexer.is_away(world.source("s")) {
+            world.library.indexer.probe(world.source("s")).await;
+        }
+        let refused = [
+            world.rename("only-a", "both", RenameMode::Replace).await,
+            world.rename("both", "renamed", RenameMode::Replace).await,
+            world.rename("d", "e", RenameMode::Replace).await,
+            world.rename("d", "empty", RenameMode::Replace).await,
+            world.unlink("both").await,
+            world.rmdir("empty").await,
+        ];
+        let is_away = |refused: &Result<(), Error>| matches!(refused, Err(Error::Unreachable(_)));
+        assert!(refused.iter().all(is_away), "{refused:?}");
+        for (path, bytes) in [("both", "old at a"), ("only-a", "only a"), ("d/x", "x")] {
+            assert_eq!(
+                fs::read_to_string(world.a.path().join(path)).unwrap(),
+                bytes,
+                "nothing was begun"
+            );
+        }
+        assert!(world.a.path().join("empty").exists() && !world.a.path().join("renamed").exists());
+        // It is asked whether it is back.
+        world.shelf.set_cue(Cue::Does);
+        while let Err(error) = world.rename("only-a", "both", RenameMode::Replace).await {
+            assert!(matches!(error, Error::Unreachable(_)), "{error:?}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!(world.read("both").await, b"only a");
+        assert_eq!(world.shelf.bytes("both"), None);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
