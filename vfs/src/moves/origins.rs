@@ -324,8 +324,13 @@ impl Moves {
     fn stays(&self, id: EntryId, origin: &Origin, why: &str) -> Result<(), Fault> {
         self.gone(id, origin)?;
         let fetcher = &self.uploads.fetcher;
-        let path = fetcher.catalog.tree_path(id).ok().flatten().unwrap_or_default();
-        let what = format!("it was moved, but {why}: both are kept");
+        let (path, what) = if let Some(path) = fetcher.catalog.tree_path(id).ok().flatten() {
+            (path, format!("it was moved, but {why}: both are kept"))
+        } else {
+            let above = fetcher.catalog.tree_path(origin.directory).ok().flatten();
+            let path = [above.unwrap_or_default(), origin.name.clone()].join(&b'/');
+            (path, format!("it was removed or replaced, but {why}: that stays"))
+        };
         self.uploads.tell_move_undone(origin.source, path, what);
         self.look_into(origin.directory);
         Ok(())

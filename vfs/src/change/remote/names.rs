@@ -27,6 +27,17 @@ pub(crate) enum Removal {
     GivesWay,
 }
 
+/// What becomes of what the source has of a file whose name is gone.
+#[derive(Clone, Copy)]
+enum Gone<'a> {
+    /// It has nothing.
+    All,
+    /// This may have arrived, and is to be taken away.
+    Unseen(&'a Unseen),
+    /// It has this version, which is to be taken away.
+    Known(&'a [u8]),
+}
+
 /// The permission bits of files of sources that have none, as listings show them.
 const MODE: u16 = 0o644;
 
@@ -294,8 +305,12 @@ impl Core {
         };
         let core = Arc::clone(self);
         Answer::Pending(Box::pin(async move {
+            // While it is on the move, its object is not where it stands.
+            if why == Removal::GivesWay && !is_directory && !core.is_on_the_move(entry.id)? {
+                return core.remove_ahead(entry).await;
+            }
             let Some(target) = target else {
-                return core.remove_remote_file(entry, why).await;
+                return core.remove_remote_file(entry).await;
             };
             if is_directory {
                 return core.remove_remote_directory(target, entry).await;
@@ -307,7 +322,7 @@ impl Core {
                     moved => return moved,
                 }
             }
-            core.remove_remote_file(entry, why).await
+            core.remove_remote_file(entry).await
         }))
     }
 
@@ -340,14 +355,55 @@ impl Core {
         }
         let core = Arc::clone(self);
         self.blocking(move || {
-            core.follow_gone(&entry, None)?;
+            core.follow_gone(&entry, Gone::All)?;
             drop(guard);
             Ok(())
         })
         .await
     }
 
-    async fn remove_remote_file(self: &Arc<Self>, entry: Entry, why: Removal) -> Result<(), Error> {
+    /// Removes a file that gives way to one at another source: its name is free at once, and what its source has is taken away behind that,
+    /// in the version that is known here. So it is done, or not, whatever answers come.
+    pub(super) async fn remove_ahead(self: &Arc<Self>, entry: Entry) -> Result<(), Error> {
+        let uploads = Arc::clone(self.writable()?);
+        let _name = self.lock_name(entry.id).await?;
+        let _places = self.moves()?.keep_places().await;
+        let guard = self.catalog.begin_change(&[entry.parent]);
+        let hold = self.hold_upload(&uploads, entry.id).await?;
+        self.has_its_name(&entry)?;
+        let mut unseen = None;
+        let known = match self.version_to_replace(entry.parent, &entry).await {
+            Ok(known) => known,
+            Err(error) => {
+                let file = self.staged_entry(entry.id);
+                let alone = file.as_ref().filter(|file| file.expected().is_none());
+                unseen = Some(self.unseen(alone, &error).await?.ok_or(error)?);
+                None
+            }
+        };
+        let core = Arc::clone(self);
+        self.blocking(move || {
+            let staged = core.staged_entry(entry.id);
+            if let Some(file) = &staged {
+                file.forget();
+            }
+            let gone = match (&known, &unseen) {
+                (Some(known), _) => Gone::Known(known),
+                (None, Some(unseen)) => Gone::Unseen(unseen),
+                (None, None) => Gone::All,
+            };
+            core.follow_gone(&entry, gone)?;
+            if staged.is_some() {
+                core.forget_staged(entry.id)?;
+            }
+            drop((guard, hold));
+            core.moves()?.is_due();
+            Ok(())
+        })
+        .await
+    }
+
+    async fn remove_remote_file(self: &Arc<Self>, entry: Entry) -> Result<(), Error> {
         let uploads = Arc::clone(self.writable()?);
         let _name = self.lock_name(entry.id).await?;
         let _places = self.moves()?.keep_places().await;
@@ -366,7 +422,7 @@ impl Core {
         let mut unseen = None;
         if alone.is_none_or(|file| file.was_sent()) {
             let removed = match &target {
-                Ok(target) => self.remove_at_source(target, &entry, staged.as_deref(), why).await,
+                Ok(target) => self.remove_at_source(target, &entry, staged.as_deref()).await,
                 Err(error) => Err(error.clone()),
             };
             if let Err(error) = removed {
@@ -384,7 +440,7 @@ impl Core {
             if let Some(file) = &staged {
                 file.forget();
             }
-            core.follow_gone(&entry, unseen.as_ref())?;
+            core.follow_gone(&entry, unseen.as_ref().map_or(Gone::All, Gone::Unseen))?;
             if staged.is_some() {
                 core.forget_staged(entry.id)?;
             }
@@ -398,30 +454,15 @@ impl Core {
     }
 
     /// Removes what the source has of a file, if it has anything.
-    async fn remove_at_source(
-        &self,
-        target: &Target,
-        entry: &Entry,
-        staged: Option<&StagedFile>,
-        why: Removal,
-    ) -> Result<(), Error> {
+    async fn remove_at_source(&self, target: &Target, entry: &Entry, staged: Option<&StagedFile>) -> Result<(), Error> {
         let deadline = self.settings.data_deadline;
         // Where it is not known to have it, it need not be waited for: that is removed later.
         let is_alone = staged.is_some_and(|file| file.expected().is_none());
         let patience = if is_alone { deadline / 2 } else { deadline };
-        let mut expected = self.to_be_removed(entry, staged)?;
-        let is_for_another = why == Removal::GivesWay && expected == Expected::Anything;
-        if is_for_another {
-            match self.version_to_replace(entry.parent, entry).await? {
-                Some(known) => expected = Expected::Version(Version::from_stored(&known)),
-                None => return Ok(()),
-            }
-        }
+        let expected = self.to_be_removed(entry, staged)?;
         let removing = target.backend.remove_file(&target.path, &expected);
         match self.ask_within(patience, target, removing).await {
             Ok(Presence::Found(()) | Presence::Absent) => Ok(()),
-            // Another has put something there that nobody has seen.
-            Err(Error::Stale) if is_for_another => Err(Error::Busy),
             // It is on the move, and what others have made of it in its old place is theirs.
             Err(Error::Stale) if expected != Expected::Anything => Ok(()),
             Err(error) => Err(error),
@@ -451,16 +492,18 @@ impl Core {
     }
 
     /// `unseen`: what may have arrived of it, and is to be taken away later.
-    fn follow_gone(&self, entry: &Entry, unseen: Option<&Unseen>) -> Result<(), Error> {
+    fn follow_gone(&self, entry: &Entry, gone: Gone<'_>) -> Result<(), Error> {
         let now_ns = self.writable()?.now_ns();
         if self.files.is_open(entry.id) {
             let attributes = self.attributes(entry.id, None)?;
             self.files.note_attributes(entry.id, attributes);
         }
         let followed = self.follow(|catalog| {
-            let changes = match unseen {
-                Some(unseen) => catalog.follow_removed_unseen(entry.parent, &entry.name, unseen, now_ns)?,
-                None => catalog.follow_removed(entry.parent, &entry.name, now_ns)?,
+            let (parent, name) = (entry.parent, &*entry.name);
+            let changes = match gone {
+                Gone::All => catalog.follow_removed(parent, name, now_ns)?,
+                Gone::Unseen(unseen) => catalog.follow_removed_unseen(parent, name, unseen, now_ns)?,
+                Gone::Known(version) => catalog.follow_removed_ahead(parent, name, (entry.id, version), now_ns)?,
             };
             Ok(((), changes))
         });
