@@ -215,6 +215,15 @@ impl Core {
                     });
                 }
             }
+            let is_member = |name: &[u8]| members.iter().any(|member: &Member| *member.name == *name);
+            let named = settings
+                .order
+                .iter()
+                .chain(settings.rules.iter().map(|rule| &rule.member));
+            for name in named.filter(|name| !is_member(name)) {
+                let (at, name) = (settings.at.escape_ascii(), name.escape_ascii());
+                tracing::warn!(%at, %name, "the settings of a union name a source that is not attached there");
+            }
             members.sort_by_key(|member| {
                 let place = settings.order.iter().position(|name| *name == member.name);
                 (place.unwrap_or(usize::MAX), member.source)
