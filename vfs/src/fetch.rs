@@ -20,8 +20,8 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use bytes::Bytes;
-use manifold_backends::{ObjectPath, Presence};
-use manifold_catalog::Catalog;
+use manifold_backends::{ObjectPath, Presence, Version};
+use manifold_catalog::{Catalog, EntryId};
 use manifold_index::Indexer;
 use parking_lot::Mutex;
 use tokio::runtime::Handle as Runtime;
@@ -376,6 +376,9 @@ impl Fetcher {
 
     /// Makes the request, and makes sure that the answer is what was asked for.
     async fn ask(&self, object: &Object, part: Part, deadline: Duration) -> Result<Vec<Bytes>, Error> {
+        if self.has_no_name(object)? {
+            return Err(Error::Stale);
+        }
         let path = self.current_path(object)?;
         let since = Instant::now();
         let range = part.range.clone();
@@ -388,7 +391,7 @@ impl Fetcher {
             deadline,
         );
         match asked.await {
-            _ if object.has_lost_place() => Err(Error::Stale),
+            _ if object.has_lost_place() || self.has_no_name(object)? => Err(Error::Stale),
             Ok(Presence::Found(blocks)) if part.is_answered_by(&blocks) => {
                 self.latencies.note(object.source, since.elapsed());
                 Ok(blocks)
@@ -424,6 +427,27 @@ impl Fetcher {
             .map_err(Error::from_catalog)?
             .filter(|it| it.0 == object.source)
             .map_or_else(|| object.path.clone(), |it| ObjectPath::from_bytes(it.1)))
+    }
+
+    /// Forgets what is cached of an entry in a version that it is about to have: it may have had that before, with other bytes, where
+    /// its source tells versions by their length and seconds.
+    pub(crate) fn forget_lookalike(&self, id: EntryId, version: &Version, size: u64) {
+        if version.grain().is_none() {
+            return;
+        }
+        match Object::of_version(&self.catalog, &self.indexer, id, version.clone(), size) {
+            Ok(object) => self.cache.forget(object.shape),
+            Err(error) => tracing::warn!(id = id.0, %error, "what was cached of a file in its new version stays"),
+        }
+    }
+
+    /// Tells whether a file has no name any more, and another that has come to where it was could be taken for it.
+    fn has_no_name(&self, object: &Object) -> Result<bool, Error> {
+        if object.version.grain().is_none() {
+            return Ok(false);
+        }
+        let entry = self.catalog.entry(object.id).map_err(Error::from_catalog)?;
+        Ok(entry.is_none())
     }
 
     /// Has the catalog learn what the source has just shown: that the object has changed, or is gone.

@@ -447,7 +447,7 @@ impl Core {
 
 /// Names the bytes that the kernel has pages of, wherever the file stands.
 pub(crate) fn pages_key(version: &Version, size: u64) -> ObjectKey {
-    ObjectKey::new("", EntryId::ROOT, &ObjectPath::root(), version, size, 0)
+    ObjectKey::new("", EntryId::ROOT, version, size, 0)
 }
 
 /// Tells whether a file has bits that a write of an ordinary user clears (`chmod(2)`): set-user-ID, and set-group-ID where

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use manifold_backends::{ObjectPath, Version};
+use manifold_backends::Version;
 use manifold_catalog::EntryId;
 
 /// Names one version of one object, cut into blocks of one size: the first 16 bytes of a BLAKE3 hash.
@@ -12,18 +12,11 @@ pub struct ObjectKey(pub [u8; 16]);
 impl ObjectKey {
     /// Derives the key. Each part goes in with its length, so that no two different lists of parts look alike.
     ///
-    /// The entry is one of them: sources that tell versions by size and whole seconds give a file that was renamed, or made anew,
-    /// the version of the one that had its name before.
-    pub fn new(
-        source_name: &str,
-        id: EntryId,
-        path: &ObjectPath,
-        version: &Version,
-        size: u64,
-        block_size: u32,
-    ) -> Self {
+    /// The entry is one of them, and not its path: sources that tell versions by size and whole seconds give a file that was renamed, or
+    /// made anew, the version of the one that had its name before.
+    pub fn new(source_name: &str, id: EntryId, version: &Version, size: u64, block_size: u32) -> Self {
         let mut hasher = blake3::Hasher::new_derive_key("manifold 2026 block cache object key v2");
-        for part in [source_name.as_bytes(), path.as_bytes(), version.as_bytes()] {
+        for part in [source_name.as_bytes(), version.as_bytes()] {
             hasher.update(&(part.len() as u64).to_le_bytes());
             hasher.update(part);
         }
@@ -149,32 +142,24 @@ fn first_16(hash: blake3::Hash) -> [u8; 16] {
 mod tests {
     use super::*;
 
-    fn key(source: &str, id: u64, path: &str, version: &[u8], block_size: u32) -> ObjectKey {
-        ObjectKey::new(
-            source,
-            EntryId(id),
-            &ObjectPath::from_bytes(path),
-            &Version::from_stored(version),
-            10,
-            block_size,
-        )
+    fn key(source: &str, id: u64, version: &[u8], block_size: u32) -> ObjectKey {
+        ObjectKey::new(source, EntryId(id), &Version::from_stored(version), 10, block_size)
     }
 
     #[test]
     fn keys_differ_in_each_part_and_where_one_part_ends_and_the_next_begins() {
-        let base = key("s", 7, "path", b"v", 65536);
+        let base = key("s", 7, b"v", 65536);
         for other in [
-            key("t", 7, "path", b"v", 65536),
-            key("s", 8, "path", b"v", 65536),
-            key("s", 7, "pat", b"v", 65536),
-            key("s", 7, "path", b"w", 65536),
-            key("s", 7, "path", b"v", 131_072),
-            key("sp", 7, "ath", b"v", 65536),
-            key("s", 7, "pathv", b"", 65536),
+            key("t", 7, b"v", 65536),
+            key("s", 8, b"v", 65536),
+            key("sv", 7, b"", 65536),
+            key("s", 7, b"w", 65536),
+            key("s", 7, b"v", 131_072),
+            key("s", 7, b"", 65536),
         ] {
             assert_ne!(base, other);
         }
-        assert_eq!(base, key("s", 7, "path", b"v", 65536));
+        assert_eq!(base, key("s", 7, b"v", 65536));
     }
 
     #[test]

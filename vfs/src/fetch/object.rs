@@ -96,7 +96,7 @@ impl Object {
         let able = backend.capabilities();
         let key = DiskKey {
             source: SourceTag::new(backend.name()),
-            object: ObjectKey::new(backend.name(), id, &path, &version, size, able.block_size),
+            object: ObjectKey::new(backend.name(), id, &version, size, able.block_size),
         };
         Ok(Self {
             shape: Shape {

@@ -15,8 +15,13 @@ impl Moves {
             return Ok(false);
         };
         let target_path = ObjectPath::from_bytes(target_path);
-        let place = |backend: &dyn Backend, path| Some(SourcePlace::root_of(backend.name())?.join(path));
         let (former, now) = (self.backend_of(origin.source).await?, self.backend_of(target).await?);
+        // Elsewhere a copy over itself is another version, and a copy has the time of its original.
+        let is_store = |backend: &dyn Backend| backend.capabilities().implicit_directories;
+        if !is_store(&*former) || !is_store(&*now) {
+            return Ok(false);
+        }
+        let place = |backend: &dyn Backend, path| Some(SourcePlace::root_of(backend.name())?.join(path));
         match (place(&*former, path), place(&*now, &target_path)) {
             (Some(former), Some(now)) if former.may_be(&now) => {}
             _ => return Ok(false),

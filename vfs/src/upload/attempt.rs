@@ -15,7 +15,7 @@ use super::parts::Parts;
 use super::{UploadState, Uploads, WritePolicy};
 use crate::Error;
 use crate::events::Event;
-use crate::fetch::{Fetcher, Object};
+use crate::fetch::Object;
 use crate::staging::{Sending, Sent, StagedFile};
 
 /// Files up to this length, in bytes, are put into the cache when they are uploaded.
@@ -254,9 +254,9 @@ impl Uploads {
         let concluded = self.blocking(move || {
             let version = metadata.version.as_bytes();
             let seen = seen_attributes(&metadata);
-            if metadata.version.grain().is_some() && file.expected().as_deref() == Some(version) {
-                uploads.forget_lookalike(&file, &metadata);
-            }
+            uploads
+                .fetcher
+                .forget_lookalike(file.id, &metadata.version, metadata.size);
             uploads.staging.sent(&file, sending, version, || {
                 let catalog = &uploads.fetcher.catalog;
                 // What was written at one time was not changed when it arrived.
@@ -295,15 +295,6 @@ impl Uploads {
             }
         }
         self.publisher.publish(&[Event::Attributes { id: file.id }]);
-    }
-
-    /// What was uploaded has the version of what it replaced, by size and seconds: what is cached of that is not to be taken for it.
-    fn forget_lookalike(&self, file: &StagedFile, metadata: &Metadata) {
-        let Fetcher { catalog, indexer, .. } = &*self.fetcher;
-        match Object::of_version(catalog, indexer, file.id, metadata.version.clone(), metadata.size) {
-            Ok(object) => self.fetcher.cache.forget(object.shape),
-            Err(error) => tracing::warn!(id = file.id.0, %error, "what was cached of a file before its upload stays"),
-        }
     }
 
     fn keep(&self, file: &StagedFile, object: &Object) {

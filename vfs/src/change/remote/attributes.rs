@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use manifold_backends::local::{AttributeChange, NewTime, SetMode};
-use manifold_backends::{Presence, Timestamp};
+use manifold_backends::{Presence, Timestamp, Version};
 use manifold_catalog::{
     AttributeMustBe, AttributeRefused, Change, Entry, EntryId, KEPT_ATTRIBUTES_MAX, Keep, Kind, SourceId,
 };
@@ -279,6 +279,12 @@ impl Core {
             let is_stored = |mode: &u32| seen.as_ref().is_some_and(|seen| u32::from(seen.mode) == *mode);
             let mode = wanted.there.mode.filter(|mode| !is_stored(mode));
             here.mode = here.mode.or(mode.map(|mode| mode as u16));
+        }
+        if let Some(seen) = &seen
+            && self.known_version(entry.id)?.as_deref() != Some(&*seen.version)
+        {
+            let version = Version::from_stored(&seen.version);
+            self.fetcher.forget_lookalike(entry.id, &version, seen.size);
         }
         self.keep_here(entry.id, here, seen)?;
         if let Ok((object, _)) = Object::find(&self.catalog, &self.indexer, entry.id) {
