@@ -284,15 +284,17 @@ impl Session {
         self.affordable(wish.min(self.write_max))
     }
 
-    /// Writes all of `data`, which is at most what [`write_size`](Self::write_size) gives.
+    /// Writes all of `data`, as much at once as the server takes by now: it may have shown since that it grants fewer credits than
+    /// were hoped for.
     pub(super) async fn write(&self, handle: FileId, offset: u64, data: &[u8]) -> Result<(), Failure> {
         let _writing = self.patience.writing();
         let mut written = 0;
         while written < data.len() {
+            let end = data.len().min(written + self.write_size(u32::MAX) as usize);
             let request = wire::Write {
                 handle,
                 offset: offset + written as u64,
-                bytes: &data[written..],
+                bytes: &data[written..end],
             };
             let charge = (request.bytes.len() as u32).div_ceil(CREDIT_BYTES).max(1) as u16;
             let frame = self.single(Command::Write, &request, charge).await?;

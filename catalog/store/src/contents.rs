@@ -28,6 +28,12 @@ impl Catalog {
         Ok(taken)
     }
 
+    /// Forgets what a file was found to hold: it may hold something else, though its version does not tell.
+    pub fn forget_content(&self, id: EntryId) -> Result<()> {
+        self.store().write_new(When::Soon, |edit| edit.forget_content(id.0))?;
+        Ok(())
+    }
+
     /// Gives up to `limit` other files of the tree that hold the same bytes, as far as their contents are known, in
     /// the order of ids.
     pub fn replicas(&self, id: EntryId, limit: usize) -> Result<Vec<EntryId>> {

@@ -196,6 +196,47 @@ fn a_version_that_comes_round_again_is_not_taken_for_the_former() {
     site.library.unmount();
 }
 
+/// The answer to a rename is lost, or the daemon dies before it comes: nobody knows which of the two files has the name.
+#[test]
+fn what_a_rename_without_an_answer_has_replaced_is_not_read_any_more() {
+    for dies in [false, true] {
+        let mut site = over(Nginx::start());
+        let below = site.server.root().expect("a folder of this machine").join("b");
+        site.server.line().fail(Fault::Unanswered { request: b"MOVE " });
+        let (from, to) = (site.at("a"), site.at("b"));
+        let renaming = std::thread::spawn(move || fs::rename(from, to));
+        let end = Instant::now() + DEADLINE;
+        while fs::read(&below).expect("read") != pattern(LENGTH, 10) {
+            assert!(Instant::now() < end, "the server never renames");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        if dies {
+            site.library.kill9();
+        }
+        renaming.join().expect("no panic").expect_err("there was no answer");
+        site.server.line().heal();
+        if dies {
+            site.library.mount();
+        }
+        while !site
+            .library
+            .command()
+            .args(["scan", "/s"])
+            .status()
+            .expect("scan")
+            .success()
+        {
+            assert!(Instant::now() < end, "it is never scanned");
+        }
+        holds(&site, "b", 10);
+        run(&site.at(""), "printf more >>b");
+        site.until_uploaded();
+        let longer = [pattern(LENGTH, 10), b"more".to_vec()].concat();
+        assert!(fs::read(&below).expect("read") == longer);
+        site.library.unmount();
+    }
+}
+
 #[test]
 fn each_is_what_it_is_on_an_sftp_server() {
     each_is_what_it_is(over(Sshd::start()));

@@ -27,6 +27,16 @@ impl Edit<'_> {
         Ok(same)
     }
 
+    pub(crate) fn forget_content(&mut self, id: u64) -> Result<()> {
+        if let Some((cold, _)) = self.node(id)?
+            && cold.content.is_some()
+        {
+            self.change_content(id, cold.content, None)?;
+            self.put_cold(id, &Cold { content: None, ..cold })?;
+        }
+        Ok(())
+    }
+
     pub(crate) fn change_content(&mut self, id: u64, old: Option<[u8; 32]>, new: Option<[u8; 32]>) -> Result<()> {
         if old == new {
             return Ok(());

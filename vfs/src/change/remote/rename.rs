@@ -11,6 +11,7 @@ use tokio::time::timeout;
 
 use super::Target;
 use super::names::is_unable;
+use super::unseen::is_away;
 use crate::change::Site;
 use crate::error::Cause;
 use crate::fetch::Object;
@@ -454,7 +455,7 @@ impl Core {
         Ok(locks)
     }
 
-    async fn rename_at_source(&self, renaming: &Renaming) -> Result<manifold_backends::Metadata, Error> {
+    async fn rename_at_source(self: &Arc<Self>, renaming: &Renaming) -> Result<manifold_backends::Metadata, Error> {
         let (source, target) = (&renaming.source, &renaming.target);
         // While a directory is on the move, what others put where it lay is not seen.
         let above = self
@@ -466,12 +467,13 @@ impl Core {
         if replaces && is_file && above.is_none() {
             self.must_be_as_seen(renaming).await?;
         }
-        let lookalikes = self.lookalikes(renaming)?;
-        lookalikes.lose_place(true);
+        let lookalikes = self.lookalikes(renaming).await?;
         let request = source.backend.rename(&source.path, &target.path, replaces);
         let renamed = self.ask(source, request).await;
-        if renamed.is_err() {
-            lookalikes.lose_place(false);
+        match &renamed {
+            Err(error) if is_away(error) => self.may_be_another(lookalikes),
+            Err(_) => lookalikes.keep_place(),
+            Ok(_) => {}
         }
         match renamed {
             Ok(Presence::Found(metadata)) => Ok(metadata),

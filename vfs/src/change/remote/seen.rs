@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use manifold_backends::{Kind as ObjectKind, Presence, Version};
-use manifold_catalog::{Entry, EntryId};
+use manifold_catalog::{Entry, EntryId, Kind};
 use tokio::time::timeout;
 
 use super::Target;
@@ -12,33 +12,72 @@ use super::rename::Renaming;
 use super::unseen::is_away;
 use crate::Error;
 use crate::error::Cause;
+use crate::events::Event;
 use crate::fetch::Object;
 use crate::staging::StagedFile;
 use crate::upload::settle::Confirmed;
 use crate::vfs::Core;
 
-/// What is open of files that another is about to take the place of, where the source does not tell the one from the other.
-pub(super) struct Lookalikes(Vec<Arc<Object>>);
+/// Files that another is about to take the place of, where the source does not tell the one from the other.
+pub(super) struct Lookalikes {
+    /// What is open of them.
+    open: Vec<Arc<Object>>,
+    /// The one that has the name, its version and its length.
+    over: Option<(EntryId, Version, u64)>,
+}
 
 impl Lookalikes {
-    /// Has them not be read on from there, or be read on after all.
-    pub(super) fn lose_place(&self, is_lost: bool) {
-        for object in &self.0 {
-            object.lose_place(is_lost);
+    /// Has them be read on from there after all.
+    pub(super) fn keep_place(&self) {
+        for object in &self.open {
+            object.lose_place(false);
         }
     }
 }
 
 impl Core {
-    /// Finds what is open of other files in the new place of a file.
-    pub(super) fn lookalikes(&self, renaming: &Renaming) -> Result<Lookalikes, Error> {
+    /// Sees to it that what is open of other files in the new place of a file is not read on from there, and that nothing is remembered
+    /// of the bytes of the one that it replaces: should the answer be lost, what the source has then may be either.
+    pub(super) async fn lookalikes(self: &Arc<Self>, renaming: &Renaming) -> Result<Lookalikes, Error> {
         let known = self.known_version(renaming.from.id)?;
         let version = known.map(|version| Version::from_stored(&version));
         let Some(version) = version.filter(|version| version.grain().is_some()) else {
-            return Ok(Lookalikes(Vec::new()));
+            return Ok(Lookalikes {
+                open: Vec::new(),
+                over: None,
+            });
         };
         let place = (renaming.target.source, &renaming.target.path);
-        Ok(Lookalikes(self.files.open_at(place, &version, renaming.from.id)))
+        let open = self.files.open_at(place, &version, renaming.from.id);
+        for object in &open {
+            object.lose_place(true);
+        }
+        let over = renaming.over.as_ref().filter(|over| over.kind == Kind::File);
+        let over = match over.map(|over| (over.id, over.size)) {
+            Some((id, size)) if self.known_version(id)?.as_deref() == Some(version.as_bytes()) => {
+                Some((id, version, size))
+            }
+            _ => None,
+        };
+        if let Some((id, version, size)) = over.clone() {
+            let core = Arc::clone(self);
+            self.blocking(move || {
+                core.fetcher.forget_lookalike(id, &version, size);
+                core.catalog.forget_content(id).map_err(Error::from_catalog)?;
+                core.catalog.sync().map_err(Error::from_catalog)
+            })
+            .await?;
+        }
+        Ok(Lookalikes { open, over })
+    }
+
+    /// Nobody knows whether the place was taken: what was read there meanwhile is forgotten, here and by the kernel.
+    pub(super) fn may_be_another(&self, lookalikes: Lookalikes) {
+        if let Some((id, version, size)) = lookalikes.over {
+            self.fetcher.forget_lookalike(id, &version, size);
+            self.files.forget_version(Some(id));
+            self.publisher.publish(&[Event::Pages { id }]);
+        }
     }
 
     /// Makes sure that a file that is about to be replaced is the version that is known here, as an upload does.
