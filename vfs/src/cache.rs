@@ -213,6 +213,11 @@ impl BlockCache {
     /// Forgets an object: what its source has under that name and version is another.
     pub(crate) fn forget(&self, shape: Shape) {
         (0..shape.block_count()).for_each(|index| self.memory.remove(shape.block(index)));
+        self.forget_on_disk(shape);
+    }
+
+    /// Forgets an object as far as a crash would bring it back.
+    pub(crate) fn forget_on_disk(&self, shape: Shape) {
         if let Some(disk) = &self.disk {
             disk.forget(shape.key);
         }

@@ -34,7 +34,7 @@ use self::queue::{Class, Lane, Load, Queue, Started};
 use self::replica::{Brought, Latencies};
 use self::run::{Part, Run, Runs};
 use crate::Error;
-use crate::cache::{BlockCache, BlockId};
+use crate::cache::{BlockCache, BlockId, Shape};
 use crate::counters::{Tally, add, take};
 use crate::error::Cause;
 
@@ -432,12 +432,27 @@ impl Fetcher {
     /// Forgets what is cached of an entry in a version that it is about to have: it may have had that before, with other bytes, where
     /// its source tells versions by their length and seconds.
     pub(crate) fn forget_lookalike(&self, id: EntryId, version: &Version, size: u64) {
-        if version.grain().is_none() {
-            return;
+        if let Some(shape) = self.lookalike(id, version, size) {
+            self.cache.forget(shape);
         }
-        match Object::of_version(&self.catalog, &self.indexer, id, version.clone(), size) {
-            Ok(object) => self.cache.forget(object.shape),
-            Err(error) => tracing::warn!(id = id.0, %error, "what was cached of a file in its new version stays"),
+    }
+
+    /// Forgets what a crash would bring back of that.
+    pub(crate) fn forget_lookalike_on_disk(&self, id: EntryId, version: &Version, size: u64) {
+        if let Some(shape) = self.lookalike(id, version, size) {
+            self.cache.forget_on_disk(shape);
+        }
+    }
+
+    fn lookalike(&self, id: EntryId, version: &Version, size: u64) -> Option<Shape> {
+        version.grain()?;
+        let object = Object::of_version(&self.catalog, &self.indexer, id, version.clone(), size);
+        match object {
+            Ok(object) => Some(object.shape),
+            Err(error) => {
+                tracing::warn!(id = id.0, %error, "what was cached of a file in its new version stays");
+                None
+            }
         }
     }
 

@@ -472,7 +472,7 @@ impl Core {
         let renamed = self.ask(source, request).await;
         match &renamed {
             Err(error) if is_away(error) => self.may_be_another(lookalikes),
-            Err(_) => lookalikes.keep_place(),
+            Err(_) => self.keep_place(&lookalikes),
             Ok(_) => {}
         }
         match renamed {

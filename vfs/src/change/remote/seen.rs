@@ -26,15 +26,6 @@ pub(super) struct Lookalikes {
     over: Option<(EntryId, Version, u64)>,
 }
 
-impl Lookalikes {
-    /// Has them be read on from there after all.
-    pub(super) fn keep_place(&self) {
-        for object in &self.open {
-            object.lose_place(false);
-        }
-    }
-}
-
 impl Core {
     /// Sees to it that what is open of other files in the new place of a file is not read on from there, and that nothing is remembered
     /// of the bytes of the one that it replaces: should the answer be lost, what the source has then may be either.
@@ -62,13 +53,25 @@ impl Core {
         if let Some((id, version, size)) = over.clone() {
             let core = Arc::clone(self);
             self.blocking(move || {
-                core.fetcher.forget_lookalike(id, &version, size);
+                // Whoever has it open reads on from what is in memory.
+                core.fetcher.forget_lookalike_on_disk(id, &version, size);
                 core.catalog.forget_content(id).map_err(Error::from_catalog)?;
                 core.catalog.sync().map_err(Error::from_catalog)
             })
             .await?;
         }
         Ok(Lookalikes { open, over })
+    }
+
+    /// They are read on from there after all, and kept on disk again where they are pinned.
+    pub(super) fn keep_place(&self, lookalikes: &Lookalikes) {
+        for object in &lookalikes.open {
+            object.lose_place(false);
+        }
+        if lookalikes.over.is_some() {
+            self.fetcher.cache.count_anew();
+            self.pins.plan_anew();
+        }
     }
 
     /// Nobody knows whether the place was taken: what was read there meanwhile is forgotten, here and by the kernel.
