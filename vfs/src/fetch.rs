@@ -376,7 +376,7 @@ impl Fetcher {
 
     /// Makes the request, and makes sure that the answer is what was asked for.
     async fn ask(&self, object: &Object, part: Part, deadline: Duration) -> Result<Vec<Bytes>, Error> {
-        if self.has_no_name(object)? {
+        if object.has_lost_place() {
             return Err(Error::Stale);
         }
         let path = self.current_path(object)?;
@@ -391,7 +391,7 @@ impl Fetcher {
             deadline,
         );
         match asked.await {
-            _ if object.has_lost_place() || self.has_no_name(object)? => Err(Error::Stale),
+            _ if object.has_lost_place() => Err(Error::Stale),
             Ok(Presence::Found(blocks)) if part.is_answered_by(&blocks) => {
                 self.latencies.note(object.source, since.elapsed());
                 Ok(blocks)
@@ -454,15 +454,6 @@ impl Fetcher {
                 None
             }
         }
-    }
-
-    /// Tells whether a file has no name any more, and another that has come to where it was could be taken for it.
-    fn has_no_name(&self, object: &Object) -> Result<bool, Error> {
-        if object.version.grain().is_none() {
-            return Ok(false);
-        }
-        let entry = self.catalog.entry(object.id).map_err(Error::from_catalog)?;
-        Ok(entry.is_none())
     }
 
     /// Has the catalog learn what the source has just shown: that the object has changed, or is gone.

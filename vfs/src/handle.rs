@@ -287,6 +287,17 @@ impl OpenFiles {
             .collect()
     }
 
+    /// Says of a file that its name goes, or has gone: another that comes to where it was could look like it, where its source tells
+    /// versions by their length and seconds, so that it is not read from there any more.
+    pub(crate) fn lose_place(&self, id: EntryId) {
+        for file in self.open_objects(id) {
+            if let OpenFile::Object(open) = &*file {
+                let object = open.object();
+                object.lose_place(object.version.grain().is_some());
+            }
+        }
+    }
+
     /// Has all who have an object open keep what is staged of it: its name is about to go.
     pub(crate) fn meet(&self, id: EntryId, file: &Arc<StagedFile>) {
         for open in self.open_objects(id) {

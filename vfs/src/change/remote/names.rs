@@ -495,6 +495,7 @@ impl Core {
     fn follow_gone(&self, entry: &Entry, gone: Gone<'_>) -> Result<(), Error> {
         let now_ns = self.writable()?.now_ns();
         if self.files.is_open(entry.id) {
+            self.files.lose_place(entry.id);
             let attributes = self.attributes(entry.id, None)?;
             self.files.note_attributes(entry.id, attributes);
         }

@@ -503,6 +503,7 @@ impl Core {
             file.forget();
         }
         let opening = self.files.begin(over.id);
+        self.files.lose_place(over.id);
         let attributes = self.attributes(over.id, None)?;
         self.files.lost_name(over.id, self.at_hand(over.id), &attributes);
         Ok(Some(opening))
