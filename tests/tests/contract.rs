@@ -132,6 +132,7 @@ macro_rules! writing_contract {
                     naming::a_directory_that_is_to_stay_stays_when_the_last_thing_in_it_goes,
                     naming::a_file_is_removed_as_it_was_expected,
                     naming::names_are_changed,
+                    naming::a_directory_is_renamed_while_what_is_in_it_is_looked_at,
                 );
             }
 

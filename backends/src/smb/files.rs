@@ -13,7 +13,8 @@
 //! handle is dead; the next read opens another.
 //!
 //! A change to a name waits until the handles on it are closed, and keeps new ones from being opened meanwhile
-//! ([`Files::clear`]): Samba refuses to replace or remove what the same connection has open.
+//! ([`Files::clear`]): Samba refuses to replace or remove what the same connection has open. Listings are closed before too, where a
+//! directory gets another name ([`Files::until_not_listed_beneath`]): Samba refuses that as long as one beneath it is open.
 //!
 //! Always true: no byte is given out that was not read between two moments at which the file was in the version asked
 //! for.
@@ -46,7 +47,7 @@ const HANDLES_MAX: usize = 64;
 /// How long an unused handle stays open.
 const IDLE: Duration = Duration::from_secs(5);
 
-/// How long a listing of a directory that is removed is waited for. It ends by itself: there is nothing to list any more.
+/// How long listings of a directory that is removed, or beneath one that is renamed, are waited for.
 const LISTED_MAX: Duration = Duration::from_secs(5);
 
 /// The open files of one share.
@@ -211,9 +212,15 @@ impl Files {
         make_known(&self.alive, name)
     }
 
-    /// Makes known that a directory of this name is open to be listed.
-    pub(super) fn list(&self, name: &[u16]) -> watch::Sender<()> {
-        make_known(&self.listed, name)
+    /// Waits until no name above is being changed, nor this one, and makes known that the directory is open to be listed.
+    pub(super) async fn list(&self, name: &[u16]) -> watch::Sender<()> {
+        self.until_free(&self.listed, name).await
+    }
+
+    /// Waits until no name above is being changed, nor this one, and makes known that something is about to be opened there. Whoever
+    /// changes such a name waits until the result is dropped.
+    pub(super) async fn announce(&self, name: &[u16]) -> watch::Sender<()> {
+        self.until_free(&self.alive, name).await
     }
 
     /// Waits until a directory that is removed is not open any more to be listed, for a while: as long as it is, the server keeps its
@@ -225,15 +232,22 @@ impl Files {
         }
     }
 
-    /// Waits until the name is not being changed, and makes known that it is about to be opened. Whoever changes it now waits
-    /// until the result is dropped.
-    async fn announce(&self, name: &Arc<[u16]>) -> watch::Sender<()> {
+    /// Waits until no directory beneath one that gets another name is open to be listed, for a while. It is to be cleared already, so
+    /// that no more are opened.
+    pub(super) async fn until_not_listed_beneath(&self, name: &[u16]) {
+        let all_closed = until_ended(&self.listed, |listed| listed != name && within(listed, name));
+        if timeout(LISTED_MAX, all_closed).await.is_err() {
+            tracing::debug!("a directory beneath one that is renamed is still being listed");
+        }
+    }
+
+    async fn until_free(&self, known: &Mutex<Vec<Alive>>, name: &[u16]) -> watch::Sender<()> {
         let mut cleared = self.cleared.subscribe();
         let free = |cleared: &Vec<Vec<u16>>| !cleared.iter().any(|root| within(name, root));
         loop {
             // The sender is ours, and lives.
             drop(cleared.wait_for(free).await);
-            let closed = self.hold(name);
+            let closed = make_known(known, name);
             // Either this sees a change that has begun meanwhile, or that sees what was just made known.
             let now_free = free(&cleared.borrow());
             if now_free {

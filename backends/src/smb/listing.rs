@@ -40,7 +40,7 @@ impl DirectoryPages {
     /// Opens the directory and gets its first page.
     pub(super) async fn open(share: &Share, name: &[u16]) -> Result<Self, Failure> {
         let name: Arc<[u16]> = name.into();
-        let closed = share.files.list(&name);
+        let closed = share.files.list(&name).await;
         let weak: Weak<Pool> = Arc::downgrade(&share.pool);
         let (directory, first) = share
             .pool

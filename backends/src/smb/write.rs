@@ -12,6 +12,7 @@
 mod put;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use smb2::types::FileId;
 
@@ -39,6 +40,10 @@ pub(super) const ABILITIES: WriteAbilities = WriteAbilities {
     keeps_mode: false,
     makes_links: false,
 };
+
+/// How long to wait, in milliseconds, before a directory's rename that was refused is asked for again. What others have open beneath it, an indexer or
+/// a virus scanner, is so for a moment as a rule; so is what is looked at here.
+const DIRECTORY_PAUSES_MS: [u64; 4] = [20, 60, 180, 540];
 
 /// Where a path lies on the wire, and what stands there.
 struct Place {
@@ -202,8 +207,25 @@ pub(super) async fn rename(share: &Share, from: &ObjectPath, to: &ObjectPath, re
         _ => target.wire,
     };
     let _cleared = share.files.clear(&[&place.wire, &wire]).await;
+    if subject.kind() == Kind::Directory {
+        share.files.until_not_listed_beneath(&place.wire).await;
+        for pause in DIRECTORY_PAUSES_MS {
+            match give_other_name(share, &place.wire, &wire, replace).await {
+                Err(failure) if may_be_open_beneath(&failure) => tokio::time::sleep(Duration::from_millis(pause)).await,
+                renamed => {
+                    renamed?;
+                    return share.stat_wire(wire).await;
+                }
+            }
+        }
+    }
+    give_other_name(share, &place.wire, &wire, replace).await?;
+    share.stat_wire(wire).await
+}
+
+async fn give_other_name(share: &Share, old: &[u16], new: &[u16], replace: bool) -> Result<(), Failure> {
     let session = share.pool.session().await?;
-    let (renaming, old, new) = (Arc::clone(&session), place.wire, wire.clone());
+    let (renaming, old, new) = (Arc::clone(&session), old.to_vec(), new.to_vec());
     let changing = [share.files.change(&old), share.files.change(&new)];
     let step = async move {
         let _changing = changing;
@@ -213,8 +235,20 @@ pub(super) async fn rename(share: &Share, from: &ObjectPath, to: &ObjectPath, re
         let renamed = renaming.rename(handle, &new, replace).await;
         and_close(&renaming, handle, renamed).await
     };
-    share.pool.exchange_on(&session, step).await?;
-    share.stat_wire(wire).await
+    share.pool.exchange_on(&session, step).await
+}
+
+/// Tells whether a directory may have been refused another name because something beneath it is open. Servers answer that as they
+/// answer whoever may not do it at all.
+fn may_be_open_beneath(failure: &Failure) -> bool {
+    matches!(
+        failure,
+        Failure::Failed {
+            kind: ErrorKind::PermissionDenied | ErrorKind::Busy,
+            left: Left::All,
+            ..
+        }
+    )
 }
 
 pub(super) async fn set_attributes(share: &Share, path: &ObjectPath, wanted: &Attributes) -> Result<Facts, Failure> {

@@ -1,5 +1,8 @@
 //! Directories and names: made, removed, renamed, copied.
 
+use std::sync::Arc;
+
+use futures::TryStreamExt;
 use manifold_backends::{ErrorKind, Expected, Kind, Metadata, Presence, Renames, Version};
 
 use crate::content::Content;
@@ -220,4 +223,49 @@ async fn objects_are_copied(subject: &Subject, kept: &Metadata, content: &Conten
     )
     .await;
     assert_eq!(nothing.ok(), Some(Presence::Absent));
+}
+
+/// What looks around in a directory, an indexer or a program that lists all there is, does not keep it from getting another name.
+pub(crate) async fn a_directory_is_renamed_while_what_is_in_it_is_looked_at(subject: &Subject) {
+    const NAMES: [&str; 2] = ["looked-at/one", "looked-at/other"];
+    if abilities(subject).renames_directories != Renames::Whole || subject.traits.directories_stay {
+        return;
+    }
+    for directory in ["looked-at", NAMES[0], "looked-at/one/inner"] {
+        workplace(subject, directory).await;
+    }
+    put(
+        subject,
+        "looked-at/one/inner/file",
+        &Content::new(20, 3),
+        &Expected::Absent,
+    )
+    .await;
+    let lookers: Vec<_> = NAMES
+        .into_iter()
+        .flat_map(|name| [(name, true), (name, false)])
+        .map(|(name, lists)| {
+            let backend = Arc::clone(&subject.backend);
+            let (inner, missing) = (path(&format!("{name}/inner")), path(&format!("{name}/inner/missing")));
+            tokio::spawn(async move {
+                loop {
+                    if !lists {
+                        let _nothing = backend.stat(&missing).await;
+                    } else if let Ok(Presence::Found(pages)) = backend.list(&inner).await {
+                        let _broken_off: Result<Vec<_>, _> = pages.try_collect().await;
+                    }
+                    tokio::task::yield_now().await;
+                }
+            })
+        })
+        .collect();
+    for round in 0..60 {
+        let (from, to) = (NAMES[round % 2], NAMES[(round + 1) % 2]);
+        let renamed = within(subject.backend.rename(&path(from), &path(to), false)).await;
+        assert!(matches!(renamed, Ok(Presence::Found(_))), "round {round}: {renamed:?}");
+    }
+    for looker in lookers {
+        assert!(!looker.is_finished(), "it still looks");
+        looker.abort();
+    }
 }

@@ -214,16 +214,19 @@ fn is_whole(facts: Facts, size: u64) -> Result<Facts, Failure> {
 /// Makes the file to write into, which goes when it is closed. Should the connection have broken while nobody looked, it is made
 /// on another; what the server then still has of the one before goes by itself.
 async fn create(share: &Share, path: &ObjectPath, target: &[u16], first: First) -> Result<Unfinished, Failure> {
-    create_at(share, || beside(target, temporary_beside(path).name()), first).await
+    create_at(share, target, || beside(target, temporary_beside(path).name()), first).await
 }
 
 /// The same under such a name, for each try.
 async fn create_at(
     share: &Share,
+    target: &[u16],
     name: impl Fn() -> Result<Vec<u16>, Failure>,
     first: First,
 ) -> Result<Unfinished, Failure> {
     let first = Arc::new(first);
+    // What is made is known itself before this is dropped.
+    let _entered = share.files.announce(directory_of(target)).await;
     let create = |session: Arc<Session>| {
         let name = name();
         let (share, first) = (share.clone(), Arc::clone(&first));
@@ -244,6 +247,12 @@ async fn create_at(
         }
     };
     share.pool.exchange(create).await
+}
+
+/// Gives the directory of a wire path.
+fn directory_of(name: &[u16]) -> &[u16] {
+    let end = name.iter().rposition(|unit| *unit == u16::from(b'\\'));
+    &name[..end.unwrap_or(0)]
 }
 
 /// Gives the wire path of a name in the directory of another.

@@ -45,7 +45,7 @@ pub(super) async fn begin(
     let name = beside(target, temporary.name())?;
     // The server may choose a place where all of it fits, or say at once that there is none.
     let named = || Ok(name.clone());
-    let mut unfinished = create_at(share, named, First::Kept(size)).await?;
+    let mut unfinished = create_at(share, target, named, First::Kept(size)).await?;
     // Of one that could not be begun nothing needs to stay.
     unfinished.log = Some(Arc::clone(&log));
     Ok((unfinished, Onward::new(log, size, None)))
@@ -96,6 +96,7 @@ async fn take_up(
 
 async fn open(share: &Share, name: &[u16], log: &Arc<dyn PartLog>) -> Result<(Unfinished, Facts), Failure> {
     let name: Arc<[u16]> = name.into();
+    let _entered = share.files.announce(&name).await;
     let open = |session: Arc<Session>| {
         let (share, name, log) = (share.clone(), Arc::clone(&name), Arc::clone(log));
         async move {
