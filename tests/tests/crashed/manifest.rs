@@ -1,10 +1,13 @@
 //! What each file may hold: what was acknowledged last, and what was under way since.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
+
+/// What files held, as hashes: with what they got from one another these are many.
+pub(crate) type History = HashSet<blake3::Hash>;
 
 /// A change of a file that was begun.
 #[derive(Clone, Debug)]
@@ -12,7 +15,7 @@ pub(crate) enum Change {
     /// Its bytes are these, from the first to the last.
     Save(Vec<u8>),
     /// It has the bytes of another file, whole; or, where the source has made half of the rename, what that was before.
-    Replace(Vec<u8>, Vec<Vec<u8>>),
+    Replace(Vec<u8>, History),
     /// These bytes stand in it at an offset.
     Write(usize, Vec<u8>),
     /// It has this length.
@@ -58,7 +61,7 @@ impl Change {
                 (before.len()..=after.len()).contains(&found.len()) && (0..found.len()).all(is_one_of)
             }
             (Self::Replace(_, former), Some(found)) => {
-                after.as_deref() == Some(found) || former.iter().any(|bytes| bytes == found)
+                after.as_deref() == Some(found) || former.contains(&blake3::hash(found))
             }
             _ => after.as_deref() == found,
         }
@@ -70,7 +73,7 @@ struct File {
     /// `None`: it is not there.
     acknowledged: Option<Vec<u8>>,
     /// What it held before that, under this name or another.
-    former: Vec<Vec<u8>>,
+    former: History,
     /// What was begun since, and not acknowledged.
     under_way: Vec<Change>,
     /// Whether the daemon died while something was renamed to this name, which the source may have done: then what is saved
@@ -110,7 +113,8 @@ impl Manifest {
         let file = files.entry(path.to_owned()).or_default();
         let last = file.under_way.pop().expect("it was begun");
         let now = last.after(file.acknowledged.as_deref());
-        file.former.extend(std::mem::replace(&mut file.acknowledged, now));
+        let before = std::mem::replace(&mut file.acknowledged, now);
+        file.former.extend(before.as_deref().map(blake3::hash));
         if let Change::Replace(_, former) = last {
             // The source may have the file as it was under its other name.
             file.former.extend(former);
@@ -184,11 +188,11 @@ impl Manifest {
     }
 
     /// Gives what a file holds, and what it held before, under other names too.
-    pub(crate) fn history(&self, path: &str) -> Vec<Vec<u8>> {
+    pub(crate) fn history(&self, path: &str) -> History {
         let files = self.files();
-        let file = files.get(path);
-        file.map_or_else(Vec::new, |file| {
-            file.former.iter().chain(&file.acknowledged).cloned().collect()
+        files.get(path).map_or_else(History::new, |file| {
+            let now = file.acknowledged.as_deref().map(blake3::hash);
+            file.former.iter().copied().chain(now).collect()
         })
     }
 
