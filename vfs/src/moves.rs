@@ -11,6 +11,7 @@
 mod bring;
 mod directories;
 mod job;
+mod left;
 mod origins;
 mod places;
 mod together;

@@ -322,13 +322,17 @@ impl Core {
     /// Waits until no file that stands at another source by now has left anything under a name.
     async fn until_left_at(&self, directory: EntryId, raw_name: &[u8]) -> Result<(), Error> {
         let left = |catalog: &Catalog| catalog.is_left_at(directory, raw_name);
-        self.moves()?.until_left(left, self.settings.data_deadline).await
+        self.moves()?
+            .until_left(directory, left, self.settings.data_deadline)
+            .await
     }
 
     /// The same of anything in a directory, or beneath it.
     async fn until_left_beneath(&self, directory: EntryId) -> Result<(), Error> {
         let left = |catalog: &Catalog| catalog.is_left_beneath(directory);
-        self.moves()?.until_left(left, self.settings.data_deadline).await
+        self.moves()?
+            .until_left(directory, left, self.settings.data_deadline)
+            .await
     }
 
     /// Does something in a directory of this machine, once nothing is left there, under that name, of a file that stands at

@@ -15,7 +15,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use manifold_backends::local::{LocalBackend, Place as LocalPlace};
 use manifold_backends::{Backend, ErrorKind, Expected, Kind as ObjectKind, Metadata, ObjectPath, Presence, Version};
-use manifold_catalog::{Catalog, Details, EntryId, Origin, Origins, SentState, SourceId};
+use manifold_catalog::{Details, EntryId, Origin, Origins, SentState, SourceId};
 use manifold_index::names;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -234,34 +234,6 @@ impl Moves {
             })
         });
         reports.collect()
-    }
-
-    /// Waits until no file that stands elsewhere has left anything in a place, but no longer than `patience`.
-    ///
-    /// # Errors
-    /// [`Error::Busy`]: it was not so in time.
-    pub(crate) async fn until_left(
-        &self,
-        is_left: impl Fn(&Catalog) -> manifold_catalog::Result<bool>,
-        patience: Duration,
-    ) -> Result<(), Error> {
-        let catalog = &self.uploads.fetcher.catalog;
-        if !is_left(catalog).map_err(Error::from_catalog)? {
-            return Ok(());
-        }
-        self.leaving.retry();
-        let mut failed = None;
-        let free = self.until(|| match is_left(catalog) {
-            Ok(is_left) => !is_left,
-            Err(error) => {
-                failed = Some(error);
-                true
-            }
-        });
-        if timeout(patience, free).await.is_err() {
-            return Err(Error::Busy);
-        }
-        failed.map_or(Ok(()), |error| Err(Error::from_catalog(error)))
     }
 
     /// Takes away all that a file has left.

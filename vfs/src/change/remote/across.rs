@@ -235,7 +235,7 @@ impl Core {
         // Also where another file stands there by now: it might come back to what it has left there itself, which its upload
         // would wait for.
         moves
-            .until_left(|catalog| catalog.is_left_at(directory, &raw_name), deadline)
+            .until_left(directory, |catalog| catalog.is_left_at(directory, &raw_name), deadline)
             .await?;
         let mut ids = vec![crossing.from.id];
         ids.extend(crossing.over.as_ref().map(|over| over.id));

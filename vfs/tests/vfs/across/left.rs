@@ -86,3 +86,25 @@ async fn a_new_file_of_a_few_bytes_moves_though_no_source_has_it() {
     assert_eq!(world.t.bytes("new").unwrap(), b"a few bytes");
     assert_eq!(world.x.files(), ["b", "dir/a"]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_something_is_left_at_a_source_that_is_away_that_is_said() {
+    let world = World::new();
+    world.library.find("t/b").await.unwrap();
+    let dir = world.library.find("x/dir").await.unwrap();
+    world.t.set_cue(Cue::Holds);
+    world.rename("x/dir/a", "t/a").await.unwrap();
+    world.t.until_puts(1).await;
+    world.x.set_cue(Cue::IsAway);
+    let (source, _) = world.library.catalog.object_path(dir).unwrap().unwrap();
+    while !world.library.indexer.is_away(source) {
+        world.library.indexer.probe(source).await;
+    }
+    let refused = world.remove_directory("x/dir").await;
+    assert!(matches!(refused, Err(Error::Unreachable(_))), "{refused:?}");
+    world.x.set_cue(Cue::Does);
+    world.t.set_cue(Cue::Does);
+    world.until_settled().await;
+    world.remove_directory("x/dir").await.unwrap();
+    assert_eq!(world.t.bytes("a").unwrap(), pattern(300_000));
+}
