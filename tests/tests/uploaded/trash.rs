@@ -26,7 +26,8 @@ fn removed_and_restored(server: impl Server + 'static, settings: &[(&str, &str)]
     assert!(listed.contains("/s/albums/summer/tw o"), "{listed}");
     let listed: Value = serde_json::from_str(&trash(&site, &["--json"])).expect("JSON");
     assert_eq!(listed.as_array().map(Vec::len), Some(2), "{listed}");
-    trash(&site, &["restore", "/s/albums"]);
+    let back: Value = serde_json::from_str(&trash(&site, &["restore", "/s/albums", "--json"])).expect("JSON");
+    assert_eq!(back, listed);
     run(
         &site.at(""),
         "test \"$(cat albums/summer/one)\" = one; test \"$(cat 'albums/summer/tw o')\" = 'tw o'",
@@ -39,7 +40,8 @@ fn removed_and_restored(server: impl Server + 'static, settings: &[(&str, &str)]
         .output()
         .expect("run it");
     assert!(!refused.status.success(), "nothing is deleted without --yes");
-    trash(&site, &["empty", "--yes"]);
+    let deleted = trash(&site, &["empty", "--yes", "--json"]);
+    assert_eq!(deleted.trim(), r#"{"files":1,"bytes":4}"#);
     assert!(trash(&site, &[]).contains("empty"));
     // What another sees, who knows nothing of all that.
     let look = site.look();

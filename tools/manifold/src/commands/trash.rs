@@ -46,10 +46,24 @@ pub(super) async fn run(command: Option<cli::Trash>, context: &Context, out: &mu
     reach.close().await?;
     match command {
         None => list(&trash, out),
-        Some(cli::Trash::Restore { paths, day }) => paths
-            .iter()
-            .try_for_each(|path| restore(&trash, &at, &status.unions, path, day.as_deref())),
-        Some(cli::Trash::Empty { older_than, yes }) => empty(&trash, older_than, yes),
+        Some(cli::Trash::Restore { paths, day }) => {
+            let mut back = Vec::new();
+            let restored = paths
+                .iter()
+                .try_for_each(|path| restore(&trash, &at, &status.unions, path, day.as_deref(), &mut back));
+            // What came back before something could not is told too.
+            if out.json() {
+                out.value(&back)?;
+            }
+            restored
+        }
+        Some(cli::Trash::Empty { older_than, yes }) => {
+            let deleted = empty(&trash, older_than, yes)?;
+            if out.json() {
+                return out.value(&deleted);
+            }
+            Ok(())
+        }
     }
 }
 
@@ -92,6 +106,13 @@ struct Removed {
     hidden_bytes: u64,
     #[serde(skip)]
     file: PathBuf,
+}
+
+/// What was deleted for good.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+struct Deleted {
+    files: u64,
+    bytes: u64,
 }
 
 #[derive(Debug)]
@@ -247,9 +268,16 @@ fn list(trash: &Trash, out: &mut Output) -> Result<()> {
 }
 
 /// Puts back what was removed last of a path: a file, or all that was removed from a folder on that day.
-fn restore(trash: &Trash, at: &Path, unions: &[UnionStatus], path: &OsStr, day: Option<&str>) -> Result<()> {
+fn restore<'a>(
+    trash: &'a Trash,
+    at: &Path,
+    unions: &[UnionStatus],
+    path: &OsStr,
+    day: Option<&str>,
+    back: &mut Vec<&'a Removed>,
+) -> Result<()> {
     let wanted = Path::new("/").join(Path::new(path));
-    let of_path = |wanted: &Path| -> Vec<&Removed> {
+    let of_path = |wanted: &Path| -> Vec<&'a Removed> {
         let is_wanted = |it: &&Removed| Path::new(OsStr::from_bytes(&it.path.0)).starts_with(wanted);
         trash.removed.iter().filter(is_wanted).collect()
     };
@@ -280,6 +308,7 @@ fn restore(trash: &Trash, at: &Path, unions: &[UnionStatus], path: &OsStr, day: 
                 for hidden in &it.hidden {
                     say(format_args!("{} is back, and hidden by it", hidden.visible()));
                 }
+                back.push(it);
             }
             Err(rustix::io::Errno::EXIST) => {
                 return Err(
@@ -296,7 +325,7 @@ fn restore(trash: &Trash, at: &Path, unions: &[UnionStatus], path: &OsStr, day: 
 }
 
 /// Deletes what was removed, or says what would be.
-fn empty(trash: &Trash, older_than: Option<Duration>, yes: bool) -> Result<()> {
+fn empty(trash: &Trash, older_than: Option<Duration>, yes: bool) -> Result<Deleted> {
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default()
@@ -305,9 +334,11 @@ fn empty(trash: &Trash, older_than: Option<Duration>, yes: bool) -> Result<()> {
     // A day is as old as its end.
     let is_due = |day: &str| older_than.is_none() || day_of(day).is_some_and(|begins| begins + 86_400 <= limit);
     let due: Vec<&Removed> = trash.removed.iter().filter(|it| is_due(&it.day)).collect();
-    let bytes = human_size(due.iter().map(|it| it.size + it.hidden_bytes).sum());
-    let files = due.iter().map(|it| 1 + it.hidden.len() as u64).sum();
-    let files = count(files, "file");
+    let deleted = Deleted {
+        files: due.iter().map(|it| 1 + it.hidden.len() as u64).sum(),
+        bytes: due.iter().map(|it| it.size + it.hidden_bytes).sum(),
+    };
+    let (files, bytes) = (count(deleted.files, "file"), human_size(deleted.bytes));
     if !yes && !due.is_empty() {
         return Err(Failure::new(format!("{files} ({bytes}) would be deleted for good")).hint("to do it, add --yes"));
     }
@@ -320,7 +351,7 @@ fn empty(trash: &Trash, older_than: Option<Duration>, yes: bool) -> Result<()> {
         }
     }
     say(format_args!("{files} deleted ({bytes})"));
-    Ok(())
+    Ok(deleted)
 }
 
 /// Removes a directory and those in it, as far as they are empty.
@@ -396,15 +427,23 @@ mod tests {
         lies("2025-05-03.2", "a/c", "another");
         lies("2025-05-03.2", "x", "elsewhere");
         let gather = || Trash::gather(mount.path(), &[b"/nas", b"/other"]).unwrap();
-        let trash = gather();
-        assert_eq!(trash.removed.len(), 4);
-        restore(&trash, mount.path(), &[], OsStr::new("/nas/a"), None).unwrap();
+        assert_eq!(gather().removed.len(), 4);
+        let restored = |path: &str, day| {
+            let (trash, mut back) = (gather(), Vec::new());
+            restore(&trash, mount.path(), &[], OsStr::new(path), day, &mut back)?;
+            Ok::<_, Failure>(serde_json::to_value(back).unwrap())
+        };
+        let back = restored("/nas/a", None).unwrap();
+        assert_eq!(
+            (&back[0]["path"], &back[1]["path"], &back[2]),
+            (&"/nas/a/b".into(), &"/nas/a/c".into(), &().into())
+        );
         let read = |path: &str| fs::read_to_string(mount.path().join("nas").join(path)).unwrap();
         assert_eq!((read("a/b").as_str(), read("a/c").as_str()), ("newer", "another"));
-        let again = restore(&gather(), mount.path(), &[], OsStr::new("nas/a/b"), Some("2025-05-03"));
+        let again = restored("nas/a/b", Some("2025-05-03"));
         assert!(again.unwrap_err().to_string().contains("there again already"));
         assert_eq!(read("a/b"), "newer");
-        assert!(restore(&gather(), mount.path(), &[], OsStr::new("/nas/none"), None).is_err());
+        assert!(restored("/nas/none", None).is_err());
     }
 
     #[test]
@@ -420,9 +459,11 @@ mod tests {
                 .to_string()
                 .contains("1 file")
         );
-        empty(&gather(), Some(Duration::from_hours(24 * 365 * 1000)), true).unwrap();
+        let deleted = empty(&gather(), Some(Duration::from_hours(24 * 365 * 1000)), true).unwrap();
+        assert_eq!(deleted, Deleted { files: 0, bytes: 0 });
         assert!(folder.join("file").exists());
-        empty(&gather(), Some(Duration::from_hours(24)), true).unwrap();
+        let deleted = empty(&gather(), Some(Duration::from_hours(24)), true).unwrap();
+        assert_eq!(deleted, Deleted { files: 1, bytes: 4 });
         assert!(!mount.path().join(FOLDER).join("2025-05-03").exists());
     }
 }
