@@ -9,6 +9,8 @@ mod across;
 mod alike;
 #[path = "uploaded/attributes.rs"]
 mod attributes;
+#[path = "uploaded/beneath.rs"]
+mod beneath;
 #[path = "uploaded/broken_off.rs"]
 mod broken_off;
 #[path = "uploaded/crash.rs"]

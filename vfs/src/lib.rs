@@ -32,6 +32,7 @@ mod room;
 mod settings;
 pub mod staging;
 mod sync;
+mod turns;
 mod union;
 mod upload;
 mod vfs;

@@ -15,7 +15,7 @@ mod look;
 mod place;
 mod rename;
 mod told;
-mod turns;
+mod turn;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -29,11 +29,11 @@ use crate::attributes::Attributes;
 use crate::error::Cause;
 use crate::events::Event;
 use crate::pins::glob::Glob;
+use crate::turns::Turns;
 use crate::vfs::{Core, Vfs};
 use crate::{Answer, Error, look as looking};
 
 pub use told::UnionReport;
-use turns::Turns;
 
 /// How many answers are remembered that were given though not every member could be asked.
 const GUESSED_MAX: usize = 4_096;

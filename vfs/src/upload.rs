@@ -42,6 +42,7 @@ use crate::events::Publisher;
 use crate::fetch::Fetcher;
 use crate::handle::OpenFiles;
 use crate::staging::{Staging, StagingUsage};
+use crate::turns::Turns;
 use ending::Ending;
 use naming::NameLocks;
 pub(crate) use renamed::changed_row;
@@ -149,6 +150,8 @@ pub(crate) struct Uploads {
     jobs: Mutex<HashMap<EntryId, Job>>,
     /// Taken before the hold of a file, never after it.
     pub(crate) naming: Arc<NameLocks>,
+    /// Who changes names at sources. Taken before a name of a file.
+    pub(crate) turns: Turns,
     rush: Rush,
     /// What nobody will take up of uploads in parts.
     ending: Ending,
@@ -260,6 +263,7 @@ impl Uploads {
             listener,
             jobs: Mutex::default(),
             naming: Arc::default(),
+            turns: Turns::default(),
             rush: Rush::default(),
             ending: Ending::default(),
             happened: watch::Sender::new(0),

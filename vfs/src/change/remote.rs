@@ -33,6 +33,7 @@ use crate::error::Cause;
 use crate::fetch::object::not_connected;
 use crate::moves::{MoveReport, Moves, Place};
 use crate::staging::{Limits, Recovered, Staging, StagingUsage};
+use crate::turns::Turn;
 use crate::upload::naming::NameLock;
 use crate::upload::{AttributePolicy, Conflict, UploadListener, UploadReport, UploadTally, Uploads, WritePolicy};
 use crate::vfs::{Core, Vfs};
@@ -296,6 +297,17 @@ impl Core {
     /// Gives the moves, where writes are accepted.
     pub(crate) fn moves(&self) -> Result<&Arc<Moves>, Error> {
         self.moves.get().ok_or(Error::ReadOnly)
+    }
+
+    /// Waits until names may be changed at sources: those above them are what they are in the catalog then, and stay so. Whoever asks waits for
+    /// moves before that, and holds nothing yet.
+    async fn turn_at<'a>(&self, uploads: &'a Uploads, names: &[(EntryId, &[u8])]) -> Result<Turn<'a>, Error> {
+        let changed: Vec<_> = names
+            .iter()
+            .map(|(directory, name)| (*directory, Some(*name)))
+            .collect();
+        let patience = self.settings.data_deadline / 2;
+        uploads.turns.of_sources(&self.catalog, &changed, patience).await
     }
 
     /// Keeps a file's name from being changed by anybody else, and the file from being brought elsewhere.

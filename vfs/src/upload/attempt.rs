@@ -124,11 +124,11 @@ impl Uploads {
             }
             Ok(Put::Unread(error)) => {
                 let (began, base_is_gone) = (*began.lock(), base_is_gone.load(Ordering::Relaxed));
-                self.failed(&upload, began, error.into(), base_is_gone).await
+                self.failed(&upload, began, error.into(), base_is_gone, end).await
             }
             Err(error) => {
                 let (began, base_is_gone) = (*began.lock(), base_is_gone.load(Ordering::Relaxed));
-                self.failed(&upload, began, error, base_is_gone).await
+                self.failed(&upload, began, error, base_is_gone, end).await
             }
         }
     }
@@ -316,6 +316,7 @@ impl Uploads {
         sending: Option<Sending>,
         error: IndexError,
         base_is_gone: bool,
+        end: &mut watch::Receiver<bool>,
     ) -> Outcome {
         let kind = error.kind();
         let certainly = matches!(
@@ -344,7 +345,14 @@ impl Uploads {
         let message = error.to_string();
         match (kind, sending) {
             (Some(ErrorKind::Conflict | ErrorKind::IsADirectory), Some(sending)) => self.settle(upload, sending).await,
-            (Some(ErrorKind::NotADirectory), _) => self.make_directories(upload, message).await,
+            (Some(ErrorKind::NotADirectory), _) => {
+                // Whoever gives them another name has this end first.
+                tokio::select! {
+                    biased;
+                    _ = end.wait_for(|end| *end) => Outcome::Ended,
+                    outcome = self.make_directories(upload, message) => outcome,
+                }
+            }
             (Some(kind), _) => match remedy(kind) {
                 Some(remedy) => Outcome::Refused {
                     error: message,
@@ -356,8 +364,24 @@ impl Uploads {
         }
     }
 
-    /// Makes the directories that lead to a file, which somebody has removed at the source.
+    /// Makes the directories that lead to a file, which somebody has removed at the source; or finds that they have other names by now.
     async fn make_directories(&self, upload: &Upload, message: String) -> Outcome {
+        let (catalog, id) = (&self.fetcher.catalog, upload.file.id);
+        let entry = match catalog.entry(id) {
+            Ok(Some(entry)) => entry,
+            Ok(None) => return Outcome::Again,
+            Err(error) => return delayed(&error),
+        };
+        let (stays, patience) = ([(entry.parent, None)], self.fetcher.deadline);
+        let _turn = match self.turns.of_sources(catalog, &stays, patience).await {
+            Ok(turn) => turn,
+            Err(error) => return delayed(&error),
+        };
+        match catalog.object_path(id) {
+            Ok(Some((source, path))) if source == upload.source && path == upload.path.as_bytes() => {}
+            Ok(_) => return Outcome::Again,
+            Err(error) => return delayed(&error),
+        }
         let path = upload.path.as_bytes();
         let mut made = false;
         for (at, _) in path.iter().enumerate().filter(|(_, byte)| **byte == b'/') {

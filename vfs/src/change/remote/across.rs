@@ -237,6 +237,8 @@ impl Core {
         moves
             .until_left(directory, |catalog| catalog.is_left_at(directory, &raw_name), deadline)
             .await?;
+        let turning = Arc::clone(&uploads);
+        let _turn = self.turn_at(&turning, &crossing.names()).await?;
         let mut ids = vec![crossing.from.id];
         ids.extend(crossing.over.as_ref().map(|over| over.id));
         ids.sort_unstable();

@@ -30,6 +30,8 @@ impl Core {
         let moves = Arc::clone(self.moves()?);
         let id = renaming.from.id;
         self.until_free(new_place(&renaming)).await?;
+        let uploads = Arc::clone(self.writable()?);
+        let _turn = self.turn_at(&uploads, &renaming.names()).await?;
         let _places = moves.keep_places().await;
         let guard = self.guard(&renaming);
         self.look_at_places(&mut renaming)?;

@@ -204,8 +204,13 @@ impl Core {
     }
 
     async fn carry_out(self: &Arc<Self>, entry: &Entry, wanted: Wanted) -> Result<(), Error> {
-        let guard = self.catalog.begin_change(&[entry.parent]);
         let uploads = Arc::clone(self.writable()?);
+        let _turn = if wanted.is_for_source() {
+            Some(self.turn_at(&uploads, &[(entry.parent, &entry.name)]).await?)
+        } else {
+            None
+        };
+        let guard = self.catalog.begin_change(&[entry.parent]);
         let sets_time = wanted.here.modified_ns.is_some() || wanted.there.modified.is_some();
         let is_staged = self.staged_entry(entry.id).is_some();
         // An upload takes the time along, and gives the place a new version.

@@ -195,6 +195,8 @@ impl Core {
         Answer::Pending(Box::pin(async move {
             core.until_free(target.place_in(directory)).await?;
             core.until_left_at(directory, &raw_name).await?;
+            let uploads = Arc::clone(core.writable()?);
+            let _turn = core.turn_at(&uploads, &[(directory, &name)]).await?;
             let _places = core.moves()?.keep_places().await;
             let guard = core.catalog.begin_change(&[directory]);
             let above = core.remote_target_of(directory)?;
@@ -335,6 +337,8 @@ impl Core {
         }
         // What has left the directory may lie in it still.
         self.until_free(target.place_of(entry.id)).await?;
+        let uploads = Arc::clone(self.writable()?);
+        let _turn = self.turn_at(&uploads, &[(entry.parent, &entry.name)]).await?;
         let _name = self.lock_name(entry.id).await?;
         let _places = self.moves()?.keep_places().await;
         let guard = self.catalog.begin_change(&[entry.parent, entry.id]);
@@ -343,7 +347,7 @@ impl Core {
             let removed = self.remove_moving_directory(&target, &entry).await;
             removed.map(|()| Presence::Found(()))
         } else {
-            self.writable()?.end_all_in(target.source, &target.path).await?;
+            uploads.end_all_in(target.source, &target.path).await?;
             self.ask(&target, target.backend.remove_directory(&target.path)).await
         };
         match removed {
@@ -366,6 +370,7 @@ impl Core {
     /// in the version that is known here. So it is done, or not, whatever answers come.
     pub(super) async fn remove_ahead(self: &Arc<Self>, entry: Entry) -> Result<(), Error> {
         let uploads = Arc::clone(self.writable()?);
+        let _turn = self.turn_at(&uploads, &[(entry.parent, &entry.name)]).await?;
         let _name = self.lock_name(entry.id).await?;
         let _places = self.moves()?.keep_places().await;
         let guard = self.catalog.begin_change(&[entry.parent]);
@@ -405,6 +410,7 @@ impl Core {
 
     async fn remove_remote_file(self: &Arc<Self>, entry: Entry) -> Result<(), Error> {
         let uploads = Arc::clone(self.writable()?);
+        let _turn = self.turn_at(&uploads, &[(entry.parent, &entry.name)]).await?;
         let _name = self.lock_name(entry.id).await?;
         let _places = self.moves()?.keep_places().await;
         let target = match self.remote_target_of(entry.id) {

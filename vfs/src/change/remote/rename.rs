@@ -183,7 +183,7 @@ impl Core {
     }
 
     /// A directory goes with all that is in it, if the source can do that; else whoever asked copies it.
-    async fn rename_remote_directory(self: &Arc<Self>, renaming: Renaming) -> Result<(), Error> {
+    async fn rename_remote_directory(self: &Arc<Self>, mut renaming: Renaming) -> Result<(), Error> {
         self.until_left_at(renaming.to_directory, &renaming.to_raw_name).await?;
         if let Some(over) = &renaming.over {
             self.until_left_beneath(over.id).await?;
@@ -204,6 +204,8 @@ impl Core {
             (Renames::No | Renames::Copied, true) => return Err(Error::CrossSource),
         }
         let uploads = Arc::clone(self.writable()?);
+        let _turn = self.turn_at(&uploads, &renaming.names()).await?;
+        self.look_at_places(&mut renaming)?;
         if renaming.over.is_some() {
             let target = &renaming.target;
             uploads.end_all_in(target.source, &target.path).await?;
@@ -257,6 +259,7 @@ impl Core {
         if renaming.over.is_none() {
             self.until_free(renaming.target.place_in(renaming.to_directory)).await?;
         }
+        let _turn = self.turn_at(&uploads, &renaming.names()).await?;
         let _names = self.lock_names(&renaming).await?;
         let _places = self.moves()?.keep_places().await;
         let guard = self.guard(&renaming);

@@ -196,3 +196,44 @@ async fn a_rename_over_a_file_whose_upload_is_under_way_replaces_it_through_a_de
     }
     world.has(&[("from", &pattern(LONG, 1)), ("over", b"new")]).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_done_in_a_directory_waits_while_its_source_renames_it() {
+    let shelf = Shelf::new();
+    for directory in ["d", "d/gone"] {
+        shelf.place_directory(directory);
+    }
+    for file in ["d/a", "d/removed", "d/over"] {
+        shelf.place(file, file.as_bytes());
+    }
+    let world = World::over(shelf, TempDir::new().unwrap());
+    for path in ["s/d/a", "s/d/gone"] {
+        world.library.find(path).await.unwrap();
+    }
+    let (root, d) = (world.root().await, world.library.find("s/d").await.unwrap());
+    let vfs = &world.library.vfs;
+    world.shelf.set_cue(Cue::HoldsNames);
+    let renaming = tokio::spawn(vfs.rename((root, b"d"), (root, b"e"), RenameMode::Replace).wait());
+    world.shelf.until_held_names(1).await;
+    let changes = [
+        vfs.rename((d, b"a"), (d, b"over"), RenameMode::Replace),
+        vfs.remove_file(d, b"removed"),
+        vfs.remove_directory(d, b"gone"),
+    ];
+    let made = tokio::spawn(vfs.make_directory(d, b"made", 0o755, ME).wait());
+    let changes = changes.map(|change| tokio::spawn(change.wait()));
+    // Longer than it takes to get to the source.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    world.shelf.set_cue(Cue::Does);
+    renaming.await.unwrap().unwrap();
+    for change in changes {
+        change.await.unwrap().unwrap();
+    }
+    made.await.unwrap().unwrap();
+    assert_eq!(world.shelf.files(), ["e/over"]);
+    assert_eq!(world.shelf.bytes("e/over").unwrap(), b"d/a");
+    world.library.relist("s").await;
+    for (path, is_there) in [("s/e/made", true), ("s/e/gone", false), ("s/d", false)] {
+        assert_eq!(world.library.find(path).await.is_ok(), is_there, "{path}");
+    }
+}

@@ -51,6 +51,11 @@ impl Original {
 }
 
 impl Crossing {
+    /// Gives both names in the catalog: the directory, and the name in it.
+    pub(super) fn names(&self) -> [(EntryId, &[u8]); 2] {
+        [(self.from.parent, &self.from.name), (self.to_directory, &self.to_name)]
+    }
+
     /// Names the directories in which something changes.
     pub(super) fn directories(&self) -> [EntryId; 4] {
         let [from, to] = self.above;
@@ -170,6 +175,7 @@ impl Core {
         }
         let (uploads, moves) = (Arc::clone(self.writable()?), Arc::clone(self.moves()?));
         let copying = async {
+            let turn = self.turn_at(&uploads, &crossing.names()).await?;
             let names = self.lock_crossing(crossing).await?;
             let places = moves.keep_places().await;
             let guard = self.catalog.begin_change(&crossing.directories());
@@ -185,7 +191,7 @@ impl Core {
             let copied = tokio::time::timeout(patience, copied).await;
             // Whoever asked has all the time that it takes.
             let copy = copied.map_err(|_| Error::CrossSource)??;
-            Ok((names, places, (guard, hold), original, copy))
+            Ok(((turn, names), places, (guard, hold), original, copy))
         };
         let copied = tokio::time::timeout_at(end, copying).await;
         let late = |_| Error::TimedOut(Cause::new("a file that is to be moved was in use for too long"));

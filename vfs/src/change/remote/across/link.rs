@@ -46,7 +46,7 @@ impl Core {
         from: Option<LocalBackend>,
         to: Option<LocalBackend>,
     ) -> Result<(), Error> {
-        let moves = Arc::clone(self.moves()?);
+        let (uploads, moves) = (Arc::clone(self.writable()?), Arc::clone(self.moves()?));
         if crossing.over.is_some() || to.is_none() && !self.target_of(crossing)?.able.makes_links {
             return Err(Error::CrossSource);
         }
@@ -56,12 +56,13 @@ impl Core {
                 self.until_free(target.place_in(crossing.to_directory)).await?;
             }
             self.until_left_at(crossing.to_directory, &crossing.to_raw_name).await?;
+            let turn = self.turn_at(&uploads, &crossing.names()).await?;
             let names = self.lock_crossing(crossing).await?;
             let places = moves.keep_places().await;
             let guard = self.catalog.begin_change(&crossing.directories());
             let read = tokio::time::timeout(self.patience(), self.read_original(crossing, from)).await;
             let original = read.map_err(|_| Error::CrossSource)??;
-            Ok((names, places, guard, original))
+            Ok(((turn, names), places, guard, original))
         };
         // The other half is for making it.
         let half = self.settings.data_deadline / 2;

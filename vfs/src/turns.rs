@@ -1,29 +1,27 @@
-//! Who changes names in a union, and who counts on them: a directory gets its new name at one member after the other, and what is made in it
-//! meanwhile must neither be left behind nor bring the old name back at a further member.
+//! Who changes names, and who counts on them: while a directory gets another name, at a source that takes its time for it or at one member of
+//! a union after the other, what is done in it must neither be told that it is not there, nor be left behind under the old name.
 //!
 //! Always true:
-//! - while a name is changed, the directory that it is in keeps its own names, and that of each above it, at all members;
+//! - while a name is changed, the directory that it is in keeps its own name, and so does each above it;
 //! - each comes in the order in which they asked, and is held up by those alone who change a name on the way, or one that is the same;
-//! - who has a turn asks for no other, so that no two wait for each other; and a turn is waited for no longer than half of the deadline.
+//! - who has a turn in a union asks for turns at sources, and who has one at sources asks for no other, so that no two wait for each other;
+//!   and a turn is waited for no longer than half of the deadline.
 
-use std::sync::Arc;
-use std::time::Instant;
+use std::time::Duration;
 
-use manifold_catalog::EntryId;
+use manifold_catalog::{Catalog, EntryId};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::Merged;
 use crate::Error;
 use crate::error::Cause;
-use crate::vfs::Core;
 
-/// The names that lead to something from the union's root.
-type Path = Vec<Box<[u8]>>;
+/// The names that lead to something from the root of the tree, or of the union.
+pub(crate) type Path = Vec<Box<[u8]>>;
 
 /// All that change names, and that wait for it.
 #[derive(Debug, Default)]
-pub(super) struct Turns {
+pub(crate) struct Turns {
     /// In the order in which they asked. There are no more than requests.
     asked: Mutex<Asked>,
     ended: Notify,
@@ -37,18 +35,19 @@ struct Asked {
 
 /// What somebody does to names.
 #[derive(Debug)]
-struct Wish {
-    union: EntryId,
+pub(crate) struct Wish {
+    /// The root of the union; `None`: sources are asked for it.
+    pub(crate) union: Option<EntryId>,
     /// Directories that are to keep their names.
-    stay: Vec<Path>,
+    pub(crate) stay: Vec<Path>,
     /// What is made, renamed or removed.
-    change: Vec<Path>,
+    pub(crate) change: Vec<Path>,
 }
 
 /// A turn that somebody has, or waits for; it ends when it is dropped.
 #[must_use = "names may change when this is dropped"]
 #[derive(Debug)]
-pub(super) struct Turn<'a> {
+pub(crate) struct Turn<'a> {
     turns: &'a Turns,
     number: u64,
 }
@@ -69,7 +68,44 @@ impl Wish {
 }
 
 impl Turns {
-    fn ask(&self, wish: Wish) -> Turn<'_> {
+    /// Waits until names may be changed in directories of the tree, which have the names then that they had when it was asked for.
+    ///
+    /// # Errors
+    /// [`Error::TimedOut`]: it was not so in time; [`Error::Stale`]: a directory is gone.
+    pub(crate) async fn of_sources(
+        &self,
+        catalog: &Catalog,
+        names: &[(EntryId, Option<&[u8]>)],
+        patience: Duration,
+    ) -> Result<Turn<'_>, Error> {
+        let until = tokio::time::Instant::now() + patience;
+        let find = || {
+            let paths = names.iter().map(|(directory, _)| path_of(catalog, *directory));
+            paths.collect::<Result<Vec<Path>, Error>>()
+        };
+        let mut stay = find()?;
+        loop {
+            let changed = |(directory, (_, name)): (&Path, &(EntryId, Option<&[u8]>))| {
+                name.map(|name| [&directory[..], &[Box::<[u8]>::from(name)]].concat())
+            };
+            let turn = self.ask(Wish {
+                union: None,
+                change: stay.iter().zip(names).filter_map(changed).collect(),
+                stay: stay.clone(),
+            });
+            turn.until_due_within(until.saturating_duration_since(tokio::time::Instant::now()))
+                .await?;
+            let now = find()?;
+            if now == stay {
+                return Ok(turn);
+            }
+            // Meanwhile they have got other names.
+            stay = now;
+        }
+    }
+
+    /// Gets in the queue.
+    pub(crate) fn ask(&self, wish: Wish) -> Turn<'_> {
         let mut asked = self.asked.lock();
         asked.last += 1;
         let number = asked.last;
@@ -80,11 +116,28 @@ impl Turns {
 
 impl Turn<'_> {
     /// Tells whether nobody who asked before is in the way.
-    fn is_due(&self) -> bool {
+    pub(crate) fn is_due(&self) -> bool {
         let asked = self.turns.asked.lock();
         let before = asked.wishes.iter().take_while(|(number, _)| *number != self.number);
         let own = asked.wishes.iter().find(|(number, _)| *number == self.number);
         own.is_some_and(|(_, own)| !before.into_iter().any(|(_, other)| own.is_against(other)))
+    }
+
+    /// Waits until nobody who asked before is in the way, but no longer than `patience`.
+    ///
+    /// # Errors
+    /// [`Error::TimedOut`]: it was not so in time.
+    pub(crate) async fn until_due_within(&self, patience: Duration) -> Result<(), Error> {
+        if self.is_due() {
+            return Ok(());
+        }
+        let due = tokio::time::timeout(patience, self.until_due()).await;
+        due.map_err(|_elapsed| {
+            let after = patience.as_secs_f32();
+            Error::TimedOut(Cause::new(format!(
+                "another change of these names, or of one above them, has not ended within {after} s"
+            )))
+        })
     }
 
     async fn until_due(&self) {
@@ -112,59 +165,13 @@ impl Drop for Turn<'_> {
     }
 }
 
-impl Core {
-    /// Waits until names may be changed in directories of one union, and gives these as they are then, with all their parts listed.
-    pub(super) async fn in_turn(
-        self: &Arc<Self>,
-        names: &[(EntryId, &[u8])],
-    ) -> Result<(Vec<Merged>, Turn<'_>), Error> {
-        let until = Instant::now() + self.settings.metadata_deadline;
-        loop {
-            let mut before = Vec::with_capacity(names.len());
-            for (directory, _) in names {
-                before.push(self.list_parts(*directory).await?);
-            }
-            let union = before.first().ok_or(Error::InvalidArgument)?.union.root;
-            if before.iter().any(|merged| merged.union.root != union) {
-                return Err(Error::CrossSource);
-            }
-            let changed = |(merged, (_, name)): (&Merged, &(EntryId, &[u8]))| {
-                [&merged.names[..], &[Box::<[u8]>::from(*name)]].concat()
-            };
-            let turn = self.unions.turns.ask(Wish {
-                union,
-                stay: before.iter().map(|merged| merged.names.clone()).collect(),
-                change: before.iter().zip(names).map(changed).collect(),
-            });
-            if !turn.is_due() {
-                let patience = self.settings.metadata_deadline / 2;
-                let due = tokio::time::timeout(patience, turn.until_due()).await;
-                due.map_err(|_elapsed| {
-                    let after = patience.as_secs_f32();
-                    Error::TimedOut(Cause::new(format!(
-                        "another change of these names in a union has not ended within {after} s"
-                    )))
-                })?;
-            }
-            let mut now = Vec::with_capacity(names.len());
-            for (directory, _) in names {
-                now.push(self.merged(*directory)?.ok_or(Error::Stale)?);
-            }
-            let mut is_known = true;
-            for (now, before) in now.iter().zip(&before) {
-                is_known &= now.union.root == union && now.names == before.names;
-                is_known &= self.unlisted_parts(now)?.is_empty();
-            }
-            if is_known {
-                return Ok((now, turn));
-            }
-            // Meanwhile they have got other names.
-            drop(turn);
-            if Instant::now() >= until {
-                return Err(self.too_late());
-            }
-        }
-    }
+fn path_of(catalog: &Catalog, directory: EntryId) -> Result<Path, Error> {
+    let path = catalog
+        .tree_path(directory)
+        .map_err(Error::from_catalog)?
+        .ok_or(Error::Stale)?;
+    let names = path.split(|byte| *byte == b'/').filter(|name| !name.is_empty());
+    Ok(names.map(Into::into).collect())
 }
 
 #[cfg(test)]
@@ -178,7 +185,7 @@ mod tests {
 
     fn wish(stay: &[&str], change: &[&str]) -> Wish {
         Wish {
-            union: EntryId(1),
+            union: Some(EntryId(1)),
             stay: paths(stay),
             change: paths(change),
         }
@@ -200,7 +207,7 @@ mod tests {
             assert_eq!(other.is_against(&made), is_in_the_way, "{other:?}");
         }
         let elsewhere = Wish {
-            union: EntryId(2),
+            union: Some(EntryId(2)),
             ..wish(&["d"], &["d/e"])
         };
         assert!(!made.is_against(&elsewhere));
