@@ -11,6 +11,7 @@ mod ahead;
 mod attributes;
 mod bytes;
 mod journal;
+mod nameless;
 mod names;
 mod open;
 mod rename;

@@ -7,6 +7,7 @@ mod conflicts;
 mod lasting;
 mod model;
 mod moving;
+mod nameless;
 mod others;
 mod own;
 mod renaming;

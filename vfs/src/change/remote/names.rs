@@ -376,6 +376,7 @@ impl Core {
         let guard = self.catalog.begin_change(&[entry.parent]);
         let hold = self.hold_upload(&uploads, entry.id).await?;
         self.has_its_name(&entry)?;
+        let kept = self.keep_for_open(&entry).await;
         let mut unseen = None;
         let known = match self.version_to_replace(entry.parent, &entry).await {
             Ok(known) => known,
@@ -388,6 +389,7 @@ impl Core {
         };
         let core = Arc::clone(self);
         self.blocking(move || {
+            core.leave_to_open(kept.as_ref())?;
             let staged = core.staged_entry(entry.id);
             if let Some(file) = &staged {
                 file.forget();
@@ -423,6 +425,7 @@ impl Core {
         let guard = self.catalog.begin_change(&[entry.parent]);
         let hold = self.hold_upload(&uploads, entry.id).await?;
         self.has_its_name(&entry)?;
+        let kept = self.keep_for_open(&entry).await;
         let staged = self.staged_entry(entry.id);
         let alone = staged.as_ref().filter(|file| file.expected().is_none());
         let mut unseen = None;
@@ -441,6 +444,7 @@ impl Core {
         }
         let core = Arc::clone(self);
         self.blocking(move || {
+            core.leave_to_open(kept.as_ref())?;
             // It may have been found to be at the source.
             let staged = core.staged_entry(entry.id);
             if let Some(file) = &staged {

@@ -10,6 +10,7 @@ use manifold_index::seen_attributes;
 use tokio::time::timeout;
 
 use super::Target;
+use super::nameless::Kept;
 use super::names::is_unable;
 use super::unseen::is_away;
 use crate::change::Site;
@@ -32,6 +33,8 @@ pub(super) struct Renaming {
     to_raw_name: Vec<u8>,
     /// What has the new name now.
     pub(super) over: Option<Entry>,
+    /// What is left of that for those who have it open.
+    kept: Option<Kept>,
     /// Whether nothing may have it.
     pub(super) only_new: bool,
     pub(super) source: Target,
@@ -130,6 +133,7 @@ impl Core {
             to_name: to_name.into(),
             to_raw_name,
             over,
+            kept: None,
             only_new: mode == RenameMode::NoReplace,
             source,
             target,
@@ -146,6 +150,7 @@ impl Core {
             to_name: entry.name.clone(),
             to_raw_name,
             over: None,
+            kept: None,
             only_new: true,
             source,
             target,
@@ -276,6 +281,7 @@ impl Core {
         self.has_its_name(&renaming.from)?;
         if let Some(over) = &renaming.over {
             self.has_its_name(over)?;
+            renaming.kept = self.keep_for_open(over).await;
         }
         let mut staged = self.staged_entry(renaming.from.id);
         let mut unseen = None;
@@ -502,6 +508,7 @@ impl Core {
     /// What has the new name is about to be gone for all but those who have it open, or have just looked it up.
     fn part_with_replaced(&self, renaming: &Renaming) -> Result<Option<Opening<'_>>, Error> {
         let Some(over) = &renaming.over else { return Ok(None) };
+        self.leave_to_open(renaming.kept.as_ref())?;
         if let Some(file) = self.staged_entry(over.id) {
             file.forget();
         }
