@@ -83,22 +83,22 @@ impl Core {
             return Ok(());
         }
         let row = |number| fresh_row(number, 0, kept.modified_ns, None, None);
-        let file = staging.stage(kept.id, row, |_| Ok(()))?;
-        match file.write(Place::At(0), &kept.bytes, kept.modified_ns) {
-            Ok(()) => {}
-            Err(refused) => {
-                // Then it is read on as far as it is in the cache.
-                let why = match refused {
-                    Refused::Failed(error) => error.to_string(),
-                    _ => "there is no room".to_owned(),
-                };
-                tracing::debug!(
-                    id = kept.id.0,
-                    why,
-                    "an open file loses its name, and cannot be kept whole"
-                );
-                staging.forget(kept.id);
-            }
+        // The name is gone at the source by now: where there is no room, it is read on as far as it is in the cache.
+        let written = staging
+            .stage(kept.id, row, |_| Ok(()))
+            .map_err(Refused::Failed)
+            .and_then(|file| file.write(Place::At(0), &kept.bytes, kept.modified_ns));
+        if let Err(refused) = written {
+            let why = match refused {
+                Refused::Failed(error) => error.to_string(),
+                _ => "there is no room".to_owned(),
+            };
+            tracing::debug!(
+                id = kept.id.0,
+                why,
+                "an open file loses its name, and cannot be kept whole"
+            );
+            staging.forget(kept.id);
         }
         Ok(())
     }
