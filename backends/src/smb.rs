@@ -311,7 +311,7 @@ impl Backend for SmbBackend {
     }
 
     async fn put(&self, path: &ObjectPath, body: &dyn Body, expected: &Expected) -> Result<Metadata> {
-        let outcome = write::put(&self.share, path, body, expected).await;
+        let outcome = Box::pin(write::put(&self.share, path, body, expected)).await;
         self.made(path, Operation::Put, outcome).await
     }
 

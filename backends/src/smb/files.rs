@@ -13,8 +13,8 @@
 //! handle is dead; the next read opens another.
 //!
 //! A change to a name waits until the handles on it are closed, and keeps new ones from being opened meanwhile
-//! ([`Files::clear`]): Samba refuses to replace or remove what the same connection has open. Listings are closed before too, where a
-//! directory gets another name ([`Files::until_not_listed_beneath`]): Samba refuses that as long as one beneath it is open.
+//! ([`Files::clear`]): Samba refuses to replace or remove what the same connection has open. Where a directory gets another name,
+//! nothing beneath it is listed or looked at either ([`Files::hush`]): Samba refuses that as long as anything there is open.
 //!
 //! Always true: no byte is given out that was not read between two moments at which the file was in the version asked
 //! for.
@@ -47,8 +47,8 @@ const HANDLES_MAX: usize = 64;
 /// How long an unused handle stays open.
 const IDLE: Duration = Duration::from_secs(5);
 
-/// How long listings of a directory that is removed, or beneath one that is renamed, are waited for.
-const LISTED_MAX: Duration = Duration::from_secs(5);
+/// How long is waited for who lists a directory that is removed, or looks at what lies beneath one that gets another name.
+const LOOKED_AT_MAX: Duration = Duration::from_secs(5);
 
 /// The open files of one share.
 #[derive(Debug)]
@@ -59,8 +59,10 @@ pub(super) struct Files {
     cleared: watch::Sender<Vec<Vec<u16>>>,
     /// Every open file, kept for the next read or not.
     alive: Mutex<Vec<Alive>>,
-    /// Every directory that is being listed.
-    listed: Mutex<Vec<Alive>>,
+    /// Directories that are getting another name: nothing beneath them is looked at meanwhile.
+    hushed: watch::Sender<Vec<Vec<u16>>>,
+    /// Every directory that is being listed, and every name that is being looked at.
+    looked_at: Mutex<Vec<Alive>>,
     /// Every name that the server was asked to change, and has not answered.
     changing: Mutex<Vec<Alive>>,
 }
@@ -77,13 +79,32 @@ pub(super) struct Cleared {
 
 impl Drop for Cleared {
     fn drop(&mut self) {
-        self.files.cleared.send_modify(|cleared| {
-            for name in &self.names {
-                if let Some(at) = cleared.iter().position(|known| known == name) {
-                    cleared.swap_remove(at);
-                }
-            }
-        });
+        self.files
+            .cleared
+            .send_modify(|cleared| leave_out(cleared, &self.names));
+    }
+}
+
+/// Keeps what lies beneath a directory from being looked at for as long as it lives.
+#[derive(Debug)]
+pub(super) struct Hushed {
+    files: Arc<Files>,
+    directory: Vec<u16>,
+}
+
+impl Drop for Hushed {
+    fn drop(&mut self) {
+        let directory = std::slice::from_ref(&self.directory);
+        self.files.hushed.send_modify(|hushed| leave_out(hushed, directory));
+    }
+}
+
+/// Takes each of these names out of those that are known, once.
+fn leave_out(known: &mut Vec<Vec<u16>>, names: &[Vec<u16>]) {
+    for name in names {
+        if let Some(at) = known.iter().position(|known| known == name) {
+            known.swap_remove(at);
+        }
     }
 }
 
@@ -114,6 +135,32 @@ async fn until_ended(open: &Mutex<Vec<Alive>>, concerned: impl Fn(&[u16]) -> boo
 fn within(name: &[u16], root: &[u16]) -> bool {
     name.strip_prefix(root)
         .is_some_and(|rest| rest.is_empty() || rest.first() == Some(&u16::from(b'\\')))
+}
+
+/// Tells whether `name` lies beneath `root`.
+fn beneath(name: &[u16], root: &[u16]) -> bool {
+    name != root && within(name, root)
+}
+
+/// Waits until a name is none of the `busy` ones or concerned by one, and adds it to what is open.
+async fn until_free(
+    busy: &watch::Sender<Vec<Vec<u16>>>,
+    open: &Mutex<Vec<Alive>>,
+    name: &[u16],
+    concerned: fn(&[u16], &[u16]) -> bool,
+) -> watch::Sender<()> {
+    let mut busy = busy.subscribe();
+    let free = |busy: &Vec<Vec<u16>>| !busy.iter().any(|root| concerned(name, root));
+    loop {
+        // The sender lives as long as the files.
+        drop(busy.wait_for(free).await);
+        let closed = make_known(open, name);
+        // Either this sees a change that has begun meanwhile, or that sees what was just made known.
+        let now_free = free(&busy.borrow());
+        if now_free {
+            return closed;
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -168,7 +215,8 @@ impl Files {
             slots: Mutex::default(),
             cleared: watch::Sender::default(),
             alive: Mutex::default(),
-            listed: Mutex::default(),
+            hushed: watch::Sender::default(),
+            looked_at: Mutex::default(),
             changing: Mutex::default(),
         })
     }
@@ -212,48 +260,39 @@ impl Files {
         make_known(&self.alive, name)
     }
 
-    /// Waits until no name above is being changed, nor this one, and makes known that the directory is open to be listed.
-    pub(super) async fn list(&self, name: &[u16]) -> watch::Sender<()> {
-        self.until_free(&self.listed, name).await
+    /// Waits until no directory above is getting another name, and makes known that this one is listed, or looked at, until the result
+    /// is dropped.
+    pub(super) async fn look(&self, name: &[u16]) -> watch::Sender<()> {
+        until_free(&self.hushed, &self.looked_at, name, beneath).await
     }
 
     /// Waits until no name above is being changed, nor this one, and makes known that something is about to be opened there. Whoever
     /// changes such a name waits until the result is dropped.
     pub(super) async fn announce(&self, name: &[u16]) -> watch::Sender<()> {
-        self.until_free(&self.alive, name).await
+        until_free(&self.cleared, &self.alive, name, within).await
     }
 
     /// Waits until a directory that is removed is not open any more to be listed, for a while: as long as it is, the server keeps its
     /// name, goes on listing it, and lets nothing else have it.
     pub(super) async fn until_not_listed(&self, name: &[u16]) {
-        let all_closed = until_ended(&self.listed, |listed| listed == name);
-        if timeout(LISTED_MAX, all_closed).await.is_err() {
+        let all_closed = until_ended(&self.looked_at, |looked_at| looked_at == name);
+        if timeout(LOOKED_AT_MAX, all_closed).await.is_err() {
             tracing::debug!("a directory that was removed is still being listed");
         }
     }
 
-    /// Waits until no directory beneath one that gets another name is open to be listed, for a while. It is to be cleared already, so
-    /// that no more are opened.
-    pub(super) async fn until_not_listed_beneath(&self, name: &[u16]) {
-        let all_closed = until_ended(&self.listed, |listed| listed != name && within(listed, name));
-        if timeout(LISTED_MAX, all_closed).await.is_err() {
-            tracing::debug!("a directory beneath one that is renamed is still being listed");
+    /// Lets nobody look at what lies beneath a directory until the result is dropped, nor list it, and waits for who does, for a while.
+    pub(super) async fn hush(self: &Arc<Self>, directory: &[u16]) -> Hushed {
+        self.hushed.send_modify(|hushed| hushed.push(directory.to_vec()));
+        let hushed = Hushed {
+            files: Arc::clone(self),
+            directory: directory.to_vec(),
+        };
+        let all_closed = until_ended(&self.looked_at, |looked_at| beneath(looked_at, directory));
+        if timeout(LOOKED_AT_MAX, all_closed).await.is_err() {
+            tracing::debug!("something beneath a directory that is renamed is still being looked at");
         }
-    }
-
-    async fn until_free(&self, known: &Mutex<Vec<Alive>>, name: &[u16]) -> watch::Sender<()> {
-        let mut cleared = self.cleared.subscribe();
-        let free = |cleared: &Vec<Vec<u16>>| !cleared.iter().any(|root| within(name, root));
-        loop {
-            // The sender is ours, and lives.
-            drop(cleared.wait_for(free).await);
-            let closed = make_known(known, name);
-            // Either this sees a change that has begun meanwhile, or that sees what was just made known.
-            let now_free = free(&cleared.borrow());
-            if now_free {
-                return closed;
-            }
-        }
+        hushed
     }
 
     /// Reads exactly `range` of the file in that version, in pieces.

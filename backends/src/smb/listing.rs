@@ -33,14 +33,14 @@ struct OpenDirectory {
     session: Arc<Session>,
     handle: FileId,
     /// Dropped when it is closed.
-    closed: Option<watch::Sender<()>>,
+    closed: watch::Sender<()>,
 }
 
 impl DirectoryPages {
     /// Opens the directory and gets its first page.
     pub(super) async fn open(share: &Share, name: &[u16]) -> Result<Self, Failure> {
         let name: Arc<[u16]> = name.into();
-        let closed = share.files.list(&name).await;
+        let closed = share.files.look(&name).await;
         let weak: Weak<Pool> = Arc::downgrade(&share.pool);
         let (directory, first) = share
             .pool
@@ -56,7 +56,7 @@ impl DirectoryPages {
                         pool,
                         session: Arc::clone(&session),
                         handle,
-                        closed: Some(closed),
+                        closed,
                     };
                     let first = session.next_page(handle, true).await?;
                     Ok((Arc::new(directory), first))
@@ -72,6 +72,11 @@ impl DirectoryPages {
             pages.fetch();
         }
         Ok(pages)
+    }
+
+    /// Gives what keeps directories above from getting another name as long as it lives.
+    pub(super) fn listing(&self) -> watch::Sender<()> {
+        self.directory.closed.clone()
     }
 
     /// Gives the next page; `None` at the end and ever after. Dropping the future loses nothing.
@@ -115,7 +120,7 @@ impl Drop for OpenDirectory {
             return;
         };
         let (pool, session, handle) = (Arc::clone(&self.pool), Arc::clone(&self.session), self.handle);
-        let closed = self.closed.take();
+        let closed = self.closed.clone();
         runtime.spawn(async move {
             let _closed = closed;
             let closing = Arc::clone(&session);

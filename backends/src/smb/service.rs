@@ -25,7 +25,7 @@ use opendal::{
     Buffer, Builder, BytesRange, Capability, Configurator, ErrorKind as OpendalErrorKind, OperationContext, OperatorUri,
 };
 use serde::{Deserialize, Serialize};
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, watch};
 
 use super::READ_SIZE_MAX;
 use super::facts::Facts;
@@ -34,6 +34,7 @@ use super::files::{Files, OpenFile};
 use super::listing::DirectoryPages;
 use super::names;
 use super::pool::Pool;
+use super::session::Session;
 use super::settings::{Protection, Settings};
 use super::wire::LinkTarget;
 use crate::{ErrorKind, ObjectPath, Secret, Version};
@@ -202,11 +203,46 @@ impl Share {
 
     pub(super) async fn stat_wire(&self, name: Vec<u16>) -> Result<Facts, Failure> {
         self.files.until_answered(&name).await;
+        self.look_at(name, |session, name| async move { session.stat(&name).await })
+            .await
+    }
+
+    /// Asks the server for something that it opens for the time of the question.
+    async fn look_at<T, R>(&self, name: Vec<u16>, ask: fn(Arc<Session>, Arc<[u16]>) -> R) -> Result<T, Failure>
+    where
+        T: Send + 'static,
+        R: Future<Output = Result<T, Failure>> + Send + 'static,
+    {
+        let looking = self.files.look(&name).await;
+        self.ask(name, looking, ask).await
+    }
+
+    /// Looks at what a listing names: whoever gives a directory above another name waits for that listing to end, and must not be
+    /// waited for by it.
+    async fn stat_listed(&self, name: Vec<u16>, listing: watch::Sender<()>) -> Result<Facts, Failure> {
+        self.files.until_answered(&name).await;
+        self.ask(name, listing, |session, name| async move { session.stat(&name).await })
+            .await
+    }
+
+    async fn ask<T, R>(
+        &self,
+        name: Vec<u16>,
+        looking: watch::Sender<()>,
+        ask: fn(Arc<Session>, Arc<[u16]>) -> R,
+    ) -> Result<T, Failure>
+    where
+        T: Send + 'static,
+        R: Future<Output = Result<T, Failure>> + Send + 'static,
+    {
         let name: Arc<[u16]> = name.into();
         self.pool
             .exchange(move |session| {
-                let name = Arc::clone(&name);
-                async move { session.stat(&name).await }
+                let (asked, looking) = (ask(session, Arc::clone(&name)), looking.clone());
+                async move {
+                    let _looking = looking;
+                    asked.await
+                }
             })
             .await
     }
@@ -251,13 +287,7 @@ impl Share {
 
     /// Reads where a link points. `OpenDAL` has no such operation, so that the backend asks here.
     pub(super) async fn read_link(&self, path: &ObjectPath) -> Result<Vec<u8>, Failure> {
-        let ask = |name: Vec<u16>| {
-            let name: Arc<[u16]> = name.into();
-            self.pool.exchange(move |session| {
-                let name = Arc::clone(&name);
-                async move { session.read_link(&name).await }
-            })
-        };
+        let ask = |name| self.look_at(name, |session, name| async move { session.read_link(&name).await });
         Ok(match self.wires(path)?.find(ask).await? {
             LinkTarget::Unix(target) => target,
             LinkTarget::Windows(target) => {
@@ -510,7 +540,7 @@ impl SmbLister {
                 }
                 path.extend_from_slice(&name);
                 if open.contains(&path) {
-                    match self.share.stat_wire(path).await {
+                    match self.share.stat_listed(path, pages.listing()).await {
                         Ok(now) => facts = now,
                         // Removed since, or about to be; the listing is right about when it was made.
                         Err(

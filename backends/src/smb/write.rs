@@ -42,7 +42,7 @@ pub(super) const ABILITIES: WriteAbilities = WriteAbilities {
 };
 
 /// How long to wait, in milliseconds, before a directory's rename that was refused is asked for again. What others have open beneath it, an indexer or
-/// a virus scanner, is so for a moment as a rule; so is what is looked at here.
+/// a virus scanner, is so for a moment as a rule.
 const DIRECTORY_PAUSES_MS: [u64; 4] = [20, 60, 180, 540];
 
 /// Where a path lies on the wire, and what stands there.
@@ -208,19 +208,22 @@ pub(super) async fn rename(share: &Share, from: &ObjectPath, to: &ObjectPath, re
     };
     let _cleared = share.files.clear(&[&place.wire, &wire]).await;
     if subject.kind() == Kind::Directory {
-        share.files.until_not_listed_beneath(&place.wire).await;
-        for pause in DIRECTORY_PAUSES_MS {
-            match give_other_name(share, &place.wire, &wire, replace).await {
-                Err(failure) if may_be_open_beneath(&failure) => tokio::time::sleep(Duration::from_millis(pause)).await,
-                renamed => {
-                    renamed?;
-                    return share.stat_wire(wire).await;
-                }
-            }
+        rename_directory(share, &place.wire, &wire, replace).await?;
+    } else {
+        give_other_name(share, &place.wire, &wire, replace).await?;
+    }
+    share.stat_wire(wire).await
+}
+
+async fn rename_directory(share: &Share, old: &[u16], new: &[u16], replace: bool) -> Result<(), Failure> {
+    let _hushed = share.files.hush(old).await;
+    for pause in DIRECTORY_PAUSES_MS {
+        match give_other_name(share, old, new, replace).await {
+            Err(failure) if may_be_open_beneath(&failure) => tokio::time::sleep(Duration::from_millis(pause)).await,
+            renamed => return renamed,
         }
     }
-    give_other_name(share, &place.wire, &wire, replace).await?;
-    share.stat_wire(wire).await
+    give_other_name(share, old, new, replace).await
 }
 
 async fn give_other_name(share: &Share, old: &[u16], new: &[u16], replace: bool) -> Result<(), Failure> {
