@@ -103,8 +103,9 @@ pub struct Origins {
     pub id: EntryId,
     /// Whether the origins are to be taken away.
     pub is_due: bool,
-    /// Whether the file was removed or replaced through the mount.
-    pub is_removed: bool,
+    /// Whether the file's source need not be asked whether it has the copy: the file was removed or replaced through the mount, or its source
+    /// had it when its name was about to be changed.
+    pub is_settled: bool,
     /// Whether the file is made of what is in the first of them.
     pub shows_through: bool,
     /// The places, at least one.
@@ -220,6 +221,49 @@ impl Catalog {
         })
     }
 
+    /// Finds which of these files, and of those beneath these directories, have left something that is due, and whose sources are to be
+    /// asked still whether they have the copies.
+    pub fn unsettled_origins(&self, named: &[EntryId]) -> Result<Vec<EntryId>> {
+        self.store().read(|snapshot| {
+            let mut found = Vec::new();
+            if snapshot.origins.is_empty()? {
+                return Ok(found);
+            }
+            for row in snapshot.origins.range::<u64>(..)? {
+                let (id, row) = row?;
+                let row = OriginsRow::decode(row.value())?;
+                if !row.is_due || row.is_settled {
+                    continue;
+                }
+                let top = tree::climb(&snapshot.entries, id.value(), |above, _| {
+                    if named.contains(&EntryId(above)) {
+                        ControlFlow::Break(())
+                    } else {
+                        ControlFlow::Continue(())
+                    }
+                })?;
+                if top == Top::Stopped {
+                    found.push(EntryId(id.value()));
+                }
+            }
+            Ok(found)
+        })
+    }
+
+    /// Notes that the sources of these files had the copies, and need not be asked any more: what stands there is about to be changed through
+    /// the mount, and should that be done and not be known here after a crash, what the files have left elsewhere would come back. Durable
+    /// when it returns.
+    pub fn settle_origins(&self, files: &[EntryId]) -> Result<()> {
+        let settled = self.store().write(When::Now, |edit| edit.settle_origins(files, true));
+        settled.map(drop)
+    }
+
+    /// Takes that back of those that are still there. Durable soon.
+    pub fn unsettle_origins(&self, files: &[EntryId]) -> Result<()> {
+        let settled = self.store().write(When::Soon, |edit| edit.settle_origins(files, false));
+        settled.map(drop)
+    }
+
     /// Tells what is left of one file.
     pub fn origins(&self, id: EntryId) -> Result<Option<Origins>> {
         self.store().read(|snapshot| {
@@ -287,7 +331,7 @@ fn shown(snapshot: &Snapshot, id: u64, row: OriginsRow) -> Result<Origins> {
     Ok(Origins {
         id: EntryId(id),
         is_due: row.is_due,
-        is_removed: row.is_removed,
+        is_settled: row.is_settled,
         shows_through: row.shows_through,
         places,
     })

@@ -239,7 +239,7 @@ impl Moves {
     /// Takes away all that a file has left.
     async fn take_one_away(self: &Arc<Self>, origins: Origins) -> Result<(), Fault> {
         let is_known = origins.is_due && origins.places.iter().any(|origin| !origin.is_unseen());
-        let is_there = is_known && (origins.is_removed || self.is_needless(origins.id).await?);
+        let is_there = is_known && (origins.is_settled || self.is_needless(origins.id).await?);
         for origin in origins.places {
             let sent = origin.sent();
             if !origins.is_due && sent.is_none() {
@@ -262,7 +262,7 @@ impl Moves {
                 )?;
                 continue;
             }
-            if !origins.is_removed && self.may_be_its_copy(&origin, &path, origins.id).await? {
+            if self.may_be_its_copy(&origin, &path, origins.id).await? {
                 self.stays(
                     origins.id,
                     &origin,
@@ -333,7 +333,7 @@ impl Moves {
             return Err(fault("it was changed a moment ago"));
         }
         let now = catalog.origins(id).map_err(fault)?;
-        Ok(now.is_some_and(|now| now.is_removed))
+        Ok(now.is_some_and(|now| now.is_settled))
     }
 
     /// Tells whether the target has the copy of a file.

@@ -5,6 +5,7 @@ mod inward;
 mod left;
 mod model;
 mod resumed;
+mod settled;
 mod troubles;
 
 use std::collections::HashMap;
@@ -15,7 +16,6 @@ use std::time::Duration;
 
 use manifold_backends::local::LocalBackend;
 use manifold_backends::{Backend, ErrorKind, ObjectPath, Presence};
-use manifold_catalog::{Catalog, OpenError};
 use manifold_vfs::{
     Access, AttributeChange, Creation, CrossSourceRename, Durable, EntryId, Error, Handle, MoveState, RenameMode,
     Requester, SetMode, Settings, UploadEvent, UploadState, WriteAt, WriteSettings, Writing,
@@ -115,28 +115,6 @@ impl World {
             library,
             events,
         }
-    }
-
-    /// Ends as `kill -9` would, but for what the kernel keeps.
-    async fn die_and_come_back(self) -> Self {
-        self.library.vfs.stop_uploads().await;
-        self.library.indexer.stop().await;
-        let Library {
-            folder,
-            vfs,
-            catalog,
-            indexer,
-            ..
-        } = self.library;
-        drop((vfs, indexer, catalog));
-        // Tasks that still end hold the catalog for a moment.
-        let file = folder.path().join("catalog.redb");
-        while let Err(error) = Catalog::open(&file, manifold_catalog::Options::default()) {
-            assert!(matches!(error, OpenError::Locked { .. }), "{error}");
-            tokio::task::yield_now().await;
-        }
-        let disks = [self.disk, self.near, self.far];
-        Self::over(self.x, self.t, disks, folder, CrossSourceRename::Copy)
     }
 
     async fn at(&self, path: &str) -> (EntryId, Vec<u8>) {

@@ -262,6 +262,11 @@ impl Shelf {
         held.wait_for(|names| *names >= count).await.unwrap();
     }
 
+    /// Counts the changes of names that have been held since the start.
+    pub(crate) fn held_names(&self) -> u64 {
+        *self.held_names.borrow()
+    }
+
     async fn names_are_let(&self) {
         let mut cue = self.cue.subscribe();
         if *cue.borrow() == Cue::HoldsNames {

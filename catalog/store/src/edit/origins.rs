@@ -155,11 +155,12 @@ impl Edit<'_> {
     ) -> Result<()> {
         let mut row = before.unwrap_or(OriginsRow {
             is_due,
-            is_removed: false,
+            is_settled: false,
             shows_through: false,
             places: Vec::new(),
         });
         row.is_due = is_due;
+        row.is_settled &= is_due;
         if let Some((place, shows_through)) = left {
             if shows_through {
                 row.places.insert(0, place);
@@ -204,10 +205,25 @@ impl Edit<'_> {
         if let Some(row) = self.origins_of(id)? {
             let row = OriginsRow {
                 is_due: true,
-                is_removed,
+                is_settled: is_removed,
                 ..row
             };
             self.origins.insert(id, row.encode().as_slice())?;
+        }
+        Ok(())
+    }
+
+    /// Says whether the sources of files need not be asked any more whether they have the copies, of those that are there and of which
+    /// something is due.
+    pub(crate) fn settle_origins(&mut self, files: &[EntryId], is_settled: bool) -> Result<()> {
+        for id in files {
+            match self.origins_of(id.0)? {
+                Some(row) if row.is_due && self.node(id.0)?.is_some() => {
+                    let row = OriginsRow { is_settled, ..row };
+                    self.origins.insert(id.0, row.encode().as_slice())?;
+                }
+                _ => {}
+            }
         }
         Ok(())
     }

@@ -7,15 +7,15 @@ pub(crate) const ORIGINS_MAX: usize = u8::MAX as usize;
 
 const IS_DUE: u8 = 1;
 const SHOWS_THROUGH: u8 = 2;
-const IS_REMOVED: u8 = 4;
+const IS_SETTLED: u8 = 4;
 
 /// Where something of a file still is that stands elsewhere.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct OriginsRow {
     /// Whether nobody needs it any more.
     pub(crate) is_due: bool,
-    /// Whether the file was removed or replaced through the mount.
-    pub(crate) is_removed: bool,
+    /// Whether the file's source need not be asked whether it has the copy: it had it, or the file was removed or replaced through the mount.
+    pub(crate) is_settled: bool,
     /// Whether the file is made of what is in the first place.
     pub(crate) shows_through: bool,
     /// The places, at least one.
@@ -36,7 +36,7 @@ impl OriginsRow {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let flag = |is: bool, flag: u8| if is { flag } else { 0 };
         let flags =
-            flag(self.is_due, IS_DUE) | flag(self.shows_through, SHOWS_THROUGH) | flag(self.is_removed, IS_REMOVED);
+            flag(self.is_due, IS_DUE) | flag(self.shows_through, SHOWS_THROUGH) | flag(self.is_settled, IS_SETTLED);
         let mut bytes = vec![flags, self.places.len() as u8];
         for place in &self.places {
             bytes.extend_from_slice(&place.source.to_le_bytes());
@@ -52,7 +52,7 @@ impl OriginsRow {
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
         let read = || {
             let ([flags, count], mut rest) = bytes.split_first_chunk().map(|(head, rest)| (*head, rest))?;
-            if flags & !(IS_DUE | SHOWS_THROUGH | IS_REMOVED) != 0 {
+            if flags & !(IS_DUE | SHOWS_THROUGH | IS_SETTLED) != 0 {
                 return None;
             }
             let mut places = Vec::with_capacity(usize::from(count));
@@ -66,7 +66,7 @@ impl OriginsRow {
             }
             (rest.is_empty() && !places.is_empty()).then_some(Self {
                 is_due: flags & IS_DUE != 0,
-                is_removed: flags & IS_REMOVED != 0,
+                is_settled: flags & IS_SETTLED != 0,
                 shows_through: flags & SHOWS_THROUGH != 0,
                 places,
             })
@@ -153,7 +153,7 @@ mod tests {
     fn the_layout_is_what_the_format_says() {
         let row = OriginsRow {
             is_due: false,
-            is_removed: false,
+            is_settled: false,
             shows_through: true,
             places: vec![OriginPlace {
                 source: 3,
@@ -167,7 +167,7 @@ mod tests {
         assert_eq!(OriginsRow::decode(&bytes), Ok(row.clone()));
         let due = OriginsRow {
             is_due: true,
-            is_removed: true,
+            is_settled: true,
             shows_through: false,
             places: vec![row.places[0].clone(), row.places[0].clone()],
         };

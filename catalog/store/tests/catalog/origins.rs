@@ -166,7 +166,7 @@ fn what_is_left_is_due_with_the_end_of_the_upload_and_shown_no_more_until_it_is_
     let [origins] = &world.origins()[..] else {
         panic!("{:?}", world.origins())
     };
-    assert!(origins.is_due && !origins.is_removed && origins.id == f, "{origins:?}");
+    assert!(origins.is_due && !origins.is_settled && origins.id == f, "{origins:?}");
     world.list_d("v1");
     assert_eq!(world.names("/s/d"), ["g"]);
     let begun = listing(&world.catalog, vec![file("f").identity(1), file("g").identity(2)]);
@@ -203,10 +203,36 @@ fn a_file_that_is_removed_or_replaced_leaves_what_is_due() {
         let [origins] = &world.origins()[..] else {
             panic!("{:?}", world.origins())
         };
-        assert!(origins.is_due && origins.is_removed && origins.id == f);
+        assert!(origins.is_due && origins.is_settled && origins.id == f);
         world.list_d("v1");
         assert_eq!(world.names("/s/d"), ["g"]);
     }
+}
+
+#[test]
+fn that_a_source_had_a_copy_whose_name_is_changed_is_durable_until_it_is_taken_back() {
+    let world = World::new();
+    let f = world.id("/s/d/f");
+    world.catalog.follow_across(&world.across("f2")).unwrap();
+    let e = world.id("/t/e");
+    assert_eq!(world.catalog.unsettled_origins(&[f, e]).unwrap(), [], "it is not due");
+    world.catalog.unstage(f, Some(seen_as("t1")), None).unwrap();
+    for named in [f, e, world.id("/t")] {
+        assert_eq!(world.catalog.unsettled_origins(&[named]).unwrap(), [f]);
+    }
+    assert_eq!(world.catalog.unsettled_origins(&[world.id("/s")]).unwrap(), []);
+    let durable = world.catalog.durable_commits();
+    world.catalog.settle_origins(&[f]).unwrap();
+    assert!(world.catalog.durable_commits() > durable, "it is on the disk");
+    assert!(world.origins()[0].is_settled);
+    assert_eq!(world.catalog.unsettled_origins(&[e]).unwrap(), []);
+    world.catalog.unsettle_origins(&[f]).unwrap();
+    assert!(!world.origins()[0].is_settled);
+    world.catalog.settle_origins(&[f]).unwrap();
+    world.catalog.follow_removed(e, b"f2", 60).unwrap();
+    world.catalog.unsettle_origins(&[f]).unwrap();
+    assert!(world.origins()[0].is_settled, "it was removed");
+    world.checked();
 }
 
 #[test]
@@ -325,7 +351,7 @@ fn what_comes_whole_leaves_what_is_due_at_once_and_nothing_that_was_kept() {
         panic!("{:?}", world.origins())
     };
     assert!(
-        origins.is_due && !origins.is_removed && origins.places.len() == 1,
+        origins.is_due && !origins.is_settled && origins.places.len() == 1,
         "{origins:?}"
     );
     assert_eq!(world.catalog.staged(f).unwrap(), None);
@@ -358,7 +384,7 @@ fn what_may_have_arrived_unseen_of_a_removed_file_is_not_listed_until_it_is_look
     let [
         Origins {
             is_due: true,
-            is_removed: true,
+            is_settled: true,
             places,
             ..
         },
@@ -404,7 +430,7 @@ fn a_file_that_is_removed_ahead_of_its_object_is_not_listed_and_its_object_is_du
     let world = world.checked();
     let due = world.catalog.due_origins().unwrap();
     let [origins] = &due[..] else { panic!("{due:?}") };
-    assert!(origins.is_due && origins.is_removed, "{origins:?}");
+    assert!(origins.is_due && origins.is_settled, "{origins:?}");
     let [place] = &origins.places[..] else {
         panic!("{origins:?}")
     };
@@ -438,7 +464,7 @@ fn what_may_have_arrived_unseen_under_a_former_name_is_to_be_taken_away_though_t
     let told: Vec<_> = world.catalog.due_origins().unwrap();
     let told: Vec<_> = told
         .iter()
-        .map(|it| (it.id, it.is_due, it.is_removed, it.places[0].name.as_slice()))
+        .map(|it| (it.id, it.is_due, it.is_settled, it.places[0].name.as_slice()))
         .collect();
     assert_eq!(told, [(f, false, false, &b"f"[..]), (g, true, true, &b"g"[..])]);
     world.catalog.follow_removed(d, b"g", 70).unwrap();
@@ -449,6 +475,6 @@ fn what_may_have_arrived_unseen_under_a_former_name_is_to_be_taken_away_though_t
             .due_origins()
             .unwrap()
             .iter()
-            .all(|it| it.is_due && it.is_removed)
+            .all(|it| it.is_due && it.is_settled)
     );
 }

@@ -3,12 +3,40 @@
 
 use std::path::{Path, PathBuf};
 
-use manifold_catalog::{Crossing, Left, Mark};
+use manifold_catalog::{Catalog, Crossing, Left, Mark, OpenError};
 
 use super::inward::names_on_disk;
 use super::*;
 
 impl World {
+    /// Ends as `kill -9` would, but for what the kernel keeps.
+    pub(super) async fn die_and_come_back(self) -> Self {
+        self.die_with(async |_| {}).await
+    }
+
+    /// The same, with something done to the library's folder meanwhile.
+    pub(super) async fn die_with(self, meanwhile: impl AsyncFnOnce(&Path)) -> Self {
+        self.library.vfs.stop_uploads().await;
+        self.library.indexer.stop().await;
+        let Library {
+            folder,
+            vfs,
+            catalog,
+            indexer,
+            ..
+        } = self.library;
+        drop((vfs, indexer, catalog));
+        // Tasks that still end hold the catalog for a moment.
+        let file = folder.path().join("catalog.redb");
+        while let Err(error) = Catalog::open(&file, manifold_catalog::Options::default()) {
+            assert!(matches!(error, OpenError::Locked { .. }), "{error}");
+            tokio::task::yield_now().await;
+        }
+        meanwhile(folder.path()).await;
+        let disks = [self.disk, self.near, self.far];
+        Self::over(self.x, self.t, disks, folder, CrossSourceRename::Copy)
+    }
+
     /// Notes that a copy is about to be given a name in the folder `far`, as a rename does before that.
     async fn note(&self, from: &str, name: &str, mark: Mark, size: u64, modified_ns: i64) -> EntryId {
         let catalog = &self.library.catalog;

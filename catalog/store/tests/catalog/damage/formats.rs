@@ -217,7 +217,7 @@ fn finds_what_was_left(catalog: &Catalog) {
         panic!("{origins:?}")
     };
     assert_eq!(
-        (origins.id, origins.is_due, origins.is_removed, origins.shows_through),
+        (origins.id, origins.is_due, origins.is_settled, origins.shows_through),
         (id(catalog, "/outer/way/inner/empty"), true, false, true)
     );
     assert_eq!((place.source, place.directory), (SourceId(1), id(catalog, "/outer")));

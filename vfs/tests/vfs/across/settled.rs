@@ -1,0 +1,101 @@
+//! What is done with a file whose original has not been taken away yet, when the machine loses power before the catalog knows of it.
+
+use super::*;
+
+const CATALOG: [&str; 2] = ["catalog.redb", "catalog.redb-wal"];
+
+impl World {
+    /// `t` has the copy of `x/dir/a`, which could not be taken away.
+    async fn with_an_original_that_stays() -> Self {
+        let world = Self::new();
+        world.t.place_directory("inner");
+        world.library.relist("t").await;
+        world.x.set_cue(Cue::RemovesNothing);
+        world.rename("x/dir/a", "t/inner/a").await.unwrap();
+        while world.library.vfs.staging_usage().unwrap().files > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        world.x.until_refused_removals(1).await;
+        assert!(world.x.bytes("dir/a").is_some() && world.t.bytes("inner/a").is_some());
+        world
+    }
+
+    /// Does something at `t` of which the source knows, and the catalog not, and comes back with what the disk had then.
+    async fn loses_power_after(self, change: impl AsyncFnOnce(&Self)) -> Self {
+        let kept = TempDir::new().unwrap();
+        let held = self.t.held_names() + 1;
+        self.t.set_cue(Cue::HoldsNames);
+        let asked = async {
+            self.t.until_held_names(held).await;
+            for name in CATALOG {
+                fs::copy(self.library.folder.path().join(name), kept.path().join(name)).unwrap();
+            }
+            self.t.set_cue(Cue::Does);
+        };
+        tokio::join!(change(&self), asked);
+        self.die_with(async |folder| {
+            for name in CATALOG {
+                fs::copy(kept.path().join(name), folder.join(name)).unwrap();
+            }
+        })
+        .await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_original_does_not_come_back_when_its_copy_was_removed_and_power_was_lost() {
+    let world = World::with_an_original_that_stays().await;
+    let world = world
+        .loses_power_after(async |world| world.remove("t/inner/a").await.unwrap())
+        .await;
+    world.x.set_cue(Cue::Does);
+    world.until_settled().await;
+    assert_eq!(world.undone(), 0);
+    assert_eq!(world.x.files(), ["b"]);
+    world.library.relist("t/inner").await;
+    assert!(!world.is_there("x/dir/a").await && !world.is_there("t/inner/a").await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nor_when_its_copy_or_a_directory_above_got_another_name() {
+    for (from, to, object) in [
+        ("t/inner/a", "t/inner/other", "inner/other"),
+        ("t/inner", "t/other", "other/a"),
+    ] {
+        let world = World::with_an_original_that_stays().await;
+        let world = world
+            .loses_power_after(async |world| world.rename(from, to).await.unwrap())
+            .await;
+        world.x.set_cue(Cue::Does);
+        world.until_settled().await;
+        assert_eq!(world.undone(), 0, "{from}");
+        assert_eq!(world.x.files(), ["b"], "{from}");
+        assert_eq!(world.t.bytes(object).unwrap(), pattern(300_000));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nor_when_its_copy_was_replaced() {
+    let world = World::with_an_original_that_stays().await;
+    let world = world
+        .loses_power_after(async |world| world.rename("t/b", "t/inner/a").await.unwrap())
+        .await;
+    world.x.set_cue(Cue::Does);
+    world.until_settled().await;
+    assert_eq!(world.undone(), 0);
+    assert_eq!(world.x.files(), ["b"]);
+    assert_eq!(world.t.bytes("inner/a").unwrap(), b"b of t");
+}
+
+/// What another does to the copy after that is another's: then the original is the only one.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_original_stays_when_another_removes_the_copy_after_it_got_another_name() {
+    let world = World::with_an_original_that_stays().await;
+    world.rename("t/inner/a", "t/inner/other").await.unwrap();
+    world.t.take("inner/other");
+    world.x.set_cue(Cue::Does);
+    world.library.vfs.retry_uploads();
+    world.until_settled().await;
+    assert_eq!(world.undone(), 1);
+    assert_eq!(world.x.bytes("dir/a").unwrap(), pattern(300_000));
+}
