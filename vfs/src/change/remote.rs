@@ -30,12 +30,12 @@ use manifold_catalog::{Catalog, Entry, EntryId, STAGED_BYTES_MAX, SourceId};
 use manifold_index::Clock;
 
 use self::journal::Journal;
-use self::settled::TurnAtSources;
 use crate::change::Site;
 use crate::error::Cause;
 use crate::fetch::object::not_connected;
 use crate::moves::{MoveReport, Moves, Place};
 use crate::staging::{Limits, Recovered, Staging, StagingUsage};
+use crate::turns::Turn;
 use crate::upload::naming::NameLock;
 use crate::upload::{AttributePolicy, Conflict, UploadListener, UploadReport, UploadTally, Uploads, WritePolicy};
 use crate::vfs::{Core, Vfs};
@@ -303,18 +303,13 @@ impl Core {
 
     /// Waits until names may be changed at sources: those above them are what they are in the catalog then, and stay so. Whoever asks waits for
     /// moves before that, and holds nothing yet.
-    async fn turn_at<'a>(&self, uploads: &'a Uploads, names: &[(EntryId, &[u8])]) -> Result<TurnAtSources<'a>, Error> {
+    async fn turn_at<'a>(&self, uploads: &'a Uploads, names: &[(EntryId, &[u8])]) -> Result<Turn<'a>, Error> {
         let changed: Vec<_> = names
             .iter()
             .map(|(directory, name)| (*directory, Some(*name)))
             .collect();
         let patience = self.settings.data_deadline / 2;
-        let turn = uploads.turns.of_sources(&self.catalog, &changed, patience).await?;
-        let settled = self.settle_origins(names).await?;
-        Ok(TurnAtSources {
-            _settled: settled,
-            _turn: turn,
-        })
+        uploads.turns.of_sources(&self.catalog, &changed, patience).await
     }
 
     /// Keeps a file's name from being changed by anybody else, and the file from being brought elsewhere.

@@ -15,6 +15,7 @@ use manifold_index::seen_attributes;
 
 use super::bytes::Edit;
 use super::names::is_unable;
+use super::settled;
 use crate::attributes::Attributes;
 use crate::change::Site;
 use crate::error::Cause;
@@ -268,8 +269,13 @@ impl Core {
     /// Has the source store what it can, and keeps what it did not store as it was wanted.
     async fn set_there(self: &Arc<Self>, entry: &Entry, wanted: Wanted) -> Result<(), Error> {
         let target = self.remote_target_of(entry.id)?;
+        let mut settled = match entry.kind {
+            Kind::Directory => None,
+            _ => self.settle_origins(&[entry.id]).await?,
+        };
         let request = target.backend.set_attributes(&target.path, &wanted.there);
-        let seen = match self.ask(&target, request).await {
+        let set = self.ask(&target, request).await;
+        let seen = match set.inspect_err(|error| settled::lasts_if_away(&mut settled, error)) {
             Ok(Presence::Found(metadata)) => Some(seen_attributes(&metadata)),
             Ok(Presence::Absent) => {
                 self.look_into(entry.parent);
@@ -292,6 +298,7 @@ impl Core {
             self.fetcher.forget_lookalike(entry.id, &version, seen.size);
         }
         self.keep_here(entry.id, here, seen)?;
+        drop(settled);
         if let Ok((object, _)) = Object::find(&self.catalog, &self.indexer, entry.id) {
             self.files.rebind(entry.id, &Arc::new(object));
         }

@@ -8,6 +8,7 @@ use manifold_catalog::{Entry, EntryId, Keep, Kind, NewChild, SeenAttributes, Uns
 use manifold_index::seen_attributes;
 
 use super::Target;
+use super::settled;
 use super::unseen::is_away;
 use crate::attributes::Attributes;
 use crate::change::{Created, Creation, Requester, Site};
@@ -428,8 +429,9 @@ impl Core {
         let kept = self.keep_for_open(&entry).await;
         let staged = self.staged_entry(entry.id);
         let alone = staged.as_ref().filter(|file| file.expected().is_none());
-        let mut unseen = None;
+        let (mut unseen, mut settled) = (None, None);
         if alone.is_none_or(|file| file.was_sent()) {
+            settled = self.settle_origins(&[entry.id]).await?;
             let removed = match &target {
                 Ok(target) => self.remove_at_source(target, &entry, staged.as_deref()).await,
                 Err(error) => Err(error.clone()),
@@ -437,6 +439,7 @@ impl Core {
             if let Err(error) = removed {
                 unseen = self.unseen(alone, &error).await?;
                 if unseen.is_none() {
+                    settled::lasts_if_away(&mut settled, &error);
                     self.look_into(entry.parent);
                     return Err(error);
                 }
@@ -454,7 +457,7 @@ impl Core {
             if staged.is_some() {
                 core.forget_staged(entry.id)?;
             }
-            drop((guard, hold));
+            drop((guard, hold, settled));
             if unseen.is_some() {
                 core.moves()?.is_due();
             }

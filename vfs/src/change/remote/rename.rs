@@ -12,6 +12,7 @@ use tokio::time::timeout;
 use super::Target;
 use super::nameless::Kept;
 use super::names::is_unable;
+use super::settled;
 use super::unseen::is_away;
 use crate::change::Site;
 use crate::error::Cause;
@@ -217,18 +218,20 @@ impl Core {
         }
         let guard = self.guard(&renaming);
         let beneath = self.staged_beneath(&renaming.from)?;
-        let mut held = Vec::with_capacity(beneath.len());
+        let mut held = Vec::new();
         for file in &beneath {
             held.push(self.hold_upload(&uploads, file.id).await?);
         }
-        self.rename_at_source(&renaming).await?;
+        let mut settled = self.settle_origins(&[renaming.from.id]).await?;
+        let renamed = self.rename_at_source(&renaming).await;
+        renamed.inspect_err(|error| settled::lasts_if_away(&mut settled, error))?;
         let core = Arc::clone(self);
         self.blocking(move || {
             core.follow_renamed(&renaming, None, None, &[])?;
             if !beneath.is_empty() {
                 core.catalog.sync().map_err(Error::from_catalog)?;
             }
-            drop((guard, held));
+            drop((guard, held, settled));
             Ok(())
         })
         .await
@@ -425,7 +428,11 @@ impl Core {
             })
             .await?;
         }
-        let metadata = self.rename_at_source(&renaming).await?;
+        let over = renaming.over.as_ref().map(|over| over.id);
+        let changed: Vec<_> = [renaming.from.id].into_iter().chain(over).collect();
+        let mut settled = self.settle_origins(&changed).await?;
+        let renamed = self.rename_at_source(&renaming).await;
+        let metadata = renamed.inspect_err(|error| settled::lasts_if_away(&mut settled, error))?;
         let core = Arc::clone(self);
         self.blocking(move || {
             let replaced = core.part_with_replaced(&renaming)?;
@@ -446,7 +453,7 @@ impl Core {
             {
                 core.files.rebind(renaming.from.id, &Arc::new(object));
             }
-            drop(holds);
+            drop((holds, settled));
             Ok(())
         })
         .await
@@ -580,11 +587,9 @@ impl Core {
     }
 
     pub(super) fn guard(&self, renaming: &Renaming) -> ChangeGuard {
-        let mut directories = vec![renaming.from.parent, renaming.to_directory];
-        if renaming.from.kind == Kind::Directory {
-            directories.push(renaming.from.id);
-        }
-        self.catalog.begin_change(&directories)
+        let itself = Some(renaming.from.id).filter(|_| renaming.from.kind == Kind::Directory);
+        let directories = [renaming.from.parent, renaming.to_directory].into_iter().chain(itself);
+        self.catalog.begin_change(&directories.collect::<Vec<_>>())
     }
 
     pub(super) async fn hold_upload(&self, uploads: &Arc<Uploads>, id: EntryId) -> Result<Hold, Error> {

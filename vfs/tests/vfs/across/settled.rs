@@ -22,10 +22,16 @@ impl World {
 
     /// Does something at `t` of which the source knows, and the catalog not, and comes back with what the disk had then.
     async fn loses_power_after(self, change: impl AsyncFnOnce(&Self)) -> Self {
+        self.t.set_cue(Cue::HoldsNames);
+        self.loses_power_in(change, async |_| {}).await
+    }
+
+    /// The same with something that is done when the change has begun.
+    async fn loses_power_in(self, change: impl AsyncFnOnce(&Self), then: impl AsyncFnOnce(&Self)) -> Self {
         let kept = TempDir::new().unwrap();
         let held = self.t.held_names() + 1;
-        self.t.set_cue(Cue::HoldsNames);
         let asked = async {
+            then(&self).await;
             self.t.until_held_names(held).await;
             for name in CATALOG {
                 fs::copy(self.library.folder.path().join(name), kept.path().join(name)).unwrap();
@@ -85,6 +91,33 @@ async fn nor_when_its_copy_was_replaced() {
     assert_eq!(world.undone(), 0);
     assert_eq!(world.x.files(), ["b"]);
     assert_eq!(world.t.bytes("inner/a").unwrap(), b"b of t");
+}
+
+/// The end of its upload, and so that its original may go, is known only when the removal waits already.
+#[tokio::test(flavor = "multi_thread")]
+async fn nor_when_its_copy_arrived_while_its_removal_waited_for_that() {
+    let world = World::new();
+    world.t.place_directory("inner");
+    world.library.relist("t").await;
+    world.t.set_cue(Cue::Holds);
+    world.rename("x/dir/a", "t/inner/a").await.unwrap();
+    let is_sent = |state: &UploadState| matches!(state, UploadState::UnderWay { sent } if *sent == 300_000);
+    world.until_upload(is_sent).await;
+    let arrives = async |world: &World| {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        world.t.set_cue(Cue::HoldsNames);
+        while world.library.catalog.due_origins().unwrap().is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        // As who takes it away does first.
+        world.library.catalog.sync().unwrap();
+    };
+    let world = world
+        .loses_power_in(async |world| world.remove("t/inner/a").await.unwrap(), arrives)
+        .await;
+    world.until_settled().await;
+    assert_eq!(world.undone(), 0);
+    assert_eq!(world.x.files(), ["b"]);
 }
 
 /// What another does to the copy after that is another's: then the original is the only one.
