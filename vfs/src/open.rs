@@ -89,7 +89,7 @@ impl Core {
         }
     }
 
-    fn open_named(self: &Arc<Self>, id: EntryId, access: Access) -> Answer<Opened> {
+    pub(crate) fn open_named(self: &Arc<Self>, id: EntryId, access: Access) -> Answer<Opened> {
         let (source, backend) = match self.openable(id) {
             Ok(found) => found,
             Err(error) => return Answer::err(error),

@@ -514,6 +514,11 @@ impl StagedFile {
         !state.retired && !state.orphan && state.broken.is_none() && state.durable != Some(state.stamp)
     }
 
+    /// Has it keep its name, whatever its source has made of that.
+    pub(crate) fn keep_name(&self) {
+        self.state.lock().stays();
+    }
+
     pub(crate) fn is_orphan(&self) -> bool {
         self.state.lock().orphan
     }

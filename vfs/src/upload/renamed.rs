@@ -2,10 +2,12 @@
 //! it has died. The file stands where the source has it, before it is uploaded.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use manifold_backends::{Kind, Metadata, ObjectPath, Presence};
 use manifold_catalog::{Catalog, EntryId, SourceId};
 use manifold_index::names;
+use tokio::time::timeout;
 
 use super::Uploads;
 use super::attempt::{Outcome, delayed};
@@ -16,6 +18,23 @@ use crate::staging::row::{Renamed, Row};
 use crate::staging::{Refused, StagedFile};
 
 impl Uploads {
+    /// Finds out, in that time, which name a file has that is about to be written to: that is to stand under the name by which it was found.
+    /// Where it cannot be told, it keeps that name.
+    pub(crate) async fn find_name(self: &Arc<Self>, file: &Arc<StagedFile>, patience: Duration) {
+        let finding = async {
+            let _hold = self.hold(file.id).await;
+            if let Some(renamed) = file.renamed()
+                && let Err(outcome) = self.settle_rename(file, &renamed).await
+            {
+                tracing::debug!(id = file.id.0, ?outcome, "whether a file was renamed is not known");
+            }
+        };
+        if timeout(patience, finding).await.is_err() {
+            tracing::debug!(id = file.id.0, "whether a file was renamed is not known in time");
+        }
+        file.keep_name();
+    }
+
     /// Finds out what became of a rename that the source was asked for, and follows it, or forgets it. The file must be held.
     pub(super) async fn settle_rename(
         self: &Arc<Self>,

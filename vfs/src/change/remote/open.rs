@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use manifold_backends::local::{Durable, WriteAt};
-use manifold_catalog::EntryId;
+use manifold_catalog::{Entry, EntryId};
+use manifold_index::names;
 
 use super::bytes::Edit;
 use crate::change::Writing;
 use crate::error::Cause;
 use crate::handle::{Access, Handle, OpenFile, OpenObject, Opened};
-use crate::staging::Place;
+use crate::staging::{Place, StagedFile};
 use crate::vfs::Core;
 use crate::{Answer, Error};
 
@@ -27,13 +28,44 @@ impl Core {
     }
 
     /// Opens a file of a remote source for writing. Nothing is staged before something is written.
-    pub(crate) fn remote_open(&self, id: EntryId, access: Access) -> Answer<Opened> {
+    pub(crate) fn remote_open(self: &Arc<Self>, id: EntryId, access: Access) -> Answer<Opened> {
         // It was opened while its source was read-only.
         if self.files.is_read_by_kernel(id) {
             return Answer::err(Error::Busy);
         }
+        match self.in_doubt(id) {
+            Ok(None) => {}
+            Ok(Some((entry, file))) => {
+                let core = Arc::clone(self);
+                return Answer::Pending(Box::pin(async move {
+                    let patience = core.settings.data_deadline / 2;
+                    core.writable()?.find_name(&file, patience).await;
+                    core.has_its_name(&entry)?;
+                    core.open_named(id, access).wait().await
+                }));
+            }
+            Err(error) => return Answer::err(error),
+        }
         let opened = self.remote_target_of(id).and_then(|_| self.open_object_for(id, access));
         Answer::Ready(opened)
+    }
+
+    /// Finds the file, this one or another, of which it is not known whether its source has renamed it, so that this one stands no longer under
+    /// its name. What is written to it is to have the name by which it was found.
+    fn in_doubt(&self, id: EntryId) -> Result<Option<(Entry, Arc<StagedFile>)>, Error> {
+        let perhaps = self.writable()?.staging.perhaps_renamed();
+        if perhaps.iter().all(|(_, renamed)| renamed.stays) {
+            return Ok(None);
+        }
+        let entry = self.catalog.entry(id).map_err(Error::from_catalog)?;
+        let entry = entry.ok_or(Error::Stale)?;
+        let concerned = perhaps.into_iter().find(|(whose, renamed)| {
+            let shown = names::escape(&renamed.name, names::Side::Plain);
+            let to = (EntryId(renamed.directory), &*shown);
+            !renamed.stays && (*whose == id || to == (entry.parent, &*entry.name))
+        });
+        let file = concerned.and_then(|(whose, _)| self.staged_entry(whose));
+        Ok(file.map(|file| (entry, file)))
     }
 
     /// Gives the length of an open object, as whoever reads it finds it.

@@ -115,3 +115,36 @@ async fn what_has_arrived_unseen_is_replaced_by_a_rename() {
         assert_eq!(world.read_path("s/new").await, from.as_bytes());
     }
 }
+
+/// Of a file that somebody is writing to: what he saves has the name again.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_written_to_a_file_that_another_removes_meanwhile_is_not_lost() {
+    for removed_at in 1..4 {
+        let world = another_puts("elsewhere").await;
+        let removed = async |at: u32| {
+            if at == removed_at {
+                world.shelf.take("over");
+                world.library.relist("s").await;
+            }
+        };
+        let id = world.library.find("s/over").await.unwrap();
+        let handle = world.open("s/over", Access::ReadWrite).await;
+        removed(0).await;
+        world.write(handle, WriteAt::Offset(0), b"saved here").await.unwrap();
+        removed(1).await;
+        world.library.vfs.sync(id, handle, true).wait().await.unwrap();
+        removed(2).await;
+        world.write(handle, WriteAt::Offset(0), b"SAVED").await.unwrap();
+        removed(3).await;
+        world.close(handle).await.unwrap();
+        assert_eq!(
+            world.read_path("s/over").await,
+            b"SAVED here",
+            "removed at {removed_at}"
+        );
+        world.uploaded("over", b"SAVED here").await;
+        world.until_quiet().await;
+        world.library.relist("s").await;
+        assert_eq!(world.read_path("s/over").await, b"SAVED here");
+    }
+}

@@ -122,6 +122,66 @@ async fn what_is_written_after_an_unknown_rename_stays_where_it_was_written() {
     }
 }
 
+/// Of a file that is opened to be written to before it is known what became of its rename.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_opened_after_an_unknown_rename_has_the_name_by_which_it_was_opened() {
+    for is_away in [false, true] {
+        let world = world().await;
+        world.shelf.set_cue(Cue::Fails(ErrorKind::Unreachable));
+        let changed = world.write_into("s/from", 1, b"changed").await;
+        world.shelf.set_cue(Cue::LosesRenames);
+        world.rename("from", "over").await.unwrap_err();
+        let id = world.library.find("s/from").await.unwrap();
+        world.shelf.set_cue(if is_away { Cue::IsAway } else { Cue::Does });
+        let opened = world.library.vfs.open(id, Access::ReadWrite).wait().await;
+        if !is_away {
+            // It is looked up again, and is not there.
+            assert!(matches!(opened, Err(Error::Stale)), "{opened:?}");
+            assert!(matches!(world.library.find("s/from").await, Err(Error::NotFound)));
+            world.save("from", b"all new").await;
+            world.has(&[("from", b"all new"), ("over", &changed)]).await;
+            continue;
+        }
+        world.shelf.set_cue(Cue::Does);
+        world.library.vfs.retry_uploads();
+        world.until_quiet().await;
+        let handle = opened.unwrap().handle;
+        world.write(handle, WriteAt::Offset(1), b"ANEW").await.unwrap();
+        world.close(handle).await.unwrap();
+        let mut bytes = changed;
+        bytes[1..5].copy_from_slice(b"ANEW");
+        world.has(&[("from", &bytes), ("over", &pattern(LONG, 1))]).await;
+    }
+}
+
+/// The same of what the rename may have replaced.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_opened_where_an_unknown_rename_leads_is_not_written_to_in_vain() {
+    for is_away in [false, true] {
+        let world = world().await;
+        world.shelf.set_cue(Cue::Fails(ErrorKind::Unreachable));
+        let changed = world.write_into("s/from", 1, b"changed").await;
+        world.shelf.set_cue(Cue::LosesRenames);
+        world.rename("from", "over").await.unwrap_err();
+        let id = world.library.find("s/over").await.unwrap();
+        world.shelf.set_cue(if is_away { Cue::IsAway } else { Cue::Does });
+        let opened = world.library.vfs.open(id, Access::ReadWrite).wait().await;
+        if !is_away {
+            assert!(matches!(opened, Err(Error::Stale)), "{opened:?}");
+            world.has(&[("over", &changed)]).await;
+            continue;
+        }
+        world.shelf.set_cue(Cue::Does);
+        world.library.vfs.retry_uploads();
+        world.has(&[("from", &changed), ("over", &pattern(LONG, 1))]).await;
+        // Its source has replaced what was opened.
+        let handle = opened.unwrap().handle;
+        let written = world.write(handle, WriteAt::Offset(0), b"saved").await;
+        assert!(matches!(written, Err(Error::Stale)), "{written:?}");
+        world.library.vfs.release(handle);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_saved_under_the_new_name_after_an_unknown_rename_is_not_replaced_by_it() {
     for over_is_staged in [false, true] {
