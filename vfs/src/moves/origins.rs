@@ -281,7 +281,7 @@ impl Moves {
                     drop(change);
                     self.stays(origins.id, &origin, "another has changed the original since")?;
                 }
-                Taken::Elsewhere => return Err(fault("its directory has another name by now")),
+                Taken::Elsewhere => return Err(fault("its directory, or one above, has another name by now")),
             }
         }
         Ok(())
@@ -470,6 +470,7 @@ impl Moves {
         }
         let ground = self.ground(EntryId::ROOT, origin.source).await?;
         let expected = Expected::Version(Version::from_stored(&origin.version));
+        let ticket = fetcher.catalog.ticket();
         let removal = ground.backend.remove_file(&path, &expected);
         match fetcher
             .indexer
@@ -477,7 +478,17 @@ impl Moves {
             .await
         {
             Ok(Presence::Found(())) => Ok(Taken::Gone),
-            Ok(Presence::Absent) if self.is_at(origin, &path)? => Ok(Taken::Gone),
+            Ok(Presence::Absent) if self.is_at(origin, &path)? => {
+                // A directory above that is getting another name has it at its source before it has it here.
+                let directory = fetcher.catalog.entry(origin.directory).map_err(fault)?;
+                let above = directory.map_or(EntryId::ROOT, |directory| directory.parent);
+                let overtaken = fetcher.catalog.is_overtaken_on_the_way(ticket, above);
+                Ok(if overtaken.map_err(fault)? {
+                    Taken::Elsewhere
+                } else {
+                    Taken::Gone
+                })
+            }
             Ok(Presence::Absent) => Ok(Taken::Elsewhere),
             Err(error) if matches!(error.kind(), Some(ErrorKind::Conflict | ErrorKind::IsADirectory)) => {
                 Ok(Taken::Stays)

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use manifold_backends::{Backend, ErrorKind, Expected, Metadata, ObjectPath, Version};
+use manifold_backends::{Backend, ErrorKind, Expected, Kind, Metadata, ObjectPath, Presence, Version};
 use manifold_catalog::{EntryId, PartUpload, SourceId};
 use manifold_index::{IndexError, seen_attributes};
 use parking_lot::Mutex;
@@ -79,6 +79,15 @@ impl Uploads {
             // Somebody is at it; what was acknowledged before is changed by now.
             return Outcome::Overtaken;
         }
+        // Whoever renames a directory above holds those uploads that he has found.
+        let steady = tokio::select! {
+            biased;
+            _ = end.wait_for(|end| *end) => return Outcome::Ended,
+            steady = self.until_names_stay(id) => steady,
+        };
+        if let Err(error) = steady {
+            return delayed(&error);
+        }
         let upload = match self.prepare(file).await {
             Ok(upload) => upload,
             Err(outcome) => return outcome,
@@ -131,6 +140,18 @@ impl Uploads {
                 self.failed(&upload, began, error, base_is_gone, end).await
             }
         }
+    }
+
+    /// Waits until no directory above is getting another name at its source.
+    async fn until_names_stay(&self, id: EntryId) -> Result<(), Error> {
+        let catalog = &self.fetcher.catalog;
+        let entry = catalog.entry(id).map_err(Error::from_catalog)?;
+        let Some(entry) = entry else { return Ok(()) };
+        let stays = [(entry.parent, None)];
+        self.turns
+            .of_sources(catalog, &stays, self.fetcher.deadline)
+            .await
+            .map(drop)
     }
 
     /// Makes sure that the row tells of what will be sent, and finds where it is to go.
@@ -399,6 +420,18 @@ impl Uploads {
         }
         if made {
             return Outcome::Again;
+        }
+        // Another upload may have made them meanwhile.
+        let directory = upload.path.parent();
+        let look = upload.backend.stat(&directory);
+        let indexer = &self.fetcher.indexer;
+        match indexer
+            .ask(upload.source, &directory, self.fetcher.deadline, look)
+            .await
+        {
+            Ok(Presence::Found(there)) if there.kind == Kind::Directory => return Outcome::Delayed(message),
+            Ok(_) => {}
+            Err(error) => return Outcome::Delayed(error.to_string()),
         }
         Outcome::Refused {
             error: message,

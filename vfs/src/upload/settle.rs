@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use manifold_backends::{Backend, Body as _, ErrorKind, Kind, Metadata, ObjectPath, Presence};
-use manifold_catalog::{Copied, EntryId, NewChild, SourceId};
+use manifold_catalog::{Copied, EntryId, NewChild, SourceId, Ticket};
 use manifold_index::{names, seen_attributes};
 
 use super::attempt::{Outcome, Upload, delayed};
@@ -38,14 +38,21 @@ pub(crate) enum Confirmed {
 impl Uploads {
     /// Finds out who has the place, and makes the best of it.
     pub(super) async fn settle(self: &Arc<Self>, upload: &Upload, sending: Sending) -> Outcome {
+        let (indexer, catalog) = (&self.fetcher.indexer, &self.fetcher.catalog);
+        let ticket = catalog.ticket();
         let request = upload.backend.stat(&upload.path);
-        let indexer = &self.fetcher.indexer;
         let seen = indexer
             .ask(upload.source, &upload.path, self.fetcher.deadline, request)
             .await;
         let metadata = match seen {
             Err(error) => return delayed(&error),
             Ok(Presence::Absent) => {
+                // Or its directory, or one above, is getting another name, which it has at its source before it has it here.
+                match self.has_moved_since(upload, ticket) {
+                    Ok(false) => {}
+                    Ok(true) => return Outcome::Delayed("a directory above was renamed a moment ago".to_owned()),
+                    Err(error) => return delayed(&error),
+                }
                 // Somebody has removed what it was made from: it is a new file.
                 if let Err(outcome) = self.complete(upload).await {
                     return outcome;
@@ -61,6 +68,22 @@ impl Uploads {
             Ok(None) => self.keep_both(upload, &metadata).await,
             Err(error) => delayed(&error),
         }
+    }
+
+    /// Tells whether a file may lie elsewhere at its source than where it was looked for since that ticket was taken.
+    fn has_moved_since(&self, upload: &Upload, ticket: Ticket) -> Result<bool, Error> {
+        let catalog = &self.fetcher.catalog;
+        let place = catalog.object_path(upload.file.id).map_err(Error::from_catalog)?;
+        if place.is_none_or(|(source, path)| (source, &*path) != (upload.source, upload.path.as_bytes())) {
+            return Ok(true);
+        }
+        let entry = catalog.entry(upload.file.id).map_err(Error::from_catalog)?;
+        let Some(entry) = entry else { return Ok(true) };
+        let directory = catalog.entry(entry.parent).map_err(Error::from_catalog)?;
+        let above = directory.map_or(EntryId::ROOT, |directory| directory.parent);
+        catalog
+            .is_overtaken_on_the_way(ticket, above)
+            .map_err(Error::from_catalog)
     }
 
     /// Finds the upload of ours that the source has, if it has one: one that was not confirmed, or `now`, the file as it is.

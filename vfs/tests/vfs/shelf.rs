@@ -38,6 +38,8 @@ pub(crate) enum Cue {
     TakesAndGoes,
     /// Renames are done, but their answers are lost; nothing else is done.
     LosesRenames,
+    /// Done, but who renames hears of it when the cue changes.
+    TellsLate,
     /// Done, but for removals.
     RemovesNothing,
     /// Done, but files may not be removed.
@@ -75,6 +77,7 @@ pub(crate) struct Shelf {
     held_reads: watch::Sender<u64>,
     held_names: watch::Sender<u64>,
     refused_removals: watch::Sender<u64>,
+    vain_removals: watch::Sender<u64>,
     changed: watch::Sender<u64>,
 }
 
@@ -176,6 +179,7 @@ impl Shelf {
             held_reads: watch::Sender::new(0),
             held_names: watch::Sender::new(0),
             refused_removals: watch::Sender::new(0),
+            vain_removals: watch::Sender::new(0),
             changed: watch::Sender::new(0),
         })
     }
@@ -279,6 +283,12 @@ impl Shelf {
     pub(crate) async fn until_refused_removals(&self, count: u64) {
         let mut refused = self.refused_removals.subscribe();
         refused.wait_for(|removals| *removals >= count).await.unwrap();
+    }
+
+    /// Waits until so many removals have found nothing since the start.
+    pub(crate) async fn until_vain_removals(&self, count: u64) {
+        let mut vain = self.vain_removals.subscribe();
+        vain.wait_for(|removals| *removals >= count).await.unwrap();
     }
 
     /// Waits until something is so of the files.
@@ -481,6 +491,7 @@ impl Backend for Shelf {
         self.refuse(Operation::RemoveFile, path)?;
         let found = self.found(path.as_bytes());
         if found == Presence::Absent {
+            self.vain_removals.send_modify(|count| *count += 1);
             return Ok(Presence::Absent);
         }
         if !expected.holds(&found) {
@@ -533,30 +544,34 @@ impl Backend for Shelf {
     async fn rename(&self, from: &ObjectPath, to: &ObjectPath, replace: bool) -> Result<Presence<Metadata>> {
         self.names_are_let().await;
         self.refuse(Operation::Rename, from)?;
-        let mut state = self.state.lock();
-        if !replace && state.objects.contains_key(to.as_bytes()) {
-            return Err(self.error(ErrorKind::Exists, Operation::Rename, to));
-        }
-        let beneath = [from.as_bytes(), b"/"].concat();
-        let moved: Vec<_> = state
-            .objects
-            .keys()
-            .filter(|path| path.starts_with(&beneath))
-            .cloned()
-            .collect();
-        let Some(object) = state.objects.remove(from.as_bytes()) else {
-            return Ok(Presence::Absent);
-        };
-        let metadata = object.metadata();
-        state.objects.insert(to.as_bytes().to_vec(), object);
-        for path in moved {
-            if let Some(object) = state.objects.remove(&path) {
-                let path = [to.as_bytes(), &path[from.as_bytes().len()..]].concat();
-                state.objects.insert(path, object);
+        let metadata = {
+            let mut state = self.state.lock();
+            if !replace && state.objects.contains_key(to.as_bytes()) {
+                return Err(self.error(ErrorKind::Exists, Operation::Rename, to));
             }
-        }
-        drop(state);
+            let beneath = [from.as_bytes(), b"/"].concat();
+            let moved: Vec<_> = state
+                .objects
+                .keys()
+                .filter(|path| path.starts_with(&beneath))
+                .cloned()
+                .collect();
+            let Some(object) = state.objects.remove(from.as_bytes()) else {
+                return Ok(Presence::Absent);
+            };
+            let metadata = object.metadata();
+            state.objects.insert(to.as_bytes().to_vec(), object);
+            for path in moved {
+                if let Some(object) = state.objects.remove(&path) {
+                    let path = [to.as_bytes(), &path[from.as_bytes().len()..]].concat();
+                    state.objects.insert(path, object);
+                }
+            }
+            metadata
+        };
         self.changed.send_modify(|count| *count += 1);
+        let mut cue = self.cue.subscribe();
+        let _changed = cue.wait_for(|cue| *cue != Cue::TellsLate).await;
         if *self.cue.borrow() == Cue::LosesRenames {
             return Err(self.error(ErrorKind::TimedOut, Operation::Rename, from));
         }

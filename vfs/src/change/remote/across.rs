@@ -279,6 +279,10 @@ impl Core {
             Some(over) => self.version_to_replace(crossing.to_directory, over).await?,
             None => None,
         };
+        let kept = match &crossing.over {
+            Some(over) => self.keep_for_open(over).await,
+            None => None,
+        };
         let (core, id) = (Arc::clone(self), crossing.from.id);
         let lock = local
             .filter(|local| !local.may_hang(&ObjectPath::root()))
@@ -290,7 +294,15 @@ impl Core {
                 if is_local && core.files.is_open(crossing.from.id) {
                     return Err(Error::CrossSource);
                 }
-                core.cross_over(&crossing, &target, found, expected.as_deref())
+                let is_staged = |id| core.staged_entry(id).is_some();
+                let was_staged = crossing.over.as_ref().is_some_and(|over| is_staged(over.id));
+                core.leave_to_open(kept.as_ref())?;
+                let crossed = core.cross_over(&crossing, &target, found, expected.as_deref());
+                if let (Err(_), Some(over), false) = (&crossed, &crossing.over, was_staged) {
+                    // It keeps its name.
+                    uploads.staging.forget(over.id);
+                }
+                crossed
             };
             // Though nobody may wait for the answer any more.
             if crossed.is_ok() {

@@ -232,3 +232,48 @@ async fn a_file_that_has_two_names_is_not_moved_from_the_one_to_the_other() {
     assert_eq!(world.t.bytes("c").unwrap(), b"all there is", "that is another place");
     assert_eq!(world.x.files(), ["dir/b"]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_replaced_from_another_source_while_it_is_open_is_read_and_written_on() {
+    let world = World::new();
+    let writer = world.open("t/b", Access::ReadWrite).await;
+    let reader = world.open("t/b", Access::Read).await;
+    world.rename("x/dir/a", "t/b").await.unwrap();
+    world.until_settled().await;
+    assert_eq!(world.t.bytes("b").unwrap(), pattern(300_000));
+    assert_eq!(world.read(reader).await.unwrap(), b"b of t");
+    world.write(writer, 6, b", written on").await;
+    assert_eq!(world.read(reader).await.unwrap(), b"b of t, written on");
+    world.close(writer).await;
+    world.close(reader).await;
+    world.until_settled().await;
+    assert_eq!(world.t.bytes("b").unwrap(), pattern(300_000));
+    assert_eq!(world.content("t/b").await, pattern(300_000));
+}
+
+/// Where the source has the new name of a directory already, and the catalog not yet.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_original_goes_though_a_directory_above_is_being_renamed() {
+    let world = World::new();
+    world.library.find("x/dir/a").await.unwrap();
+    world.t.set_cue(Cue::Holds);
+    world.rename("x/dir/a", "t/a").await.unwrap();
+    let is_sent = |state: &UploadState| matches!(state, UploadState::UnderWay { sent } if *sent == 300_000);
+    world.until_upload(is_sent).await;
+    world.x.set_cue(Cue::TellsLate);
+    let arrives = async {
+        world.x.until(|x| x.bytes("moved/a").is_some()).await;
+        world.t.set_cue(Cue::Does);
+        while world.library.vfs.staging_usage().unwrap().files > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        world.x.until_vain_removals(1).await;
+        world.x.set_cue(Cue::Does);
+    };
+    let (renamed, ()) = tokio::join!(world.rename("x/dir", "x/moved"), arrives);
+    renamed.unwrap();
+    world.library.vfs.retry_uploads();
+    world.until_settled().await;
+    assert_eq!(world.x.files(), ["b"]);
+    assert_eq!(world.undone(), 0);
+}
