@@ -128,3 +128,30 @@ async fn a_taken_place_is_not_renamed_to() {
     world.until_settled().await;
     world.is_whole_at("s/empty").await;
 }
+
+/// Who has an empty directory marked at its source has read where it stands before that.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_is_not_marked_under_a_name_that_one_above_it_has_lost_meanwhile() {
+    let shelf = Shelf::store();
+    for path in ["a", "a/empty"] {
+        shelf.place_directory(path);
+    }
+    let world = World::over(shelf, TempDir::new().unwrap());
+    world.library.find("s/a/empty").await.unwrap();
+    world.shelf.set_cue(Cue::HoldsNames);
+    world.move_to("s/a", "s/b").await.unwrap();
+    world.shelf.until_held_names(1).await;
+    let release = async {
+        // Until the rename waits.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        world.shelf.set_cue(Cue::Does);
+    };
+    let (renamed, ()) = tokio::join!(world.move_to("s/b", "s/c"), release);
+    renamed.unwrap();
+    world.until_settled().await;
+    for path in ["s", "s/c"] {
+        world.library.relist(path).await;
+    }
+    assert_eq!(world.names("s").await, ["c"]);
+    assert_eq!(world.names("s/c").await, ["empty"]);
+}
