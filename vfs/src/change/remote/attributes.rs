@@ -17,7 +17,7 @@ use super::bytes::Edit;
 use super::names::is_unable;
 use super::settled;
 use crate::attributes::Attributes;
-use crate::change::Site;
+use crate::change::{Requester, Site};
 use crate::error::Cause;
 use crate::fetch::Object;
 use crate::fetch::object::not_connected;
@@ -303,6 +303,12 @@ impl Core {
             self.files.rebind(entry.id, &Arc::new(object));
         }
         Ok(())
+    }
+
+    /// Gives who is to own what somebody makes, where that is not who owns all of which nothing is kept.
+    pub(super) fn owner_to_keep(&self, source: SourceId, by: Requester) -> Option<(u32, u32)> {
+        let owner = (by.uid, by.gid);
+        (self.keeps_attributes(source) && owner != *self.owner.read()).then_some(owner)
     }
 
     /// Has the catalog keep attributes of an entry.

@@ -114,6 +114,7 @@ impl Core {
         };
         let keep = Keep {
             mode: (keeps && mode != MODE).then_some(mode),
+            owner: self.owner_to_keep(site.source, by),
             ..Keep::default()
         };
         let keeps_time = self.keeps_attributes(site.source);
@@ -233,17 +234,19 @@ impl Core {
             runtime
                 .blocking(move || {
                     let mut child = new_child(&name, raw_name, &metadata);
-                    let is_kept = keeps && u32::from(child.seen.mode) != mode;
-                    if is_kept {
+                    let keeps_mode = keeps && u32::from(child.seen.mode) != mode;
+                    if keeps_mode {
                         child.seen.mode = mode as u16;
                     }
                     let id = core.follow(|catalog| catalog.follow_created(directory, child, Some(at)))?;
                     if let Some(to) = &link {
                         core.note_link(id, metadata.version.as_bytes(), to)?;
                     }
-                    if is_kept {
+                    let owner = core.owner_to_keep(target.source, by);
+                    if keeps_mode || owner.is_some() {
                         let keep = Keep {
-                            mode: Some(mode as u16),
+                            mode: keeps_mode.then_some(mode as u16),
+                            owner,
                             ..Keep::default()
                         };
                         core.keep_here(id, keep, None)?;

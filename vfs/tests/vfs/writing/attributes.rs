@@ -2,8 +2,8 @@
 
 use manifold_backends::ErrorKind;
 use manifold_vfs::{
-    Access, AttributeChange, AttributePolicy, Attributes, Creation, EntryId, Error, NewTime, RenameMode, SetMode,
-    WriteAt,
+    Access, AttributeChange, AttributePolicy, Attributes, Creation, EntryId, Error, NewTime, RenameMode, Requester,
+    SetMode, WriteAt,
 };
 
 use super::{ME, World};
@@ -330,4 +330,31 @@ async fn attributes_that_are_kept_need_no_source() {
     world.shelf.set_cue(Cue::Fails(ErrorKind::Unreachable));
     world.adorn("s/f").await;
     world.is_adorned("s/f").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_somebody_makes_is_his() {
+    const SHE: Requester = Requester {
+        uid: 1_000,
+        gid: 1_001,
+        ..ME
+    };
+    let world = World::new();
+    let (root, vfs) = (world.root().await, &world.library.vfs);
+    let made = vfs.make_directory(root, b"hers", 0o700, SHE).wait().await.unwrap();
+    assert_eq!(made.owner, Some((1_000, 1_001)));
+    let creation = Creation {
+        mode: 0o600,
+        access: Access::ReadWrite,
+        exclusive: true,
+    };
+    let created = vfs.create(made.id, b"file", creation, SHE).wait().await.unwrap();
+    assert_eq!(created.attributes.owner, Some((1_000, 1_001)));
+    world.close(created.opened.handle).await.unwrap();
+    world.uploaded("hers/file", b"").await;
+    world.until_quiet().await;
+    let world = world.die_and_come_back().await;
+    for path in ["s/hers", "s/hers/file"] {
+        assert_eq!(world.attributes(path).await.owner, Some((1_000, 1_001)), "{path}");
+    }
 }
