@@ -104,6 +104,22 @@ impl Turns {
         }
     }
 
+    /// Waits until neither a directory nor one above it is getting another name, and keeps them from it. `None`: it is gone.
+    ///
+    /// # Errors
+    /// [`Error::TimedOut`]: it was not so in time.
+    pub(crate) async fn stay(
+        &self,
+        catalog: &Catalog,
+        directory: EntryId,
+        patience: Duration,
+    ) -> Result<Option<Turn<'_>>, Error> {
+        match self.of_sources(catalog, &[(directory, None)], patience).await {
+            Err(Error::Stale) => Ok(None),
+            turn => turn.map(Some),
+        }
+    }
+
     /// Gets in the queue.
     pub(crate) fn ask(&self, wish: Wish) -> Turn<'_> {
         let mut asked = self.asked.lock();

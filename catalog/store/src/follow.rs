@@ -34,10 +34,16 @@ impl Catalog {
     /// Tells whether that is so of a directory, or of one that it lies in: then what has not been found beneath may only be
     /// about to get another name.
     pub fn is_overtaken_on_the_way(&self, ticket: Ticket, directory: EntryId) -> Result<bool> {
+        Ok(self.is_overtaken(ticket, directory) || self.is_overtaken_above(ticket, directory)?)
+    }
+
+    /// Tells whether that is so of one that a directory lies in. For who changes something in the directory himself: it has another name
+    /// then, or may be about to get one.
+    pub fn is_overtaken_above(&self, ticket: Ticket, directory: EntryId) -> Result<bool> {
         let tickets = self.store().tickets();
         self.store().read(|snapshot| {
             let top = tree::climb(&snapshot.entries, directory.0, |above, _| {
-                if tickets.is_overtaken(ticket, above) {
+                if above != directory.0 && tickets.is_overtaken(ticket, above) {
                     ControlFlow::Break(())
                 } else {
                     ControlFlow::Continue(())

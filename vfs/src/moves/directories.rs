@@ -10,7 +10,6 @@ use manifold_index::IndexError;
 use super::job::{Holding, fault, of_index};
 use super::{Fault, Ground, Moves};
 use crate::Error;
-use crate::turns::Turn;
 
 impl Moves {
     /// Sees to it that directories whose files have been brought are where they stand, and nowhere else. Gives those places.
@@ -20,10 +19,13 @@ impl Moves {
         holdings: &[Holding],
     ) -> Result<HashMap<EntryId, Vec<u8>>, Fault> {
         let catalog = &self.uploads.fetcher.catalog;
+        let (turns, patience) = (&self.uploads.turns, self.uploads.fetcher.deadline);
+        // Where an ancestor gets another name meanwhile, what is marked would come back under the former one.
+        let stay = async |id| turns.stay(catalog, id, patience).await.map_err(fault);
         let mut settled = HashMap::with_capacity(holdings.len());
         let mut left = Vec::new();
         for holding in holdings {
-            let _turn = self.until_it_stays(holding.id).await?;
+            let _turn = stay(holding.id).await?;
             let _name = self.lock_name(holding.id).await;
             let Some(stands_at) = catalog.standing_path(holding.id).map_err(fault)? else {
                 continue;
@@ -38,7 +40,7 @@ impl Moves {
         // What lies beneath another goes first, whatever it belongs to: nothing else is to be left in that then.
         left.sort_unstable_by_key(|(place, _)| std::cmp::Reverse(place.len()));
         for (place, id) in left {
-            let _turn = self.until_it_stays(id).await?;
+            let _turn = stay(id).await?;
             let _name = self.lock_name(id).await;
             let stands_at = catalog.standing_path(id).map_err(fault)?;
             if stands_at.as_ref() != settled.get(&id) {
@@ -60,22 +62,6 @@ impl Moves {
             }
         }
         Ok(settled)
-    }
-
-    /// Waits until neither a directory nor one above it is getting another name, and keeps them from it: who had it marked by an object
-    /// under a name that it has no more would have it come back there.
-    async fn until_it_stays(&self, id: EntryId) -> Result<Option<Turn<'_>>, Fault> {
-        let fetcher = &self.uploads.fetcher;
-        let turns = &self.uploads.turns;
-        match turns
-            .of_sources(&fetcher.catalog, &[(id, None)], fetcher.deadline)
-            .await
-        {
-            Ok(turn) => Ok(Some(turn)),
-            // It is gone.
-            Err(Error::Stale) => Ok(None),
-            Err(error) => Err(fault(error)),
-        }
     }
 
     /// Gives a directory an object where it stands.

@@ -480,9 +480,7 @@ impl Moves {
             Ok(Presence::Found(())) => Ok(Taken::Gone),
             Ok(Presence::Absent) if self.is_at(origin, &path)? => {
                 // A directory above that is getting another name has it at its source before it has it here.
-                let directory = fetcher.catalog.entry(origin.directory).map_err(fault)?;
-                let above = directory.map_or(EntryId::ROOT, |directory| directory.parent);
-                let overtaken = fetcher.catalog.is_overtaken_on_the_way(ticket, above);
+                let overtaken = fetcher.catalog.is_overtaken_above(ticket, origin.directory);
                 Ok(if overtaken.map_err(fault)? {
                     Taken::Elsewhere
                 } else {

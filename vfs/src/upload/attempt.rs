@@ -147,9 +147,8 @@ impl Uploads {
         let catalog = &self.fetcher.catalog;
         let entry = catalog.entry(id).map_err(Error::from_catalog)?;
         let Some(entry) = entry else { return Ok(()) };
-        let stays = [(entry.parent, None)];
         self.turns
-            .of_sources(catalog, &stays, self.fetcher.deadline)
+            .stay(catalog, entry.parent, self.fetcher.deadline)
             .await
             .map(drop)
     }
@@ -393,9 +392,9 @@ impl Uploads {
             Ok(None) => return Outcome::Again,
             Err(error) => return delayed(&error),
         };
-        let (stays, patience) = ([(entry.parent, None)], self.fetcher.deadline);
-        let _turn = match self.turns.of_sources(catalog, &stays, patience).await {
-            Ok(turn) => turn,
+        let _turn = match self.turns.stay(catalog, entry.parent, self.fetcher.deadline).await {
+            Ok(Some(turn)) => turn,
+            Ok(None) => return Outcome::Again,
             Err(error) => return delayed(&error),
         };
         match catalog.object_path(id) {

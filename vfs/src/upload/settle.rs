@@ -79,10 +79,8 @@ impl Uploads {
         }
         let entry = catalog.entry(upload.file.id).map_err(Error::from_catalog)?;
         let Some(entry) = entry else { return Ok(true) };
-        let directory = catalog.entry(entry.parent).map_err(Error::from_catalog)?;
-        let above = directory.map_or(EntryId::ROOT, |directory| directory.parent);
         catalog
-            .is_overtaken_on_the_way(ticket, above)
+            .is_overtaken_above(ticket, entry.parent)
             .map_err(Error::from_catalog)
     }
 

@@ -197,19 +197,35 @@ impl World {
         names.collect()
     }
 
-    /// Waits until nothing is staged, and nothing left elsewhere.
-    async fn until_settled(&self) {
-        let (vfs, catalog) = (&self.library.vfs, &self.library.catalog);
-        while vfs.staging_usage().unwrap().files > 0 || !catalog.all_origins().unwrap().is_empty() {
+    /// Waits until something is so, of which nothing tells.
+    async fn until(&self, holds: impl Fn(&Library) -> bool) {
+        while !holds(&self.library) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        catalog.examine().unwrap();
+    }
+
+    async fn until_nothing_is_staged(&self) {
+        self.until(|library| library.vfs.staging_usage().unwrap().files == 0)
+            .await;
+    }
+
+    /// Waits until nothing is staged, and nothing left elsewhere.
+    async fn until_settled(&self) {
+        let is_left = |library: &Library| !library.catalog.all_origins().unwrap().is_empty();
+        self.until(|library| library.vfs.staging_usage().unwrap().files == 0 && !is_left(library))
+            .await;
+        self.library.catalog.examine().unwrap();
     }
 
     async fn until_upload(&self, is: impl Fn(&UploadState) -> bool) {
-        while !self.library.vfs.uploads().iter().any(|report| is(&report.state)) {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        self.until(|library| library.vfs.uploads().iter().any(|report| is(&report.state)))
+            .await;
+    }
+
+    /// Waits until all bytes of `x/dir/a` have been sent, and no answer has come.
+    async fn until_sent(&self) {
+        self.until_upload(|state| matches!(state, UploadState::UnderWay { sent: 300_000 }))
+            .await;
     }
 
     fn undone(&self) -> usize {
@@ -532,9 +548,7 @@ async fn a_move_goes_on_where_it_stood_when_the_daemon_died() {
     let world = world.die_and_come_back().await;
     world.t.set_cue(Cue::Does);
     world.library.vfs.retry_uploads();
-    while world.library.vfs.staging_usage().unwrap().files > 0 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    world.until_nothing_is_staged().await;
     let world = world.die_and_come_back().await;
     assert!(world.x.bytes("dir/a").is_some(), "nothing could be removed yet");
     assert_eq!(world.names("x/dir").await, [""; 0]);

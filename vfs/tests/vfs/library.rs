@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use bytes::Bytes;
 use manifold_backends::Backend;
-use manifold_catalog::{Catalog, NewSource, Options};
+use manifold_catalog::{Catalog, NewSource, OpenError, Options};
 use manifold_index::{IndexSettings, Indexer};
 use manifold_vfs::{Access, EntryId, Error, NameMatch, Opened, Settings, SourceId, Vfs};
 use tempfile::TempDir;
@@ -23,6 +23,27 @@ impl Library {
     /// Makes a library over sources, each attached under a name in the root.
     pub(crate) fn new(sources: &[(&str, Arc<dyn Backend>)], settings: Settings) -> Self {
         Self::reopen(TempDir::new().unwrap(), sources, settings)
+    }
+
+    /// Ends as `kill -9` would, but for what the kernel keeps: nothing is uploaded, nothing is synced any more. Gives the folder.
+    pub(crate) async fn die(self) -> TempDir {
+        self.vfs.stop_uploads().await;
+        self.indexer.stop().await;
+        let Self {
+            folder,
+            vfs,
+            catalog,
+            indexer,
+            ..
+        } = self;
+        drop((vfs, indexer, catalog));
+        // Tasks that still end hold the catalog for a moment.
+        let file = folder.path().join("catalog.redb");
+        while let Err(error) = Catalog::open(&file, Options::default()) {
+            assert!(matches!(error, OpenError::Locked { .. }), "{error}");
+            tokio::task::yield_now().await;
+        }
+        folder
     }
 
     /// Opens a library in the folder of one that is closed.

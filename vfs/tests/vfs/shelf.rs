@@ -266,11 +266,6 @@ impl Shelf {
         held.wait_for(|names| *names >= count).await.unwrap();
     }
 
-    /// Counts the changes of names that have been held since the start.
-    pub(crate) fn held_names(&self) -> u64 {
-        *self.held_names.borrow()
-    }
-
     async fn names_are_let(&self) {
         let mut cue = self.cue.subscribe();
         if *cue.borrow() == Cue::HoldsNames {
@@ -450,6 +445,10 @@ impl Backend for Shelf {
         let cue = *self.cue.subscribe().wait_for(|cue| *cue != Cue::Holds).await.unwrap();
         if let Cue::Fails(kind) = cue {
             return Err(self.error(kind, Operation::Put, path));
+        }
+        let directory = path.parent();
+        if self.real_directories() && !directory.is_root() && self.found(directory.as_bytes()) == Presence::Absent {
+            return Err(self.error(ErrorKind::NotADirectory, Operation::Put, path));
         }
         if !expected.holds(&self.found(path.as_bytes())) {
             return Err(self.error(ErrorKind::Conflict, Operation::Put, path));

@@ -15,7 +15,7 @@ use crate::scripted::{Mood, Scripted};
 use crate::shelf::{Cue, Shelf};
 use manifold_backends::local::LocalBackend;
 use manifold_backends::{Backend, ErrorKind};
-use manifold_catalog::{Catalog, Kind};
+use manifold_catalog::Kind;
 use manifold_vfs::{
     Access, AttributeChange, Attributes, Creation, Cursor, Durable, EntryId, Error, Event, EventStream, NameMatch,
     Placement, Received, RenameMode, Requester, Settings, SourceId, Union, WriteAt, WritePolicy, WriteSettings,
@@ -89,25 +89,7 @@ impl World {
     }
 
     async fn reopened(self) -> Self {
-        self.library.vfs.stop_uploads().await;
-        self.library.indexer.stop().await;
-        let Library {
-            folder,
-            vfs,
-            catalog,
-            indexer,
-            ..
-        } = self.library;
-        drop((vfs, indexer, catalog));
-        // Tasks that still end hold the catalog for a moment.
-        while Catalog::open(
-            &folder.path().join("catalog.redb"),
-            manifold_catalog::Options::default(),
-        )
-        .is_err()
-        {
-            tokio::task::yield_now().await;
-        }
+        let folder = self.library.die().await;
         Self::over(folder, self.a, self.b, self.shelf, Settings::default())
     }
 

@@ -21,7 +21,6 @@ use std::time::Duration;
 use crate::library::Library;
 use crate::shelf::{BLOCK, Cue, Shelf};
 use manifold_backends::{Backend, ErrorKind};
-use manifold_catalog::{Catalog, OpenError};
 use manifold_index::HealthState;
 use manifold_vfs::{
     Access, AttributeChange, Creation, Durable, EntryId, Error, Handle, NameMatch, RenameMode, Requester, Settings,
@@ -72,25 +71,8 @@ impl World {
         Self { shelf, library, events }
     }
 
-    /// Ends as `kill -9` would, but for what the kernel keeps: nothing is uploaded, nothing is synced any more.
     async fn die_and_come_back(self) -> Self {
-        self.library.vfs.stop_uploads().await;
-        self.library.indexer.stop().await;
-        let Library {
-            folder,
-            vfs,
-            catalog,
-            indexer,
-            ..
-        } = self.library;
-        drop((vfs, indexer, catalog));
-        // Tasks that still end hold the catalog for a moment.
-        let file = folder.path().join("catalog.redb");
-        while let Err(error) = Catalog::open(&file, manifold_catalog::Options::default()) {
-            assert!(matches!(error, OpenError::Locked { .. }), "{error}");
-            tokio::task::yield_now().await;
-        }
-        Self::over(self.shelf, folder)
+        Self::over(self.shelf, self.library.die().await)
     }
 
     async fn root(&self) -> EntryId {

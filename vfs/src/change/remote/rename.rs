@@ -218,7 +218,7 @@ impl Core {
         }
         let guard = self.guard(&renaming);
         let beneath = self.staged_beneath(&renaming.from)?;
-        let mut held = Vec::new();
+        let mut held = Vec::with_capacity(beneath.len());
         for file in &beneath {
             held.push(self.hold_upload(&uploads, file.id).await?);
         }

@@ -3,36 +3,20 @@
 
 use std::path::{Path, PathBuf};
 
-use manifold_catalog::{Catalog, Crossing, Left, Mark, OpenError};
+use manifold_catalog::{Crossing, Left, Mark};
 
 use super::inward::names_on_disk;
 use super::*;
 
 impl World {
-    /// Ends as `kill -9` would, but for what the kernel keeps.
     pub(super) async fn die_and_come_back(self) -> Self {
-        self.die_with(async |_| {}).await
+        self.die_with(|_| {}).await
     }
 
     /// The same, with something done to the library's folder meanwhile.
-    pub(super) async fn die_with(self, meanwhile: impl AsyncFnOnce(&Path)) -> Self {
-        self.library.vfs.stop_uploads().await;
-        self.library.indexer.stop().await;
-        let Library {
-            folder,
-            vfs,
-            catalog,
-            indexer,
-            ..
-        } = self.library;
-        drop((vfs, indexer, catalog));
-        // Tasks that still end hold the catalog for a moment.
-        let file = folder.path().join("catalog.redb");
-        while let Err(error) = Catalog::open(&file, manifold_catalog::Options::default()) {
-            assert!(matches!(error, OpenError::Locked { .. }), "{error}");
-            tokio::task::yield_now().await;
-        }
-        meanwhile(folder.path()).await;
+    pub(super) async fn die_with(self, meanwhile: impl FnOnce(&Path)) -> Self {
+        let folder = self.library.die().await;
+        meanwhile(folder.path());
         let disks = [self.disk, self.near, self.far];
         Self::over(self.x, self.t, disks, folder, CrossSourceRename::Copy)
     }

@@ -1,5 +1,7 @@
 //! What is done with a file whose original has not been taken away yet, when the machine loses power before the catalog knows of it.
 
+use tokio::time::timeout;
+
 use super::*;
 
 const CATALOG: [&str; 2] = ["catalog.redb", "catalog.redb-wal"];
@@ -12,9 +14,7 @@ impl World {
         world.library.relist("t").await;
         world.x.set_cue(Cue::RemovesNothing);
         world.rename("x/dir/a", "t/inner/a").await.unwrap();
-        while world.library.vfs.staging_usage().unwrap().files > 0 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        world.until_nothing_is_staged().await;
         world.x.until_refused_removals(1).await;
         assert!(world.x.bytes("dir/a").is_some() && world.t.bytes("inner/a").is_some());
         world
@@ -23,23 +23,22 @@ impl World {
     /// Does something at `t` of which the source knows, and the catalog not, and comes back with what the disk had then.
     async fn loses_power_after(self, change: impl AsyncFnOnce(&Self)) -> Self {
         self.t.set_cue(Cue::HoldsNames);
-        self.loses_power_in(change, async |_| {}).await
+        let kept = TempDir::new().unwrap();
+        tokio::join!(change(&self), self.keep_when_names_are_held(&kept));
+        self.with_catalog_of(&kept).await
     }
 
-    /// The same with something that is done when the change has begun.
-    async fn loses_power_in(self, change: impl AsyncFnOnce(&Self), then: impl AsyncFnOnce(&Self)) -> Self {
-        let kept = TempDir::new().unwrap();
-        let held = self.t.held_names() + 1;
-        let asked = async {
-            then(&self).await;
-            self.t.until_held_names(held).await;
-            for name in CATALOG {
-                fs::copy(self.library.folder.path().join(name), kept.path().join(name)).unwrap();
-            }
-            self.t.set_cue(Cue::Does);
-        };
-        tokio::join!(change(&self), asked);
-        self.die_with(async |folder| {
+    /// Copies the catalog as it is on the disk when `t` is asked for the first change of a name, which is done then.
+    async fn keep_when_names_are_held(&self, kept: &TempDir) {
+        self.t.until_held_names(1).await;
+        for name in CATALOG {
+            fs::copy(self.library.folder.path().join(name), kept.path().join(name)).unwrap();
+        }
+        self.t.set_cue(Cue::Does);
+    }
+
+    async fn with_catalog_of(self, kept: &TempDir) -> Self {
+        self.die_with(|folder| {
             for name in CATALOG {
                 fs::copy(kept.path().join(name), folder.join(name)).unwrap();
             }
@@ -101,20 +100,25 @@ async fn nor_when_its_copy_arrived_while_its_removal_waited_for_that() {
     world.library.relist("t").await;
     world.t.set_cue(Cue::Holds);
     world.rename("x/dir/a", "t/inner/a").await.unwrap();
-    let is_sent = |state: &UploadState| matches!(state, UploadState::UnderWay { sent } if *sent == 300_000);
-    world.until_upload(is_sent).await;
-    let arrives = async |world: &World| {
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        world.t.set_cue(Cue::HoldsNames);
-        while world.library.catalog.due_origins().unwrap().is_empty() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        // As who takes it away does first.
-        world.library.catalog.sync().unwrap();
-    };
-    let world = world
-        .loses_power_in(async |world| world.remove("t/inner/a").await.unwrap(), arrives)
-        .await;
+    world.until_sent().await;
+    let kept = TempDir::new().unwrap();
+    {
+        let mut removing = std::pin::pin!(world.remove("t/inner/a"));
+        let early = timeout(Duration::from_millis(100), &mut removing).await;
+        assert!(early.is_err(), "it waits for its upload: {early:?}");
+        let arrives = async {
+            world.t.set_cue(Cue::HoldsNames);
+            world
+                .until(|library| !library.catalog.due_origins().unwrap().is_empty())
+                .await;
+            // As who takes it away does first.
+            world.library.catalog.sync().unwrap();
+            world.keep_when_names_are_held(&kept).await;
+        };
+        let (removed, ()) = tokio::join!(removing, arrives);
+        removed.unwrap();
+    }
+    let world = world.with_catalog_of(&kept).await;
     world.until_settled().await;
     assert_eq!(world.undone(), 0);
     assert_eq!(world.x.files(), ["b"]);

@@ -258,15 +258,12 @@ async fn an_original_goes_though_a_directory_above_is_being_renamed() {
     world.library.find("x/dir/a").await.unwrap();
     world.t.set_cue(Cue::Holds);
     world.rename("x/dir/a", "t/a").await.unwrap();
-    let is_sent = |state: &UploadState| matches!(state, UploadState::UnderWay { sent } if *sent == 300_000);
-    world.until_upload(is_sent).await;
+    world.until_sent().await;
     world.x.set_cue(Cue::TellsLate);
     let arrives = async {
         world.x.until(|x| x.bytes("moved/a").is_some()).await;
         world.t.set_cue(Cue::Does);
-        while world.library.vfs.staging_usage().unwrap().files > 0 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        world.until_nothing_is_staged().await;
         world.x.until_vain_removals(1).await;
         world.x.set_cue(Cue::Does);
     };

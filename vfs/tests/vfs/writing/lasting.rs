@@ -1,7 +1,7 @@
 //! Changes of names at a remote source: what was answered is known after a crash at once, and what the source has under a name is
 //! shown to whoever is told that it is there.
 
-use manifold_catalog::Options;
+use manifold_catalog::{Catalog, Options};
 use manifold_vfs::Making;
 
 use super::*;

@@ -1,6 +1,9 @@
 //! Files renamed over others while either is staged, and what is there when the daemon dies in the midst of it: what was before, or
 //! what is to be after.
 
+use manifold_vfs::{Making, Opened};
+use tokio::time::timeout;
+
 use super::*;
 
 /// What the source has of both at first.
@@ -122,18 +125,24 @@ async fn what_is_written_after_an_unknown_rename_stays_where_it_was_written() {
     }
 }
 
+/// `from` with bytes of which nothing is uploaded, renamed over `over` with no answer; and what comes of opening one of them to be written to.
+async fn opened_after_an_unknown_rename(path: &str, is_away: bool) -> (World, Vec<u8>, Result<Opened, Error>) {
+    let world = world().await;
+    world.shelf.set_cue(Cue::Fails(ErrorKind::Unreachable));
+    let changed = world.write_into("s/from", 1, b"changed").await;
+    world.shelf.set_cue(Cue::LosesRenames);
+    world.rename("from", "over").await.unwrap_err();
+    let id = world.library.find(path).await.unwrap();
+    world.shelf.set_cue(if is_away { Cue::IsAway } else { Cue::Does });
+    let opened = world.library.vfs.open(id, Access::ReadWrite).wait().await;
+    (world, changed, opened)
+}
+
 /// Of a file that is opened to be written to before it is known what became of its rename.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_opened_after_an_unknown_rename_has_the_name_by_which_it_was_opened() {
     for is_away in [false, true] {
-        let world = world().await;
-        world.shelf.set_cue(Cue::Fails(ErrorKind::Unreachable));
-        let changed = world.write_into("s/from", 1, b"changed").await;
-        world.shelf.set_cue(Cue::LosesRenames);
-        world.rename("from", "over").await.unwrap_err();
-        let id = world.library.find("s/from").await.unwrap();
-        world.shelf.set_cue(if is_away { Cue::IsAway } else { Cue::Does });
-        let opened = world.library.vfs.open(id, Access::ReadWrite).wait().await;
+        let (world, changed, opened) = opened_after_an_unknown_rename("s/from", is_away).await;
         if !is_away {
             // It is looked up again, and is not there.
             assert!(matches!(opened, Err(Error::Stale)), "{opened:?}");
@@ -150,7 +159,7 @@ async fn what_is_opened_after_an_unknown_rename_has_the_name_by_which_it_was_ope
         world.close(handle).await.unwrap();
         let mut bytes = changed;
         bytes[1..5].copy_from_slice(b"ANEW");
-        world.has(&[("from", &bytes), ("over", &pattern(LONG, 1))]).await;
+        world.has(&[("from", &*bytes), ("over", &*pattern(LONG, 1))]).await;
     }
 }
 
@@ -158,14 +167,7 @@ async fn what_is_opened_after_an_unknown_rename_has_the_name_by_which_it_was_ope
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_opened_where_an_unknown_rename_leads_is_not_written_to_in_vain() {
     for is_away in [false, true] {
-        let world = world().await;
-        world.shelf.set_cue(Cue::Fails(ErrorKind::Unreachable));
-        let changed = world.write_into("s/from", 1, b"changed").await;
-        world.shelf.set_cue(Cue::LosesRenames);
-        world.rename("from", "over").await.unwrap_err();
-        let id = world.library.find("s/over").await.unwrap();
-        world.shelf.set_cue(if is_away { Cue::IsAway } else { Cue::Does });
-        let opened = world.library.vfs.open(id, Access::ReadWrite).wait().await;
+        let (world, changed, opened) = opened_after_an_unknown_rename("s/over", is_away).await;
         if !is_away {
             assert!(matches!(opened, Err(Error::Stale)), "{opened:?}");
             world.has(&[("over", &changed)]).await;
@@ -296,4 +298,46 @@ async fn what_is_done_in_a_directory_waits_while_its_source_renames_it() {
     for (path, is_there) in [("s/e/made", true), ("s/e/gone", false), ("s/d", false)] {
         assert_eq!(world.library.find(path).await.is_ok(), is_there, "{path}");
     }
+}
+
+/// The source has the new name before it is known here.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_saved_in_a_directory_while_its_source_renames_it_is_uploaded_after_that() {
+    let shelf = Shelf::new();
+    shelf.place("d/file", &pattern(LONG, 1));
+    let world = World::over(shelf, TempDir::new().unwrap());
+    world.library.find("s/d/file").await.unwrap();
+    let root = world.root().await;
+    world.shelf.set_cue(Cue::TellsLate);
+    let vfs = &world.library.vfs;
+    let renaming = tokio::spawn(vfs.rename((root, b"d"), (root, b"e"), RenameMode::Replace).wait());
+    world.shelf.until(|shelf| shelf.bytes("e/file").is_some()).await;
+    world.save_over("s/d/file", b"saved").await;
+    let early = timeout(Duration::from_secs(1), world.shelf.until_puts(1)).await;
+    assert!(early.is_err(), "it waits for the rename");
+    world.shelf.set_cue(Cue::Does);
+    renaming.await.unwrap().unwrap();
+    world.uploaded("e/file", b"saved").await;
+    world.until_quiet().await;
+    assert_eq!(world.shelf.files(), ["e/file"]);
+    assert!(world.library.vfs.conflicts().is_empty());
+}
+
+/// Of a directory that somebody has removed at the source, and makes again while the upload is about to.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_is_not_refused_where_another_makes_its_directory_first() {
+    let shelf = Shelf::new();
+    shelf.place_directory("d");
+    let world = World::over(shelf, TempDir::new().unwrap());
+    let d = world.library.find("s/d").await.unwrap();
+    world.library.relist("s/d").await;
+    world.shelf.take("d");
+    world.shelf.set_cue(Cue::HoldsNames);
+    let made = world.library.vfs.make_node(d, b"file", Making::File, 0o644, ME);
+    made.wait().await.unwrap();
+    world.shelf.until_held_names(1).await;
+    world.shelf.place_directory("d");
+    world.shelf.set_cue(Cue::Does);
+    world.uploaded("d/file", b"").await;
+    world.until_quiet().await;
 }

@@ -141,13 +141,11 @@ async fn a_directory_is_not_marked_under_a_name_that_one_above_it_has_lost_meanw
     world.shelf.set_cue(Cue::HoldsNames);
     world.move_to("s/a", "s/b").await.unwrap();
     world.shelf.until_held_names(1).await;
-    let release = async {
-        // Until the rename waits.
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        world.shelf.set_cue(Cue::Does);
-    };
-    let (renamed, ()) = tokio::join!(world.move_to("s/b", "s/c"), release);
-    renamed.unwrap();
+    let mut renaming = std::pin::pin!(world.move_to("s/b", "s/c"));
+    let early = tokio::time::timeout(Duration::from_millis(100), &mut renaming).await;
+    assert!(early.is_err(), "it waits: {early:?}");
+    world.shelf.set_cue(Cue::Does);
+    renaming.await.unwrap();
     world.until_settled().await;
     for path in ["s", "s/c"] {
         world.library.relist(path).await;
