@@ -91,6 +91,18 @@ impl Library {
 
     /// What the catalog holds of a source, with the ids.
     pub(crate) fn known(&self, record: &SourceRecord) -> Known {
+        // Each directory is read by itself: what another thread commits meanwhile would be in one of them alone.
+        let mut before = self.read(record);
+        loop {
+            let known = self.read(record);
+            if known == before {
+                return known;
+            }
+            before = known;
+        }
+    }
+
+    fn read(&self, record: &SourceRecord) -> Known {
         let mut tree = Known::new();
         let mut directories = vec![(record.root, ObjectPath::root())];
         while let Some((directory, path)) = directories.pop() {
