@@ -163,13 +163,17 @@ impl Core {
         if let Some(staged) = self.files.staged_without_name(id)
             && let Some(known) = self.files.attributes(id)
         {
-            return Ok(as_staged(known, staged.look()));
+            return Ok(as_staged(without_name(known), staged.look()));
         }
         // Else as it was.
         let known = || {
-            self.files
-                .attributes(id)
-                .or_else(|| Some(self.gone.get(&id)?.attributes))
+            let known = self.files.attributes(id);
+            // Of what a disk has lost, the links were counted since.
+            let known = match self.files.held(id) {
+                Some(_) => known,
+                None => known.map(without_name),
+            };
+            known.or_else(|| Some(self.gone.get(&id)?.attributes))
         };
         now.or_else(known).ok_or(Error::Stale)
     }
@@ -288,6 +292,15 @@ pub(crate) fn first_name(catalog: &Catalog, entry: &Entry) -> Result<EntryId, Er
         return Ok(entry.id);
     }
     catalog.first_name(entry.id).map_err(Error::from_catalog)
+}
+
+/// Takes the name off the links of what has lost it.
+fn without_name(known: Attributes) -> Attributes {
+    let links = match known.kind {
+        Kind::Directory => 0,
+        _ => known.links.saturating_sub(1),
+    };
+    Attributes { links, ..known }
 }
 
 /// Shows what was written to a file and is not uploaded yet. That may change without a word.

@@ -13,6 +13,7 @@ mod directories;
 mod job;
 mod left;
 mod origins;
+mod passed;
 mod places;
 mod together;
 mod two_names;

@@ -161,6 +161,7 @@ impl Moves {
         if waits {
             return Ok(Round::Waits);
         }
+        self.take_copies_away(&ground, &holdings).await?;
         let settled = self.settle_directories(&ground, &holdings).await?;
         if !self.finish(id, settled).await? {
             return Ok(Round::Waits);

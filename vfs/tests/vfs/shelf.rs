@@ -34,7 +34,7 @@ pub(crate) enum Cue {
     Fails(ErrorKind),
     /// Done, but the answer is lost.
     LosesAnswers,
-    /// A put is done, but its answer is lost, and nothing is answered from then on.
+    /// A put or a copy is done, but its answer is lost, and nothing is answered from then on.
     TakesAndGoes,
     /// Renames are done, but their answers are lost; nothing else is done.
     LosesRenames,
@@ -520,9 +520,7 @@ impl Backend for Shelf {
             tokio::time::sleep(DAWDLING).await;
         }
         let cue = *self.cue.subscribe().wait_for(|cue| *cue != Cue::Holds).await.unwrap();
-        if let Cue::Fails(kind) = cue {
-            return Err(self.error(kind, Operation::Rename, from));
-        }
+        self.refuse(Operation::Rename, from)?;
         let Some(object) = self.state.lock().objects.get(from.as_bytes()).cloned() else {
             return Ok(Presence::Absent);
         };
@@ -533,7 +531,13 @@ impl Backend for Shelf {
             return Err(self.error(ErrorKind::Exists, Operation::Rename, to));
         }
         let bytes = object.bytes.unwrap_or_default();
+        if cue == Cue::TakesAndGoes {
+            self.set_cue(Cue::IsAway);
+        }
         self.place(&String::from_utf8_lossy(to.as_bytes()), &bytes);
+        if cue == Cue::TakesAndGoes {
+            return Err(self.error(ErrorKind::TimedOut, Operation::Rename, from));
+        }
         let Presence::Found(copy) = self.found(to.as_bytes()) else {
             return Ok(Presence::Absent);
         };

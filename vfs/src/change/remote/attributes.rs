@@ -81,9 +81,10 @@ impl Core {
         }
         let entry = match self.entry_of(id) {
             Ok(entry) => entry,
-            Err(_) if open.is_some() => {
-                self.set_nameless(id, change);
-                return Answer::Ready(self.attributes(id, handle));
+            // The kernel asks without a handle, also for who has one.
+            Err(_) if self.files.is_open(id) => {
+                let set = self.set_nameless(id, change);
+                return Answer::Ready(set.and_then(|()| self.attributes(id, handle)));
             }
             Err(error) => return Answer::err(error),
         };
@@ -132,19 +133,6 @@ impl Core {
         }))
     }
 
-    /// Changes attributes of an open file that has no name any more: for as long as it is open.
-    fn set_nameless(&self, id: EntryId, change: AttributeChange) {
-        let Some(known) = self.files.attributes(id) else { return };
-        let before = known.owner.unwrap_or(*self.owner.read());
-        let owner = (change.uid.unwrap_or(before.0), change.gid.unwrap_or(before.1));
-        let changed = Attributes {
-            mode: change.mode.map_or(known.mode, |mode| (mode & 0o7777) as u16),
-            owner: if owner == before { known.owner } else { Some(owner) },
-            ..known
-        };
-        self.files.note_attributes(id, changed);
-    }
-
     /// Sorts out what of a change the source stores and what is kept; what is neither and would be different is refused.
     fn sort_out(&self, entry: &Entry, change: AttributeChange) -> Result<Wanted, Error> {
         let able = self.remote_target_of(entry.id)?.able;
@@ -178,10 +166,7 @@ impl Core {
             }
         }
         let now_ns = uploads.now_ns();
-        let in_ns = |time: NewTime| match time {
-            NewTime::Now => now_ns,
-            NewTime::At(seconds, ns) => Timestamp::from_parts(seconds, ns).0,
-        };
+        let in_ns = |time: NewTime| in_ns(time, now_ns);
         if let Some(modified) = change.modified {
             let modified_ns = in_ns(modified);
             if able.keeps_modified {
@@ -439,8 +424,16 @@ impl Core {
     }
 }
 
+/// Gives a time in nanoseconds since 1970-01-01 UTC.
+pub(super) fn in_ns(time: NewTime, now_ns: i64) -> i64 {
+    match time {
+        NewTime::Now => now_ns,
+        NewTime::At(seconds, ns) => Timestamp::from_parts(seconds, ns).0,
+    }
+}
+
 /// Takes the rights away that a program would have of an owner who has changed.
-fn without_rights(mode: u32) -> u32 {
+pub(super) fn without_rights(mode: u32) -> u32 {
     let group = if mode & GROUP_EXECUTES == 0 { 0 } else { SET_GROUP };
     mode & !(SET_USER | group)
 }

@@ -1,10 +1,13 @@
 //! Files that lose their names while somebody has them open: on a disk they are read and written on until they are closed. What their source
 //! has of them goes with the name, so it is read before that, and given to those who have them open.
 
+use manifold_backends::local::AttributeChange;
 use manifold_catalog::{Entry, EntryId, Kind};
 use tokio::time::timeout;
 
+use super::attributes::{in_ns, without_rights};
 use crate::Error;
+use crate::attributes::Attributes;
 use crate::error::Cause;
 use crate::fetch::base;
 use crate::fetch::object::rows;
@@ -70,6 +73,37 @@ impl Core {
             bytes,
             modified_ns: entry.modified_ns,
         }))
+    }
+
+    /// Changes attributes of an open file that has no name any more: for as long as it is open.
+    pub(super) fn set_nameless(&self, id: EntryId, change: AttributeChange) -> Result<(), Error> {
+        let known = self.files.attributes(id).ok_or(Error::Stale)?;
+        let now_ns = self.writable()?.now_ns();
+        let before = known.owner.unwrap_or(*self.owner.read());
+        let owner = (change.uid.unwrap_or(before.0), change.gid.unwrap_or(before.1));
+        let mut mode = change.mode.unwrap_or_else(|| known.mode.into());
+        if change.uid.is_some() || change.gid.is_some() {
+            mode = without_rights(mode);
+        }
+        let modified_ns = change.modified.map(|time| in_ns(time, now_ns));
+        if let Some(modified_ns) = modified_ns
+            && let Some(file) = self.files.staged_without_name(id)
+        {
+            file.set_modified(modified_ns).map_err(|refused| match refused {
+                Refused::Failed(error) => error,
+                _ => Error::Stale,
+            })?;
+        }
+        let changed = Attributes {
+            mode: (mode & 0o7777) as u16,
+            owner: if owner == before { known.owner } else { Some(owner) },
+            modified_ns: modified_ns.unwrap_or(known.modified_ns),
+            accessed_ns: change.accessed.map(|time| in_ns(time, now_ns)).or(known.accessed_ns),
+            changed_ns: now_ns,
+            ..known
+        };
+        self.files.note_attributes(id, changed);
+        Ok(())
     }
 
     /// Stages what was kept, just before the name goes: from then on it belongs to those who have the file open. No row tells of it, so that it goes

@@ -1,6 +1,7 @@
 //! Files that lose their names while somebody has them open, and of which the source alone has the bytes.
 
 use super::*;
+use manifold_vfs::NewTime;
 
 const LENGTH: u64 = 300_000;
 
@@ -102,4 +103,38 @@ async fn a_removal_that_is_refused_leaves_an_open_file_what_it_was() {
     let mut bytes = pattern(LENGTH, 4);
     bytes[..7].copy_from_slice(b"written");
     assert!(world.shelf.bytes("file").unwrap() == bytes);
+}
+
+/// The kernel asks for such a file without a handle, also where a program has one.
+#[tokio::test(flavor = "multi_thread")]
+async fn attributes_of_a_removed_file_that_is_open_are_changed_and_it_has_no_link() {
+    for is_written in [false, true] {
+        let world = world().await;
+        let writer = world.open("s/file", Access::ReadWrite).await;
+        if is_written {
+            world.write(writer, WriteAt::Offset(0), b"written").await.unwrap();
+        }
+        let id = world.library.find("s/file").await.unwrap();
+        let vfs = &world.library.vfs;
+        assert_eq!(vfs.attributes(id, None).wait().await.unwrap().links, 1);
+        let removed = vfs.remove_file(world.root().await, b"file");
+        removed.wait().await.unwrap();
+        assert_eq!(vfs.attributes(id, None).wait().await.unwrap().links, 0);
+        let change = AttributeChange {
+            mode: Some(0o600),
+            modified: Some(NewTime::At(1_000, 7)),
+            accessed: Some(NewTime::At(2_000, 0)),
+            ..AttributeChange::default()
+        };
+        let changed = vfs.set_attributes(id, None, change, ME).wait().await.unwrap();
+        let after = vfs.attributes(id, None).wait().await.unwrap();
+        for seen in [&changed, &after] {
+            assert_eq!((seen.mode, seen.links, seen.size), (0o600, 0, LENGTH));
+            assert_eq!(seen.modified_ns, 1_000_000_000_007);
+            assert_eq!(seen.accessed_ns, Some(2_000_000_000_000));
+        }
+        world.close(writer).await.unwrap();
+        let set = vfs.set_attributes(id, None, change, ME).wait().await;
+        assert!(matches!(set, Err(Error::Stale)), "nobody has it open any more: {set:?}");
+    }
 }
