@@ -42,19 +42,48 @@ impl Edit<'_> {
         let missing = || refuse("it does not stand in the tree");
         let stood = tree::standing_path(&*self.entries, id)?.ok_or_else(missing)?;
         let lies_at = self.object_path(id)?.ok_or_else(missing)?;
-        let mut places = match self.move_of(id)? {
-            Some(row) => row.places,
-            None => vec![lies_at],
+        let row = match self.move_of(id)? {
+            Some(row) => row,
+            None => MoveRow { places: vec![lies_at] },
         };
-        // Files that have followed it so far lie where it stood.
-        if !places.contains(&stood) {
-            places.push(stood);
+        let mut rows = vec![(id, stood, row)];
+        // What was renamed beneath it before leaves the place where it stood with it.
+        for beneath in self.moves_of(SourceId(hot.source()))? {
+            if !self.is_beneath(beneath, id)? {
+                continue;
+            }
+            let stood = tree::standing_path(&*self.entries, beneath)?;
+            if let (Some(stood), Some(row)) = (stood, self.move_of(beneath)?) {
+                rows.push((beneath, stood, row));
+            }
         }
-        if places.len() > PLACES_MAX {
-            return Err(refuse("it was renamed too often while its objects have not followed"));
+        for (_, stood, row) in &mut rows {
+            // Files that have followed so far lie where the directory stood.
+            if !row.places.contains(stood) {
+                row.places.push(std::mem::take(stood));
+            }
+            if row.places.len() > PLACES_MAX {
+                return Err(refuse("it was renamed too often while its objects have not followed"));
+            }
         }
         self.follow_moved(from, to, raw_name, None, None, at_ns)?;
-        self.put_move(id, &MoveRow { places })
+        for (id, _, row) in rows {
+            self.put_move(id, &row)?;
+        }
+        Ok(())
+    }
+
+    fn is_beneath(&self, id: u64, directory: u64) -> Result<bool> {
+        let mut is_beneath = false;
+        tree::climb(&*self.entries, id, |at, _| {
+            is_beneath |= at == directory && at != id;
+            if is_beneath {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        })?;
+        Ok(is_beneath)
     }
 
     /// Takes in where files lie now, and how they look there.

@@ -175,6 +175,13 @@ fn a_move_within_a_move_ends_with_the_one_above() {
     world.a_to_b();
     assert_eq!(world.catalog.move_above(sub).unwrap(), Some(a));
     assert_eq!(world.lies_at("/s/b/sub2/h"), "a/sub/h");
+    let moves = world.catalog.moves().unwrap();
+    let within = moves.iter().find(|one| one.id == sub).unwrap();
+    assert_eq!(
+        within.places,
+        [b"a/sub".to_vec(), b"a/sub2".to_vec()],
+        "it may lie where it stood before"
+    );
     for path in ["/s/b/f", "/s/b/g", "/s/b/sub2/h"] {
         assert!(world.copied(path, false), "{path}");
     }

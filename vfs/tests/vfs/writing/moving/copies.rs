@@ -101,27 +101,30 @@ async fn what_another_puts_where_a_copy_was_to_be_stays() {
     assert_eq!(world.read_path("s/b/00").await, b"of another");
 }
 
-/// A world in which `s/a` has been renamed to `s/b` and then to `to`, and `s/b/00` has been copied to the place in between without an
-/// answer.
-async fn with_a_copy_on_the_way(to: &str) -> World {
+/// A world in which `renames` were made one after the other, and the only file has been copied to where it stood after the first of them,
+/// without an answer.
+async fn with_a_copy_on_the_way(file: &str, copy: &str, renames: &[(&str, &str)]) -> World {
     let shelf = Shelf::store();
-    shelf.place("a/00", &content(0));
+    shelf.place(file, &content(0));
     let world = World::over(shelf, TempDir::new().unwrap());
-    world.names("s/a").await;
+    world.library.find(&format!("s/{file}")).await.unwrap();
     world.shelf.set_cue(Cue::Holds);
-    world.move_to("s/a", "s/b").await.unwrap();
-    world.shelf.until_copies(1).await;
-    world.move_to("s/b", to).await.unwrap();
+    for (from, to) in renames {
+        world.move_to(from, to).await.unwrap();
+        world.shelf.until_copies(1).await;
+    }
     world.shelf.set_cue(Cue::TakesAndGoes);
-    world.shelf.until(|shelf| shelf.bytes("b/00").is_some()).await;
+    world.shelf.until(|shelf| shelf.bytes(copy).is_some()).await;
     let world = world.die_and_come_back().await;
-    assert_eq!(world.shelf.files(), ["a/00", "b/00"]);
+    let mut there = world.shelf.files();
+    there.sort_unstable_by_key(|path| path != file);
+    assert_eq!(there, [file, copy]);
     world
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_copy_stays_where_a_directory_has_been_on_its_way() {
-    let world = with_a_copy_on_the_way("s/c").await;
+    let world = with_a_copy_on_the_way("a/00", "b/00", &[("s/a", "s/b"), ("s/b", "s/c")]).await;
     world.ends_with(&[("c/00", &content(0))]).await;
     world.library.relist("s").await;
     assert_eq!(world.names("s").await, ["c"]);
@@ -129,15 +132,24 @@ async fn no_copy_stays_where_a_directory_has_been_on_its_way() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_copy_stays_where_a_directory_has_been_that_came_back() {
-    let world = with_a_copy_on_the_way("s/a").await;
+    let world = with_a_copy_on_the_way("a/00", "b/00", &[("s/a", "s/b"), ("s/b", "s/a")]).await;
     world.ends_with(&[("a/00", &content(0))]).await;
     world.library.relist("s").await;
     assert_eq!(world.names("s").await, ["a"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn no_copy_stays_where_a_directory_has_been_when_one_above_was_renamed() {
+    let renames = [("s/a/sub", "s/a/c"), ("s/a", "s/b")];
+    let world = with_a_copy_on_the_way("a/sub/00", "a/c/00", &renames).await;
+    world.ends_with(&[("b/c/00", &content(0))]).await;
+    world.library.relist("s").await;
+    assert_eq!(world.names("s").await, ["b"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_another_puts_where_a_directory_has_been_on_its_way_stays() {
-    let world = with_a_copy_on_the_way("s/c").await;
+    let world = with_a_copy_on_the_way("a/00", "b/00", &[("s/a", "s/b"), ("s/b", "s/c")]).await;
     let other = pattern(1_000, 9);
     world.shelf.place("b/00", &other);
     world.shelf.place("b/01", &content(0));
