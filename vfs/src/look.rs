@@ -295,12 +295,12 @@ pub(crate) fn first_name(catalog: &Catalog, entry: &Entry) -> Result<EntryId, Er
 }
 
 /// Takes the name off the links of what has lost it.
-fn without_name(known: Attributes) -> Attributes {
-    let links = match known.kind {
+fn without_name(mut known: Attributes) -> Attributes {
+    known.links = match known.kind {
         Kind::Directory => 0,
         _ => known.links.saturating_sub(1),
     };
-    Attributes { links, ..known }
+    known
 }
 
 /// Shows what was written to a file and is not uploaded yet. That may change without a word.

@@ -11,8 +11,8 @@ use crate::edit::moves::topmost;
 use crate::error::{Error, OpenError, Result};
 use crate::format::{
     ChildKey, CrossingRow, FORMAT, HotRow, KeptRow, LinkRow, META_ID_LIMIT, META_NEXT_POLICY, META_NEXT_SOURCE,
-    MoveRow, MovedRow, NOWHERE, OriginsRow, PartUploadRow, PinRow, STAGED_BYTES_MAX, ScanRow, SentPartRow, SourceRow,
-    TotalsRow, child_name, child_parent, content_id, content_key, decode_staged, decode_state, identity_id,
+    MoveRow, MovedRow, NOWHERE, OriginsRow, PartUploadRow, PinRow, RenameRow, STAGED_BYTES_MAX, ScanRow, SentPartRow,
+    SourceRow, TotalsRow, child_name, child_parent, content_id, content_key, decode_staged, decode_state, identity_id,
     identity_key, left_key, name_fault, owned_id, part_place,
 };
 use crate::store::{Snapshot, bring_up_to_date, log_loss, open_file, refuse_file};
@@ -62,6 +62,7 @@ pub(crate) fn examine(snapshot: &Snapshot) -> Result<CheckReport> {
     examination.origins()?;
     examination.parts()?;
     examination.crossings()?;
+    examination.renames()?;
     examination.departed()?;
     examination.attach_points()?;
     examination.totals()?;
@@ -450,6 +451,18 @@ impl Examination<'_> {
             let (id, row) = (id.value(), CrossingRow::decode(row.value())?);
             agree(id.max(row.from.0).max(row.to.0) < self.id_limit, || {
                 format!("a copy is noted of entry {id}, which was never given, or in such a directory")
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Directories that were given are asked to get names in such.
+    fn renames(&self) -> Result<()> {
+        for row in self.snapshot.renames.iter()? {
+            let (id, row) = row?;
+            let (id, row) = (id.value(), RenameRow::decode(row.value())?);
+            agree(id.max(row.to.0) < self.id_limit, || {
+                format!("a rename is noted of entry {id}, which was never given, or to such a directory")
             })?;
         }
         Ok(())

@@ -15,6 +15,7 @@ mod parts;
 mod pins;
 mod queue;
 mod redo;
+mod renames;
 pub(crate) mod staged;
 pub(crate) mod update;
 
@@ -30,8 +31,8 @@ use crate::format::{
     self, CHILDREN, CONTENTS, CROSSINGS, ChildKey, Cold, ContentKey, DEPARTED, DIRECTORIES, ENTRIES, FORMAT,
     FORMAT_OF_PINS, HOT_BYTES, HotRow, IDENTITIES, IdentityKey, KEPT, LEFT, LINKS, META, META_FORMAT, META_GENERATION,
     META_ID_LIMIT, META_LOG, META_NEXT_POLICY, META_NEXT_SOURCE, MOVED, MOVES, NOWHERE, ORIGINS, OwnedKey,
-    PART_UPLOADS, PIN_POLICIES, PINS, PartKey, QUEUE, SENT_PARTS, SOURCES, STAGED, STAGED_BYTES, ScanRow, SourceRow,
-    TOTALS_BYTES, TotalsRow, child_name, decode_state, encode_state, identity_key, subtree_range,
+    PART_UPLOADS, PIN_POLICIES, PINS, PartKey, QUEUE, RENAMES, SENT_PARTS, SOURCES, STAGED, STAGED_BYTES, ScanRow,
+    SourceRow, TOTALS_BYTES, TotalsRow, child_name, decode_state, encode_state, identity_key, subtree_range,
 };
 use crate::rows::Rows;
 use crate::store::wal::Record;
@@ -67,6 +68,7 @@ pub(crate) struct Edit<'t> {
     part_uploads: Rows<'t, u64, &'static [u8]>,
     sent_parts: Rows<'t, PartKey, &'static [u8]>,
     crossings: Rows<'t, u64, &'static [u8]>,
+    renames: Rows<'t, u64, &'static [u8]>,
     next_id: &'t AtomicU64,
     pub(crate) tickets: &'t Tickets,
     /// Totals and scans that were touched, as they are now.
@@ -166,6 +168,7 @@ impl<'t> Edit<'t> {
             part_uploads: rows(transaction, PART_UPLOADS, 21, record)?,
             sent_parts: rows(transaction, SENT_PARTS, 22, record)?,
             crossings: rows(transaction, CROSSINGS, 23, record)?,
+            renames: rows(transaction, RENAMES, 24, record)?,
             next_id,
             tickets,
             totals_now: BTreeMap::new(),

@@ -14,6 +14,7 @@ mod origins;
 mod parts;
 mod pins;
 mod records;
+mod renames;
 mod sent;
 mod staged;
 
@@ -35,13 +36,14 @@ pub(crate) use origins::{ORIGINS_MAX, OriginPlace, OriginsRow, left_id, left_key
 pub(crate) use parts::{PART_TEXT_MAX, PartUploadRow, SentPartRow, part_key, part_place, part_range};
 pub(crate) use pins::PinRow;
 pub(crate) use records::{ScanRow, SourceRow, TOTALS_BYTES, TotalsRow, decode_state, encode_state};
+pub(crate) use renames::RenameRow;
 pub use sent::SentState;
 pub(crate) use sent::{decode_sent, encode_sent, is_sent};
 pub(crate) use staged::decode_staged;
 pub use staged::{STAGED_BYTES_MAX, STAGED_ROW_MAX};
 
 /// The format that this program writes.
-pub(crate) const FORMAT: u64 = 9;
+pub(crate) const FORMAT: u64 = 10;
 /// The format that brought contents and pins.
 pub(crate) const FORMAT_OF_PINS: u64 = 2;
 /// The oldest format that this program brings up to date.
@@ -96,6 +98,8 @@ pub(crate) const PART_UPLOADS: TableDefinition<'static, u64, &'static [u8]> = Ta
 pub(crate) const SENT_PARTS: TableDefinition<'static, PartKey, &'static [u8]> = TableDefinition::new("sent_parts");
 /// Id of a file or link whose copy is given its name, to where and how.
 pub(crate) const CROSSINGS: TableDefinition<'static, u64, &'static [u8]> = TableDefinition::new("crossings");
+/// Id of a directory that its source was asked to rename, to where.
+pub(crate) const RENAMES: TableDefinition<'static, u64, &'static [u8]> = TableDefinition::new("renames");
 /// Source and id of what has left the tree, to the time when it did.
 pub(crate) const DEPARTED: TableDefinition<'static, OwnedKey, i64> = TableDefinition::new("departed");
 /// The sources.
@@ -167,6 +171,9 @@ pub fn decode_any(bytes: &[u8]) {
         assert_eq!(row.encode(), bytes);
     }
     if let Ok(row) = SentPartRow::decode(bytes) {
+        assert_eq!(row.encode(), bytes);
+    }
+    if let Ok(row) = RenameRow::decode(bytes) {
         assert_eq!(row.encode(), bytes);
     }
     if let Ok(row) = CrossingRow::decode(bytes) {

@@ -31,6 +31,7 @@ mod origins;
 mod parts;
 mod pins;
 mod read;
+mod renames;
 mod reserve;
 mod rows;
 mod source;
@@ -62,6 +63,7 @@ pub use parts::{PartUpload, PartUploadId, SentPart};
 /// The longest version, in bytes.
 pub const VERSION_MAX: usize = 4096;
 
+pub use renames::AskedRename;
 pub use staged::WhenStaged;
 pub use store::{LogLoss, examines_file};
 pub use ticket::{ChangeGuard, Ticket};

@@ -109,6 +109,7 @@ pub(crate) fn remove(edit: &mut Edit<'_>, id: SourceId, when_staged: WhenStaged)
     edit.drop_origins_of(id)?;
     edit.drop_part_uploads_of(id)?;
     edit.drop_crossings_of(id)?;
+    edit.drop_renames_of(id)?;
     for entry in staged {
         edit.drop_staged(entry)?;
     }

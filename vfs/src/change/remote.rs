@@ -10,6 +10,7 @@ mod across;
 mod ahead;
 mod attributes;
 mod bytes;
+mod directories;
 mod journal;
 mod nameless;
 mod names;
@@ -251,6 +252,7 @@ impl Core {
             uploads.queue(id, false);
         }
         uploads.start_ending();
+        uploads.start_settling()?;
         let moves = Moves::new(&uploads, &self.paths, &self.read_only);
         let once = self.uploads.set(uploads);
         once.map_err(|_| Error::Io(Cause::new("the staging area is open already")))?;
@@ -303,13 +305,20 @@ impl Core {
 
     /// Waits until names may be changed at sources: those above them are what they are in the catalog then, and stay so. Whoever asks waits for
     /// moves before that, and holds nothing yet.
-    async fn turn_at<'a>(&self, uploads: &'a Uploads, names: &[(EntryId, &[u8])]) -> Result<Turn<'a>, Error> {
+    async fn turn_at<'a>(&self, uploads: &'a Arc<Uploads>, names: &[(EntryId, &[u8])]) -> Result<Turn<'a>, Error> {
         let changed: Vec<_> = names
             .iter()
             .map(|(directory, name)| (*directory, Some(*name)))
             .collect();
         let patience = self.settings.data_deadline / 2;
-        uploads.turns.of_sources(&self.catalog, &changed, patience).await
+        let turn = uploads.turns.of_sources(&self.catalog, &changed, patience).await?;
+        let settled = tokio::time::timeout(patience, uploads.settle_directories(&changed)).await;
+        let late = |_elapsed| Error::TimedOut(Cause::new("its source does not say whether it has renamed a directory"));
+        if settled.map_err(late)?? {
+            // What was found under the former names is to be found anew.
+            return Err(Error::Stale);
+        }
+        Ok(turn)
     }
 
     /// Keeps a file's name from being changed by anybody else, and the file from being brought elsewhere.

@@ -76,7 +76,7 @@ impl Moves {
             let mut children = Vec::new();
             if let Presence::Found(mut pages) = ground.backend.list(path).await? {
                 while let Some(page) = pages.next().await {
-                    children.extend(page?.into_iter().map(|child| (child.name.to_vec(), child.metadata)));
+                    children.extend(page?.into_iter().map(|child| (child.name, child.metadata)));
                 }
             }
             Ok(children)

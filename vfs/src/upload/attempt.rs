@@ -142,15 +142,14 @@ impl Uploads {
         }
     }
 
-    /// Waits until no directory above is getting another name at its source.
-    async fn until_names_stay(&self, id: EntryId) -> Result<(), Error> {
+    /// Waits until no directory above is getting another name at its source, and until it is known which names they have.
+    async fn until_names_stay(self: &Arc<Self>, id: EntryId) -> Result<(), Error> {
         let catalog = &self.fetcher.catalog;
         let entry = catalog.entry(id).map_err(Error::from_catalog)?;
         let Some(entry) = entry else { return Ok(()) };
-        self.turns
-            .stay(catalog, entry.parent, self.fetcher.deadline)
-            .await
-            .map(drop)
+        let turn = self.turns.stay(catalog, entry.parent, self.fetcher.deadline).await?;
+        drop(turn);
+        self.settle_directories(&[(entry.parent, None)]).await.map(drop)
     }
 
     /// Makes sure that the row tells of what will be sent, and finds where it is to go.

@@ -167,7 +167,7 @@ impl Uploads {
         Ok(directory.map(|(source, path)| (source, ObjectPath::from_bytes(path).join(&renamed.name))))
     }
 
-    async fn look_at(&self, source: SourceId, path: &ObjectPath) -> Result<Presence<Metadata>, Error> {
+    pub(super) async fn look_at(&self, source: SourceId, path: &ObjectPath) -> Result<Presence<Metadata>, Error> {
         let (indexer, deadline) = (&self.fetcher.indexer, self.fetcher.deadline);
         let connected = tokio::time::timeout(deadline, indexer.until_connected(source));
         // Whether it is connected is seen next.

@@ -1,6 +1,7 @@
 //! Writing to a remote source through the whole of the file system: what is read at once, what arrives there, and what becomes of
 //! both when the source fails, when others write, and when the daemon dies.
 
+mod asked;
 mod attributes;
 mod broken_off;
 mod conflicts;

@@ -220,6 +220,7 @@ impl Edit<'_> {
 
     /// Forgets the rows of an entry that goes, or whose object lies where it stands.
     pub(crate) fn drop_move(&mut self, id: u64) -> Result<()> {
+        self.end_rename(id)?;
         if self.moves.is_empty()? {
             return Ok(());
         }

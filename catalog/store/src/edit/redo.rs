@@ -44,6 +44,7 @@ impl Edit<'_> {
             21 => self.part_uploads.redo(step),
             22 => self.sent_parts.redo(step),
             23 => self.crossings.redo(step),
+            24 => self.renames.redo(step),
             _ => Err(Error::damaged("the write-ahead log has a row of no table")),
         }
     }

@@ -105,13 +105,13 @@ impl CrossingRow {
     }
 }
 
-fn array<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
+pub(super) fn array<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
     let (first, tail) = rest.split_first_chunk()?;
     *rest = tail;
     Some(*first)
 }
 
-fn text(rest: &mut &[u8]) -> Option<Vec<u8>> {
+pub(super) fn text(rest: &mut &[u8]) -> Option<Vec<u8>> {
     let length = u32::from_le_bytes(array(rest)?) as usize;
     let (text, tail) = rest.split_at_checked(length).filter(|_| length <= CROSSING_TEXT_MAX)?;
     *rest = tail;

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use manifold_catalog::{
-    Across, AttributeMustBe, Catalog, CheckReport, Crossing, EntryId, Keep, Left, LinkTarget, Mark, OpenError, Options,
-    PartUpload, Pin, PolicyId, SentPart, SourceId,
+    Across, AskedRename, AttributeMustBe, Catalog, CheckReport, Crossing, EntryId, Keep, Left, LinkTarget, Mark,
+    OpenError, Options, PartUpload, Pin, PolicyId, SentPart, SourceId,
 };
 use redb::TableHandle;
 
@@ -173,7 +173,7 @@ fn other_files_are_left_alone() {
 fn a_newer_format_is_refused_and_left_alone() {
     let scratch = Scratch::new();
     drop(scratch.open());
-    set_format(&scratch, 10);
+    set_format(&scratch, 11);
     let before = fs::read(scratch.file()).unwrap();
     for result in [
         Catalog::open(&scratch.file(), Options::default()).map(drop),
@@ -184,8 +184,8 @@ fn a_newer_format_is_refused_and_left_alone() {
             matches!(
                 error,
                 OpenError::NewerVersion {
-                    found: 10,
-                    known: 9,
+                    found: 11,
+                    known: 10,
                     ..
                 }
             ),
@@ -345,6 +345,26 @@ fn rows_of_copies_that_belong_to_nothing_are_found() {
         (f, b"short".to_vec(), "malformed"),
     ] {
         check_with(&scratch, &whole, &[("crossings", id, &row)], what);
+    }
+}
+
+#[test]
+fn rows_of_renames_that_belong_to_nothing_are_found() {
+    let scratch = Scratch::new();
+    let catalog = scratch.open();
+    let source = add_source(&catalog, "/s");
+    list(&catalog, source.root, vec![folder("d")]);
+    let d = id(&catalog, "/s/d").0;
+    scratch.check(catalog);
+    let whole = fs::read(scratch.file()).unwrap();
+    let rename = |to: u64| [&to.to_le_bytes()[..], b"\x01\0\0\0e\x01\0\0\0e"].concat();
+    for (id, row, what) in [
+        (d, rename(d), ""),
+        (1 << 40, rename(d), "was never given"),
+        (d, rename(1 << 40), "was never given"),
+        (d, b"short".to_vec(), "malformed"),
+    ] {
+        check_with(&scratch, &whole, &[("renames", id, &row)], what);
     }
 }
 

@@ -4,6 +4,7 @@
 #![allow(unreachable_pub, reason = "modules of one test binary")]
 #![allow(missing_docs, reason = "names of tests say what holds")]
 
+mod asked_renames;
 mod branches;
 mod crashes;
 mod crossings;

@@ -31,7 +31,7 @@ pub(super) struct Renaming {
     pub(super) from: Entry,
     pub(super) to_directory: EntryId,
     pub(super) to_name: Box<[u8]>,
-    to_raw_name: Vec<u8>,
+    pub(super) to_raw_name: Vec<u8>,
     /// What has the new name now.
     pub(super) over: Option<Entry>,
     /// What is left of that for those who have it open.
@@ -186,76 +186,6 @@ impl Core {
         let (over, raw_name) = (renaming.over.as_ref(), &renaming.to_raw_name);
         renaming.target = self.target_over(renaming.to_directory, over, raw_name)?;
         Ok(())
-    }
-
-    /// A directory goes with all that is in it, if the source can do that; else whoever asked copies it.
-    async fn rename_remote_directory(self: &Arc<Self>, mut renaming: Renaming) -> Result<(), Error> {
-        self.until_left_at(renaming.to_directory, &renaming.to_raw_name).await?;
-        if let Some(over) = &renaming.over {
-            self.until_left_beneath(over.id).await?;
-        }
-        if let Some(over) = &renaming.over
-            && self.catalog.leads_to_staged(over.id).map_err(Error::from_catalog)?
-        {
-            return Err(Error::NotEmpty);
-        }
-        let able = renaming.source.able;
-        match (able.renames_directories, able.real_directories) {
-            (Renames::Whole, _) => {}
-            (Renames::No | Renames::Copied, false) => {
-                // What is in it and stands elsewhere would not follow.
-                self.until_left_beneath(renaming.from.id).await?;
-                return self.rename_ahead(renaming).await;
-            }
-            (Renames::No | Renames::Copied, true) => return Err(Error::CrossSource),
-        }
-        let uploads = Arc::clone(self.writable()?);
-        let _turn = self.turn_at(&uploads, &renaming.names()).await?;
-        self.look_at_places(&mut renaming)?;
-        if renaming.over.is_some() {
-            let target = &renaming.target;
-            uploads.end_all_in(target.source, &target.path).await?;
-        }
-        let guard = self.guard(&renaming);
-        let beneath = self.staged_beneath(&renaming.from)?;
-        let mut held = Vec::with_capacity(beneath.len());
-        for file in &beneath {
-            held.push(self.hold_upload(&uploads, file.id).await?);
-        }
-        let mut settled = self.settle_origins(&[renaming.from.id]).await?;
-        let renamed = self.rename_at_source(&renaming).await;
-        renamed.inspect_err(|error| settled::lasts_if_away(&mut settled, error))?;
-        let core = Arc::clone(self);
-        self.blocking(move || {
-            core.follow_renamed(&renaming, None, None, &[])?;
-            if !beneath.is_empty() {
-                core.catalog.sync().map_err(Error::from_catalog)?;
-            }
-            drop((guard, held, settled));
-            Ok(())
-        })
-        .await
-    }
-
-    fn staged_beneath(&self, directory: &Entry) -> Result<Vec<Arc<StagedFile>>, Error> {
-        if !self
-            .catalog
-            .leads_to_staged(directory.id)
-            .map_err(Error::from_catalog)?
-        {
-            return Ok(Vec::new());
-        }
-        let top = self
-            .catalog
-            .tree_path(directory.id)
-            .map_err(Error::from_catalog)?
-            .ok_or(Error::Stale)?;
-        let mut beneath = self.writable()?.staging.all();
-        beneath.retain(|file| {
-            let path = self.catalog.tree_path(file.id).ok().flatten();
-            path.is_some_and(|path| path.strip_prefix(&*top).is_some_and(|rest| rest.first() == Some(&b'/')))
-        });
-        Ok(beneath)
     }
 
     async fn rename_remote_file(self: &Arc<Self>, mut renaming: Renaming) -> Result<(), Error> {
@@ -471,7 +401,10 @@ impl Core {
         Ok(locks)
     }
 
-    async fn rename_at_source(self: &Arc<Self>, renaming: &Renaming) -> Result<manifold_backends::Metadata, Error> {
+    pub(super) async fn rename_at_source(
+        self: &Arc<Self>,
+        renaming: &Renaming,
+    ) -> Result<manifold_backends::Metadata, Error> {
         let (source, target) = (&renaming.source, &renaming.target);
         // While a directory is on the move, what others put where it lay is not seen.
         let above = self
@@ -539,7 +472,7 @@ impl Core {
 
     /// `metadata`: how it looks at its source now; `row`: what its row in the journal is to be, where it is staged; `unseen`: what may
     /// have arrived of it, and of what it replaces, and is to be taken away later, where nothing is on the move.
-    fn follow_renamed(
+    pub(super) fn follow_renamed(
         &self,
         renaming: &Renaming,
         metadata: Option<&manifold_backends::Metadata>,

@@ -59,7 +59,7 @@ fn work_with(scratch: &Scratch, catalog: Catalog) {
     assert_eq!(catalog.pin(&[pin(root, None)]).unwrap(), 1);
     list(&catalog, root, vec![file("file").size(1)]);
     let report = scratch.check(catalog);
-    assert_eq!(report.format, 9);
+    assert_eq!(report.format, 10);
 }
 
 #[test]
@@ -150,14 +150,36 @@ fn a_catalog_of_format_8_is_brought_up_to_date() {
 }
 
 #[test]
-fn a_catalog_of_format_9_opens_as_it_was_written() {
+fn a_catalog_of_format_9_is_brought_up_to_date() {
     let scratch = Scratch::new();
     let catalog = open_kept(&scratch, 9);
+    assert_eq!(catalog.asked_renames().unwrap(), []);
     finds_bytes_beside_a_row(&catalog);
     finds_what_was_left(&catalog);
     finds_uploads_in_parts(&catalog);
     assert_eq!(catalog.crossings().unwrap(), [crossing(&catalog)]);
     finds_what_is_kept_and_moved(&scratch, catalog);
+}
+
+#[test]
+fn a_catalog_of_format_10_opens_as_it_was_written() {
+    let scratch = Scratch::new();
+    let catalog = open_kept(&scratch, 10);
+    assert_eq!(catalog.asked_renames().unwrap(), [asked_rename(&catalog)]);
+    finds_bytes_beside_a_row(&catalog);
+    finds_what_was_left(&catalog);
+    finds_uploads_in_parts(&catalog);
+    assert_eq!(catalog.crossings().unwrap(), [crossing(&catalog)]);
+    finds_what_is_kept_and_moved(&scratch, catalog);
+}
+
+/// A directory is renamed.
+fn asked_rename(catalog: &Catalog) -> AskedRename {
+    AskedRename {
+        id: id(catalog, "/outer/sub"),
+        to: (id(catalog, "/outer"), (*b"renamed").into()),
+        raw_name: Some((*b"re:named").into()),
+    }
 }
 
 /// A copy of a file that is staged is given its name in a folder of another source.
@@ -315,6 +337,7 @@ fn an_upgrade_indexes_the_contents_that_are_known() {
         "part_uploads",
         "sent_parts",
         "crossings",
+        "renames",
     ] {
         let handle = transaction
             .list_tables()
@@ -335,7 +358,7 @@ fn an_upgrade_indexes_the_contents_that_are_known() {
     let catalog = scratch.open();
     assert_eq!(catalog.hashed().unwrap(), 50);
     assert_eq!(catalog.replicas(known[0].id, 99).unwrap().len(), 4);
-    assert_eq!(scratch.check(catalog).format, 9);
+    assert_eq!(scratch.check(catalog).format, 10);
 }
 
 /// Writes the fixture anew, when a format is made: run it alone, with the path in this variable.
@@ -435,6 +458,7 @@ fn the_fixture_is_written_where_it_is_asked_for() {
     let upload = catalog.begin_part_upload(&part_upload(escaped)).unwrap();
     catalog.note_sent_part(upload, &sent_part()).unwrap();
     catalog.begin_crossing(&crossing(&catalog)).unwrap();
+    catalog.begin_rename(&asked_rename(&catalog)).unwrap();
     scratch.check(catalog);
     fs::copy(scratch.file(), target).unwrap();
 }

@@ -1,0 +1,188 @@
+//! Renames of directories of which nobody knows whether the source has made them, with files beneath that wait to be uploaded: the answer
+//! was lost, or the daemon died before it came.
+
+use super::*;
+
+/// A world in which `d/f` was written to and `d/sub/new` was saved while the source was away, and in which it has renamed `d` to `e` without an
+/// answer; `over`: an empty directory had that name before.
+async fn with_an_unknown_rename(over: bool) -> World {
+    let shelf = Shelf::new();
+    if over {
+        shelf.place_directory("e");
+    }
+    shelf.place("d/f", b"before");
+    shelf.place("d/sub/g", b"g");
+    let world = World::over(shelf, TempDir::new().unwrap());
+    world.library.find("s/d/sub/g").await.unwrap();
+    if over {
+        assert!(world.names("s/e").await.is_empty());
+    }
+    let f = world.open("s/d/f", Access::ReadWrite).await;
+    world.shelf.set_cue(Cue::Fails(ErrorKind::Unreachable));
+    world.write(f, WriteAt::Offset(0), b"AFTER!").await.unwrap();
+    world.close(f).await.unwrap();
+    world.save_in("s/d/sub", "new", b"new").await;
+    world.shelf.set_cue(Cue::LosesRenames);
+    let unknown = world.rename_in_root("d", "e").await;
+    assert!(matches!(unknown, Err(Error::TimedOut(_))), "{unknown:?}");
+    assert_eq!(world.library.catalog.asked_renames().unwrap().len(), 1);
+    world
+}
+
+impl World {
+    async fn save_in(&self, directory: &str, name: &str, bytes: &[u8]) {
+        let directory = self.library.find(directory).await.unwrap();
+        let creation = Creation {
+            mode: 0o644,
+            access: Access::ReadWrite,
+            exclusive: true,
+        };
+        let created = self.library.vfs.create(directory, name.as_bytes(), creation, ME);
+        let handle = created.wait().await.unwrap().opened.handle;
+        self.write(handle, WriteAt::Offset(0), bytes).await.unwrap();
+        self.close(handle).await.unwrap();
+    }
+
+    async fn rename_in_root(&self, from: &str, to: &str) -> Result<(), Error> {
+        let root = self.root().await;
+        let (from, to) = ((root, from.as_bytes()), (root, to.as_bytes()));
+        self.library.vfs.rename(from, to, RenameMode::Replace).wait().await
+    }
+
+    /// Everything ends in that directory, at the source and in the tree, and nowhere else.
+    async fn ends_in(&self, directory: &str) {
+        self.shelf.set_cue(Cue::Does);
+        self.library.vfs.retry_uploads();
+        self.until_quiet().await;
+        assert_eq!(self.library.catalog.asked_renames().unwrap(), []);
+        let path = |rest: &str| format!("{directory}/{rest}");
+        assert_eq!(self.shelf.files(), [path("f"), path("sub/g"), path("sub/new")]);
+        self.library.relist("s").await;
+        assert_eq!(self.names("s").await, [directory]);
+        for (rest, bytes) in [("f", &b"AFTER!"[..]), ("sub/g", b"g"), ("sub/new", b"new")] {
+            assert_eq!(self.read_path(&format!("s/{}", path(rest))).await, bytes, "{rest}");
+        }
+        assert!(self.library.vfs.conflicts().is_empty());
+        self.library.catalog.examine().unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_that_its_source_has_renamed_is_followed_before_anything_is_uploaded_beneath_it() {
+    for (dies, over) in [(false, false), (true, false), (false, true), (true, true)] {
+        let mut world = with_an_unknown_rename(over).await;
+        let d = world.library.find("s/d").await.unwrap();
+        if dies {
+            world = world.die_and_come_back().await;
+        }
+        world.ends_in("e").await;
+        assert_eq!(world.library.find("s/e").await.unwrap(), d, "it keeps its id");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_that_its_source_has_not_renamed_keeps_its_name() {
+    for dies in [false, true] {
+        let mut world = with_an_unknown_rename(false).await;
+        let path = |name: &str| manifold_backends::ObjectPath::from_bytes(name.as_bytes().to_vec());
+        world.shelf.set_cue(Cue::Does);
+        world.shelf.rename(&path("e"), &path("d"), false).await.unwrap();
+        world.shelf.set_cue(Cue::IsAway);
+        if dies {
+            world = world.die_and_come_back().await;
+        }
+        world.ends_in("d").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_listing_has_found_under_the_new_name_is_the_directory_itself() {
+    let world = with_an_unknown_rename(false).await;
+    let d = world.library.find("s/d").await.unwrap();
+    world.shelf.set_cue(Cue::Does);
+    world.library.relist("s").await;
+    assert_eq!(
+        world.names("s").await,
+        ["d", "e"],
+        "what waits to be uploaded does not go"
+    );
+    world.library.find("s/e/sub/g").await.unwrap();
+    world.ends_in("e").await;
+    assert_eq!(world.library.find("s/e").await.unwrap(), d);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_made_under_the_new_name_is_made_in_the_directory_itself() {
+    let world = with_an_unknown_rename(false).await;
+    let d = world.library.find("s/d").await.unwrap();
+    world.shelf.set_cue(Cue::Does);
+    world.library.relist("s").await;
+    let found = world.library.find("s/e").await.unwrap();
+    let make = |directory| world.library.vfs.make_directory(directory, b"made", 0o755, ME).wait();
+    // It may have been found out by an upload before.
+    if found != d {
+        let answer = make(found).await;
+        assert!(
+            matches!(answer, Err(Error::Stale)),
+            "whoever asked looks it up again: {answer:?}"
+        );
+    }
+    assert_eq!(world.library.find("s/e").await.unwrap(), d);
+    make(d).await.unwrap();
+    assert_eq!(world.names("s/e").await, ["f", "made", "sub"]);
+    world.ends_in("e").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_written_to_under_the_new_name_meanwhile_stays_and_so_does_what_waited() {
+    let shelf = Shelf::new();
+    shelf.place("d/f", b"before");
+    shelf.place("d/g", b"g");
+    let world = World::over(shelf, TempDir::new().unwrap());
+    let f = world.open("s/d/f", Access::ReadWrite).await;
+    world.write(f, WriteAt::Offset(0), b"AFTER!").await.unwrap();
+    world.shelf.set_cue(Cue::LosesRenames);
+    world.rename_in_root("d", "e").await.unwrap_err();
+    world.shelf.set_cue(Cue::Does);
+    world.library.relist("s").await;
+    let g = world.open("s/e/g", Access::ReadWrite).await;
+    world.write(g, WriteAt::Offset(0), b"G").await.unwrap();
+    world.close(g).await.unwrap();
+    world.close(f).await.unwrap();
+    world.until_quiet().await;
+    assert_eq!(world.library.catalog.asked_renames().unwrap(), []);
+    for path in ["s", "s/d", "s/e"] {
+        world.library.relist(path).await;
+    }
+    assert_eq!(world.shelf.files(), ["d/f", "e/f", "e/g"]);
+    for (path, bytes) in [("d/f", &b"AFTER!"[..]), ("e/f", b"before"), ("e/g", b"G")] {
+        assert_eq!(world.shelf.bytes(path).as_deref(), Some(bytes), "{path}");
+        assert_eq!(world.read_path(&format!("s/{path}")).await, bytes, "{path}");
+    }
+    world.library.catalog.examine().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_on_the_way_are_changed_when_it_is_known_where_they_are() {
+    let world = with_an_unknown_rename(false).await;
+    let (d, sub) = (
+        world.library.find("s/d").await.unwrap(),
+        world.library.find("s/d/sub").await.unwrap(),
+    );
+    world.shelf.set_cue(Cue::IsAway);
+    let made = world.library.vfs.make_directory(d, b"made", 0o755, ME).wait().await;
+    assert!(made.is_err(), "nobody knows where: {made:?}");
+    world.shelf.set_cue(Cue::Does);
+    // Whoever asked for the former name looks it up again.
+    loop {
+        match world.rename_in_root("d", "g").await {
+            Err(Error::Unreachable(_) | Error::TimedOut(_)) => tokio::task::yield_now().await,
+            Err(Error::Stale | Error::NotFound) => break,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(world.library.find("s/e").await.unwrap(), d);
+    assert_eq!(world.library.find("s/e/sub").await.unwrap(), sub);
+    world.rename_in_root("e", "g").await.unwrap();
+    world.ends_in("g").await;
+}
