@@ -32,6 +32,7 @@ mod room;
 mod settings;
 pub mod staging;
 mod sync;
+mod temporaries;
 mod turns;
 mod union;
 mod upload;

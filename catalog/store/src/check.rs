@@ -456,7 +456,7 @@ impl Examination<'_> {
         Ok(())
     }
 
-    /// Directories that were given are asked to get names in such.
+    /// Entries that were given are asked to get names in directories that were too.
     fn renames(&self) -> Result<()> {
         for row in self.snapshot.renames.iter()? {
             let (id, row) = row?;

@@ -10,6 +10,7 @@ use manifold_index::IndexError;
 use super::job::{Holding, fault, of_index};
 use super::{Fault, Ground, Moves};
 use crate::Error;
+use crate::temporaries::remove_directory;
 
 impl Moves {
     /// Sees to it that directories whose files have been brought are where they stand, and nowhere else. Gives those places.
@@ -97,9 +98,9 @@ impl Moves {
     }
 
     /// Takes away an empty directory. What others have put into it stays, and keeps it.
-    async fn clear(&self, ground: &Ground, place: &[u8]) -> Result<(), IndexError> {
+    pub(super) async fn clear(&self, ground: &Ground, place: &[u8]) -> Result<(), IndexError> {
         let path = ObjectPath::from_bytes(place.to_vec());
-        match self.ask(ground, ground.backend.remove_directory(&path)).await {
+        match self.ask(ground, remove_directory(&*ground.backend, &path)).await {
             Ok(_) => Ok(()),
             Err(error) if matches!(error.kind(), Some(ErrorKind::NotEmpty | ErrorKind::NotADirectory)) => Ok(()),
             Err(error) => Err(error),

@@ -10,13 +10,14 @@ use manifold_catalog::EntryId;
 use super::job::{Holding, fault, of_index};
 use super::{Fault, Ground, Moves};
 use crate::places::is_occupied_by_ours;
+use crate::upload::conflict::may_be_kept_as;
 use crate::upload::copies::Seen;
 
 /// How many children are read at a time.
 const PAGE: usize = 1_000;
 
-/// The files of a move, by what the source calls them and their length in bytes.
-type Files = HashMap<(Vec<u8>, u64), Vec<EntryId>>;
+/// The files of a move, by their lengths in bytes, with what the source calls them.
+type Files = HashMap<u64, Vec<(Vec<u8>, EntryId)>>;
 
 impl Moves {
     /// Takes away what has stayed where directories of a move have stood between their first place and this one. To be called when all
@@ -31,6 +32,7 @@ impl Moves {
             return Ok(());
         }
         let files = self.files_of(holdings)?;
+        let mut directories = Vec::new();
         while let Some(place) = passed.pop() {
             let path = ObjectPath::from_bytes(place);
             for (name, seen) in self.listed(ground, &path).await? {
@@ -38,11 +40,23 @@ impl Moves {
                 match seen.kind {
                     Kind::Directory => passed.push(path.as_bytes().to_vec()),
                     Kind::File => {
-                        let alike = files.get(&(name, seen.size)).map_or(&[][..], Vec::as_slice);
-                        self.take_copy_away(ground, alike, &path, &seen).await?;
+                        let alike = files.get(&seen.size).into_iter().flatten();
+                        // One whose place was taken has got another name.
+                        let alike = alike.filter(|(own, _)| *own == name || may_be_kept_as(&name, own));
+                        let alike: Vec<_> = alike.map(|(_, id)| *id).collect();
+                        self.take_copy_away(ground, &alike, &path, &seen).await?;
                     }
                     _ => {}
                 }
+            }
+            directories.push(path);
+        }
+        // What lies beneath another goes first.
+        directories.sort_unstable_by_key(|path| std::cmp::Reverse(path.as_bytes().len()));
+        for path in directories {
+            let stands_there = self.find_at(ground.source, path.as_bytes()).map_err(fault)?;
+            if stands_there.is_none() {
+                self.clear(ground, path.as_bytes()).await.map_err(of_index)?;
             }
         }
         Ok(())
@@ -57,8 +71,8 @@ impl Moves {
                 let page = catalog.children(holding.id, after.as_deref(), PAGE).map_err(fault)?;
                 for child in page.iter().filter(|child| child.kind == manifold_catalog::Kind::File) {
                     if let Some(details) = catalog.details(child.id).map_err(fault)? {
-                        let key = (details.raw_name.to_vec(), child.size);
-                        files.entry(key).or_default().push(child.id);
+                        let named = (details.raw_name.to_vec(), child.id);
+                        files.entry(child.size).or_default().push(named);
                     }
                 }
                 after = page.last().map(|last| last.name.clone());

@@ -31,6 +31,14 @@ pub(crate) fn name(name: &[u8], now_ns: i64, host: &str, attempt: u32) -> Vec<u8
     [stem, &mark, extension].concat()
 }
 
+/// Tells whether a name may be one under which a file of another name is kept.
+pub(crate) fn may_be_kept_as(name: &[u8], kept_as: &[u8]) -> bool {
+    const MARK: &[u8] = b" (conflict ";
+    let mut marks = kept_as.windows(MARK.len()).enumerate();
+    // Of a long name, only the beginning is kept.
+    marks.any(|(at, window)| window == MARK && at > 0 && name.starts_with(&kept_as[..at]))
+}
+
 /// Gives the day of a time, in UTC, as `YYYY-MM-DD`.
 pub(crate) fn day(now_ns: i64) -> String {
     let (year, month, day) = date(now_ns.div_euclid(DAY.as_nanos() as i64));

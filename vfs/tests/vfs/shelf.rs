@@ -38,6 +38,8 @@ pub(crate) enum Cue {
     TakesAndGoes,
     /// Renames are done, but their answers are lost; nothing else is done.
     LosesRenames,
+    /// A rename is done, but its answer is lost, and the source is silent from then on.
+    RenamesAndIsSilent,
     /// Done, but who renames hears of it when the cue changes.
     TellsLate,
     /// Done, but for removals.
@@ -153,7 +155,11 @@ impl Shelf {
             size_max: u64::MAX,
             replaces_at_once: true,
             real_directories,
-            renames_files: Renames::Whole,
+            renames_files: if real_directories {
+                Renames::Whole
+            } else {
+                Renames::Copied
+            },
             renames_directories: if real_directories { Renames::Whole } else { Renames::No },
             keeps_modified: false,
             keeps_mode: false,
@@ -547,6 +553,11 @@ impl Backend for Shelf {
     async fn rename(&self, from: &ObjectPath, to: &ObjectPath, replace: bool) -> Result<Presence<Metadata>> {
         self.names_are_let().await;
         self.refuse(Operation::Rename, from)?;
+        let is_last = *self.cue.borrow() == Cue::RenamesAndIsSilent;
+        if is_last {
+            // Before anybody sees that it is done.
+            self.set_cue(Cue::IsSilent);
+        }
         let metadata = {
             let mut state = self.state.lock();
             if !replace && state.objects.contains_key(to.as_bytes()) {
@@ -575,7 +586,7 @@ impl Backend for Shelf {
         self.changed.send_modify(|count| *count += 1);
         let mut cue = self.cue.subscribe();
         let _changed = cue.wait_for(|cue| *cue != Cue::TellsLate).await;
-        if *self.cue.borrow() == Cue::LosesRenames {
+        if is_last || *self.cue.borrow() == Cue::LosesRenames {
             return Err(self.error(ErrorKind::TimedOut, Operation::Rename, from));
         }
         Ok(Presence::Found(metadata))

@@ -12,6 +12,7 @@ use super::Target;
 use super::rename::Renaming;
 use crate::Error;
 use crate::moves::Place;
+use crate::temporaries::remove_directory;
 use crate::vfs::Core;
 
 /// Where a directory is to be after its rename.
@@ -151,7 +152,7 @@ impl Core {
         places.extend(self.catalog.standing_path(entry.id).map_err(Error::from_catalog)?);
         for place in places {
             let path = ObjectPath::from_bytes(place);
-            match self.ask(target, target.backend.remove_directory(&path)).await {
+            match self.ask(target, remove_directory(&*target.backend, &path)).await {
                 Ok(_) | Err(Error::NotEmpty | Error::NotADirectory) => {}
                 Err(error) => return Err(error),
             }

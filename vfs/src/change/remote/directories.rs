@@ -37,6 +37,10 @@ impl Core {
         let uploads = Arc::clone(self.writable()?);
         let _turn = self.turn_at(&uploads, &renaming.names()).await?;
         let _name = self.lock_name(renaming.from.id).await?;
+        self.has_its_name(&renaming.from)?;
+        if let Some(over) = &renaming.over {
+            self.has_its_name(over)?;
+        }
         self.look_at_places(&mut renaming)?;
         if renaming.over.is_some() {
             let target = &renaming.target;
@@ -53,9 +57,7 @@ impl Core {
         let renamed = self.rename_at_source(&renaming).await;
         if let Err(error) = renamed {
             settled::lasts_if_away(&mut settled, &error);
-            if !is_away(&error) {
-                self.catalog.end_rename(renaming.from.id).map_err(Error::from_catalog)?;
-            }
+            self.note_not_renamed(&renaming, &error)?;
             return Err(error);
         }
         let core = Arc::clone(self);
@@ -70,8 +72,8 @@ impl Core {
         .await
     }
 
-    /// Notes that the source is asked to rename a directory: should nobody hear its answer, it is found out what it has made of that.
-    async fn note_asked(&self, renaming: &Renaming) -> Result<(), Error> {
+    /// Notes that the source is asked for a rename: should nobody hear its answer, it is found out what it has made of that.
+    pub(super) async fn note_asked(&self, renaming: &Renaming) -> Result<(), Error> {
         let asked = AskedRename {
             id: renaming.from.id,
             to: (renaming.to_directory, renaming.to_name.clone()),
@@ -80,6 +82,15 @@ impl Core {
         let catalog = Arc::clone(&self.catalog);
         self.blocking(move || catalog.begin_rename(&asked).map_err(Error::from_catalog))
             .await
+    }
+
+    /// Forgets that, where the source has said that it has not made the rename.
+    pub(super) fn note_not_renamed(&self, renaming: &Renaming, error: &Error) -> Result<(), Error> {
+        if is_away(error) {
+            self.writable()?.settle_later(renaming.from.id);
+            return Ok(());
+        }
+        self.catalog.end_rename(renaming.from.id).map_err(Error::from_catalog)
     }
 
     fn staged_beneath(&self, directory: &Entry) -> Result<Vec<Arc<StagedFile>>, Error> {

@@ -16,6 +16,7 @@ use crate::error::Cause;
 use crate::fetch::Object;
 use crate::handle::{Access, Backing, OpenFile, OpenObject, Opened};
 use crate::staging::{StagedFile, fresh_row};
+use crate::temporaries::remove_directory;
 use crate::vfs::Core;
 use crate::{Answer, Error};
 
@@ -345,6 +346,7 @@ impl Core {
         let _turn = self.turn_at(&uploads, &[(entry.parent, &entry.name)]).await?;
         let _name = self.lock_name(entry.id).await?;
         let _places = self.moves()?.keep_places().await;
+        self.has_its_name(&entry)?;
         let guard = self.catalog.begin_change(&[entry.parent, entry.id]);
         let target = self.remote_target_of(entry.id)?;
         let removed = if self.is_in_a_move(entry.id)? {
@@ -352,7 +354,8 @@ impl Core {
             removed.map(|()| Presence::Found(()))
         } else {
             uploads.end_all_in(target.source, &target.path).await?;
-            self.ask(&target, target.backend.remove_directory(&target.path)).await
+            self.ask(&target, remove_directory(&*target.backend, &target.path))
+                .await
         };
         match removed {
             Ok(Presence::Found(()) | Presence::Absent) => {}

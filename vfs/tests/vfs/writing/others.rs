@@ -154,3 +154,29 @@ async fn what_is_written_to_a_file_that_another_removes_meanwhile_is_not_lost() 
         assert_eq!(world.read_path("s/over").await, b"SAVED here");
     }
 }
+
+/// It is not shown, and would keep the directory for good.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_uploads_have_left_goes_with_a_directory_in_which_nothing_else_is() {
+    const LEFT: &str = ".manifold-0123456789abcdef0123456789abcdef";
+    for shelf in [Shelf::new(), Shelf::store()] {
+        for directory in ["d", "e"] {
+            shelf.place(&format!("{directory}/{LEFT}"), b"a part");
+        }
+        shelf.place("e/file", b"file");
+        let world = World::over(shelf, TempDir::new().unwrap());
+        let root = world.root().await;
+        for path in ["s/d", "s/e"] {
+            world.library.relist(path).await;
+        }
+        assert!(world.names("s/d").await.is_empty());
+        assert_eq!(world.names("s/e").await, ["file"]);
+        let remove = |name: &'static [u8]| world.library.vfs.remove_directory(root, name).wait();
+        remove(b"d").await.unwrap();
+        let refused = remove(b"e").await;
+        assert!(matches!(refused, Err(Error::NotEmpty)), "{refused:?}");
+        assert_eq!(world.shelf.files(), [format!("e/{LEFT}"), "e/file".to_owned()]);
+        world.library.relist("s").await;
+        assert_eq!(world.names("s").await, ["e"]);
+    }
+}

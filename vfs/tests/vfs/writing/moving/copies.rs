@@ -159,3 +159,32 @@ async fn what_another_puts_where_a_directory_has_been_on_its_way_stays() {
     world.library.relist("s").await;
     assert_eq!(world.names("s").await, ["b", "c"]);
 }
+
+/// Where its place was taken, a file is kept under another name.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_copy_stays_on_the_way_of_a_file_that_had_to_make_way() {
+    let world = with_a_copy_on_the_way("a/00", "b/00", &[("s/a", "s/b"), ("s/b", "s/c")]).await;
+    world.shelf.place("c/00", b"of another");
+    world.shelf.set_cue(Cue::Does);
+    world.library.vfs.retry_uploads();
+    world.until_settled().await;
+    let [conflict] = &world.library.vfs.conflicts()[..] else {
+        panic!("{:?}", world.library.vfs.conflicts());
+    };
+    let kept_as = format!("c/{}", String::from_utf8_lossy(&conflict.kept_as));
+    let mut files = ["c/00".to_owned(), kept_as.clone()];
+    files.sort_unstable();
+    assert_eq!(world.shelf.files(), files);
+    assert_eq!(world.shelf.bytes(&kept_as).unwrap(), content(0));
+    assert_eq!(world.shelf.bytes("c/00").unwrap(), b"of another");
+}
+
+/// A directory that was kept by an object of its own where it stood for a moment.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_directory_stays_where_one_above_it_has_been_on_its_way() {
+    let world = with_a_copy_on_the_way("a/00", "b/00", &[("s/a", "s/b"), ("s/b", "s/c")]).await;
+    world.shelf.place_directory("b/sub/empty");
+    world.ends_with(&[("c/00", &content(0))]).await;
+    world.library.relist("s").await;
+    assert_eq!(world.names("s").await, ["c"]);
+}
