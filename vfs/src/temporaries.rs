@@ -28,7 +28,12 @@ pub(crate) async fn remove_directory(backend: &dyn Backend, path: &ObjectPath) -
     }
     for (path, version) in left {
         tracing::debug!(%path, "what an upload has left is removed with its directory");
-        let (Presence::Found(()) | Presence::Absent) = backend.remove_file(&path, &Expected::Version(version)).await?;
+        match backend.remove_file(&path, &Expected::Version(version)).await {
+            Ok(Presence::Found(()) | Presence::Absent) => {}
+            // It is written to at this moment.
+            Err(refused) if matches!(refused.kind(), ErrorKind::Conflict | ErrorKind::Busy) => return Err(error),
+            Err(failed) => return Err(failed),
+        }
     }
     backend.remove_directory(path).await
 }

@@ -6,7 +6,7 @@
 //! - an upload replaces only the version that the writer had seen;
 //! - what cannot be uploaded stays staged, and says why.
 
-mod asked;
+pub(crate) mod asked;
 mod attempt;
 mod body;
 pub(crate) mod conflict;

@@ -456,7 +456,7 @@ impl Examination<'_> {
         Ok(())
     }
 
-    /// Entries that were given are asked to get names in directories that were too.
+    /// Directories that were given are asked to get names in such.
     fn renames(&self) -> Result<()> {
         for row in self.snapshot.renames.iter()? {
             let (id, row) = row?;

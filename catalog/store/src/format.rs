@@ -98,7 +98,7 @@ pub(crate) const PART_UPLOADS: TableDefinition<'static, u64, &'static [u8]> = Ta
 pub(crate) const SENT_PARTS: TableDefinition<'static, PartKey, &'static [u8]> = TableDefinition::new("sent_parts");
 /// Id of a file or link whose copy is given its name, to where and how.
 pub(crate) const CROSSINGS: TableDefinition<'static, u64, &'static [u8]> = TableDefinition::new("crossings");
-/// Id of what its source was asked to rename, to where.
+/// Id of a directory that its source was asked to rename, to where.
 pub(crate) const RENAMES: TableDefinition<'static, u64, &'static [u8]> = TableDefinition::new("renames");
 /// Source and id of what has left the tree, to the time when it did.
 pub(crate) const DEPARTED: TableDefinition<'static, OwnedKey, i64> = TableDefinition::new("departed");

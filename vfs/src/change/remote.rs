@@ -311,14 +311,18 @@ impl Core {
             .map(|(directory, name)| (*directory, Some(*name)))
             .collect();
         let patience = self.settings.data_deadline / 2;
-        let turn = uploads.turns.of_sources(&self.catalog, &changed, patience).await?;
-        let settled = tokio::time::timeout(patience, uploads.settle_directories(&changed)).await;
+        let turn = async {
+            loop {
+                uploads.settle_directories(&changed).await?;
+                let turn = uploads.turns.of_sources(&self.catalog, &changed, patience).await?;
+                // Until then, another answer may have been lost.
+                if uploads.asked_on_the_way(&changed)?.is_empty() {
+                    return Ok(turn);
+                }
+            }
+        };
         let late = |_elapsed| Error::TimedOut(Cause::new("its source does not say whether it has renamed a directory"));
-        if settled.map_err(late)?? {
-            // What was found under the former names is to be found anew.
-            return Err(Error::Stale);
-        }
-        Ok(turn)
+        tokio::time::timeout(patience * 2, turn).await.map_err(late)?
     }
 
     /// Keeps a file's name from being changed by anybody else, and the file from being brought elsewhere.

@@ -147,9 +147,13 @@ impl Uploads {
         let catalog = &self.fetcher.catalog;
         let entry = catalog.entry(id).map_err(Error::from_catalog)?;
         let Some(entry) = entry else { return Ok(()) };
+        self.settle_directories(&[(entry.parent, None)]).await?;
         let turn = self.turns.stay(catalog, entry.parent, self.fetcher.deadline).await?;
         drop(turn);
-        self.settle_directories(&[(entry.parent, None)]).await.map(drop)
+        match self.asked_on_the_way(&[(entry.parent, None)])?[..] {
+            [] => Ok(()),
+            _ => Err(Error::Busy),
+        }
     }
 
     /// Makes sure that the row tells of what will be sent, and finds where it is to go.

@@ -155,11 +155,7 @@ impl Shelf {
             size_max: u64::MAX,
             replaces_at_once: true,
             real_directories,
-            renames_files: if real_directories {
-                Renames::Whole
-            } else {
-                Renames::Copied
-            },
+            renames_files: Renames::Whole,
             renames_directories: if real_directories { Renames::Whole } else { Renames::No },
             keeps_modified: false,
             keeps_mode: false,

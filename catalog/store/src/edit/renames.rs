@@ -1,4 +1,4 @@
-//! What sources were asked to rename.
+//! Directories that their sources were asked to rename.
 
 use redb::{ReadableTable, ReadableTableMetadata};
 
@@ -6,44 +6,45 @@ use super::Edit;
 use super::follow::refuse;
 use crate::error::Result;
 use crate::format::RenameRow;
-use crate::{EntryId, SeenAttributes, SourceId};
+use crate::{EntryId, SourceId};
 
 impl Edit<'_> {
-    /// Puts the row of an entry that its source is about to be asked to rename.
+    /// Puts the row of a directory that its source is about to be asked to rename.
     pub(crate) fn begin_rename(&mut self, id: u64, row: &RenameRow) -> Result<()> {
         let to = (EntryId(row.to.0), &*row.to.1);
-        if self.node(id)?.is_none() {
-            return Err(refuse(to, "it is not in the catalog"));
+        let (_, hot) = self.node(id)?.ok_or_else(|| refuse(to, "it is not in the catalog"))?;
+        if !hot.is_directory() {
+            return Err(refuse(to, "it is not a directory"));
         }
         self.source_directory(to.0)?;
         self.renames.insert(id, row.encode().as_slice())?;
         Ok(())
     }
 
-    /// Moves an entry to where its row says. False, and nothing but the row is gone, where there is none, or where something waits to be
+    /// Moves a directory to where its row says. False, and nothing but the row is gone, where there is none, or where something waits to be
     /// uploaded there.
-    pub(crate) fn follow_asked(&mut self, id: u64, seen: Option<SeenAttributes>, at_ns: i64) -> Result<bool> {
+    pub(crate) fn follow_asked(&mut self, id: u64, at_ns: i64) -> Result<bool> {
         let row = self.renames.get(id)?;
         let row = row.map(|row| RenameRow::decode(row.value())).transpose()?;
-        let (Some(row), Some((cold, hot))) = (row, self.node(id)?) else {
+        let (Some(row), Some((cold, _))) = (row, self.node(id)?) else {
             self.end_rename(id)?;
             return Ok(false);
         };
         let to = (EntryId(row.to.0), &*row.to.1);
         if let Some(there) = self.standing(to)?.map(|there| there.hot)
-            && (there.kind() != hot.kind() || self.is_staged(there.id())? || self.leads_to_staged(there.id())?)
+            && (!there.is_directory() || self.leads_to_staged(there.id())?)
         {
             self.end_rename(id)?;
             return Ok(false);
         }
         let raw_name = (row.raw_name != row.to.1).then(|| row.raw_name.clone().into());
         let from = (EntryId(cold.parent), &*cold.name);
-        self.follow_moved(from, to, raw_name, seen, None, at_ns)?;
+        self.follow_moved(from, to, raw_name, None, None, at_ns)?;
         self.end_rename(id)?;
         Ok(true)
     }
 
-    /// Takes the row of an entry away.
+    /// Takes the row of a directory away.
     pub(crate) fn end_rename(&mut self, id: u64) -> Result<()> {
         if !self.renames.is_empty()? {
             self.renames.remove(id)?;

@@ -1,4 +1,4 @@
-//! The row of an entry that its source was asked to rename.
+//! The row of a directory that its source was asked to rename.
 
 use super::Malformed;
 use super::crossings::{array, text};
@@ -31,7 +31,7 @@ impl RenameRow {
             };
             rest.is_empty().then_some(row)
         };
-        read().ok_or(Malformed("rename that a source was asked for"))
+        read().ok_or(Malformed("rename of a directory"))
     }
 }
 

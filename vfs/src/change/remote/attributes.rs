@@ -82,7 +82,7 @@ impl Core {
         let entry = match self.entry_of(id) {
             Ok(entry) => entry,
             // The kernel asks without a handle, also for who has one.
-            Err(_) if self.files.is_open(id) => {
+            Err(Error::Stale) if self.files.is_open(id) => {
                 let set = self.set_nameless(id, change);
                 return Answer::Ready(set.and_then(|()| self.attributes(id, handle)));
             }

@@ -10,6 +10,8 @@ use super::settled;
 use super::unseen::is_away;
 use crate::Error;
 use crate::staging::StagedFile;
+use crate::upload::Uploads;
+use crate::upload::asked::Asking;
 use crate::vfs::Core;
 
 impl Core {
@@ -36,7 +38,6 @@ impl Core {
         }
         let uploads = Arc::clone(self.writable()?);
         let _turn = self.turn_at(&uploads, &renaming.names()).await?;
-        let _name = self.lock_name(renaming.from.id).await?;
         self.has_its_name(&renaming.from)?;
         if let Some(over) = &renaming.over {
             self.has_its_name(over)?;
@@ -53,11 +54,15 @@ impl Core {
             held.push(self.hold_upload(&uploads, file.id).await?);
         }
         let mut settled = self.settle_origins(&[renaming.from.id]).await?;
-        self.note_asked(&renaming).await?;
+        let asking = self.note_asked(&uploads, &renaming).await?;
         let renamed = self.rename_at_source(&renaming).await;
         if let Err(error) = renamed {
             settled::lasts_if_away(&mut settled, &error);
-            self.note_not_renamed(&renaming, &error)?;
+            if !is_away(&error) {
+                // It has said that it has not made it.
+                self.catalog.end_rename(renaming.from.id).map_err(Error::from_catalog)?;
+                asking.end();
+            }
             return Err(error);
         }
         let core = Arc::clone(self);
@@ -66,31 +71,25 @@ impl Core {
             if !beneath.is_empty() {
                 core.catalog.sync().map_err(Error::from_catalog)?;
             }
+            asking.end();
             drop((guard, held, settled));
             Ok(())
         })
         .await
     }
 
-    /// Notes that the source is asked for a rename: should nobody hear its answer, it is found out what it has made of that.
-    pub(super) async fn note_asked(&self, renaming: &Renaming) -> Result<(), Error> {
+    /// Notes that the source is asked to rename a directory: should nobody hear its answer, it is found out what it has made of that.
+    async fn note_asked(&self, uploads: &Arc<Uploads>, renaming: &Renaming) -> Result<Asking, Error> {
         let asked = AskedRename {
             id: renaming.from.id,
             to: (renaming.to_directory, renaming.to_name.clone()),
             raw_name: renaming.raw_name(),
         };
         let catalog = Arc::clone(&self.catalog);
+        let asking = Asking::begin(uploads, renaming.from.id);
         self.blocking(move || catalog.begin_rename(&asked).map_err(Error::from_catalog))
-            .await
-    }
-
-    /// Forgets that, where the source has said that it has not made the rename.
-    pub(super) fn note_not_renamed(&self, renaming: &Renaming, error: &Error) -> Result<(), Error> {
-        if is_away(error) {
-            self.writable()?.settle_later(renaming.from.id);
-            return Ok(());
-        }
-        self.catalog.end_rename(renaming.from.id).map_err(Error::from_catalog)
+            .await?;
+        Ok(asking)
     }
 
     fn staged_beneath(&self, directory: &Entry) -> Result<Vec<Arc<StagedFile>>, Error> {

@@ -361,15 +361,7 @@ impl Core {
         let over = renaming.over.as_ref().map(|over| over.id);
         let changed: Vec<_> = [renaming.from.id].into_iter().chain(over).collect();
         let mut settled = self.settle_origins(&changed).await?;
-        // Of what is staged, its row tells.
-        let is_noted = staged.is_none() && renaming.source.able.renames_files == Renames::Copied;
-        if is_noted {
-            self.note_asked(&renaming).await?;
-        }
         let renamed = self.rename_at_source(&renaming).await;
-        if let (Err(error), true) = (&renamed, is_noted) {
-            self.note_not_renamed(&renaming, error)?;
-        }
         let metadata = renamed.inspect_err(|error| settled::lasts_if_away(&mut settled, error))?;
         let core = Arc::clone(self);
         self.blocking(move || {
