@@ -312,13 +312,12 @@ impl Core {
             .collect();
         let patience = self.settings.data_deadline / 2;
         let turn = async {
-            loop {
-                uploads.settle_directories(&changed).await?;
-                let turn = uploads.turns.of_sources(&self.catalog, &changed, patience).await?;
-                // Until then, another answer may have been lost.
-                if uploads.asked_on_the_way(&changed)?.is_empty() {
-                    return Ok(turn);
-                }
+            uploads.settle_directories(&changed).await?;
+            let turn = uploads.turns.of_sources(&self.catalog, &changed, patience).await?;
+            // Until then, another answer may have been lost.
+            match uploads.asked_on_the_way(&changed)?[..] {
+                [] => Ok(turn),
+                _ => Err(Error::Busy),
             }
         };
         let late = |_elapsed| Error::TimedOut(Cause::new("its source does not say whether it has renamed a directory"));

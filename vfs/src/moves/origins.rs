@@ -428,7 +428,10 @@ impl Moves {
             Presence::Found(there) => there,
             Presence::Absent => {
                 let overtaken = fetcher.catalog.is_overtaken_on_the_way(ticket, origin.directory);
-                if overtaken.map_err(fault)? || !self.is_at(origin, path)? {
+                if overtaken.map_err(fault)?
+                    || !self.is_at(origin, path)?
+                    || !self.uploads.is_way_known(origin.directory).map_err(fault)?
+                {
                     return Err(fault("its directory was changed a moment ago"));
                 }
                 return Ok(There::Nothing);
@@ -478,6 +481,9 @@ impl Moves {
             .await
         {
             Ok(Presence::Found(())) => Ok(Taken::Gone),
+            Ok(Presence::Absent) if !self.uploads.is_way_known(origin.directory).map_err(fault)? => {
+                Err(fault("its directory may have got another name"))
+            }
             Ok(Presence::Absent) if self.is_at(origin, &path)? => {
                 // A directory above that is getting another name has it at its source before it has it here.
                 let overtaken = fetcher.catalog.is_overtaken_above(ticket, origin.directory);

@@ -125,6 +125,11 @@ impl Uploads {
             .collect())
     }
 
+    /// Tells whether it is known which names the directories have that lead to what is in a directory, or was.
+    pub(crate) fn is_way_known(&self, directory: EntryId) -> Result<bool, Error> {
+        Ok(self.asked_on_the_way(&[(directory, None)])?.is_empty())
+    }
+
     /// Finds out what became of a rename, once nobody waits for the answer any more, and follows it, or forgets it.
     async fn settle_asked(self: &Arc<Self>, id: EntryId) -> Result<(), Error> {
         let catalog = &self.fetcher.catalog;
@@ -132,8 +137,9 @@ impl Uploads {
             let all = catalog.asked_renames().map_err(Error::from_catalog)?;
             Ok(all.into_iter().find(|asked| asked.id == id))
         };
-        let (Some(asked), Some(entry)) = (find()?, catalog.entry(id).map_err(Error::from_catalog)?) else {
-            return Ok(());
+        let Some(asked) = find()? else { return Ok(()) };
+        let Some(entry) = catalog.entry(id).map_err(Error::from_catalog)? else {
+            return catalog.end_rename(id).map_err(Error::from_catalog);
         };
         // Whoever is asking the source has a turn at both names; and neither they nor those above change while it is looked.
         let names = [(entry.parent, Some(&*entry.name)), (asked.to.0, Some(&*asked.to.1))];

@@ -150,9 +150,10 @@ impl Uploads {
         self.settle_directories(&[(entry.parent, None)]).await?;
         let turn = self.turns.stay(catalog, entry.parent, self.fetcher.deadline).await?;
         drop(turn);
-        match self.asked_on_the_way(&[(entry.parent, None)])?[..] {
-            [] => Ok(()),
-            _ => Err(Error::Busy),
+        if self.is_way_known(entry.parent)? {
+            Ok(())
+        } else {
+            Err(Error::Busy)
         }
     }
 

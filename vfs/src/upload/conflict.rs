@@ -34,9 +34,20 @@ pub(crate) fn name(name: &[u8], now_ns: i64, host: &str, attempt: u32) -> Vec<u8
 /// Tells whether a name may be one under which a file of another name is kept.
 pub(crate) fn may_be_kept_as(name: &[u8], kept_as: &[u8]) -> bool {
     const MARK: &[u8] = b" (conflict ";
-    let mut marks = kept_as.windows(MARK.len()).enumerate();
-    // Of a long name, only the beginning is kept.
-    marks.any(|(at, window)| window == MARK && at > 0 && name.starts_with(&kept_as[..at]))
+    let marks = kept_as.windows(MARK.len()).enumerate();
+    let mut marks = marks
+        .filter(|(at, window)| *at > 0 && *window == MARK)
+        .map(|(at, _)| at);
+    marks.any(|at| {
+        let (stem, rest) = kept_as.split_at(at);
+        let Some(end) = rest.iter().rposition(|byte| *byte == b')') else {
+            return false;
+        };
+        let extension = &rest[end + 1..];
+        // Of a long name, only the beginning is kept: not a character more would fit.
+        let was_cut = kept_as.len() + 4 > NAME_MAX && name.len() > stem.len() + extension.len();
+        [stem, extension].concat() == name || was_cut && name.starts_with(stem) && name.ends_with(extension)
+    })
 }
 
 /// Gives the day of a time, in UTC, as `YYYY-MM-DD`.
@@ -72,6 +83,19 @@ fn date(day: i64) -> (i64, i64, i64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_under_which_a_file_is_kept_is_recognised() {
+        let long = ["x".repeat(250), ".txt".to_owned()].concat();
+        for own in ["f.txt", "f", ".hidden", "a (b).tar", &long] {
+            let kept_as = name(own.as_bytes(), 0, "host", 2);
+            assert!(may_be_kept_as(own.as_bytes(), &kept_as), "{own}");
+            for other in ["", "readme.txt", "f.jpg", "ff.txt", ".h"] {
+                assert!(!may_be_kept_as(other.as_bytes(), &kept_as), "{other} {own}");
+            }
+        }
+        assert!(!may_be_kept_as(b"f", b"f"));
+    }
 
     const NOON: i64 = 1_709_208_000_000_000_000; // 2024-02-29 12:00 UTC
 

@@ -122,9 +122,10 @@ impl Uploads {
         let catalog = &self.fetcher.catalog;
         let origins = catalog.origins(id).map_err(Error::from_catalog)?;
         match origins.and_then(|origins| origins.places.into_iter().next()) {
-            Some(origin) => catalog
-                .is_overtaken_on_the_way(ticket, origin.directory)
-                .map_err(Error::from_catalog),
+            Some(origin) => {
+                let overtaken = catalog.is_overtaken_on_the_way(ticket, origin.directory);
+                Ok(overtaken.map_err(Error::from_catalog)? || !self.is_way_known(origin.directory)?)
+            }
             None => Ok(false),
         }
     }

@@ -90,6 +90,7 @@ impl Edit<'_> {
 
     fn depart(&mut self, child: &Standing, at_ns: i64) -> Result<()> {
         let (id, source) = (child.hot.id(), child.hot.source());
+        self.end_rename(id)?;
         let cold = self.existing_cold(id)?;
         let key = tree::hot_key(id, child.parent, &child.name)?;
         self.children.remove(key.as_slice())?;

@@ -16,6 +16,9 @@ impl Edit<'_> {
         if !hot.is_directory() {
             return Err(refuse(to, "it is not a directory"));
         }
+        if !self.is_attached(id)? {
+            return Err(refuse(to, "it does not stand in the tree"));
+        }
         self.source_directory(to.0)?;
         self.renames.insert(id, row.encode().as_slice())?;
         Ok(())

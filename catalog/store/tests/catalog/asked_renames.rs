@@ -37,6 +37,19 @@ fn a_rename_that_is_noted_outlives_a_crash_and_goes_with_the_move_or_the_directo
     catalog.end_rename(d).unwrap();
     assert_eq!(catalog.asked_renames().unwrap(), []);
     catalog.begin_rename(&asked).unwrap();
+    list(&catalog, source.root, vec![folder("to"), file("f")]);
+    assert_eq!(
+        catalog.asked_renames().unwrap(),
+        [],
+        "a listing does not find it any more"
+    );
+    assert!(catalog.begin_rename(&asked).is_err());
+    list(&catalog, source.root, vec![folder("d"), folder("to"), file("f")]);
+    let asked = AskedRename {
+        id: id(&catalog, "/s/d"),
+        ..asked
+    };
+    catalog.begin_rename(&asked).unwrap();
     catalog.follow_removed(source.root, b"d", 8).unwrap();
     assert_eq!(catalog.asked_renames().unwrap(), []);
     scratch.check(catalog);

@@ -186,3 +186,23 @@ async fn names_on_the_way_are_changed_when_it_is_known_where_they_are() {
     world.rename_in_root("e", "g").await.unwrap();
     world.ends_in("g").await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_listing_has_taken_away_keeps_nobody_waiting() {
+    let shelf = Shelf::new();
+    shelf.place("d/f", b"f");
+    let world = World::over(shelf, TempDir::new().unwrap());
+    world.library.find("s/d/f").await.unwrap();
+    world.shelf.set_cue(Cue::RenamesAndIsSilent);
+    world.rename_in_root("d", "e").await.unwrap_err();
+    world.library.relist("s").await;
+    assert_eq!(world.names("s").await, ["e"]);
+    assert_eq!(world.library.catalog.asked_renames().unwrap(), []);
+    world.shelf.set_cue(Cue::Does);
+    let e = world.library.find("s/e").await.unwrap();
+    let made = world.library.vfs.make_directory(e, b"made", 0o755, ME).wait();
+    made.await.unwrap();
+    world.rename_in_root("e", "g").await.unwrap();
+    assert_eq!(world.shelf.files(), ["g/f"]);
+    world.library.catalog.examine().unwrap();
+}
