@@ -5,7 +5,7 @@
 //! - while a name is changed, the directory that it is in keeps its own name, and so does each above it;
 //! - each comes in the order in which they asked, and is held up by those alone who change a name on the way, or one that is the same;
 //! - who has a turn in a union asks for turns at sources, and who has one at sources asks for no other, so that no two wait for each other;
-//!   and a turn is waited for no longer than half of the deadline.
+//!   and a turn is waited for no longer than the deadline, and by who changes a name than half of it.
 
 use std::time::Duration;
 
