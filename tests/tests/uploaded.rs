@@ -63,10 +63,15 @@ struct Site {
 
 impl Site {
     fn over(server: impl Server + 'static, settings: &[(&str, &str)]) -> Self {
+        Self::with(server, SETTINGS, settings)
+    }
+
+    /// One over a source with `settings` of its own, in a library with these `deadlines`.
+    fn with(server: impl Server + 'static, deadlines: &str, settings: &[(&str, &str)]) -> Self {
         let server = Behind::proxy(server);
         server.put(BIG.as_bytes(), &pattern(BIG_BYTES, 1));
         let mut library = Library::new(User::Current);
-        library.settings(SETTINGS);
+        library.settings(deadlines);
         let writes = [("write", "back")];
         let settings = if settings.iter().any(|(key, _)| *key == "write") {
             settings.to_vec()

@@ -52,6 +52,8 @@ pub(crate) struct Traits {
     pub(crate) markers: bool,
     /// Whether it may lose what it acknowledged when it is killed: some emulators write late.
     pub(crate) forgets: bool,
+    /// Whether it may name two puts of the same moment by one version.
+    pub(crate) names_by_the_clock: bool,
 }
 
 /// How to name a source that does not exist, on a server that does.
@@ -76,6 +78,7 @@ impl Traits {
         when_full: None,
         directories_stay: false,
         forgets: false,
+        names_by_the_clock: false,
         markers: true,
     };
     const STORE: Self = Self {
@@ -177,10 +180,12 @@ impl Subject {
     }
 
     pub(crate) async fn gcs() -> Self {
-        // The emulator keeps objects as files, and adds to their names.
+        // The emulator keeps objects as files, and adds to their names. Its generations are the microseconds of its clock, read before
+        // puts wait for one another (fake-gcs-server, internal/backend/fs.go, `CreateObject`).
         let traits = Traits {
             impossible: &[&[b'x'; 255]],
             markers: false,
+            names_by_the_clock: true,
             ..Traits::STORE
         };
         Self::new("Google Cloud Storage", FakeGcs::start(), traits).await

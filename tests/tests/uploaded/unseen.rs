@@ -2,6 +2,9 @@
 
 use super::*;
 
+/// So that no source is asked anew what became of an upload before the daemon is killed.
+const PATIENT: &str = "[deadlines]\nconnect = \"2 s\"\ndata = \"60 s\"\nmetadata = \"60 s\"\n";
+
 /// Waits until the server has these files, and kills the daemon, which does not know. It is mounted again while the server is away.
 fn arrives_unseen(site: &mut Site, names: &[&str]) {
     let end = Instant::now() + DEADLINE;
@@ -9,13 +12,18 @@ fn arrives_unseen(site: &mut Site, names: &[&str]) {
         assert!(Instant::now() < end, "{}", site.library.log());
         std::thread::sleep(Duration::from_millis(20));
     }
+    assert_ne!(
+        site.status()["uploads"]["waiting"],
+        0,
+        "its upload is known to have arrived"
+    );
     site.library.kill9();
     site.server.line().fail(Fault::Refuse);
     site.library.mount();
 }
 
 fn removed_and_renamed_while_away(server: impl Server + 'static, request: &'static [u8]) {
-    let mut site = Site::over(server, &[]);
+    let mut site = Site::with(server, PATIENT, &[]);
     site.server.line().fail(Fault::Unanswered { request });
     for name in ["removed", "renamed", "replaced"] {
         fs::write(site.at(name), name).expect("a write needs no source");
@@ -52,7 +60,7 @@ fn what_has_arrived_unseen_at_an_s3_server_goes_with_its_name() {
 
 #[test]
 fn what_has_arrived_unseen_at_a_webdav_server_goes_with_its_name() {
-    removed_and_renamed_while_away(Apache::start(), b"MOVE ");
+    removed_and_renamed_while_away(Apache::start(), b"PUT ");
 }
 
 /// What gives a file on a share a name of three letters (`FILE_RENAME_INFORMATION`, MS-FSCC 2.4.42): from its root on.
@@ -61,7 +69,7 @@ const NAMED: &[u8] = b"\0\0\0\0\0\0\0\0\x06\0\0\0";
 /// To Samba the two names are one.
 #[test]
 fn what_has_arrived_unseen_on_samba_is_taken_away_before_its_name_comes_back_in_another_case() {
-    let mut site = Site::over(Samba::start(), &[]);
+    let mut site = Site::with(Samba::start(), PATIENT, &[]);
     for is_removed in [false, true] {
         site.server.line().fail(Fault::Unanswered { request: NAMED });
         fs::write(site.at("new"), "bytes").expect("a write needs no source");

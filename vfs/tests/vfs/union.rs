@@ -187,8 +187,10 @@ impl World {
         }
     }
 
+    /// Waits until the sources have what was written, and what gave way to it is taken away there.
     async fn until_uploaded(&self) {
-        while self.library.vfs.staging_usage().unwrap().files > 0 {
+        let (vfs, catalog) = (&self.library.vfs, &self.library.catalog);
+        while vfs.staging_usage().unwrap().files > 0 || !catalog.all_origins().unwrap().is_empty() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
