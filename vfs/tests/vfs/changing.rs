@@ -395,6 +395,10 @@ async fn the_kernel_is_not_told_of_what_it_asked_for_and_is_told_of_all_else() {
     vfs.settle(Duration::from_secs(20));
     let events = vfs.subscribe();
     let directory = vfs.make_directory(root, b"d", 0o777, ME).wait().await.unwrap();
+    assert_eq!(told(&two.library, &events), []);
+    // A first listing between the write and the close would tell of the bytes.
+    two.library.relist("a/d").await;
+    told(&two.library, &events);
     let file = two.create(directory.id, "f").await.unwrap();
     two.write(&file, WriteAt::Offset(0), b"bytes").await;
     two.close(&file).await;
