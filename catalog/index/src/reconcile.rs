@@ -12,7 +12,9 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use manifold_backends::{ObjectPath, Presence};
-use manifold_catalog::{Catalog, CompleteListing, Details, Entry, EntryId, Kind, NewChild, SourceId, Ticket};
+use manifold_catalog::{
+    Catalog, ChildPages, CompleteListing, Details, Entry, EntryId, Kind, NewChild, SourceId, Ticket,
+};
 use tokio::time::timeout;
 
 use crate::IndexError;
@@ -22,8 +24,6 @@ use crate::indexer::{Indexer, Target};
 const QUESTIONS_AT_ONCE: usize = 8;
 /// How often an entry is looked for that moves whenever it is looked at. Each time is a commit of another listing.
 const LOOKS_MAX: usize = 100;
-/// How many known children are read at a time.
-const PAGE: usize = 1_000;
 
 /// When a listing was taken.
 #[derive(Clone, Copy, Debug)]
@@ -275,23 +275,17 @@ fn is_same_object(entry: &Entry, details: &Details, child: &NewChild, births_las
 
 /// The children of a directory as the catalog knows them, asked for in the order of their names.
 pub(crate) struct KnownChildren<'a> {
-    catalog: &'a Catalog,
-    directory: EntryId,
+    pages: ChildPages<'a>,
     page: std::vec::IntoIter<Entry>,
     next: Option<Entry>,
-    after: Option<Box<[u8]>>,
-    ended: bool,
 }
 
 impl<'a> KnownChildren<'a> {
     pub(crate) fn new(catalog: &'a Catalog, directory: EntryId) -> Self {
         Self {
-            catalog,
-            directory,
+            pages: catalog.child_pages(directory),
             page: Vec::new().into_iter(),
             next: None,
-            after: None,
-            ended: false,
         }
     }
 
@@ -317,11 +311,10 @@ impl<'a> KnownChildren<'a> {
 
     fn advance(&mut self) -> Result<bool, IndexError> {
         self.next = self.page.next();
-        if self.next.is_none() && !self.ended {
-            let page = self.catalog.children(self.directory, self.after.as_deref(), PAGE)?;
-            self.ended = page.len() < PAGE;
-            self.after = page.last().map(|last| last.name.clone());
-            self.page = page.into_iter();
+        if self.next.is_none()
+            && let Some(page) = self.pages.next()
+        {
+            self.page = page?.into_iter();
             self.next = self.page.next();
         }
         Ok(self.next.is_some())

@@ -28,6 +28,7 @@ mod listing;
 mod load;
 mod moves;
 mod origins;
+mod pages;
 mod parts;
 mod pins;
 mod read;
@@ -59,6 +60,7 @@ pub use links::{KnownLink, LinkTarget};
 pub use load::{BulkLoader, LoadedDirectory};
 pub use moves::{Copied, Move, Moved};
 pub use origins::{Across, ExtendedAttribute, Left, Origin, Origins, Unseen};
+pub use pages::ChildPages;
 pub use parts::{PartUpload, PartUploadId, SentPart};
 /// The longest version, in bytes.
 pub const VERSION_MAX: usize = 4096;

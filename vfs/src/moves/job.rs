@@ -26,8 +26,6 @@ const PAUSE_WAITING: Duration = Duration::from_millis(250);
 const PAUSE_WAITING_MAX: Duration = Duration::from_secs(10);
 /// How many files one move brings at once; a source that likes less is asked for less.
 const FILES_MAX: usize = 16;
-/// How many children are read at a time.
-const PAGE: usize = 1_000;
 
 /// What a round came to.
 #[derive(Debug)]
@@ -204,19 +202,13 @@ impl Moves {
                 indexer.list_for_move(holding.id).await.map_err(of_index)?;
                 listed.insert(holding.id);
             }
-            let mut after: Option<Box<[u8]>> = None;
-            loop {
-                let page = catalog.children(holding.id, after.as_deref(), PAGE).map_err(fault)?;
-                for child in &page {
+            for page in catalog.child_pages(holding.id) {
+                for child in &page.map_err(fault)? {
                     if child.kind == Kind::Directory {
                         next.push(self.holding_beneath(&holding, child.id)?);
                     } else {
                         left += u64::from(!self.is_there(child.id)?);
                     }
-                }
-                after = page.last().map(|last| last.name.clone());
-                if page.len() < PAGE {
-                    break;
                 }
             }
             holdings.push(holding);
@@ -248,9 +240,8 @@ impl Moves {
         let at_once = (ground.backend.capabilities().concurrency as usize / 2).clamp(1, FILES_MAX);
         let (mut waits, mut failed, mut in_a_row) = (false, None, 0);
         for holding in holdings {
-            let mut after: Option<Box<[u8]>> = None;
-            loop {
-                let page = catalog.children(holding.id, after.as_deref(), PAGE).map_err(fault)?;
+            for page in catalog.child_pages(holding.id) {
+                let page = page.map_err(fault)?;
                 let files = page.iter().filter(|child| child.kind != Kind::Directory);
                 let tasks: Vec<_> = files.map(|child| self.bring(ground, child.id).boxed()).collect();
                 let mut brought = futures::stream::iter(tasks).buffer_unordered(at_once);
@@ -271,11 +262,6 @@ impl Moves {
                         Err(fault) if in_a_row > at_once => return Err(fault),
                         Err(fault) => failed = Some(fault),
                     }
-                }
-                drop(brought);
-                after = page.last().map(|last| last.name.clone());
-                if page.len() < PAGE {
-                    break;
                 }
             }
         }

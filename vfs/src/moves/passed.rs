@@ -13,9 +13,6 @@ use crate::places::is_occupied_by_ours;
 use crate::upload::conflict::may_be_kept_as;
 use crate::upload::copies::Seen;
 
-/// How many children are read at a time.
-const PAGE: usize = 1_000;
-
 /// The files of a move, by their lengths in bytes, with what the source calls them.
 type Files = HashMap<u64, Vec<(Vec<u8>, EntryId)>>;
 
@@ -66,18 +63,13 @@ impl Moves {
         let catalog = &self.uploads.fetcher.catalog;
         let mut files = Files::new();
         for holding in holdings {
-            let mut after: Option<Box<[u8]>> = None;
-            loop {
-                let page = catalog.children(holding.id, after.as_deref(), PAGE).map_err(fault)?;
+            for page in catalog.child_pages(holding.id) {
+                let page = page.map_err(fault)?;
                 for child in page.iter().filter(|child| child.kind == manifold_catalog::Kind::File) {
                     if let Some(details) = catalog.details(child.id).map_err(fault)? {
                         let named = (details.raw_name.to_vec(), child.id);
                         files.entry(child.size).or_default().push(named);
                     }
-                }
-                after = page.last().map(|last| last.name.clone());
-                if page.len() < PAGE {
-                    break;
                 }
             }
         }

@@ -14,8 +14,6 @@ use crate::cache::{PinnedKeys, SourceTag};
 use crate::fetch::Object;
 use crate::vfs::Core;
 
-/// How many children are looked at in one read of the catalog.
-const PAGE: usize = 512;
 /// How many pins are read at once.
 const PINS_PAGE: usize = 1024;
 
@@ -173,11 +171,8 @@ impl Planner<'_> {
                 self.leave_to_list(directory, totals)?;
             }
             let mut beneath = Vec::new();
-            let mut after = None::<Box<[u8]>>;
-            loop {
-                let page = catalog.children(directory, after.as_deref(), PAGE);
-                let page = page.map_err(Error::from_catalog)?;
-                for entry in &page {
+            for page in catalog.child_pages(directory) {
+                for entry in &page.map_err(Error::from_catalog)? {
                     let mut inner = Vec::new();
                     if policy.is_some() {
                         inner.extend_from_slice(&path);
@@ -193,10 +188,6 @@ impl Planner<'_> {
                         }
                         _ => {}
                     }
-                }
-                match page.last() {
-                    Some(last) if page.len() == PAGE => after = Some(last.name.clone()),
-                    _ => break,
                 }
             }
             // So that the first is done first.

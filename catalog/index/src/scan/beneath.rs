@@ -18,8 +18,6 @@ use crate::indexer::Indexer;
 
 /// How many directories are listed at once.
 const AT_ONCE: usize = 4;
-/// How many children are read at a time.
-const PAGE: usize = 1_000;
 
 /// How far it has come.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -148,16 +146,12 @@ impl Indexer {
         waiting: &mut VecDeque<EntryId>,
         seen: &mut HashSet<EntryId>,
     ) -> Result<(), IndexError> {
-        let mut after: Option<Box<[u8]>> = None;
-        loop {
-            let page = self.catalog().children(directory, after.as_deref(), PAGE)?;
+        for page in self.catalog().child_pages(directory) {
+            let page = page?;
             let directories = page.iter().filter(|child| child.kind == Kind::Directory);
             waiting.extend(directories.map(|child| child.id).filter(|id| seen.insert(*id)));
-            if page.len() < PAGE {
-                return Ok(());
-            }
-            after = page.last().map(|last| last.name.clone());
         }
+        Ok(())
     }
 }
 

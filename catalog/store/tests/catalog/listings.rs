@@ -56,6 +56,22 @@ fn an_unchanged_listing_changes_nothing_and_tells_nothing() {
 }
 
 #[test]
+fn pages_of_children_have_each_child_once_and_in_order() {
+    let scratch = Scratch::new();
+    let catalog = scratch.open();
+    let root = add_source(&catalog, "/a").root;
+    for count in [0, 1, 999, 1_000, 1_001, 2_000] {
+        let children = (0..count).map(|number| file(&format!("{number:05}"))).collect();
+        list(&catalog, root, children);
+        let pages: Vec<_> = catalog.child_pages(root).map(Result::unwrap).collect();
+        assert!(pages.iter().all(|page| !page.is_empty()), "{count}");
+        let all = catalog.children(root, None, usize::MAX).unwrap();
+        assert_eq!((all.len(), pages.concat()), (count, all), "{count}");
+    }
+    scratch.check(catalog);
+}
+
+#[test]
 fn children_come_change_and_go_with_listings_and_keep_their_ids() {
     let scratch = Scratch::new();
     let catalog = scratch.open();
