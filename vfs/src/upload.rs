@@ -44,6 +44,7 @@ use crate::fetch::Fetcher;
 use crate::handle::OpenFiles;
 use crate::staging::{Staging, StagingUsage};
 use crate::turns::Turns;
+use asked::Unanswered;
 use ending::Ending;
 use naming::NameLocks;
 pub(crate) use renamed::changed_row;
@@ -162,6 +163,7 @@ pub(crate) struct Uploads {
     conflicts: Mutex<VecDeque<Conflict>>,
     /// The names that files have lost to another's version of late.
     way: Way,
+    unanswered: Unanswered,
     policies: RwLock<HashMap<SourceId, WritePolicy>>,
     /// The sources from which what is removed goes to a trash.
     with_trash: RwLock<HashSet<SourceId>>,
@@ -271,6 +273,7 @@ impl Uploads {
             stopped: watch::Sender::new(false),
             conflicts: Mutex::default(),
             way: Way::default(),
+            unanswered: Unanswered::default(),
             policies: RwLock::new(policies),
             with_trash: RwLock::default(),
             refusing: RwLock::default(),

@@ -41,6 +41,8 @@ enum Round {
 pub(super) struct Holding {
     pub(super) id: EntryId,
     pub(super) places: Vec<Vec<u8>>,
+    /// Those of the places in which it has stood only after its move began, so that copies alone can lie there.
+    pub(super) passed: Vec<Vec<u8>>,
 }
 
 /// Takes note that a task has ended, in whatever way.
@@ -194,7 +196,12 @@ impl Moves {
         listed: &mut HashSet<EntryId>,
     ) -> Result<Vec<Holding>, Fault> {
         let (catalog, indexer) = (&self.uploads.fetcher.catalog, &self.uploads.fetcher.indexer);
-        let mut next = vec![Holding { id: ground.top, places }];
+        let passed = places.iter().skip(1).cloned().collect();
+        let mut next = vec![Holding {
+            id: ground.top,
+            places,
+            passed,
+        }];
         let mut holdings = Vec::new();
         let mut left = 0;
         while let Some(holding) = next.pop() {
@@ -222,16 +229,17 @@ impl Moves {
         let catalog = &self.uploads.fetcher.catalog;
         let details = catalog.details(id).map_err(fault)?;
         let raw = details.map(|details| details.raw_name).unwrap_or_default();
-        let mut places: Vec<_> = above
-            .places
-            .iter()
-            .map(|place| [&place[..], b"/", &raw].concat())
-            .collect();
+        let beneath = |places: &[Vec<u8>]| -> Vec<Vec<u8>> {
+            let places = places.iter();
+            places.map(|place| [&place[..], b"/", &raw].concat()).collect()
+        };
+        let (mut places, mut passed) = (beneath(&above.places), beneath(&above.passed));
         let moves = catalog.moves().map_err(fault)?;
         if let Some(own) = moves.into_iter().find(|one| one.id == id) {
+            passed.extend(own.places.iter().skip(1).cloned());
             places.extend(own.places);
         }
-        Ok(Holding { id, places })
+        Ok(Holding { id, places, passed })
     }
 
     /// Brings all files that are elsewhere, and tells whether some have to wait.

@@ -1,75 +1,69 @@
 //! Copies of files of a move that nobody has taken note of, in places where its directories have stood meanwhile: their answers
 //! were lost, or the daemon died before they came, and the directory has got another name since.
+//!
+//! Always true: what is taken away has the bytes of one of the files of the directory that has stood there, and that file's name, or one
+//! that it may have been kept under; the file lies where it stands; and nothing of ours stands at the place, or is being made there.
 
 use std::collections::HashMap;
 
 use futures::StreamExt;
 use manifold_backends::{ErrorKind, Expected, Kind, Metadata, ObjectPath, Presence, Version};
-use manifold_catalog::EntryId;
+use manifold_catalog::{EntryId, SourceId};
+use manifold_index::names::{self, Side};
 
 use super::job::{Holding, fault, of_index};
 use super::{Fault, Ground, Moves};
+use crate::Error;
 use crate::places::is_occupied_by_ours;
 use crate::upload::conflict::may_be_kept_as;
 use crate::upload::copies::Seen;
 
-/// The files of a move, by their lengths in bytes, with what the source calls them.
+/// The files of a directory, by their lengths in bytes, with what the source calls them.
 type Files = HashMap<u64, Vec<(Vec<u8>, EntryId)>>;
+
+/// A name in the tree that leads to a place, and that nothing has which could hold the place: the directory in which it would be, and the name.
+type FreeName = (EntryId, Box<[u8]>);
 
 impl Moves {
     /// Takes away what has stayed where directories of a move have stood between their first place and this one. To be called when all
     /// files are where they stand: what still lies there is one of these copies, or another's.
     pub(super) async fn take_copies_away(&self, ground: &Ground, holdings: &[Holding]) -> Result<(), Fault> {
-        let catalog = &self.uploads.fetcher.catalog;
-        let moves = catalog.moves().map_err(fault)?;
-        let ours = moves.iter().filter(|one| holdings.iter().any(|own| own.id == one.id));
-        // Where a directory lay at first, nothing of it is a copy.
-        let mut passed: Vec<_> = ours.flat_map(|one| one.places.iter().skip(1).cloned()).collect();
-        if passed.is_empty() {
-            return Ok(());
-        }
-        let files = self.files_of(holdings)?;
-        let mut directories = Vec::new();
-        while let Some(place) = passed.pop() {
-            let path = ObjectPath::from_bytes(place);
-            for (name, seen) in self.listed(ground, &path).await? {
-                let path = path.join(&name);
-                match seen.kind {
-                    Kind::Directory => passed.push(path.as_bytes().to_vec()),
-                    Kind::File => {
-                        let alike = files.get(&seen.size).into_iter().flatten();
-                        // One whose place was taken has got another name.
-                        let alike = alike.filter(|(own, _)| *own == name || may_be_kept_as(&name, own));
-                        let alike: Vec<_> = alike.map(|(_, id)| *id).collect();
-                        self.take_copy_away(ground, &alike, &path, &seen).await?;
-                    }
-                    _ => {}
+        for holding in holdings.iter().filter(|holding| !holding.passed.is_empty()) {
+            let mut files = None;
+            for place in &holding.passed {
+                if self.name_to_keep(ground, place)?.is_none() {
+                    continue;
                 }
-            }
-            directories.push(path);
-        }
-        // What lies beneath another goes first.
-        directories.sort_unstable_by_key(|path| std::cmp::Reverse(path.as_bytes().len()));
-        for path in directories {
-            let stands_there = self.find_at(ground.source, path.as_bytes()).map_err(fault)?;
-            if stands_there.is_none() {
-                self.clear(ground, path.as_bytes()).await.map_err(of_index)?;
+                let path = ObjectPath::from_bytes(place.clone());
+                for (name, seen) in self.listed(ground, &path).await? {
+                    if seen.kind != Kind::File {
+                        continue;
+                    }
+                    let files = match &mut files {
+                        Some(files) => files,
+                        none => none.insert(self.files_of(holding.id)?),
+                    };
+                    // One whose place was taken has got another name.
+                    let alike = files.get(&seen.size).into_iter().flatten();
+                    let alike = alike.filter(|(own, _)| *own == name || may_be_kept_as(&name, own));
+                    let alike: Vec<_> = alike.map(|(_, id)| *id).collect();
+                    self.take_copy_away(ground, &alike, (place, &path.join(&name)), &seen)
+                        .await?;
+                }
             }
         }
         Ok(())
     }
 
-    fn files_of(&self, holdings: &[Holding]) -> Result<Files, Fault> {
+    fn files_of(&self, directory: EntryId) -> Result<Files, Fault> {
         let catalog = &self.uploads.fetcher.catalog;
         let mut files = Files::new();
-        for holding in holdings {
-            for page in catalog.child_pages(holding.id) {
-                let page = page.map_err(fault)?;
-                for child in page.iter().filter(|child| child.kind == manifold_catalog::Kind::File) {
-                    if let Some(details) = catalog.details(child.id).map_err(fault)? {
-                        let named = (details.raw_name.to_vec(), child.id);
-                        files.entry(child.size).or_default().push(named);
-                    }
+        for page in catalog.child_pages(directory) {
+            let page = page.map_err(fault)?;
+            for child in page.iter().filter(|child| child.kind == manifold_catalog::Kind::File) {
+                if let Some(details) = catalog.details(child.id).map_err(fault)? {
+                    let named = (details.raw_name.to_vec(), child.id);
+                    files.entry(child.size).or_default().push(named);
                 }
             }
         }
@@ -98,26 +92,24 @@ impl Moves {
         &self,
         ground: &Ground,
         alike: &[EntryId],
-        path: &ObjectPath,
+        (place, path): (&[u8], &ObjectPath),
         seen: &Metadata,
     ) -> Result<(), Fault> {
-        let catalog = &self.uploads.fetcher.catalog;
+        let fetcher = &self.uploads.fetcher;
+        let catalog = &fetcher.catalog;
         for id in alike {
             let _name = self.lock_name(*id).await;
-            let stands_there = self.find_at(ground.source, path.as_bytes()).map_err(fault)?;
-            if stands_there.is_some()
-                || is_occupied_by_ours(catalog, ground.source, *id, path.as_bytes()).map_err(fault)?
-            {
-                return Ok(());
-            }
-            let place = catalog.object_path(*id).map_err(fault)?;
-            let (Some((_, lies_at)), Some(details)) = (place, catalog.details(*id).map_err(fault)?) else {
+            let (Some((_, lies_at)), Some(details)) = (
+                catalog.object_path(*id).map_err(fault)?,
+                catalog.details(*id).map_err(fault)?,
+            ) else {
                 continue;
             };
-            let (lies_at, version) = (ObjectPath::from_bytes(lies_at), Version::from_stored(&details.version));
-            if lies_at == *path {
-                return Ok(());
+            let stands_at = catalog.standing_path(*id).map_err(fault)?;
+            if stands_at.as_ref() != Some(&lies_at) || lies_at == path.as_bytes() {
+                continue;
             }
+            let (lies_at, version) = (ObjectPath::from_bytes(lies_at), Version::from_stored(&details.version));
             let ours = Seen {
                 path: &lies_at,
                 version: &version,
@@ -125,18 +117,75 @@ impl Moves {
             let compared = self
                 .uploads
                 .holds_the_same(ground.source, &ground.backend, &ours, path, seen);
-            if !compared.await.map_err(of_index)? {
-                continue;
+            if compared.await.map_err(of_index)? {
+                tracing::debug!(id = id.0, %path, "a copy that was not noted is taken away");
+                return self.take_away_alone(ground, *id, (place, path), seen).await;
             }
-            tracing::debug!(id = id.0, %path, "a copy that was not noted is taken away");
-            let expected = Expected::Version(seen.version.clone());
-            return match self.ask(ground, ground.backend.remove_file(path, &expected)).await {
-                Ok(_) => Ok(()),
-                // Another has put something there.
-                Err(error) if matches!(error.kind(), Some(ErrorKind::Conflict | ErrorKind::IsADirectory)) => Ok(()),
-                Err(error) => Err(of_index(error)),
-            };
         }
         Ok(())
+    }
+
+    /// Takes a copy away while nothing of ours is made at its place.
+    async fn take_away_alone(
+        &self,
+        ground: &Ground,
+        id: EntryId,
+        (place, path): (&[u8], &ObjectPath),
+        seen: &Metadata,
+    ) -> Result<(), Fault> {
+        let fetcher = &self.uploads.fetcher;
+        let Some((directory, name)) = self.name_to_keep(ground, place)? else {
+            return Ok(());
+        };
+        let names = [(directory, Some(&*name))];
+        let turn = self
+            .uploads
+            .turns
+            .of_sources(&fetcher.catalog, &names, fetcher.deadline);
+        let _turn = match turn.await {
+            Err(Error::Stale) => return Ok(()),
+            turn => turn.map_err(fault)?,
+        };
+        // Until then, something may have been made there.
+        let is_ours = is_occupied_by_ours(&fetcher.catalog, ground.source, id, path.as_bytes());
+        if self.name_to_keep(ground, place)? != Some((directory, name)) || is_ours.map_err(fault)? {
+            return Ok(());
+        }
+        let expected = Expected::Version(seen.version.clone());
+        match self.ask(ground, ground.backend.remove_file(path, &expected)).await {
+            Ok(_) => Ok(()),
+            // Another has put something there.
+            Err(error) if matches!(error.kind(), Some(ErrorKind::Conflict | ErrorKind::IsADirectory)) => Ok(()),
+            Err(error) => Err(of_index(error)),
+        }
+    }
+
+    /// Finds the name that has to be kept from others, so that nothing of ours is made at a place. `None`: something stands there, or
+    /// another move has something there.
+    fn name_to_keep(&self, ground: &Ground, place: &[u8]) -> Result<Option<FreeName>, Fault> {
+        let places = [place.to_vec()];
+        let is_of_others = self.lies_within(ground.source, ground.top, &places).map_err(fault)?;
+        if is_of_others.is_some() {
+            return Ok(None);
+        }
+        self.free_name(ground.source, place).map_err(fault)
+    }
+
+    fn free_name(&self, source: SourceId, place: &[u8]) -> Result<Option<FreeName>, Error> {
+        let catalog = &self.uploads.fetcher.catalog;
+        let sources = catalog.sources().map_err(Error::from_catalog)?;
+        let Some(root) = sources.iter().find(|record| record.id == source) else {
+            return Ok(None);
+        };
+        let mut at = root.root;
+        for part in place.split(|byte| *byte == b'/') {
+            let shown = names::escape(part, Side::Plain);
+            let found = catalog.lookup(at, &shown).map_err(Error::from_catalog)?;
+            match found.filter(|found| found.kind == manifold_catalog::Kind::Directory && !found.attach_point) {
+                Some(found) => at = found.id,
+                None => return Ok(Some((at, shown.into()))),
+            }
+        }
+        Ok(None)
     }
 }

@@ -136,7 +136,7 @@ impl Core {
     }
 
     /// Asks a source that is known to be away whether it is back. What stands here alone can be changed without it.
-    async fn must_be_reached(&self, entry: &Entry) -> Result<(), Error> {
+    pub(crate) async fn must_be_reached(&self, entry: &Entry) -> Result<(), Error> {
         let source = entry.source;
         if !self.indexer.is_away(source) || self.stands_here_alone(entry.id) {
             return Ok(());

@@ -2,15 +2,18 @@
 //! whoever waited for it has died. A directory stands where its source has it before anything is uploaded beneath it, or its name or one
 //! beneath it is changed.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use manifold_backends::{Kind, ObjectPath, Presence};
 use manifold_catalog::{AskedRename, EntryId};
-use tokio::time::sleep;
+use parking_lot::Mutex;
+use tokio::time::{Instant, sleep};
 
 use super::Uploads;
 use crate::Error;
+use crate::error::Cause;
 
 /// The pause after the first failure; doubled with each.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -18,13 +21,34 @@ const PAUSE: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_mins(1);
 /// The pause before a second look at a rename that was not made: a server may come to it later than to the first.
 const SECOND_LOOK: Duration = Duration::from_millis(500);
+/// For how many deadlines a source may still be at a rename to which it has given no answer.
+const UNANSWERED_DEADLINES: u32 = 2;
 
-/// A rename that a source is being asked for. Who drops it leaves it to others to find out what became of that.
+/// Directories that sources may still be renaming, and until when that is thought of them.
+#[derive(Debug, Default)]
+pub(super) struct Unanswered(Mutex<HashMap<EntryId, Instant>>);
+
+impl Unanswered {
+    fn note(&self, id: EntryId, until: Instant) {
+        let mut unanswered = self.0.lock();
+        let now = Instant::now();
+        unanswered.retain(|_, until| *until > now);
+        unanswered.insert(id, until);
+    }
+
+    fn is_noted(&self, id: EntryId) -> bool {
+        self.0.lock().get(&id).is_some_and(|until| *until > Instant::now())
+    }
+}
+
+/// A rename that a source is being asked for. Who drops it leaves it to others to find out what became of that; the source may be at it
+/// still, unless it has said something.
 #[must_use = "what became of the rename is found out when this is dropped"]
 pub(crate) struct Asking {
     uploads: Arc<Uploads>,
     id: EntryId,
-    is_answered: bool,
+    has_answered: bool,
+    is_over: bool,
 }
 
 impl Asking {
@@ -32,21 +56,32 @@ impl Asking {
         Self {
             uploads: Arc::clone(uploads),
             id,
-            is_answered: false,
+            has_answered: false,
+            is_over: false,
         }
+    }
+
+    /// The source has said something of which it is not known whether it was before the rename or after it.
+    pub(crate) fn answered(mut self) {
+        self.has_answered = true;
     }
 
     /// It is known what became of it.
     pub(crate) fn end(mut self) {
-        self.is_answered = true;
+        self.is_over = true;
     }
 }
 
 impl Drop for Asking {
     fn drop(&mut self) {
-        if !self.is_answered {
-            self.uploads.settle_later(self.id);
+        if self.is_over {
+            return;
         }
+        if !self.has_answered {
+            let until = Instant::now() + self.uploads.fetcher.deadline * UNANSWERED_DEADLINES;
+            self.uploads.unanswered.note(self.id, until);
+        }
+        self.uploads.settle_later(self.id);
     }
 }
 
@@ -85,7 +120,13 @@ impl Uploads {
     /// directory itself. Whoever asks holds no turn yet.
     pub(crate) async fn settle_directories(self: &Arc<Self>, names: &[(EntryId, Option<&[u8]>)]) -> Result<(), Error> {
         for id in self.asked_on_the_way(names)? {
-            self.settle_asked(id).await?;
+            // To its end, though nobody waits for it any more: what it does last is not to meet another rename.
+            let uploads = Arc::clone(self);
+            let settling = self
+                .fetcher
+                .runtime
+                .spawn(async move { uploads.settle_asked(id).await });
+            settling.await.map_err(|error| Error::Io(Cause::new(error)))??;
         }
         Ok(())
     }
@@ -130,6 +171,19 @@ impl Uploads {
         Ok(self.asked_on_the_way(&[(directory, None)])?.is_empty())
     }
 
+    /// Refuses where it is not known which names the directories have that lead to a file: nothing is said by what its source has where it
+    /// stands.
+    ///
+    /// # Errors
+    /// [`Error::Busy`]: it is not known.
+    pub(super) fn must_know_the_way(&self, id: EntryId) -> Result<(), Error> {
+        let entry = self.fetcher.catalog.entry(id).map_err(Error::from_catalog)?;
+        match entry {
+            Some(entry) if !self.is_way_known(entry.parent)? => Err(Error::Busy),
+            _ => Ok(()),
+        }
+    }
+
     /// Finds out what became of a rename, once nobody waits for the answer any more, and follows it, or forgets it.
     async fn settle_asked(self: &Arc<Self>, id: EntryId) -> Result<(), Error> {
         let catalog = &self.fetcher.catalog;
@@ -145,7 +199,9 @@ impl Uploads {
         let names = [(entry.parent, Some(&*entry.name)), (asked.to.0, Some(&*asked.to.1))];
         let turn = match self.turns.of_sources(catalog, &names, self.fetcher.deadline).await {
             // Where it was to go is gone, and so it was not made; or it is gone itself.
-            Err(Error::Stale) => return catalog.end_rename(id).map_err(Error::from_catalog),
+            Err(Error::Stale) if find()?.as_ref() == Some(&asked) => {
+                return catalog.end_rename(id).map_err(Error::from_catalog);
+            }
             turn => turn?,
         };
         // It may have been answered, or asked for anew, until then.
@@ -160,6 +216,10 @@ impl Uploads {
         if !is_made {
             sleep(SECOND_LOOK).await;
             is_made = self.is_made(&asked).await?;
+        }
+        if !is_made && self.unanswered.is_noted(id) {
+            let why = "its source has not said whether it renames a directory, and may be at it";
+            return Err(Error::TimedOut(Cause::new(why)));
         }
         let (uploads, guarded) = (Arc::clone(self), [entry.parent, asked.to.0, id]);
         self.blocking(move || {

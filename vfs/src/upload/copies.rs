@@ -82,6 +82,11 @@ impl Uploads {
         there: &Metadata,
     ) -> Result<bool, IndexError> {
         let (indexer, deadline) = (&self.fetcher.indexer, self.fetcher.deadline);
+        if there.size == 0 {
+            // There is nothing to be read, but it must be there.
+            let ours = indexer.ask(source, one.path, deadline, backend.stat(one.path)).await?;
+            return Ok(matches!(ours, Presence::Found(ours) if ours.size == 0 && ours.version == *one.version));
+        }
         let chunk = CHUNK.min(u64::from(backend.capabilities().read_size_max)).max(1);
         let mut at = 0;
         while at < there.size {

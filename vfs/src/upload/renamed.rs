@@ -140,6 +140,10 @@ impl Uploads {
     /// Gives what the source has in the new place, if that is the object that was to be renamed to there.
     async fn was_renamed(&self, file: &StagedFile, renamed: &Renamed) -> Result<Option<Metadata>, Error> {
         let catalog = &self.fetcher.catalog;
+        self.must_know_the_way(file.id)?;
+        if !self.is_way_known(EntryId(renamed.directory))? {
+            return Err(Error::Busy);
+        }
         let (Some(expected), Some((source, from))) = (
             file.expected(),
             catalog.object_path(file.id).map_err(Error::from_catalog)?,

@@ -147,11 +147,15 @@ impl Uploads {
     }
 
     /// Finds out what a source has of a held file whose upload was not confirmed.
+    ///
+    /// # Errors
+    /// Among others [`Error::Busy`]: it is not known where its directory is at the source.
     pub(crate) async fn confirm(self: &Arc<Self>, file: &Arc<StagedFile>) -> Result<Confirmed, Error> {
         let failed = |outcome: Outcome| match outcome {
             Outcome::Delayed(error) | Outcome::Refused { error, .. } => Error::Io(Cause::new(error)),
             _ => Error::Stale,
         };
+        self.must_know_the_way(file.id)?;
         let upload = self.prepare(Arc::clone(file)).await.map_err(failed)?;
         let request = upload.backend.stat(&upload.path);
         let indexer = &self.fetcher.indexer;

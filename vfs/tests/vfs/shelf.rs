@@ -1,6 +1,7 @@
 //! An honest source in memory that is written to: it keeps what it is given, and fails, holds and loses answers on cue.
 
 mod parts;
+mod renames;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -40,6 +41,10 @@ pub(crate) enum Cue {
     LosesRenames,
     /// A rename is done, but its answer is lost, and the source is silent from then on.
     RenamesAndIsSilent,
+    /// Done, but for renames, which are not answered either until the cue changes.
+    IgnoresRenames,
+    /// Done, but who renames may not see what came of it.
+    RenamesAndForbids,
     /// Done, but who renames hears of it when the cue changes.
     TellsLate,
     /// Done, but for removals.
@@ -549,6 +554,11 @@ impl Backend for Shelf {
     async fn rename(&self, from: &ObjectPath, to: &ObjectPath, replace: bool) -> Result<Presence<Metadata>> {
         self.names_are_let().await;
         self.refuse(Operation::Rename, from)?;
+        if *self.cue.borrow() == Cue::IgnoresRenames {
+            let mut cue = self.cue.subscribe();
+            let _changed = cue.wait_for(|cue| *cue != Cue::IgnoresRenames).await;
+            return Err(self.error(ErrorKind::TimedOut, Operation::Rename, from));
+        }
         let is_last = *self.cue.borrow() == Cue::RenamesAndIsSilent;
         if is_last {
             // Before anybody sees that it is done.
@@ -559,29 +569,17 @@ impl Backend for Shelf {
             if !replace && state.objects.contains_key(to.as_bytes()) {
                 return Err(self.error(ErrorKind::Exists, Operation::Rename, to));
             }
-            let beneath = [from.as_bytes(), b"/"].concat();
-            let moved: Vec<_> = state
-                .objects
-                .keys()
-                .filter(|path| path.starts_with(&beneath))
-                .cloned()
-                .collect();
-            let Some(object) = state.objects.remove(from.as_bytes()) else {
+            let Some(metadata) = state.rename(from.as_bytes(), to.as_bytes()) else {
                 return Ok(Presence::Absent);
             };
-            let metadata = object.metadata();
-            state.objects.insert(to.as_bytes().to_vec(), object);
-            for path in moved {
-                if let Some(object) = state.objects.remove(&path) {
-                    let path = [to.as_bytes(), &path[from.as_bytes().len()..]].concat();
-                    state.objects.insert(path, object);
-                }
-            }
             metadata
         };
         self.changed.send_modify(|count| *count += 1);
         let mut cue = self.cue.subscribe();
         let _changed = cue.wait_for(|cue| *cue != Cue::TellsLate).await;
+        if *self.cue.borrow() == Cue::RenamesAndForbids {
+            return Err(self.error(ErrorKind::PermissionDenied, Operation::Rename, from));
+        }
         if is_last || *self.cue.borrow() == Cue::LosesRenames {
             return Err(self.error(ErrorKind::TimedOut, Operation::Rename, from));
         }

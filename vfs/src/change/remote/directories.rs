@@ -54,14 +54,17 @@ impl Core {
             held.push(self.hold_upload(&uploads, file.id).await?);
         }
         let mut settled = self.settle_origins(&[renaming.from.id]).await?;
+        // One that is away is not asked, and so need not be asked about that.
+        self.must_be_reached(&renaming.from).await?;
         let asking = self.note_asked(&uploads, &renaming).await?;
         let renamed = self.rename_at_source(&renaming).await;
         if let Err(error) = renamed {
             settled::lasts_if_away(&mut settled, &error);
-            if !is_away(&error) {
-                // It has said that it has not made it.
+            if has_refused(&error) {
                 self.catalog.end_rename(renaming.from.id).map_err(Error::from_catalog)?;
                 asking.end();
+            } else if !is_away(&error) {
+                asking.answered();
             }
             return Err(error);
         }
@@ -85,11 +88,14 @@ impl Core {
             to: (renaming.to_directory, renaming.to_name.clone()),
             raw_name: renaming.raw_name(),
         };
-        let catalog = Arc::clone(&self.catalog);
-        let asking = Asking::begin(uploads, renaming.from.id);
-        self.blocking(move || catalog.begin_rename(&asked).map_err(Error::from_catalog))
-            .await?;
-        Ok(asking)
+        let (catalog, uploads) = (Arc::clone(&self.catalog), Arc::clone(uploads));
+        self.blocking(move || {
+            // Whoever waits for this may go while it is noted: then nobody asks, and that is found out.
+            let asking = Asking::begin(&uploads, asked.id);
+            catalog.begin_rename(&asked).map_err(Error::from_catalog)?;
+            Ok(asking)
+        })
+        .await
     }
 
     fn staged_beneath(&self, directory: &Entry) -> Result<Vec<Arc<StagedFile>>, Error> {
@@ -112,4 +118,20 @@ impl Core {
         });
         Ok(beneath)
     }
+}
+
+/// Tells whether a source has said that it has not made a rename: before it, and not when it was looked at what came of it.
+fn has_refused(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::Exists
+            | Error::NotEmpty
+            | Error::NotADirectory
+            | Error::IsADirectory
+            | Error::CrossSource
+            | Error::InvalidArgument
+            | Error::NameTooLong
+            | Error::ReadOnly
+            | Error::Unsupported(_)
+    )
 }

@@ -6,6 +6,23 @@ use super::*;
 /// A world in which `d/f` was written to and `d/sub/new` was saved while the source was away, and in which it was asked to rename `d` to `e`, and
 /// has said nothing since. `over`: an empty directory had that name before.
 async fn with_an_unknown_rename(is_made: bool, over: bool) -> World {
+    let world = with_files_that_wait(over).await;
+    world.shelf.set_cue(if is_made {
+        Cue::RenamesAndIsSilent
+    } else {
+        Cue::IgnoresRenames
+    });
+    let unknown = world.rename_in_root("d", "e").await;
+    assert!(
+        matches!(unknown, Err(Error::TimedOut(_) | Error::Unreachable(_))),
+        "{unknown:?}"
+    );
+    assert_eq!(world.library.catalog.asked_renames().unwrap().len(), 1);
+    world
+}
+
+/// A world in which `d/f` was written to and `d/sub/new` was saved while the source was away.
+async fn with_files_that_wait(over: bool) -> World {
     let shelf = Shelf::new();
     if over {
         shelf.place_directory("e");
@@ -22,15 +39,6 @@ async fn with_an_unknown_rename(is_made: bool, over: bool) -> World {
     world.write(f, WriteAt::Offset(0), b"AFTER!").await.unwrap();
     world.close(f).await.unwrap();
     world.save_in("s/d/sub", "new", b"new").await;
-    world
-        .shelf
-        .set_cue(if is_made { Cue::RenamesAndIsSilent } else { Cue::IsAway });
-    let unknown = world.rename_in_root("d", "e").await;
-    assert!(
-        matches!(unknown, Err(Error::TimedOut(_) | Error::Unreachable(_))),
-        "{unknown:?}"
-    );
-    assert_eq!(world.library.catalog.asked_renames().unwrap().len(), 1);
     world
 }
 
@@ -94,6 +102,55 @@ async fn a_directory_that_its_source_has_not_renamed_keeps_its_name() {
         }
         world.ends_in("d").await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_is_away_is_not_asked_and_so_nobody_waits_for_what_it_has_made_of_that() {
+    let world = with_files_that_wait(false).await;
+    world.shelf.set_cue(Cue::IsAway);
+    world.library.vfs.retry_uploads();
+    while !world.library.indexer.is_away(world.library.source()) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let d = world.library.find("s/d").await.unwrap();
+    let renamed = world.rename_in_root("d", "e").await;
+    assert!(matches!(renamed, Err(Error::Unreachable(_))), "{renamed:?}");
+    assert_eq!(world.library.catalog.asked_renames().unwrap(), []);
+    world.save_in("s/d", "other", b"other").await;
+    world.library.vfs.remove_file(d, b"other").wait().await.unwrap();
+    world.ends_in("d").await;
+}
+
+/// A server that copies what is in it, or that is behind one that has lost its patience.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_may_come_to_a_rename_later_than_it_was_waited_for() {
+    let world = with_an_unknown_rename(false, false).await;
+    let d = world.library.find("s/d").await.unwrap();
+    world.shelf.set_cue(Cue::Does);
+    world.library.vfs.retry_uploads();
+    // As long as two looks take.
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    assert!(world.library.vfs.staging_usage().unwrap().files > 0);
+    let made = world.library.vfs.make_directory(d, b"made", 0o755, ME).wait().await;
+    assert!(
+        matches!(made, Err(Error::TimedOut(_) | Error::Busy)),
+        "nobody knows where it would be: {made:?}"
+    );
+    world.shelf.rename_now("d", "e");
+    world.ends_in("e").await;
+    assert_eq!(world.library.find("s/e").await.unwrap(), d, "it keeps its id");
+}
+
+/// The rename was made, and what came of it may not be looked at.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_source_says_after_a_rename_is_not_taken_for_a_refusal() {
+    let world = with_files_that_wait(false).await;
+    let d = world.library.find("s/d").await.unwrap();
+    world.shelf.set_cue(Cue::RenamesAndForbids);
+    let renamed = world.rename_in_root("d", "e").await;
+    assert!(matches!(renamed, Err(Error::PermissionDenied(_))), "{renamed:?}");
+    world.ends_in("e").await;
+    assert_eq!(world.library.find("s/e").await.unwrap(), d, "it keeps its id");
 }
 
 #[tokio::test(flavor = "multi_thread")]

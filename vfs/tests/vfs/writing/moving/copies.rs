@@ -179,12 +179,42 @@ async fn no_copy_stays_on_the_way_of_a_file_that_had_to_make_way() {
     assert_eq!(world.shelf.bytes("c/00").unwrap(), b"of another");
 }
 
-/// A directory that was kept by an object of its own where it stood for a moment.
+/// Directories that were kept by objects of their own where they stood for a moment.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_directory_stays_where_one_above_it_has_been_on_its_way() {
-    let world = with_a_copy_on_the_way("a/00", "b/00", &[("s/a", "s/b"), ("s/b", "s/c")]).await;
-    world.shelf.place_directory("b/sub/empty");
-    world.ends_with(&[("c/00", &content(0))]).await;
+    let renames = [("s/a/sub", "s/a/c"), ("s/a", "s/b"), ("s/b", "s/d")];
+    let world = with_a_copy_on_the_way("a/sub/00", "a/c/00", &renames).await;
+    for marked in ["a/c", "b", "b/c"] {
+        world.shelf.place_directory(marked);
+    }
+    world.ends_with(&[("d/c/00", &content(0))]).await;
     world.library.relist("s").await;
-    assert_eq!(world.names("s").await, ["c"]);
+    assert_eq!(world.names("s").await, ["d"]);
+}
+
+/// What has the name and the bytes of a file in another directory is no copy of that, and an empty directory of somebody's is theirs.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_puts_into_other_directories_of_a_place_on_the_way_stays() {
+    let world = with_a_copy_on_the_way("a/00", "b/00", &[("s/a", "s/b"), ("s/b", "s/c")]).await;
+    world.shelf.place("b/other/00", &content(0));
+    world.shelf.place_directory("b/empty");
+    world
+        .ends_with(&[("b/other/00", &content(0)), ("c/00", &content(0))])
+        .await;
+    world.library.relist("s").await;
+    world.library.relist("s/b").await;
+    assert_eq!(world.names("s/b").await, ["empty", "other"]);
+}
+
+/// Undone and done again, so that it has come to stand where it has been on its way.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_puts_where_a_directory_stands_again_stays() {
+    let renames = [("s/a", "s/b"), ("s/b", "s/a"), ("s/a", "s/b")];
+    let world = with_a_copy_on_the_way("a/00", "b/00", &renames).await;
+    world.shelf.place("b/sub/00", &content(0));
+    world
+        .ends_with(&[("b/00", &content(0)), ("b/sub/00", &content(0))])
+        .await;
+    world.library.relist("s").await;
+    assert_eq!(world.names("s").await, ["b"]);
 }
