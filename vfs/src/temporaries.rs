@@ -1,16 +1,43 @@
 //! What uploads that were broken off have left in directories: files under names that no listing shows. They go with a directory in which
-//! nothing else is.
+//! nothing else is, when it is removed, and when another takes its name.
 
 use futures::StreamExt;
-use manifold_backends::{Backend, Error, ErrorKind, Expected, Kind, ObjectPath, Presence, Result, is_temporary_name};
+use manifold_backends::{
+    Backend, Error, ErrorKind, Expected, Kind, Metadata, ObjectPath, Presence, Result, is_temporary_name,
+};
 
 /// Removes an empty directory at its source, and what uploads have left in it. Who is uploading into it at this moment, from elsewhere, begins
 /// anew.
 pub(crate) async fn remove_directory(backend: &dyn Backend, path: &ObjectPath) -> Result<Presence<()>> {
-    let error: Error = match backend.remove_directory(path).await {
-        Err(error) if error.kind() == ErrorKind::NotEmpty => error,
-        removed => return removed,
-    };
+    match backend.remove_directory(path).await {
+        Err(error) if error.kind() == ErrorKind::NotEmpty => {
+            if take_left(backend, path, error).await?.is_absent() {
+                return Ok(Presence::Absent);
+            }
+            backend.remove_directory(path).await
+        }
+        removed => removed,
+    }
+}
+
+/// Renames a directory to where another may be that holds nothing but what uploads have left in it.
+pub(crate) async fn rename_directory(
+    backend: &dyn Backend,
+    from: &ObjectPath,
+    to: &ObjectPath,
+    replace: bool,
+) -> Result<Presence<Metadata>> {
+    match backend.rename(from, to, replace).await {
+        Err(error) if replace && error.kind() == ErrorKind::NotEmpty => {
+            take_left(backend, to, error).await?;
+            backend.rename(from, to, replace).await
+        }
+        renamed => renamed,
+    }
+}
+
+/// Takes away what uploads have left in a directory. `error`, if anything else is in it.
+async fn take_left(backend: &dyn Backend, path: &ObjectPath, error: Error) -> Result<Presence<()>> {
     let mut left = Vec::new();
     let Presence::Found(mut pages) = backend.list(path).await? else {
         return Ok(Presence::Absent);
@@ -35,5 +62,5 @@ pub(crate) async fn remove_directory(backend: &dyn Backend, path: &ObjectPath) -
             Err(failed) => return Err(failed),
         }
     }
-    backend.remove_directory(path).await
+    Ok(Presence::Found(()))
 }

@@ -569,6 +569,9 @@ impl Backend for Shelf {
             if !replace && state.objects.contains_key(to.as_bytes()) {
                 return Err(self.error(ErrorKind::Exists, Operation::Rename, to));
             }
+            if state.holds_anything(to.as_bytes()) {
+                return Err(self.error(ErrorKind::NotEmpty, Operation::Rename, to));
+            }
             let Some(metadata) = state.rename(from.as_bytes(), to.as_bytes()) else {
                 return Ok(Presence::Absent);
             };

@@ -267,7 +267,8 @@ fn list(trash: &Trash, out: &mut Output) -> Result<()> {
     Ok(())
 }
 
-/// Puts back what was removed last of a path: a file, or all that was removed from a folder on that day.
+/// Puts back what was removed last of a path: a file, or what was removed from a folder on the last day on which something was, of each file the
+/// last. What cannot be put back keeps nothing else from it.
 fn restore<'a>(
     trash: &'a Trash,
     at: &Path,
@@ -287,41 +288,72 @@ fn restore<'a>(
     {
         matching = of_path(&shown);
     }
-    let last = match day {
-        Some(day) => day.to_owned(),
-        None => matching.last().map(|it| it.day.clone()).unwrap_or_default(),
-    };
-    matching.retain(|it| it.day == last);
+    match day {
+        Some(day) => matching.retain(|it| it.day == day),
+        None => keep_last(&mut matching),
+    }
     if matching.is_empty() {
         let shown = visible(path.as_bytes());
         return Err(Failure::new(format!("{shown} is not in the trash")).hint("see what is: manifold trash"));
     }
+    let (mut failure, mut failures) = (None, 0_u64);
     for it in matching {
-        let within = it.path.0.strip_prefix(b"/").unwrap_or(&it.path.0);
-        let home = at.join(OsStr::from_bytes(within));
-        if let Some(folder) = home.parent() {
-            fs::create_dir_all(folder).map_err(failed(folder))?;
-        }
-        match renameat_with(CWD, &it.file, CWD, &home, RenameFlags::NOREPLACE) {
-            Ok(()) => {
-                say(format_args!("{} is back", it.path.visible()));
-                for hidden in &it.hidden {
-                    say(format_args!("{} is back, and hidden by it", hidden.visible()));
-                }
-                back.push(it);
+        match put_back(at, it) {
+            Ok(()) => back.push(it),
+            Err(error) => {
+                failures += 1;
+                failure.get_or_insert(error);
             }
-            Err(rustix::io::Errno::EXIST) => {
-                return Err(
-                    Failure::new(format!("{} is there again already, and stays", it.path.visible())).hint(format!(
-                        "move one of the two aside; the removed one lies at {}",
-                        visible(it.file.as_os_str().as_bytes())
-                    )),
-                );
-            }
-            Err(error) => return Err(failed(&home)(error.into())),
         }
     }
-    Ok(())
+    match failure {
+        Some(failure) if failures > 1 => {
+            let more = count(failures - 1, "file");
+            Err(failure.hint(format!(
+                "{more} more could not be put back; see what is left: manifold trash"
+            )))
+        }
+        Some(failure) => Err(failure),
+        None => Ok(()),
+    }
+}
+
+/// Keeps what was removed on the last day, and of each path what was removed last on that.
+fn keep_last(removed: &mut Vec<&Removed>) {
+    let last = removed.iter().filter_map(|it| day_of(&it.day)).max();
+    removed.retain(|it| day_of(&it.day) == last);
+    // Those of one path are in the order in which they were removed.
+    let mut of_paths = std::collections::BTreeMap::new();
+    for it in removed.drain(..) {
+        of_paths.insert(&it.path.0, it);
+    }
+    removed.extend(of_paths.into_values());
+}
+
+/// Puts a file back where it stood.
+fn put_back(at: &Path, it: &Removed) -> Result<()> {
+    let within = it.path.0.strip_prefix(b"/").unwrap_or(&it.path.0);
+    let home = at.join(OsStr::from_bytes(within));
+    if let Some(folder) = home.parent() {
+        fs::create_dir_all(folder).map_err(failed(folder))?;
+    }
+    match renameat_with(CWD, &it.file, CWD, &home, RenameFlags::NOREPLACE) {
+        Ok(()) => {
+            say(format_args!("{} is back", it.path.visible()));
+            for hidden in &it.hidden {
+                say(format_args!("{} is back, and hidden by it", hidden.visible()));
+            }
+            Ok(())
+        }
+        Err(rustix::io::Errno::EXIST) => {
+            let lies_at = visible(it.file.as_os_str().as_bytes());
+            Err(
+                Failure::new(format!("{} is there again already, and stays", it.path.visible()))
+                    .hint(format!("move one of the two aside; the removed one lies at {lies_at}")),
+            )
+        }
+        Err(error) => Err(failed(&home)(error.into())),
+    }
 }
 
 /// Deletes what was removed, or says what would be.
@@ -425,25 +457,37 @@ mod tests {
         lies("2025-05-03", "a/b", "older");
         lies("2025-05-03.2", "a/b", "newer");
         lies("2025-05-03.2", "a/c", "another");
+        lies("2025-05-03", "a/d", "of that day too");
+        lies("2025-05-02", "a/e", "of the day before");
         lies("2025-05-03.2", "x", "elsewhere");
         let gather = || Trash::gather(mount.path(), &[b"/nas", b"/other"]).unwrap();
-        assert_eq!(gather().removed.len(), 4);
+        assert_eq!(gather().removed.len(), 6);
         let restored = |path: &str, day| {
             let (trash, mut back) = (gather(), Vec::new());
-            restore(&trash, mount.path(), &[], OsStr::new(path), day, &mut back)?;
-            Ok::<_, Failure>(serde_json::to_value(back).unwrap())
+            let restored = restore(&trash, mount.path(), &[], OsStr::new(path), day, &mut back);
+            let back: Vec<_> = back.iter().map(|it| it.path.visible().to_string()).collect();
+            (restored, back)
         };
-        let back = restored("/nas/a", None).unwrap();
-        assert_eq!(
-            (&back[0]["path"], &back[1]["path"], &back[2]),
-            (&"/nas/a/b".into(), &"/nas/a/c".into(), &().into())
-        );
+        let (all, back) = restored("/nas/a", None);
+        all.unwrap();
+        assert_eq!(back, ["/nas/a/b", "/nas/a/c", "/nas/a/d"]);
         let read = |path: &str| fs::read_to_string(mount.path().join("nas").join(path)).unwrap();
         assert_eq!((read("a/b").as_str(), read("a/c").as_str()), ("newer", "another"));
-        let again = restored("nas/a/b", Some("2025-05-03"));
+        let (again, back) = restored("nas/a/b", Some("2025-05-03"));
         assert!(again.unwrap_err().to_string().contains("there again already"));
+        assert!(back.is_empty());
         assert_eq!(read("a/b"), "newer");
-        assert!(restored("/nas/none", None).is_err());
+        assert!(restored("/nas/none", None).0.is_err());
+        // What cannot come back keeps nothing else from it.
+        lies("2025-05-03", "a/f", "beside");
+        let (rest, back) = restored("/nas/a", None);
+        assert!(
+            rest.unwrap_err()
+                .to_string()
+                .contains("/nas/a/b is there again already")
+        );
+        assert_eq!(back, ["/nas/a/f"]);
+        assert_eq!((read("a/b").as_str(), read("a/f").as_str()), ("newer", "beside"));
     }
 
     #[test]

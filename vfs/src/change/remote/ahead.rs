@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use futures::StreamExt;
-use manifold_backends::{Expected, Kind as ObjectKind, ObjectPath, Presence, Version};
+use manifold_backends::{Expected, Kind as ObjectKind, ObjectPath, Presence, Version, is_temporary_name};
 use manifold_catalog::{Entry, EntryId};
 use tokio::time::timeout;
 
@@ -100,13 +100,15 @@ impl Core {
         }
     }
 
+    /// Tells whether a directory holds nothing but what uploads have left.
     async fn is_empty_at(&self, target: &Target) -> Result<bool, Error> {
         let listing = async {
             let Presence::Found(mut pages) = target.backend.list(&target.path).await? else {
                 return Ok(true);
             };
             while let Some(page) = pages.next().await {
-                if !page?.is_empty() {
+                let mut left = page?.into_iter();
+                if !left.all(|child| child.metadata.kind == ObjectKind::File && is_temporary_name(&child.name)) {
                     return Ok(false);
                 }
             }

@@ -20,6 +20,7 @@ use crate::fetch::Object;
 use crate::handle::Opening;
 use crate::staging::StagedFile;
 use crate::staging::row::Renamed;
+use crate::temporaries::rename_directory;
 use crate::upload::naming::NameLock;
 use crate::upload::settle::Confirmed;
 use crate::upload::{Hold, Uploads, changed_row};
@@ -417,8 +418,13 @@ impl Core {
             self.must_be_as_seen(renaming).await?;
         }
         let lookalikes = self.lookalikes(renaming).await?;
-        let request = source.backend.rename(&source.path, &target.path, replaces);
-        let renamed = self.ask(source, request).await;
+        let (from, to) = (&source.path, &target.path);
+        let renamed = if is_file {
+            self.ask(source, source.backend.rename(from, to, replaces)).await
+        } else {
+            self.ask(source, rename_directory(&*source.backend, from, to, replaces))
+                .await
+        };
         match &renamed {
             Err(error) if is_away(error) => self.may_be_another(lookalikes),
             Err(_) => self.keep_place(&lookalikes),

@@ -62,7 +62,9 @@ impl Core {
         let root = source.ok_or(Error::Stale)?.root;
         let day = conflict::day(self.writable()?.now_ns());
         let above = self.above(root, &target, &entry)?;
-        for attempt in 1..=TRIES {
+        // Behind what was removed before, so that the last of the day is the last.
+        let first = self.last_of_day(root, &day, above.iter().map(|step| &step.name), &entry.name)? + 1;
+        for attempt in first..first.saturating_add(TRIES) {
             let folder = match attempt {
                 1 => day.clone(),
                 _ => format!("{day}.{attempt}"),
@@ -98,6 +100,47 @@ impl Core {
             }
         }
         Err(Error::Exists)
+    }
+
+    /// Gives the number of the last folder of a day in which something of a path lies, as far as is known; 0 if none does.
+    fn last_of_day<'a>(
+        &self,
+        root: EntryId,
+        day: &str,
+        above: impl Iterator<Item = &'a Box<[u8]>> + Clone,
+        name: &[u8],
+    ) -> Result<u32, Error> {
+        let lookup = |directory, name: &[u8]| self.catalog.lookup(directory, name).map_err(Error::from_catalog);
+        let Some(trash) = lookup(root, FOLDER)? else {
+            return Ok(0);
+        };
+        let mut last = 0;
+        for page in self.catalog.child_pages(trash.id) {
+            for folder in page.map_err(Error::from_catalog)? {
+                let number = match folder.name.strip_prefix(day.as_bytes()) {
+                    Some(b"") => 1,
+                    Some([b'.', number @ ..]) => {
+                        let number = std::str::from_utf8(number).ok().and_then(|number| number.parse().ok());
+                        number.unwrap_or(0)
+                    }
+                    _ => 0,
+                };
+                if number <= last {
+                    continue;
+                }
+                let mut at = Some(folder.id);
+                for name in above.clone().map(|name| &**name).chain([name]) {
+                    at = match at {
+                        Some(at) => lookup(at, name)?.map(|found| found.id),
+                        None => break,
+                    };
+                }
+                if at.is_some() {
+                    last = number;
+                }
+            }
+        }
+        Ok(last)
     }
 
     /// Lists the directories that lead from the source's root to an entry.

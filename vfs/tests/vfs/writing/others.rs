@@ -180,3 +180,29 @@ async fn what_uploads_have_left_goes_with_a_directory_in_which_nothing_else_is()
         assert_eq!(world.names("s").await, ["e"]);
     }
 }
+
+/// It does not keep another directory from the name either.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_takes_the_name_of_one_that_holds_nothing_but_what_uploads_have_left() {
+    const LEFT: &str = ".manifold-0123456789abcdef0123456789abcdef";
+    let left = format!("e/{LEFT}");
+    for (shelf, stays) in [(Shelf::new(), &[][..]), (Shelf::store(), &[&*left])] {
+        shelf.place("d/file", b"file");
+        shelf.place(&left, b"a part");
+        let world = World::over(shelf, TempDir::new().unwrap());
+        for path in ["s/d", "s/e"] {
+            world.library.relist(path).await;
+        }
+        assert!(world.names("s/e").await.is_empty());
+        let root = world.root().await;
+        let vfs = &world.library.vfs;
+        let renamed = vfs.rename((root, b"d"), (root, b"e"), RenameMode::Replace);
+        renamed.wait().await.unwrap();
+        world
+            .shelf
+            .until(|shelf| shelf.files() == [stays, &["e/file"]].concat())
+            .await;
+        world.library.relist("s").await;
+        assert_eq!(world.names("s").await, ["e"]);
+    }
+}

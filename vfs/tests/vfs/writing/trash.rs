@@ -57,6 +57,31 @@ async fn what_is_removed_lies_in_the_trash_under_its_own_path_and_can_be_put_bac
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_removed_last_lies_in_the_last_folder_of_the_day() {
+    let world = world_with_trash();
+    for text in ["first", "second", "third"] {
+        world.save("note", text.as_bytes()).await;
+        world.uploaded("note", text.as_bytes()).await;
+        world.until_quiet().await;
+        world.unlink("note").await.unwrap();
+        if text == "second" {
+            // What was removed first is put back elsewhere, so that its folder has room.
+            let (trash, root) = (
+                world.library.find(&format!("s/{DAY}")).await.unwrap(),
+                world.root().await,
+            );
+            let vfs = &world.library.vfs;
+            let back = vfs.rename((trash, b"note"), (root, b"first"), RenameMode::NoReplace);
+            back.wait().await.unwrap();
+        }
+    }
+    let text = |path: &str| world.shelf.bytes(path).map(|it| String::from_utf8(it).unwrap());
+    assert_eq!(text(&format!("{DAY}/note")), None);
+    assert_eq!(text(&format!("{DAY}.2/note")).as_deref(), Some("second"));
+    assert_eq!(text(&format!("{DAY}.3/note")).as_deref(), Some("third"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nothing_in_the_trash_is_replaced() {
     let world = world_with_trash();
     // What another library has removed, of which nothing is known here.
