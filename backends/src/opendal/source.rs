@@ -276,9 +276,30 @@ impl Source {
                 Presence::Absent => Presence::Found(marker),
             });
         }
-        match self.stat_object(Operation::Stat, path).await? {
-            Presence::Found(metadata) => Ok(Presence::Found(metadata)),
-            Presence::Absent => self.missing(Operation::Stat, path).await,
+        match self.stat_object(Operation::Stat, path).await {
+            Ok(Presence::Found(metadata)) => Ok(Presence::Found(metadata)),
+            Ok(Presence::Absent) => self.missing(Operation::Stat, path).await,
+            // Servers refuse to look beneath a file, each in its own words.
+            Err(error)
+                if matches!(error.kind(), ErrorKind::Other | ErrorKind::Unsupported)
+                    && self.leads_nowhere(path).await =>
+            {
+                Ok(Presence::Absent)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Tells whether no directory is where something would lie.
+    pub(super) async fn leads_nowhere(&self, path: &ObjectPath) -> bool {
+        let parent = path.parent();
+        if parent.is_root() {
+            return false;
+        }
+        match Box::pin(self.stat(&parent)).await {
+            Ok(Presence::Found(there)) => there.kind != Kind::Directory,
+            Ok(Presence::Absent) => true,
+            Err(_) => false,
         }
     }
 

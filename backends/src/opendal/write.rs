@@ -135,7 +135,12 @@ impl Source {
             return Err(self.error(ErrorKind::TooLarge, Operation::Put, path, why));
         }
         let outcome = match (&self.own, self.traits.writes) {
-            (Own::Dav(dav), _) => dav.put(self, path, body, expected).await,
+            (Own::Dav(dav), _) => match dav.put(self, path, body, expected).await {
+                Err(error) if error.kind() == ErrorKind::Other && self.leads_nowhere(path).await => {
+                    Err(self.no_directory(Operation::Put, path))
+                }
+                put => put,
+            },
             (Own::Ftp(ftp), _) => ftp.put(self, path, body, expected).await,
             (Own::None, Writes::Store { minds_conditions }) => {
                 self.put_to_store(path, body, expected, minds_conditions).await

@@ -22,6 +22,10 @@ pub(crate) async fn nothing_is_put_into_a_directory_that_is_not_there(subject: &
         let made = within(subject.backend.create_directory(&path("nowhere/deep"))).await;
         refused(made, ErrorKind::NotADirectory, "a directory in a missing one");
         assert!(is_absent(subject, "nowhere").await, "the directory was made");
+        put(subject, "a file", &content, &Expected::Absent).await;
+        let beneath = path("a file/beneath");
+        let answer = within(subject.backend.put(&beneath, &content, &Expected::Absent)).await;
+        refused(answer, ErrorKind::NotADirectory, "a put beneath a file");
     } else {
         stands(subject, "nowhere/deep/file", &done(answer, "put"), &content).await;
     }
@@ -123,6 +127,14 @@ pub(crate) async fn a_file_is_removed_as_it_was_expected(subject: &Subject) {
         Some(Presence::Absent)
     );
     assert_eq!(remove(Expected::Anything).await.ok(), Some(Presence::Absent));
+    // Nothing is beneath a file.
+    put(subject, name, &Content::new(12, 9), &Expected::Absent).await;
+    let beneath = path("removed/file/beneath");
+    match within(subject.backend.remove_file(&beneath, &Expected::Anything)).await {
+        Ok(Presence::Absent) => {}
+        Err(error) if error.kind() == ErrorKind::NotADirectory => {}
+        other => panic!("beneath a file: {other:?}"),
+    }
 }
 
 pub(crate) async fn names_are_changed(subject: &Subject) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use manifold_tests::mounted::{Library, User, expect_success};
 use manifold_tests::proxy::Fault;
-use manifold_tests::servers::{Apache, Behind, Samba, Server};
+use manifold_tests::servers::{Apache, Behind, Samba, Server, Sshd};
 
 use super::{SETTINGS, Site, pattern};
 
@@ -48,6 +48,50 @@ fn a_file_that_another_has_changed_is_kept_beside_his_and_the_status_tells() {
     let told = expect_success(site.library.command().arg("uploads"));
     assert!(told.contains(&names[0]), "{told}");
     site.library.unmount();
+}
+
+/// A file waits in a directory in whose place another puts a file.
+fn a_directory_is_replaced_by_a_file(server: impl Server + 'static) {
+    let mut site = Site::over(server, &[]);
+    fs::create_dir_all(site.at("r/s")).expect("make");
+    fs::write(site.at("r/s/f"), "before").expect("write");
+    site.until_uploaded();
+    site.server.line().fail(Fault::Refuse);
+    fs::write(site.at("r/s/f"), "after it").expect("a write needs no source");
+    let there = site.server.root().expect("a folder of this machine").join("r/s");
+    fs::remove_dir_all(&there).expect("remove");
+    site.server.put(b"r/s", b"a file");
+    site.server.line().heal();
+    site.until("the upload is refused", |status| status["uploads"]["refused"] == 1);
+    let told = expect_success(site.library.command().arg("uploads"));
+    assert!(
+        told.contains("the directory that it is to lie in is not there"),
+        "{told}"
+    );
+    let scan = site.library.command().args(["scan", "/s"]).output().expect("run");
+    assert!(!scan.status.success(), "not all could be listed");
+    assert_eq!(fs::read_to_string(site.at("r/s/f")).expect("read"), "after it");
+    fs::remove_file(site.at("r/s/f")).expect("remove the file");
+    fs::remove_dir(site.at("r/s")).expect("remove the directory");
+    expect_success(site.library.command().args(["scan", "/s"]));
+    assert_eq!(fs::read_to_string(site.at("r/s")).expect("read"), "a file");
+    assert_eq!(site.status()["uploads"]["waiting"], 0);
+    site.library.unmount();
+}
+
+#[test]
+fn a_directory_that_another_has_replaced_by_a_file_can_be_removed_at_samba() {
+    a_directory_is_replaced_by_a_file(Samba::start());
+}
+
+#[test]
+fn a_directory_that_another_has_replaced_by_a_file_can_be_removed_at_a_webdav_server() {
+    a_directory_is_replaced_by_a_file(Apache::start());
+}
+
+#[test]
+fn a_directory_that_another_has_replaced_by_a_file_can_be_removed_at_an_sftp_server() {
+    a_directory_is_replaced_by_a_file(Sshd::start());
 }
 
 #[test]

@@ -259,6 +259,23 @@ async fn what_is_cut_off_never_comes_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_cut_off_where_it_ends_is_not_sent_anew_and_keeps_its_time() {
+    let world = World::new();
+    world.shelf.place("f", &pattern(1_000, 3));
+    let id = world.library.find("s/f").await.unwrap();
+    let before = world.library.vfs.attributes(id, None).wait().await.unwrap();
+    // Not even its source is needed.
+    world.shelf.set_cue(Cue::IsAway);
+    let change = AttributeChange {
+        size: Some(1_000),
+        ..AttributeChange::default()
+    };
+    let cut = world.library.vfs.set_attributes(id, None, change, ME);
+    assert_eq!(cut.wait().await.unwrap(), before);
+    assert_eq!(world.library.vfs.staging_usage().unwrap().files, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_upload_whose_confirmation_was_lost_is_no_conflict_with_itself() {
     let world = World::new();
     world.shelf.set_cue(Cue::LosesAnswers);

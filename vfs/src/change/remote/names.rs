@@ -357,8 +357,11 @@ impl Core {
             self.ask(&target, remove_directory(&*target.backend, &target.path))
                 .await
         };
+        // Others have put a file where it was, which is not shown while it stands here.
+        let is_replaced = matches!(removed, Err(Error::NotADirectory));
+        let parent = entry.parent;
         match removed {
-            Ok(Presence::Found(()) | Presence::Absent) => {}
+            Ok(Presence::Found(()) | Presence::Absent) | Err(Error::NotADirectory) => {}
             Err(error) => {
                 self.look_into(entry.parent);
                 return Err(error);
@@ -370,7 +373,11 @@ impl Core {
             drop(guard);
             Ok(())
         })
-        .await
+        .await?;
+        if is_replaced {
+            self.look_into(parent);
+        }
+        Ok(())
     }
 
     /// Removes a file that gives way to one at another source: its name is free at once, and what its source has is taken away behind that,
@@ -482,6 +489,8 @@ impl Core {
         let removing = target.backend.remove_file(&target.path, &expected);
         match self.ask_within(patience, target, removing).await {
             Ok(Presence::Found(()) | Presence::Absent) => Ok(()),
+            // Others have put a file where its directory was.
+            Err(Error::NotADirectory) => Ok(()),
             // It is on the move, and what others have made of it in its old place is theirs.
             Err(Error::Stale) if expected != Expected::Anything => Ok(()),
             Err(error) => Err(error),
