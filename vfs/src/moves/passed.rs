@@ -4,7 +4,7 @@
 //! Always true: what is taken away has the bytes of one of the files of the directory that has stood there, and that file's name, or one
 //! that it may have been kept under; the file lies where it stands; and nothing of ours stands at the place, or is being made there.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use futures::StreamExt;
 use manifold_backends::{ErrorKind, Expected, Kind, Metadata, ObjectPath, Presence, Version};
@@ -15,6 +15,7 @@ use super::job::{Holding, fault, of_index};
 use super::{Fault, Ground, Moves};
 use crate::Error;
 use crate::places::is_occupied_by_ours;
+use crate::turns::Turn;
 use crate::upload::conflict::may_be_kept_as;
 use crate::upload::copies::Seen;
 
@@ -28,16 +29,25 @@ impl Moves {
     /// Takes away what has stayed where directories of a move have stood between their first place and this one. To be called when all
     /// files are where they stand: what still lies there is one of these copies, or another's.
     pub(super) async fn take_copies_away(&self, ground: &Ground, holdings: &[Holding]) -> Result<(), Fault> {
-        for holding in holdings.iter().filter(|holding| !holding.passed.is_empty()) {
+        // What was listed, and the directories that were seen in it: where one is not, nothing is beneath it.
+        let (mut listed, mut directories) = (BTreeSet::new(), HashSet::new());
+        for holding in holdings {
             let mut files = None;
-            for place in &holding.passed {
-                if self.name_to_keep(ground, place)?.is_none() {
+            for place in holding.passed.iter().collect::<BTreeSet<_>>() {
+                let path = ObjectPath::from_bytes(place.clone());
+                let is_missing = listed.contains(path.parent().as_bytes()) && !directories.contains(path.as_bytes());
+                if is_missing || self.name_to_keep(ground, place)?.is_none() {
                     continue;
                 }
-                let path = ObjectPath::from_bytes(place.clone());
+                listed.insert(place.clone());
                 for (name, seen) in self.listed(ground, &path).await? {
-                    if seen.kind != Kind::File {
-                        continue;
+                    match seen.kind {
+                        Kind::File => {}
+                        Kind::Directory => {
+                            directories.insert(path.join(&name).as_bytes().to_vec());
+                            continue;
+                        }
+                        _ => continue,
                     }
                     let files = match &mut files {
                         Some(files) => files,
@@ -50,6 +60,12 @@ impl Moves {
                     self.take_copy_away(ground, &alike, (place, &path.join(&name)), &seen)
                         .await?;
                 }
+            }
+        }
+        // Some servers keep what has become empty. What lies beneath another is behind it in this order.
+        for place in listed.iter().rev() {
+            if let Some(_turn) = self.keep_free(ground, place).await? {
+                self.clear(ground, place).await.map_err(of_index)?;
             }
         }
         Ok(())
@@ -133,22 +149,11 @@ impl Moves {
         (place, path): (&[u8], &ObjectPath),
         seen: &Metadata,
     ) -> Result<(), Fault> {
-        let fetcher = &self.uploads.fetcher;
-        let Some((directory, name)) = self.name_to_keep(ground, place)? else {
+        let Some(_turn) = self.keep_free(ground, place).await? else {
             return Ok(());
         };
-        let names = [(directory, Some(&*name))];
-        let turn = self
-            .uploads
-            .turns
-            .of_sources(&fetcher.catalog, &names, fetcher.deadline);
-        let _turn = match turn.await {
-            Err(Error::Stale) => return Ok(()),
-            turn => turn.map_err(fault)?,
-        };
-        // Until then, something may have been made there.
-        let is_ours = is_occupied_by_ours(&fetcher.catalog, ground.source, id, path.as_bytes());
-        if self.name_to_keep(ground, place)? != Some((directory, name)) || is_ours.map_err(fault)? {
+        let catalog = &self.uploads.fetcher.catalog;
+        if is_occupied_by_ours(catalog, ground.source, id, path.as_bytes()).map_err(fault)? {
             return Ok(());
         }
         let expected = Expected::Version(seen.version.clone());
@@ -158,6 +163,23 @@ impl Moves {
             Err(error) if matches!(error.kind(), Some(ErrorKind::Conflict | ErrorKind::IsADirectory)) => Ok(()),
             Err(error) => Err(of_index(error)),
         }
+    }
+
+    /// Keeps others from making anything of ours at a place. `None`: something stands there, or another move has something there.
+    async fn keep_free(&self, ground: &Ground, place: &[u8]) -> Result<Option<Turn<'_>>, Fault> {
+        let fetcher = &self.uploads.fetcher;
+        let Some((directory, name)) = self.name_to_keep(ground, place)? else {
+            return Ok(None);
+        };
+        let names = [(directory, Some(&*name))];
+        let turns = &self.uploads.turns;
+        let turn = match turns.of_sources(&fetcher.catalog, &names, fetcher.deadline).await {
+            Err(Error::Stale) => return Ok(None),
+            turn => turn.map_err(fault)?,
+        };
+        // Until then, something may have been made there.
+        let is_free = self.name_to_keep(ground, place)? == Some((directory, name));
+        Ok(is_free.then_some(turn))
     }
 
     /// Finds the name that has to be kept from others, so that nothing of ours is made at a place. `None`: something stands there, or

@@ -465,7 +465,7 @@ mod tests {
         let restored = |path: &str, day| {
             let (trash, mut back) = (gather(), Vec::new());
             let restored = restore(&trash, mount.path(), &[], OsStr::new(path), day, &mut back);
-            let back: Vec<_> = back.iter().map(|it| it.path.visible().to_string()).collect();
+            let back: Vec<_> = back.iter().map(|it| it.path.visible()).collect();
             (restored, back)
         };
         let (all, back) = restored("/nas/a", None);

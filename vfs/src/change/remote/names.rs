@@ -488,9 +488,8 @@ impl Core {
         let expected = self.to_be_removed(entry, staged)?;
         let removing = target.backend.remove_file(&target.path, &expected);
         match self.ask_within(patience, target, removing).await {
-            Ok(Presence::Found(()) | Presence::Absent) => Ok(()),
             // Others have put a file where its directory was.
-            Err(Error::NotADirectory) => Ok(()),
+            Ok(Presence::Found(()) | Presence::Absent) | Err(Error::NotADirectory) => Ok(()),
             // It is on the move, and what others have made of it in its old place is theirs.
             Err(Error::Stale) if expected != Expected::Anything => Ok(()),
             Err(error) => Err(error),

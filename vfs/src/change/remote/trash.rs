@@ -63,7 +63,7 @@ impl Core {
         let day = conflict::day(self.writable()?.now_ns());
         let above = self.above(root, &target, &entry)?;
         // Behind what was removed before, so that the last of the day is the last.
-        let first = self.last_of_day(root, &day, above.iter().map(|step| &step.name), &entry.name)? + 1;
+        let first = self.last_of_day(root, &day, &above, &entry.name)? + 1;
         for attempt in first..first.saturating_add(TRIES) {
             let folder = match attempt {
                 1 => day.clone(),
@@ -103,13 +103,7 @@ impl Core {
     }
 
     /// Gives the number of the last folder of a day in which something of a path lies, as far as is known; 0 if none does.
-    fn last_of_day<'a>(
-        &self,
-        root: EntryId,
-        day: &str,
-        above: impl Iterator<Item = &'a Box<[u8]>> + Clone,
-        name: &[u8],
-    ) -> Result<u32, Error> {
+    fn last_of_day(&self, root: EntryId, day: &str, above: &[Step], name: &[u8]) -> Result<u32, Error> {
         let lookup = |directory, name: &[u8]| self.catalog.lookup(directory, name).map_err(Error::from_catalog);
         let Some(trash) = lookup(root, FOLDER)? else {
             return Ok(0);
@@ -129,7 +123,7 @@ impl Core {
                     continue;
                 }
                 let mut at = Some(folder.id);
-                for name in above.clone().map(|name| &**name).chain([name]) {
+                for name in above.iter().map(|step| &*step.name).chain([name]) {
                     at = match at {
                         Some(at) => lookup(at, name)?.map(|found| found.id),
                         None => break,
