@@ -111,58 +111,55 @@ impl Moves {
         (place, path): (&[u8], &ObjectPath),
         seen: &Metadata,
     ) -> Result<(), Fault> {
-        let fetcher = &self.uploads.fetcher;
-        let catalog = &fetcher.catalog;
         for id in alike {
-            let _name = self.lock_name(*id).await;
-            let (Some((_, lies_at)), Some(details)) = (
-                catalog.object_path(*id).map_err(fault)?,
-                catalog.details(*id).map_err(fault)?,
-            ) else {
-                continue;
-            };
-            let stands_at = catalog.standing_path(*id).map_err(fault)?;
-            if stands_at.as_ref() != Some(&lies_at) || lies_at == path.as_bytes() {
-                continue;
-            }
-            let (lies_at, version) = (ObjectPath::from_bytes(lies_at), Version::from_stored(&details.version));
-            let ours = Seen {
-                path: &lies_at,
-                version: &version,
-            };
+            let Some(ours) = self.brought(*id, path)? else { continue };
+            let (lies_at, version) = &ours;
+            let one = Seen { path: lies_at, version };
             let compared = self
                 .uploads
-                .holds_the_same(ground.source, &ground.backend, &ours, path, seen);
-            if compared.await.map_err(of_index)? {
-                tracing::debug!(id = id.0, %path, "a copy that was not noted is taken away");
-                return self.take_away_alone(ground, *id, (place, path), seen).await;
+                .holds_the_same(ground.source, &ground.backend, &one, path, seen);
+            if !compared.await.map_err(of_index)? {
+                continue;
             }
+            let Some(_turn) = self.keep_free(ground, place).await? else {
+                return Ok(());
+            };
+            let _name = self.lock_name(*id).await;
+            let catalog = &self.uploads.fetcher.catalog;
+            if is_occupied_by_ours(catalog, ground.source, *id, path.as_bytes()).map_err(fault)? {
+                return Ok(());
+            }
+            // It may have been changed, or have left, meanwhile: then it is no copy of what is there now.
+            if self.brought(*id, path)? != Some(ours) {
+                continue;
+            }
+            tracing::debug!(id = id.0, %path, "a copy that was not noted is taken away");
+            let expected = Expected::Version(seen.version.clone());
+            return match self.ask(ground, ground.backend.remove_file(path, &expected)).await {
+                Ok(_) => Ok(()),
+                // Another has put something there.
+                Err(error) if matches!(error.kind(), Some(ErrorKind::Conflict | ErrorKind::IsADirectory)) => Ok(()),
+                Err(error) => Err(of_index(error)),
+            };
         }
         Ok(())
     }
 
-    /// Takes a copy away while nothing of ours is made at its place.
-    async fn take_away_alone(
-        &self,
-        ground: &Ground,
-        id: EntryId,
-        (place, path): (&[u8], &ObjectPath),
-        seen: &Metadata,
-    ) -> Result<(), Fault> {
-        let Some(_turn) = self.keep_free(ground, place).await? else {
-            return Ok(());
-        };
+    /// Says where a file lies, and in which version, if that is where it stands, and another place than this.
+    fn brought(&self, id: EntryId, but: &ObjectPath) -> Result<Option<(ObjectPath, Version)>, Fault> {
         let catalog = &self.uploads.fetcher.catalog;
-        if is_occupied_by_ours(catalog, ground.source, id, path.as_bytes()).map_err(fault)? {
-            return Ok(());
+        let (Some((_, lies_at)), Some(details)) = (
+            catalog.object_path(id).map_err(fault)?,
+            catalog.details(id).map_err(fault)?,
+        ) else {
+            return Ok(None);
+        };
+        let stands_at = catalog.standing_path(id).map_err(fault)?;
+        if stands_at.as_ref() != Some(&lies_at) || lies_at == but.as_bytes() {
+            return Ok(None);
         }
-        let expected = Expected::Version(seen.version.clone());
-        match self.ask(ground, ground.backend.remove_file(path, &expected)).await {
-            Ok(_) => Ok(()),
-            // Another has put something there.
-            Err(error) if matches!(error.kind(), Some(ErrorKind::Conflict | ErrorKind::IsADirectory)) => Ok(()),
-            Err(error) => Err(of_index(error)),
-        }
+        let version = Version::from_stored(&details.version);
+        Ok(Some((ObjectPath::from_bytes(lies_at), version)))
     }
 
     /// Keeps others from making anything of ours at a place. `None`: something stands there, or another move has something there.
