@@ -51,8 +51,8 @@ fn a_file_that_another_has_changed_is_kept_beside_his_and_the_status_tells() {
 }
 
 /// A file waits in a directory in whose place another puts a file.
-fn a_directory_is_replaced_by_a_file(server: impl Server + 'static) {
-    let mut site = Site::over(server, &[]);
+fn a_directory_is_replaced_by_a_file(server: impl Server + 'static, settings: &[(&str, &str)]) {
+    let mut site = Site::over(server, settings);
     fs::create_dir_all(site.at("r/s")).expect("make");
     fs::write(site.at("r/s/f"), "before").expect("write");
     site.until_uploaded();
@@ -81,17 +81,17 @@ fn a_directory_is_replaced_by_a_file(server: impl Server + 'static) {
 
 #[test]
 fn a_directory_that_another_has_replaced_by_a_file_can_be_removed_at_samba() {
-    a_directory_is_replaced_by_a_file(Samba::start());
+    a_directory_is_replaced_by_a_file(Samba::start(), &[]);
 }
 
 #[test]
 fn a_directory_that_another_has_replaced_by_a_file_can_be_removed_at_a_webdav_server() {
-    a_directory_is_replaced_by_a_file(Apache::start());
+    a_directory_is_replaced_by_a_file(Apache::start(), &[]);
 }
 
 #[test]
 fn a_directory_that_another_has_replaced_by_a_file_can_be_removed_at_an_sftp_server() {
-    a_directory_is_replaced_by_a_file(Sshd::start());
+    a_directory_is_replaced_by_a_file(Sshd::start(), &[("trash", "true")]);
 }
 
 #[test]

@@ -9,15 +9,21 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use futures::StreamExt;
 use manifold_backends::{ErrorKind, Expected, Kind, Metadata, ObjectPath, Presence, Version};
 use manifold_catalog::{EntryId, SourceId};
+use manifold_index::IndexError;
 use manifold_index::names::{self, Side};
+use tokio::time::sleep;
 
 use super::job::{Holding, fault, of_index};
 use super::{Fault, Ground, Moves};
 use crate::Error;
 use crate::places::is_occupied_by_ours;
+use crate::temporaries::remove_directory;
 use crate::turns::Turn;
 use crate::upload::conflict::may_be_kept_as;
 use crate::upload::copies::Seen;
+
+/// For how many deadlines a source may come late to a removal.
+const LATE_DEADLINES: u32 = 2;
 
 /// The files of a directory, by their lengths in bytes, with what the source calls them.
 type Files = HashMap<u64, Vec<(Vec<u8>, EntryId)>>;
@@ -65,10 +71,36 @@ impl Moves {
         // Some servers keep what has become empty. What lies beneath another is behind it in this order.
         for place in listed.iter().rev() {
             if let Some(_turn) = self.keep_free(ground, place).await? {
-                self.clear(ground, place).await.map_err(of_index)?;
+                let path = ObjectPath::from_bytes(place.clone());
+                let removal = remove_directory(&*ground.backend, &path);
+                match self.ask_alone(ground, &path, removal).await {
+                    Ok(_) => {}
+                    Err(error) if matches!(error.kind(), Some(ErrorKind::NotEmpty | ErrorKind::NotADirectory)) => {}
+                    Err(error) => return Err(of_index(error)),
+                }
             }
         }
         Ok(())
+    }
+
+    /// Asks for a removal while others are kept from its place: within the deadline; and where there is no answer they are kept from it as
+    /// long as the source may come to it late.
+    async fn ask_alone<T>(
+        &self,
+        ground: &Ground,
+        path: &ObjectPath,
+        removal: impl Future<Output = manifold_backends::Result<T>>,
+    ) -> Result<T, IndexError> {
+        let fetcher = &self.uploads.fetcher;
+        let asked = fetcher.indexer.ask(ground.source, path, fetcher.deadline, removal);
+        let answer = asked.await;
+        if matches!(
+            answer.as_ref().map_err(IndexError::kind),
+            Err(Some(ErrorKind::TimedOut | ErrorKind::Unreachable) | None)
+        ) {
+            sleep(fetcher.deadline * LATE_DEADLINES).await;
+        }
+        answer
     }
 
     fn files_of(&self, directory: EntryId) -> Result<Files, Fault> {
@@ -135,7 +167,8 @@ impl Moves {
             }
             tracing::debug!(id = id.0, %path, "a copy that was not noted is taken away");
             let expected = Expected::Version(seen.version.clone());
-            return match self.ask(ground, ground.backend.remove_file(path, &expected)).await {
+            let removal = ground.backend.remove_file(path, &expected);
+            return match self.ask_alone(ground, path, removal).await {
                 Ok(_) => Ok(()),
                 // Another has put something there.
                 Err(error) if matches!(error.kind(), Some(ErrorKind::Conflict | ErrorKind::IsADirectory)) => Ok(()),

@@ -23,21 +23,64 @@ const PAUSE_MAX: Duration = Duration::from_mins(1);
 const SECOND_LOOK: Duration = Duration::from_millis(500);
 /// For how many deadlines a source may still be at a rename to which it has given no answer.
 const UNANSWERED_DEADLINES: u32 = 2;
+/// For how many deadlines a source may be at a rename of which something is to be seen: it has directories under both names.
+const UNDER_WAY_DEADLINES: u32 = 12;
+/// How long it is not looked anew for each who asks.
+const LOOK_PAUSE: Duration = Duration::from_secs(1);
 
-/// Directories that sources may still be renaming, and until when that is thought of them.
+/// Directories that sources may still be renaming.
 #[derive(Debug, Default)]
-pub(super) struct Unanswered(Mutex<HashMap<EntryId, Instant>>);
+pub(super) struct Unanswered(Mutex<HashMap<EntryId, Thought>>);
+
+/// What is thought of a rename.
+#[derive(Clone, Copy, Debug, Default)]
+struct Thought {
+    /// The source may not have begun with it until then.
+    begins_until: Option<Instant>,
+    /// The source may not have ended it until then.
+    ends_until: Option<Instant>,
+    looked: Option<Instant>,
+}
+
+/// What a source has made of a rename.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Made {
+    /// Nothing is under the former name, and a directory under the new one.
+    All,
+    /// There are directories under both names, as there may have been before.
+    Part,
+    /// Nothing is to be seen of it.
+    Nothing,
+}
 
 impl Unanswered {
-    fn note(&self, id: EntryId, until: Instant) {
-        let mut unanswered = self.0.lock();
-        let now = Instant::now();
-        unanswered.retain(|_, until| *until > now);
-        unanswered.insert(id, until);
+    fn note(&self, id: EntryId, begins_until: Instant) {
+        self.0.lock().entry(id).or_default().begins_until = Some(begins_until);
     }
 
-    fn is_noted(&self, id: EntryId) -> bool {
-        self.0.lock().get(&id).is_some_and(|until| *until > Instant::now())
+    fn forget(&self, id: EntryId) {
+        self.0.lock().remove(&id);
+    }
+
+    /// Tells whether it was looked a moment ago, in vain.
+    fn was_looked_at(&self, id: EntryId) -> bool {
+        let unanswered = self.0.lock();
+        let looked = unanswered.get(&id).and_then(|thought| thought.looked);
+        looked.is_some_and(|looked| looked.elapsed() < LOOK_PAUSE)
+    }
+
+    /// Takes note of what was seen, and tells whether more may come of it.
+    fn is_open(&self, id: EntryId, made: Made, deadline: Duration) -> bool {
+        let now = Instant::now();
+        let mut unanswered = self.0.lock();
+        let thought = unanswered.entry(id).or_default();
+        thought.looked = Some(now);
+        let until = match made {
+            Made::All => None,
+            Made::Part => Some(*thought.ends_until.get_or_insert(now + deadline * UNDER_WAY_DEADLINES)),
+            Made::Nothing => thought.begins_until,
+        };
+        until.is_some_and(|until| until > now)
     }
 }
 
@@ -120,12 +163,19 @@ impl Uploads {
     /// directory itself. Whoever asks holds no turn yet.
     pub(crate) async fn settle_directories(self: &Arc<Self>, names: &[(EntryId, Option<&[u8]>)]) -> Result<(), Error> {
         for id in self.asked_on_the_way(names)? {
+            if self.unanswered.was_looked_at(id) {
+                return Err(open());
+            }
             // To its end, though nobody waits for it any more: what it does last is not to meet another rename.
             let uploads = Arc::clone(self);
-            let settling = self
-                .fetcher
-                .runtime
-                .spawn(async move { uploads.settle_asked(id).await });
+            let settling = self.fetcher.runtime.spawn(async move {
+                let mut stopped = uploads.stopped.subscribe();
+                tokio::select! {
+                    biased;
+                    _ = stopped.wait_for(|stopped| *stopped) => Err(Error::Busy),
+                    settled = uploads.settle_asked(id) => settled,
+                }
+            });
             settling.await.map_err(|error| Error::Io(Cause::new(error)))??;
         }
         Ok(())
@@ -212,15 +262,16 @@ impl Uploads {
                 if again == asked && now.is_some_and(|now| (now.parent, now.name) == (entry.parent, entry.name)) => {}
             Some(_) => return Err(Error::Busy),
         }
-        let mut is_made = self.is_made(&asked).await?;
-        if !is_made {
+        let mut made = self.look_for(&asked).await?;
+        if made != Made::All {
             sleep(SECOND_LOOK).await;
-            is_made = self.is_made(&asked).await?;
+            made = self.look_for(&asked).await?;
         }
-        if !is_made && self.unanswered.is_noted(id) {
-            let why = "its source has not said whether it renames a directory, and may be at it";
-            return Err(Error::TimedOut(Cause::new(why)));
+        if self.unanswered.is_open(id, made, self.fetcher.deadline) {
+            return Err(open());
         }
+        self.unanswered.forget(id);
+        let is_made = made == Made::All;
         let (uploads, guarded) = (Arc::clone(self), [entry.parent, asked.to.0, id]);
         self.blocking(move || {
             let catalog = &uploads.fetcher.catalog;
@@ -249,26 +300,35 @@ impl Uploads {
         Ok(())
     }
 
-    /// Tells whether the source has nothing under the former name, and a directory under the new one.
-    async fn is_made(&self, asked: &AskedRename) -> Result<bool, Error> {
+    /// Looks for what the source has made of a rename.
+    async fn look_for(&self, asked: &AskedRename) -> Result<Made, Error> {
         let catalog = &self.fetcher.catalog;
         let from = catalog.object_path(asked.id).map_err(Error::from_catalog)?;
         let to = catalog.object_path(asked.to.0).map_err(Error::from_catalog)?;
         let (Some((source, from)), Some((whose, to))) = (from, to) else {
-            return Ok(false);
+            return Ok(Made::Nothing);
         };
         let (from, to) = (
             ObjectPath::from_bytes(from),
             ObjectPath::from_bytes(to).join(asked.raw_name.as_deref().unwrap_or(&asked.to.1)),
         );
         if source != whose || from == to {
-            return Ok(false);
+            return Ok(Made::Nothing);
         }
-        match self.look_at(source, &from).await? {
-            Presence::Found(_) => return Ok(false),
-            Presence::Absent => {}
-        }
+        let before = self.look_at(source, &from).await?;
         let there = self.look_at(source, &to).await?;
-        Ok(matches!(there, Presence::Found(there) if there.kind == Kind::Directory))
+        let is_there = matches!(there, Presence::Found(there) if there.kind == Kind::Directory);
+        Ok(match (before, is_there) {
+            (_, false) => Made::Nothing,
+            (Presence::Found(_), true) => Made::Part,
+            (Presence::Absent, true) => Made::All,
+        })
     }
+}
+
+/// Says that more may come of a rename.
+fn open() -> Error {
+    Error::TimedOut(Cause::new(
+        "its source has not said whether it renames a directory, and may be at it",
+    ))
 }

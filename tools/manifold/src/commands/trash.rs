@@ -3,6 +3,7 @@
 //! All of it is done through the mount, as anybody could with `ls`, `mv` and `rm`: the trash is a folder of the source. Those of the members of
 //! a union are shown there as one, and what is put back goes to the member that has it.
 
+use std::collections::{BTreeMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
@@ -322,12 +323,16 @@ fn restore<'a>(
 fn keep_last(removed: &mut Vec<&Removed>) {
     let last = removed.iter().filter_map(|it| day_of(&it.day)).max();
     removed.retain(|it| day_of(&it.day) == last);
-    // Those of one path are in the order in which they were removed.
-    let mut of_paths = std::collections::BTreeMap::new();
-    for it in removed.drain(..) {
-        of_paths.insert(&it.path.0, it);
+    // Those of one path are in the order in which they were removed, and so are a file and what lay in a directory of its name.
+    let (mut kept, mut above) = (BTreeMap::new(), HashSet::new());
+    for it in removed.drain(..).rev() {
+        let path = Path::new(OsStr::from_bytes(&it.path.0));
+        if !above.contains(path) && !path.ancestors().any(|path| kept.contains_key(path)) {
+            above.extend(path.ancestors().skip(1));
+            kept.insert(path, it);
+        }
     }
-    removed.extend(of_paths.into_values());
+    removed.extend(kept.into_values());
 }
 
 /// Puts a file back where it stood.
@@ -478,6 +483,14 @@ mod tests {
         assert!(back.is_empty());
         assert_eq!(read("a/b"), "newer");
         assert!(restored("/nas/none", None).0.is_err());
+        // Of a file and a directory that had one name, the last.
+        for (first, last) in [("one", "one/in it"), ("two/in it", "two")] {
+            lies("2025-05-03", first, "before");
+            lies("2025-05-03.2", last, "after");
+            let (all, back) = restored(&format!("/nas/{}", &first[..3]), None);
+            all.unwrap();
+            assert_eq!(back, [format!("/nas/{last}")]);
+        }
         // What cannot come back keeps nothing else from it.
         lies("2025-05-03", "a/f", "beside");
         let (rest, back) = restored("/nas/a", None);

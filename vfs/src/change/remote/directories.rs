@@ -91,9 +91,8 @@ impl Core {
         let (catalog, uploads) = (Arc::clone(&self.catalog), Arc::clone(uploads));
         self.blocking(move || {
             // Whoever waits for this may go while it is noted: then nobody asks, and that is found out.
-            let asking = Asking::begin(&uploads, asked.id);
             catalog.begin_rename(&asked).map_err(Error::from_catalog)?;
-            Ok(asking)
+            Ok(Asking::begin(&uploads, asked.id))
         })
         .await
     }
@@ -120,18 +119,16 @@ impl Core {
     }
 }
 
-/// Tells whether a source has said that it has not made a rename: before it, and not when it was looked at what came of it.
+/// Tells whether a source has said that it has not made a rename: before it, and not when it was looked at what came of it, nor by a word
+/// that servers have for other things too.
 fn has_refused(error: &Error) -> bool {
     matches!(
         error,
         Error::Exists
             | Error::NotEmpty
-            | Error::NotADirectory
             | Error::IsADirectory
-            | Error::CrossSource
             | Error::InvalidArgument
             | Error::NameTooLong
             | Error::ReadOnly
-            | Error::Unsupported(_)
     )
 }

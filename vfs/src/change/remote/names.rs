@@ -326,6 +326,7 @@ impl Core {
                 match core.move_to_trash(target, entry.clone()).await {
                     // The trash has no place for what the source is not known to have.
                     Err(error) if is_away(&error) && core.stands_here_alone(entry.id) => {}
+                    Err(error) if !is_away(&error) && core.source_has_nothing_of(&entry).await => {}
                     moved => return moved,
                 }
             }

@@ -9,7 +9,7 @@
 
 use std::sync::Arc;
 
-use manifold_backends::ObjectPath;
+use manifold_backends::{ObjectPath, Presence};
 use manifold_catalog::{Entry, EntryId, Kind};
 
 use super::Target;
@@ -55,6 +55,15 @@ impl Core {
         Ok(!is_in_it && !stands_here_alone)
     }
 
+    /// Tells whether the source has nothing where a file stands, so that nothing of it can go to the trash.
+    pub(super) async fn source_has_nothing_of(&self, entry: &Entry) -> bool {
+        let Ok(target) = self.remote_target_of(entry.id) else {
+            return false;
+        };
+        let there = self.ask(&target, target.backend.stat(&target.path)).await;
+        matches!(there, Ok(Presence::Absent) | Err(Error::NotADirectory))
+    }
+
     /// Moves a file to the trash.
     pub(super) async fn move_to_trash(self: &Arc<Self>, target: Target, entry: Entry) -> Result<(), Error> {
         let sources = self.catalog.sources().map_err(Error::from_catalog)?;
@@ -63,7 +72,7 @@ impl Core {
         let day = conflict::day(self.writable()?.now_ns());
         let above = self.above(root, &target, &entry)?;
         // Behind what was removed before, so that the last of the day is the last.
-        let first = self.last_of_day(root, &day, &above, &entry.name)? + 1;
+        let first = self.last_of_day(root, &day, &above, &entry.name)?.saturating_add(1);
         for attempt in first..first.saturating_add(TRIES) {
             let folder = match attempt {
                 1 => day.clone(),
@@ -102,7 +111,8 @@ impl Core {
         Err(Error::Exists)
     }
 
-    /// Gives the number of the last folder of a day in which something of a path lies, as far as is known; 0 if none does.
+    /// Gives the number of the last folder of a day in which something of a path lies, or in the place of what leads to it, as far as is known;
+    /// 0 if none does.
     fn last_of_day(&self, root: EntryId, day: &str, above: &[Step], name: &[u8]) -> Result<u32, Error> {
         let lookup = |directory, name: &[u8]| self.catalog.lookup(directory, name).map_err(Error::from_catalog);
         let Some(trash) = lookup(root, FOLDER)? else {
@@ -122,11 +132,12 @@ impl Core {
                 if number <= last {
                     continue;
                 }
-                let mut at = Some(folder.id);
+                let mut at = Some(folder);
                 for name in above.iter().map(|step| &*step.name).chain([name]) {
                     at = match at {
-                        Some(at) => lookup(at, name)?.map(|found| found.id),
-                        None => break,
+                        Some(at) if at.kind == Kind::Directory => lookup(at.id, name)?,
+                        // A file has the name of a directory of this one.
+                        at => at,
                     };
                 }
                 if at.is_some() {

@@ -141,6 +141,27 @@ async fn a_source_may_come_to_a_rename_later_than_it_was_waited_for() {
     assert_eq!(world.library.find("s/e").await.unwrap(), d, "it keeps its id");
 }
 
+/// One that copies what is in a directory, and removes that when it has all: what is uploaded meanwhile would go.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_uploaded_beneath_a_directory_that_its_source_is_copying() {
+    let mut world = with_an_unknown_rename(false, false).await;
+    let d = world.library.find("s/d").await.unwrap();
+    world.shelf.place("e/f", b"before");
+    world = world.die_and_come_back().await;
+    world.shelf.set_cue(Cue::Does);
+    world.library.vfs.retry_uploads();
+    // As long as two looks take.
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    assert_eq!(world.shelf.bytes("d/f").unwrap(), b"before");
+    assert!(world.library.vfs.staging_usage().unwrap().files > 0);
+    for path in ["e/f", "e"] {
+        world.shelf.take(path);
+    }
+    world.shelf.rename_now("d", "e");
+    world.ends_in("e").await;
+    assert_eq!(world.library.find("s/e").await.unwrap(), d, "it keeps its id");
+}
+
 /// The rename was made, and what came of it may not be looked at.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_source_says_after_a_rename_is_not_taken_for_a_refusal() {
