@@ -96,6 +96,8 @@ pub(crate) struct Asking {
 
 impl Asking {
     pub(crate) fn begin(uploads: &Arc<Uploads>, id: EntryId) -> Self {
+        // What was thought of another rename.
+        uploads.unanswered.forget(id);
         Self {
             uploads: Arc::clone(uploads),
             id,
