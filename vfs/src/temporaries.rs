@@ -3,8 +3,13 @@
 
 use futures::StreamExt;
 use manifold_backends::{
-    Backend, Error, ErrorKind, Expected, Kind, Metadata, ObjectPath, Presence, Result, is_temporary_name,
+    Backend, Child, Error, ErrorKind, Expected, Kind, Metadata, ObjectPath, Presence, Result, is_temporary_name,
 };
+
+/// Tells whether an upload has left something.
+pub(crate) fn is_left(child: &Child) -> bool {
+    child.metadata.kind == Kind::File && is_temporary_name(&child.name)
+}
 
 /// Removes an empty directory at its source, and what uploads have left in it. Who is uploading into it at this moment, from elsewhere, begins
 /// anew.
@@ -44,7 +49,7 @@ async fn take_left(backend: &dyn Backend, path: &ObjectPath, error: Error) -> Re
     };
     while let Some(page) = pages.next().await {
         for child in page? {
-            if child.metadata.kind != Kind::File || !is_temporary_name(&child.name) {
+            if !is_left(&child) {
                 return Err(error);
             }
             left.push((path.join(&child.name), child.metadata.version));

@@ -8,12 +8,12 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use futures::StreamExt;
 use manifold_backends::{ErrorKind, Expected, Kind, Metadata, ObjectPath, Presence, Version};
-use manifold_catalog::{EntryId, SourceId};
+use manifold_catalog::EntryId;
 use manifold_index::IndexError;
-use manifold_index::names::{self, Side};
 use tokio::time::sleep;
 
 use super::job::{Holding, fault, of_index};
+use super::places::FreeName;
 use super::{Fault, Ground, Moves};
 use crate::Error;
 use crate::places::is_occupied_by_ours;
@@ -27,9 +27,6 @@ const LATE_DEADLINES: u32 = 2;
 
 /// The files of a directory, by their lengths in bytes, with what the source calls them.
 type Files = HashMap<u64, Vec<(Vec<u8>, EntryId)>>;
-
-/// A name in the tree that leads to a place, and that nothing has which could hold the place: the directory in which it would be, and the name.
-type FreeName = (EntryId, Box<[u8]>);
 
 impl Moves {
     /// Takes away what has stayed where directories of a move have stood between their first place and this one. To be called when all
@@ -220,24 +217,6 @@ impl Moves {
         if is_of_others.is_some() {
             return Ok(None);
         }
-        self.free_name(ground.source, place).map_err(fault)
-    }
-
-    fn free_name(&self, source: SourceId, place: &[u8]) -> Result<Option<FreeName>, Error> {
-        let catalog = &self.uploads.fetcher.catalog;
-        let sources = catalog.sources().map_err(Error::from_catalog)?;
-        let Some(root) = sources.iter().find(|record| record.id == source) else {
-            return Ok(None);
-        };
-        let mut at = root.root;
-        for part in place.split(|byte| *byte == b'/') {
-            let shown = names::escape(part, Side::Plain);
-            let found = catalog.lookup(at, &shown).map_err(Error::from_catalog)?;
-            match found.filter(|found| found.kind == manifold_catalog::Kind::Directory && !found.attach_point) {
-                Some(found) => at = found.id,
-                None => return Ok(Some((at, shown.into()))),
-            }
-        }
-        Ok(None)
+        self.free_name_at(ground.source, place).map_err(fault)
     }
 }

@@ -1,7 +1,8 @@
 //! Places at a source: what lies in the way there, and what stands there in the tree.
 
 use manifold_backends::ObjectPath;
-use manifold_catalog::{Catalog, EntryId, SourceId};
+use manifold_catalog::{Catalog, EntryId, Kind, SourceId};
+use manifold_index::names::{self, Side};
 
 use super::Moves;
 use crate::Error;
@@ -9,6 +10,9 @@ use crate::places::{find_beneath, leads_to};
 
 /// How far up a directory is looked for.
 const DEPTH_MAX: usize = 1 << 16;
+
+/// A name that no directory has: the directory in which it would stand, and the name.
+pub(super) type FreeName = (EntryId, Box<[u8]>);
 
 /// Where something is to be made at a source.
 #[derive(Clone, Copy, Debug)]
@@ -78,12 +82,33 @@ impl Moves {
 
     /// Finds what stands in the tree at a path beneath the root of a source.
     pub(super) fn find_at(&self, source: SourceId, path: &[u8]) -> Result<Option<EntryId>, Error> {
-        let catalog = &self.uploads.fetcher.catalog;
-        let sources = catalog.sources().map_err(Error::from_catalog)?;
-        let Some(root) = sources.iter().find(|record| record.id == source) else {
+        let Some(root) = self.root_of(source)? else {
             return Ok(None);
         };
-        find_beneath(catalog, root.root, path).map_err(Error::from_catalog)
+        find_beneath(&self.uploads.fetcher.catalog, root, path).map_err(Error::from_catalog)
+    }
+
+    /// Finds the name on the way to a path beneath the root of a source that no directory has. `None`: a directory stands at the path.
+    pub(super) fn free_name_at(&self, source: SourceId, path: &[u8]) -> Result<Option<FreeName>, Error> {
+        let catalog = &self.uploads.fetcher.catalog;
+        let Some(mut at) = self.root_of(source)? else {
+            return Ok(None);
+        };
+        for part in path.split(|byte| *byte == b'/') {
+            let shown = names::escape(part, Side::Plain);
+            let found = catalog.lookup(at, &shown).map_err(Error::from_catalog)?;
+            match found.filter(|found| found.kind == Kind::Directory && !found.attach_point) {
+                Some(found) => at = found.id,
+                None => return Ok(Some((at, shown.into()))),
+            }
+        }
+        Ok(None)
+    }
+
+    fn root_of(&self, source: SourceId) -> Result<Option<EntryId>, Error> {
+        let sources = self.uploads.fetcher.catalog.sources().map_err(Error::from_catalog)?;
+        let record = sources.into_iter().find(|record| record.id == source);
+        Ok(record.map(|record| record.root))
     }
 }
 

@@ -367,3 +367,44 @@ async fn a_uri_that_leads_to_a_file_is_said_to() {
         assert_eq!(error.kind(), kind, "{status} {exists}: {error}");
     }
 }
+
+/// What a server refuses is absent only where nothing can be.
+#[tokio::test]
+async fn a_refusal_is_absence_beneath_a_file_alone() {
+    fn answer(kind: &str) -> Vec<u8> {
+        let answer = format!(
+            r#"<D:multistatus xmlns:D="DAV:"><D:response><D:href>/</D:href><D:propstat>
+            <D:status>HTTP/1.1 200 OK</D:status><D:prop><D:getcontentlength>5</D:getcontentlength>
+            <D:getlastmodified>Tue, 02 Jan 2024 03:04:05 GMT</D:getlastmodified>
+            <D:resourcetype>{kind}</D:resourcetype></D:prop></D:propstat></D:response></D:multistatus>"#
+        );
+        answer.into_bytes()
+    }
+    for status in [400, 405, 500] {
+        let address = serve(move |asked| match asked.target.trim_end_matches('/') {
+            "" | "/directory" => (207, vec![], answer("<D:collection/>")),
+            "/file" => (207, vec![], answer("")),
+            "/gone" => (404, vec![], Vec::new()),
+            _ => (status, vec![], Vec::new()),
+        });
+        let spec =
+            SourceSpec::parse(&address.replace("http://", "webdav://"), &BTreeMap::new()).expect("a good source");
+        let backend = OpendalBackend::build(&spec, &Secrets::new(), &Limits::default(), None).expect("a backend");
+        for (path, is_absent) in [
+            ("file/beneath", true),
+            ("file/beneath/more", true),
+            ("gone/beneath", true),
+            ("directory/inside", false),
+            ("refused/beneath", false),
+            ("refused", false),
+        ] {
+            let looked = backend.stat(&ObjectPath::from_bytes(path)).await;
+            assert_eq!(
+                matches!(looked, Ok(Presence::Absent)),
+                is_absent,
+                "{status} {path}: {looked:?}"
+            );
+            assert_eq!(looked.is_err(), !is_absent, "{status} {path}: {looked:?}");
+        }
+    }
+}

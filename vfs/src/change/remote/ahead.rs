@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use futures::StreamExt;
-use manifold_backends::{Expected, Kind as ObjectKind, ObjectPath, Presence, Version, is_temporary_name};
+use manifold_backends::{Expected, Kind as ObjectKind, ObjectPath, Presence, Version};
 use manifold_catalog::{Entry, EntryId};
 use tokio::time::timeout;
 
@@ -12,7 +12,7 @@ use super::Target;
 use super::rename::Renaming;
 use crate::Error;
 use crate::moves::Place;
-use crate::temporaries::remove_directory;
+use crate::temporaries::{is_left, remove_directory};
 use crate::vfs::Core;
 
 /// Where a directory is to be after its rename.
@@ -107,8 +107,7 @@ impl Core {
                 return Ok(true);
             };
             while let Some(page) = pages.next().await {
-                let mut left = page?.into_iter();
-                if !left.all(|child| child.metadata.kind == ObjectKind::File && is_temporary_name(&child.name)) {
+                if !page?.iter().all(is_left) {
                     return Ok(false);
                 }
             }
