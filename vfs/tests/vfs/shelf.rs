@@ -2,6 +2,7 @@
 
 mod parts;
 mod renames;
+mod waits;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -77,12 +78,15 @@ pub(crate) enum Cue {
 pub(crate) struct Shelf {
     name: &'static str,
     able: Capabilities,
+    /// Looks do not tell upper from lower case.
+    ignores_case: bool,
     state: Mutex<State>,
     cue: watch::Sender<Cue>,
     puts: watch::Sender<u64>,
     copies: watch::Sender<u64>,
     held_reads: watch::Sender<u64>,
     held_names: watch::Sender<u64>,
+    held_looks: watch::Sender<u64>,
     refused_removals: watch::Sender<u64>,
     vain_removals: watch::Sender<u64>,
     changed: watch::Sender<u64>,
@@ -144,16 +148,24 @@ impl Shelf {
 
     /// One of several.
     pub(crate) fn named(name: &'static str) -> Arc<Self> {
-        Self::with_directories(name, true)
+        Arc::new(Self::with_directories(name, true))
+    }
+
+    /// One that looks at names without regard to upper and lower case.
+    pub(crate) fn without_case() -> Arc<Self> {
+        Arc::new(Self {
+            ignores_case: true,
+            ..Self::with_directories("test://shelf", true)
+        })
     }
 
     /// As an object store: a directory is what names have in common, or an object of its own that somebody has made; it cannot be
     /// renamed.
     pub(crate) fn store() -> Arc<Self> {
-        Self::with_directories("test://shelf", false)
+        Arc::new(Self::with_directories("test://shelf", false))
     }
 
-    fn with_directories(name: &'static str, real_directories: bool) -> Arc<Self> {
+    fn with_directories(name: &'static str, real_directories: bool) -> Self {
         let writes = WriteAbilities {
             condition: Condition::Source,
             memory_max: u64::from(BLOCK),
@@ -166,8 +178,9 @@ impl Shelf {
             keeps_mode: false,
             makes_links: false,
         };
-        Arc::new(Self {
+        Self {
             name,
+            ignores_case: false,
             able: Capabilities {
                 block_size: BLOCK,
                 read_size_max: 1 << 20,
@@ -185,10 +198,11 @@ impl Shelf {
             copies: watch::Sender::new(0),
             held_reads: watch::Sender::new(0),
             held_names: watch::Sender::new(0),
+            held_looks: watch::Sender::new(0),
             refused_removals: watch::Sender::new(0),
             vain_removals: watch::Sender::new(0),
             changed: watch::Sender::new(0),
-        })
+        }
     }
 
     /// Puts a file there, as somebody else would.
@@ -247,62 +261,12 @@ impl Shelf {
         self.cue.send_replace(cue);
     }
 
-    /// Waits until so many puts have begun since the start.
-    pub(crate) async fn until_puts(&self, count: u64) {
-        self.puts.subscribe().wait_for(|puts| *puts >= count).await.unwrap();
-    }
-
-    /// Waits until so many copies have begun since the start.
-    pub(crate) async fn until_copies(&self, count: u64) {
-        self.copies
-            .subscribe()
-            .wait_for(|copies| *copies >= count)
-            .await
-            .unwrap();
-    }
-
-    /// Waits until so many reads have been held since the start.
-    pub(crate) async fn until_held_reads(&self, count: u64) {
-        let mut held = self.held_reads.subscribe();
-        held.wait_for(|reads| *reads >= count).await.unwrap();
-    }
-
-    /// Waits until so many changes of names have been held since the start.
-    pub(crate) async fn until_held_names(&self, count: u64) {
-        let mut held = self.held_names.subscribe();
-        held.wait_for(|names| *names >= count).await.unwrap();
-    }
-
     async fn names_are_let(&self) {
         let mut cue = self.cue.subscribe();
         if *cue.borrow() == Cue::HoldsNames {
             self.held_names.send_modify(|count| *count += 1);
         }
         let _changed = cue.wait_for(|cue| *cue != Cue::HoldsNames).await;
-    }
-
-    /// Waits until so many removals have been refused on cue since the start.
-    pub(crate) async fn until_refused_removals(&self, count: u64) {
-        let mut refused = self.refused_removals.subscribe();
-        refused.wait_for(|removals| *removals >= count).await.unwrap();
-    }
-
-    /// Waits until so many removals have found nothing since the start.
-    pub(crate) async fn until_vain_removals(&self, count: u64) {
-        let mut vain = self.vain_removals.subscribe();
-        vain.wait_for(|removals| *removals >= count).await.unwrap();
-    }
-
-    /// Waits until something is so of the files.
-    pub(crate) async fn until(&self, holds: impl Fn(&Self) -> bool) {
-        let mut changed = self.changed.subscribe();
-        loop {
-            changed.borrow_and_update();
-            if holds(self) {
-                return;
-            }
-            changed.changed().await.unwrap();
-        }
     }
 
     fn insert(&self, path: &[u8], bytes: Option<Vec<u8>>) -> Metadata {
@@ -384,8 +348,17 @@ impl Backend for Shelf {
 
     async fn stat(&self, path: &ObjectPath) -> Result<Presence<Metadata>> {
         let mut cue = self.cue.subscribe();
+        if *cue.borrow() == Cue::IsSilent {
+            self.held_looks.send_modify(|count| *count += 1);
+        }
         let _changed = cue.wait_for(|cue| *cue != Cue::IsSilent).await;
         self.reach(Operation::Stat, path)?;
+        if self.ignores_case {
+            let state = self.state.lock();
+            let mut objects = state.objects.iter();
+            let found = objects.find(|(there, _)| there.eq_ignore_ascii_case(path.as_bytes()));
+            return Ok(found.map_or(Presence::Absent, |(_, object)| Presence::Found(object.metadata())));
+        }
         Ok(self.found(path.as_bytes()))
     }
 
@@ -481,6 +454,9 @@ impl Backend for Shelf {
         self.refuse(Operation::CreateDirectory, path)?;
         if self.found(path.as_bytes()) != Presence::Absent {
             return Err(self.error(ErrorKind::Exists, Operation::CreateDirectory, path));
+        }
+        if matches!(self.found(path.parent().as_bytes()), Presence::Found(above) if above.kind == Kind::File) {
+            return Err(self.error(ErrorKind::NotADirectory, Operation::CreateDirectory, path));
         }
         Ok(self.insert(path.as_bytes(), None))
     }

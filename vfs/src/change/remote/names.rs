@@ -1,6 +1,7 @@
 //! Names of remote sources: making, removing.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use manifold_backends::local::Making;
 use manifold_backends::{Expected, Metadata, Presence, Version};
@@ -317,20 +318,20 @@ impl Core {
                 return core.remove_ahead(entry).await;
             }
             let Some(target) = target else {
-                return core.remove_remote_file(entry).await;
+                return core.remove_remote_file(entry, None).await;
             };
             if is_directory {
                 return core.remove_remote_directory(target, entry).await;
             }
+            let mut refused = None;
             if core.goes_to_trash(&target, &entry)? {
                 match core.move_to_trash(target, entry.clone()).await {
-                    // The trash has no place for what the source is not known to have.
-                    Err(error) if is_away(&error) && core.stands_here_alone(entry.id) => {}
-                    Err(error) if !is_away(&error) && core.source_has_nothing_of(&entry).await => {}
+                    // The trash has no place for what the source does not have.
+                    Err(error) if !is_away(&error) || core.stands_here_alone(entry.id) => refused = Some(error),
                     moved => return moved,
                 }
             }
-            core.remove_remote_file(entry).await
+            core.remove_remote_file(entry, refused).await
         }))
     }
 
@@ -425,7 +426,8 @@ impl Core {
         .await
     }
 
-    async fn remove_remote_file(self: &Arc<Self>, entry: Entry) -> Result<(), Error> {
+    /// `refused`: why the trash has not taken it. Then nothing goes that the source has.
+    async fn remove_remote_file(self: &Arc<Self>, entry: Entry, refused: Option<Error>) -> Result<(), Error> {
         let uploads = Arc::clone(self.writable()?);
         let _turn = self.turn_at(&uploads, &[(entry.parent, &entry.name)]).await?;
         let _name = self.lock_name(entry.id).await?;
@@ -446,9 +448,13 @@ impl Core {
         let (mut unseen, mut settled) = (None, None);
         if alone.is_none_or(|file| file.was_sent()) {
             settled = self.settle_origins(&[entry.id]).await?;
-            let removed = match &target {
-                Ok(target) => self.remove_at_source(target, &entry, staged.as_deref()).await,
-                Err(error) => Err(error.clone()),
+            let removed = match (&target, refused) {
+                (Ok(target), None) => self.remove_at_source(target, &entry, staged.as_deref()).await,
+                (Ok(target), Some(refused)) => match self.is_at_source(target, alone.is_some()).await {
+                    Ok(true) => return Err(self.not_taken(&entry, refused)),
+                    there => there.map(drop),
+                },
+                (Err(error), _) => Err(error.clone()),
             };
             if let Err(error) = removed {
                 unseen = self.unseen(alone, &error).await?;
@@ -482,10 +488,7 @@ impl Core {
 
     /// Removes what the source has of a file, if it has anything.
     async fn remove_at_source(&self, target: &Target, entry: &Entry, staged: Option<&StagedFile>) -> Result<(), Error> {
-        let deadline = self.settings.data_deadline;
-        // Where it is not known to have it, it need not be waited for: that is removed later.
-        let is_alone = staged.is_some_and(|file| file.expected().is_none());
-        let patience = if is_alone { deadline / 2 } else { deadline };
+        let patience = self.removal_patience(staged.is_some_and(|file| file.expected().is_none()));
         let expected = self.to_be_removed(entry, staged)?;
         let removing = target.backend.remove_file(&target.path, &expected);
         match self.ask_within(patience, target, removing).await {
@@ -495,6 +498,11 @@ impl Core {
             Err(Error::Stale) if expected != Expected::Anything => Ok(()),
             Err(error) => Err(error),
         }
+    }
+
+    /// Says how long a source is waited for: where it is not known to have a file, that is removed later.
+    pub(super) fn removal_patience(&self, is_alone: bool) -> Duration {
+        self.settings.data_deadline / if is_alone { 2 } else { 1 }
     }
 
     /// Leaves what is staged of an entry that has lost its name to those who have it open. Who opens it now either found it

@@ -9,7 +9,7 @@
 
 use std::sync::Arc;
 
-use manifold_backends::{ObjectPath, Presence};
+use manifold_backends::ObjectPath;
 use manifold_catalog::{Entry, EntryId, Kind};
 
 use super::Target;
@@ -55,13 +55,25 @@ impl Core {
         Ok(!is_in_it && !stands_here_alone)
     }
 
-    /// Tells whether the source has nothing where a file stands, so that nothing of it can go to the trash.
-    pub(super) async fn source_has_nothing_of(&self, entry: &Entry) -> bool {
-        let Ok(target) = self.remote_target_of(entry.id) else {
-            return false;
-        };
-        let there = self.ask(&target, target.backend.stat(&target.path)).await;
-        matches!(there, Ok(Presence::Absent) | Err(Error::NotADirectory))
+    /// Tells whether the source has anything where a held file lies that has not gone to the trash.
+    pub(super) async fn is_at_source(&self, target: &Target, is_alone: bool) -> Result<bool, Error> {
+        let looking = target.backend.stat(&target.path);
+        match self.ask_within(self.removal_patience(is_alone), target, looking).await {
+            Ok(there) => Ok(!there.is_absent()),
+            // Others have put a file where its directory was.
+            Err(Error::NotADirectory) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Says why a file stays that the trash has not taken and that its source has.
+    pub(super) fn not_taken(&self, entry: &Entry, refused: Error) -> Error {
+        self.look_into(entry.parent);
+        match refused {
+            // Somebody has put it back.
+            Error::NotFound => Error::Busy,
+            refused => refused,
+        }
     }
 
     /// Moves a file to the trash.

@@ -24,6 +24,16 @@ pub(super) struct UnderWay {
     id: Option<String>,
 }
 
+impl Begun {
+    /// What was begun beneath a directory goes with it.
+    pub(super) fn rename(&mut self, from: &[u8], to: &[u8]) {
+        let beneath = [from, b"/"].concat();
+        for path in self.uploads.values_mut().filter(|path| path.starts_with(&beneath)) {
+            *path = [to, &path[from.len()..]].concat();
+        }
+    }
+}
+
 impl Shelf {
     /// Counts the bytes that have arrived in parts since the start.
     pub(crate) fn arrived(&self) -> u64 {
@@ -127,7 +137,10 @@ impl Shelf {
         if *self.cue.borrow() == Cue::EndsNothing {
             return Err(self.error(ErrorKind::TimedOut, Operation::Put, path));
         }
-        let ended = self.state.lock().parts.uploads.remove(upload);
+        let mut state = self.state.lock();
+        let lies_there = state.parts.uploads.get(upload).map(Vec::as_slice) == Some(path.as_bytes());
+        let ended = lies_there.then(|| state.parts.uploads.remove(upload));
+        drop(state);
         self.changed.send_modify(|count| *count += 1);
         Ok(ended.map_or(Presence::Absent, |_| Presence::Found(())))
     }

@@ -18,6 +18,7 @@ impl State {
                 self.objects.insert([to, &path[from.len()..]].concat(), object);
             }
         }
+        self.parts.rename(from, to);
         Some(metadata)
     }
 }

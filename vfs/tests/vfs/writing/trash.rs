@@ -133,6 +133,66 @@ async fn what_was_written_and_is_not_uploaded_yet_goes_with_the_file() {
     assert_eq!(world.shelf.files(), [format!("{DAY}/report")]);
 }
 
+/// `old`, which another has taken away, and whose removal looks for it since the trash could not take it.
+async fn with_a_file_that_was_taken_away() -> (Arc<World>, tokio::task::JoinHandle<Result<(), Error>>) {
+    let world = Arc::new(world_with_trash());
+    for name in ["old", "other"] {
+        world.shelf.place(name, b"the only copy");
+    }
+    world.library.find("s/old").await.unwrap();
+    // The trash is there by then.
+    world.unlink("other").await.unwrap();
+    world.shelf.take("old");
+    world.shelf.set_cue(Cue::IsSilent);
+    let removing = Arc::clone(&world);
+    let removed = tokio::spawn(async move { removing.unlink("old").await });
+    world.shelf.until_held_looks(1).await;
+    (world, removed)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_put_back_while_it_is_removed_stays() {
+    let (world, removed) = with_a_file_that_was_taken_away().await;
+    world.shelf.place("old", b"the only copy");
+    world.shelf.set_cue(Cue::Does);
+    let removed = removed.await.unwrap();
+    assert!(matches!(removed, Err(Error::Busy)), "{removed:?}");
+    assert_eq!(world.shelf.bytes("old").as_deref(), Some(&b"the only copy"[..]));
+    world.unlink("old").await.unwrap();
+    assert!(world.shelf.files().iter().all(|path| path.starts_with(DAY)));
+    assert_eq!(world.shelf.files().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_removed_at_a_source_that_had_nothing_for_the_trash() {
+    let (world, mut removed) = with_a_file_that_was_taken_away().await;
+    world.shelf.set_cue(Cue::HoldsNames);
+    tokio::select! {
+        done = &mut removed => {
+            done.unwrap().unwrap();
+            world.shelf.place("old", b"the only copy");
+        }
+        () = world.shelf.until_held_names(1) => {
+            world.shelf.place("old", b"the only copy");
+            world.shelf.set_cue(Cue::Does);
+            removed.await.unwrap().unwrap();
+        }
+    }
+    assert_eq!(world.shelf.bytes("old").as_deref(), Some(&b"the only copy"[..]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_trash_cannot_take_stays() {
+    let world = world_with_trash();
+    world.shelf.place("old", b"the only copy");
+    world.library.find("s/old").await.unwrap();
+    world.shelf.set_cue(Cue::Fails(ErrorKind::PermissionDenied));
+    let refused = world.unlink("old").await;
+    assert!(matches!(refused, Err(Error::PermissionDenied(_))), "{refused:?}");
+    assert_eq!(world.shelf.files(), ["old"]);
+    world.library.find("s/old").await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_trash_what_is_removed_is_gone() {
     let world = World::new();
