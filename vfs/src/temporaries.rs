@@ -25,17 +25,16 @@ pub(crate) async fn remove_directory(backend: &dyn Backend, path: &ObjectPath) -
     }
 }
 
-/// Renames a directory to where another may be that holds nothing but what uploads have left in it.
+/// Renames a directory over another that is known to hold nothing, but for what uploads have left in it.
 pub(crate) async fn rename_directory(
     backend: &dyn Backend,
     from: &ObjectPath,
     to: &ObjectPath,
-    replace: bool,
 ) -> Result<Presence<Metadata>> {
-    match backend.rename(from, to, replace).await {
-        Err(error) if replace && error.kind() == ErrorKind::NotEmpty => {
+    match backend.rename(from, to, true).await {
+        Err(error) if error.kind() == ErrorKind::NotEmpty => {
             take_left(backend, to, error).await?;
-            backend.rename(from, to, replace).await
+            backend.rename(from, to, true).await
         }
         renamed => renamed,
     }

@@ -419,11 +419,11 @@ impl Core {
         }
         let lookalikes = self.lookalikes(renaming).await?;
         let (from, to) = (&source.path, &target.path);
-        let renamed = if is_file {
+        // Where no directory is known, another machine may be uploading into one at this moment.
+        let renamed = if is_file || renaming.over.is_none() {
             self.ask(source, source.backend.rename(from, to, replaces)).await
         } else {
-            self.ask(source, rename_directory(&*source.backend, from, to, replaces))
-                .await
+            self.ask(source, rename_directory(&*source.backend, from, to)).await
         };
         match &renamed {
             Err(error) if is_away(error) => self.may_be_another(lookalikes),
