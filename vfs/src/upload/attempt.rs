@@ -407,39 +407,55 @@ impl Uploads {
             Err(error) => return delayed(&error),
         }
         let path = upload.path.as_bytes();
-        let mut made = false;
-        for (at, _) in path.iter().enumerate().filter(|(_, byte)| **byte == b'/') {
-            let directory = ObjectPath::from_bytes(&path[..at]);
-            let request = upload.backend.create_directory(&directory);
-            let indexer = &self.fetcher.indexer;
-            match indexer
-                .ask(upload.source, &directory, self.fetcher.deadline, request)
+        let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
+        let directories: Vec<_> = ends.map(|(at, _)| ObjectPath::from_bytes(&path[..at])).collect();
+        let (mut made, mut failed) = (false, None);
+        for directory in &directories {
+            match self
+                .ask_for(upload, directory, upload.backend.create_directory(directory))
                 .await
             {
                 Ok(_) => made = true,
-                Err(error) if error.kind() == Some(ErrorKind::Exists) => {}
-                Err(error) => return Outcome::Delayed(error.to_string()),
+                Err(error) => match error.kind() {
+                    Some(ErrorKind::Exists) => {}
+                    None | Some(ErrorKind::Unreachable | ErrorKind::TimedOut) => return delayed(&error),
+                    Some(_) => {
+                        failed = Some(error.to_string());
+                        break;
+                    }
+                },
             }
         }
-        if made {
+        if made && failed.is_none() {
             return Outcome::Again;
         }
         // Another upload may have made them meanwhile.
-        let directory = upload.path.parent();
-        let look = upload.backend.stat(&directory);
-        let indexer = &self.fetcher.indexer;
-        match indexer
-            .ask(upload.source, &directory, self.fetcher.deadline, look)
-            .await
-        {
-            Ok(Presence::Found(there)) if there.kind == Kind::Directory => return Outcome::Delayed(message),
-            Ok(_) => {}
-            Err(error) => return Outcome::Delayed(error.to_string()),
+        for directory in &directories {
+            match self.ask_for(upload, directory, upload.backend.stat(directory)).await {
+                Ok(Presence::Found(there)) if there.kind == Kind::Directory => {}
+                Ok(Presence::Found(_)) => {
+                    return Outcome::Refused {
+                        error: failed.unwrap_or(message),
+                        remedy: "something else than a folder stands on the way to it at the source; move that aside"
+                            .to_owned(),
+                    };
+                }
+                Ok(Presence::Absent) => break,
+                Err(error) => return delayed(&error),
+            }
         }
-        Outcome::Refused {
-            error: message,
-            remedy: "something else than a folder stands on the way to it at the source; move that aside".to_owned(),
-        }
+        Outcome::Delayed(failed.unwrap_or(message))
+    }
+
+    /// Makes a request to the source of an upload, within the deadline.
+    async fn ask_for<T>(
+        &self,
+        upload: &Upload,
+        path: &ObjectPath,
+        request: impl Future<Output = manifold_backends::Result<T>>,
+    ) -> Result<T, IndexError> {
+        let deadline = self.fetcher.deadline;
+        self.fetcher.indexer.ask(upload.source, path, deadline, request).await
     }
 
     fn sweep_soon(self: &Arc<Self>) {

@@ -206,3 +206,50 @@ async fn a_directory_takes_the_name_of_one_that_holds_nothing_but_what_uploads_h
         assert_eq!(world.names("s").await, ["e"]);
     }
 }
+
+/// Another machine may be uploading into it at this moment.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_uploads_have_in_a_directory_that_is_not_known_yet_stays() {
+    const LEFT: &str = "e/.manifold-0123456789abcdef0123456789abcdef";
+    let world = World::new();
+    world.shelf.place("d/file", b"file");
+    world.library.relist("s").await;
+    world.library.find("s/d/file").await.unwrap();
+    world.shelf.place(LEFT, b"a part");
+    let refused = world.rename("d", "e").await;
+    assert!(matches!(refused, Err(Error::NotEmpty)), "{refused:?}");
+    assert_eq!(world.shelf.files(), ["d/file", LEFT]);
+    world.library.relist("s").await;
+    assert_eq!(world.names("s").await, ["d", "e"]);
+}
+
+/// Above the directory that is missing.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_says_that_something_else_than_a_folder_is_on_its_way() {
+    let world = World::new();
+    world.shelf.place("r/s/t/f", b"before");
+    let f = world.open("s/r/s/t/f", Access::ReadWrite).await;
+    world.shelf.set_cue(Cue::IsAway);
+    world.write(f, WriteAt::Offset(0), b"AFTER!").await.unwrap();
+    world.close(f).await.unwrap();
+    for path in ["r/s/t/f", "r/s/t", "r/s"] {
+        world.shelf.take(path);
+    }
+    world.shelf.place("r/s", b"of another");
+    world.shelf.set_cue(Cue::Does);
+    world.library.vfs.retry_uploads();
+    let refused = async {
+        loop {
+            let uploads = world.library.vfs.uploads();
+            if let [upload] = &uploads[..]
+                && let UploadState::Refused { remedy, .. } = &upload.state
+            {
+                return remedy.clone();
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let remedy = tokio::time::timeout(Duration::from_secs(30), refused).await.unwrap();
+    assert!(remedy.contains("something else than a folder"), "{remedy}");
+    assert_eq!(world.shelf.bytes("r/s").unwrap(), b"of another");
+}
