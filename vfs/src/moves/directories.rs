@@ -1,16 +1,40 @@
 //! Directories of a move: an object store keeps one by an object of its own when nothing is in it, and that object belongs where
 //! the directory stands, whether or not something is in it now.
+//!
+//! Always true: where a directory has only stood on its way, no object is taken away that was not made here.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use manifold_backends::{ErrorKind, Kind, ObjectPath, Presence};
-use manifold_catalog::EntryId;
+use manifold_catalog::{EntryId, SourceId};
 use manifold_index::IndexError;
+use parking_lot::Mutex;
 
 use super::job::{Holding, fault, of_index};
 use super::{Fault, Ground, Moves};
 use crate::Error;
 use crate::temporaries::remove_directory;
+
+/// Places at which directories of moves that have not ended were given objects since the start.
+#[derive(Debug, Default)]
+pub(super) struct Marked(Mutex<HashSet<(SourceId, Vec<u8>)>>);
+
+impl Marked {
+    fn note(&self, source: SourceId, place: &[u8]) {
+        self.0.lock().insert((source, place.to_vec()));
+    }
+
+    fn has(&self, source: SourceId, place: &[u8]) -> bool {
+        self.0.lock().contains(&(source, place.to_vec()))
+    }
+
+    pub(super) fn forget(&self, source: SourceId, places: &[Vec<u8>]) {
+        let mut marked = self.0.lock();
+        for place in places {
+            marked.remove(&(source, place.clone()));
+        }
+    }
+}
 
 impl Moves {
     /// Sees to it that directories whose files have been brought are where they stand, and nowhere else. Gives those places.
@@ -34,7 +58,10 @@ impl Moves {
             if catalog.children(holding.id, None, 1).map_err(fault)?.is_empty() {
                 self.keep(ground, &stands_at).await?;
             }
-            let places = holding.places.iter().filter(|place| **place != stands_at);
+            let places = holding.places.iter().filter(|place| {
+                let is_ours = !holding.passed.contains(place) || self.marked.has(ground.source, place);
+                **place != stands_at && is_ours
+            });
             left.extend(places.map(|place| (place, holding.id)));
             settled.insert(holding.id, stands_at);
         }
@@ -58,6 +85,7 @@ impl Moves {
                 Presence::Found(seen) if seen.kind == Kind::Directory => {
                     self.keep(ground, &stands_at.unwrap_or_default()).await?;
                     self.clear(ground, place).await.map_err(of_index)?;
+                    self.marked.forget(ground.source, std::slice::from_ref(place));
                 }
                 Presence::Found(_) | Presence::Absent => {}
             }
@@ -68,18 +96,23 @@ impl Moves {
     /// Gives a directory an object where it stands.
     async fn keep(&self, ground: &Ground, stands_at: &[u8]) -> Result<(), Fault> {
         let path = ObjectPath::from_bytes(stands_at.to_vec());
+        self.marked.note(ground.source, stands_at);
         let kept = self.ask(ground, ground.backend.keep_directory(&path));
         kept.await.map_err(of_index)
     }
 
-    /// Gives all places at its source where something of a directory on the move may lie, besides where it stands.
+    /// Gives the places at its source where a directory on the move may be by what it was or has been given there, besides where it stands.
     pub(crate) fn old_places(&self, id: EntryId) -> Result<Vec<Vec<u8>>, Error> {
         let catalog = &self.uploads.fetcher.catalog;
         let moves = catalog.moves().map_err(Error::from_catalog)?;
         let (mut places, mut beneath, mut at) = (Vec::new(), Vec::new(), id);
         loop {
             if let Some(own) = moves.iter().find(|one| one.id == at) {
-                places.extend(own.places.iter().map(|place| [place, &*beneath].concat()));
+                let all = own.places.iter().map(|place| [place, &*beneath].concat());
+                let ours = all.enumerate();
+                let ours = ours.filter(|(at, place)| *at == 0 || self.marked.has(own.source, place));
+                places.extend(ours.map(|(_, place)| place));
+                break;
             }
             let (entry, details) = (
                 catalog.entry(at).map_err(Error::from_catalog)?,

@@ -45,6 +45,14 @@ pub(super) struct Holding {
     pub(super) passed: Vec<Vec<u8>>,
 }
 
+impl Holding {
+    /// Of a directory that has a row.
+    fn of_row(id: EntryId, places: Vec<Vec<u8>>) -> Self {
+        let passed = places.iter().skip(1).cloned().collect();
+        Self { id, places, passed }
+    }
+}
+
 /// Takes note that a task has ended, in whatever way.
 struct Working<'a> {
     moves: &'a Arc<Moves>,
@@ -163,7 +171,7 @@ impl Moves {
         }
         self.take_copies_away(&ground, &holdings).await?;
         let settled = self.settle_directories(&ground, &holdings).await?;
-        if !self.finish(id, settled).await? {
+        if !self.finish(&ground, settled).await? {
             return Ok(Round::Waits);
         }
         // Whoever has waited for it goes on now.
@@ -196,12 +204,7 @@ impl Moves {
         listed: &mut HashSet<EntryId>,
     ) -> Result<Vec<Holding>, Fault> {
         let (catalog, indexer) = (&self.uploads.fetcher.catalog, &self.uploads.fetcher.indexer);
-        let passed = places.iter().skip(1).cloned().collect();
-        let mut next = vec![Holding {
-            id: ground.top,
-            places,
-            passed,
-        }];
+        let mut next = vec![Holding::of_row(ground.top, places)];
         let mut holdings = Vec::new();
         let mut left = 0;
         while let Some(holding) = next.pop() {
@@ -227,18 +230,18 @@ impl Moves {
 
     fn holding_beneath(&self, above: &Holding, id: EntryId) -> Result<Holding, Fault> {
         let catalog = &self.uploads.fetcher.catalog;
+        let moves = catalog.moves().map_err(fault)?;
+        // Its own row names all places: under the name that it has now, it was not in all of those above it.
+        if let Some(own) = moves.into_iter().find(|one| one.id == id) {
+            return Ok(Holding::of_row(id, own.places));
+        }
         let details = catalog.details(id).map_err(fault)?;
         let raw = details.map(|details| details.raw_name).unwrap_or_default();
         let beneath = |places: &[Vec<u8>]| -> Vec<Vec<u8>> {
             let places = places.iter();
             places.map(|place| [&place[..], b"/", &raw].concat()).collect()
         };
-        let (mut places, mut passed) = (beneath(&above.places), beneath(&above.passed));
-        let moves = catalog.moves().map_err(fault)?;
-        if let Some(own) = moves.into_iter().find(|one| one.id == id) {
-            passed.extend(own.places.iter().skip(1).cloned());
-            places.extend(own.places);
-        }
+        let (places, passed) = (beneath(&above.places), beneath(&above.passed));
         Ok(Holding { id, places, passed })
     }
 
@@ -277,7 +280,9 @@ impl Moves {
     }
 
     /// Ends the move, if all is there and nobody is about to change anything. `settled`: where each directory has been seen to.
-    async fn finish(&self, id: EntryId, settled: HashMap<EntryId, Vec<u8>>) -> Result<bool, Fault> {
+    async fn finish(&self, ground: &Ground, settled: HashMap<EntryId, Vec<u8>>) -> Result<bool, Fault> {
+        let id = ground.top;
+        let stand_at: Vec<_> = settled.values().cloned().collect();
         let Ok(_alone) = self.steady.try_write() else {
             return Ok(false);
         };
@@ -288,6 +293,7 @@ impl Moves {
             .await
             .map_err(fault)?;
         if finished {
+            self.marked.forget(ground.source, &stand_at);
             tracing::debug!(id = id.0, "all objects of a renamed directory have followed it");
         }
         Ok(finished)

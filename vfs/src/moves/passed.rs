@@ -2,9 +2,11 @@
 //! were lost, or the daemon died before they came, and the directory has got another name since.
 //!
 //! Always true: what is taken away has the bytes of one of the files of the directory that has stood there, and that file's name, or one
-//! that it may have been kept under; the file lies where it stands; and nothing of ours stands at the place, or is being made there.
+//! that it may have been kept under; the file lies where it stands; and nothing of ours stands at the place, or is being made there. A directory
+//! goes with the last such copy in it alone.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::StreamExt;
 use manifold_backends::{ErrorKind, Expected, Kind, Metadata, ObjectPath, Presence, Version};
@@ -16,11 +18,12 @@ use super::job::{Holding, fault, of_index};
 use super::places::FreeName;
 use super::{Fault, Ground, Moves};
 use crate::Error;
-use crate::places::is_occupied_by_ours;
+use crate::places::{is_occupied_by_ours, leads_to};
 use crate::temporaries::remove_directory;
 use crate::turns::Turn;
 use crate::upload::conflict::may_be_kept_as;
 use crate::upload::copies::Seen;
+use crate::upload::naming::NameLock;
 
 /// For how many deadlines a source may come late to a removal.
 const LATE_DEADLINES: u32 = 2;
@@ -34,6 +37,7 @@ impl Moves {
     pub(super) async fn take_copies_away(&self, ground: &Ground, holdings: &[Holding]) -> Result<(), Fault> {
         // What was listed, and the directories that were seen in it: where one is not, nothing is beneath it.
         let (mut listed, mut directories) = (BTreeSet::new(), HashSet::new());
+        let mut emptied = HashSet::new();
         for holding in holdings {
             let mut files = None;
             for place in holding.passed.iter().collect::<BTreeSet<_>>() {
@@ -60,17 +64,20 @@ impl Moves {
                     let alike = files.get(&seen.size).into_iter().flatten();
                     let alike = alike.filter(|(own, _)| *own == name || may_be_kept_as(&name, own));
                     let alike: Vec<_> = alike.map(|(_, id)| *id).collect();
-                    self.take_copy_away(ground, &alike, (place, &path.join(&name)), &seen)
-                        .await?;
+                    let at = (&**place, &path.join(&name));
+                    if self.take_copy_away(ground, &alike, at, &seen).await? {
+                        emptied.insert(place.clone());
+                    }
                 }
             }
         }
-        // Some servers keep what has become empty. What lies beneath another is behind it in this order.
-        for place in listed.iter().rev() {
+        // Some servers keep what has become empty; what was empty before is another's. What lies beneath another is behind it in this order.
+        let has_held = |place: &&Vec<u8>| emptied.iter().any(|one| leads_to(place, one).is_some());
+        for place in listed.iter().rev().filter(has_held) {
             if let Some(_turn) = self.keep_free(ground, place).await? {
                 let path = ObjectPath::from_bytes(place.clone());
                 let removal = remove_directory(&*ground.backend, &path);
-                match self.ask_alone(ground, &path, removal).await {
+                match self.ask_alone(ground, &path, None, removal).await {
                     Ok(_) => {}
                     Err(error) if matches!(error.kind(), Some(ErrorKind::NotEmpty | ErrorKind::NotADirectory)) => {}
                     Err(error) => return Err(of_index(error)),
@@ -80,21 +87,29 @@ impl Moves {
         Ok(())
     }
 
-    /// Asks for a removal while others are kept from its place: within the deadline; and where there is no answer they are kept from it as
-    /// long as the source may come to it late.
+    /// Asks for a removal while others are kept from its place: within the deadline; and where it was sent and there is no answer, they are
+    /// kept from it as long as the source may come to it late. `name`: of the file whose copy is removed; it is not kept as long as that.
     async fn ask_alone<T>(
         &self,
         ground: &Ground,
         path: &ObjectPath,
+        name: Option<NameLock>,
         removal: impl Future<Output = manifold_backends::Result<T>>,
     ) -> Result<T, IndexError> {
         let fetcher = &self.uploads.fetcher;
+        let is_sent = AtomicBool::new(false);
+        let removal = async {
+            is_sent.store(true, Ordering::Relaxed);
+            removal.await
+        };
         let asked = fetcher.indexer.ask(ground.source, path, fetcher.deadline, removal);
         let answer = asked.await;
-        if matches!(
+        drop(name);
+        let is_answered = !matches!(
             answer.as_ref().map_err(IndexError::kind),
             Err(Some(ErrorKind::TimedOut | ErrorKind::Unreachable) | None)
-        ) {
+        );
+        if !is_answered && is_sent.load(Ordering::Relaxed) {
             sleep(fetcher.deadline * LATE_DEADLINES).await;
         }
         answer
@@ -132,14 +147,14 @@ impl Moves {
         }
     }
 
-    /// Takes a file away if it is a copy of one of these, and none of ours stands or lies there.
+    /// Takes a file away if it is a copy of one of these, and none of ours stands or lies there. Tells whether it has.
     async fn take_copy_away(
         &self,
         ground: &Ground,
         alike: &[EntryId],
         (place, path): (&[u8], &ObjectPath),
         seen: &Metadata,
-    ) -> Result<(), Fault> {
+    ) -> Result<bool, Fault> {
         for id in alike {
             let Some(ours) = self.brought(*id, path)? else { continue };
             let (lies_at, version) = &ours;
@@ -151,12 +166,12 @@ impl Moves {
                 continue;
             }
             let Some(_turn) = self.keep_free(ground, place).await? else {
-                return Ok(());
+                return Ok(false);
             };
-            let _name = self.lock_name(*id).await;
+            let name = self.lock_name(*id).await;
             let catalog = &self.uploads.fetcher.catalog;
             if is_occupied_by_ours(catalog, ground.source, *id, path.as_bytes()).map_err(fault)? {
-                return Ok(());
+                return Ok(false);
             }
             // It may have been changed, or have left, meanwhile: then it is no copy of what is there now.
             if self.brought(*id, path)? != Some(ours) {
@@ -165,14 +180,14 @@ impl Moves {
             tracing::debug!(id = id.0, %path, "a copy that was not noted is taken away");
             let expected = Expected::Version(seen.version.clone());
             let removal = ground.backend.remove_file(path, &expected);
-            return match self.ask_alone(ground, path, removal).await {
-                Ok(_) => Ok(()),
+            return match self.ask_alone(ground, path, Some(name), removal).await {
+                Ok(removed) => Ok(!removed.is_absent()),
                 // Another has put something there.
-                Err(error) if matches!(error.kind(), Some(ErrorKind::Conflict | ErrorKind::IsADirectory)) => Ok(()),
+                Err(error) if matches!(error.kind(), Some(ErrorKind::Conflict | ErrorKind::IsADirectory)) => Ok(false),
                 Err(error) => Err(of_index(error)),
             };
         }
-        Ok(())
+        Ok(false)
     }
 
     /// Says where a file lies, and in which version, if that is where it stands, and another place than this.

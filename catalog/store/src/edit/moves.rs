@@ -44,7 +44,7 @@ impl Edit<'_> {
         let lies_at = self.object_path(id)?.ok_or_else(missing)?;
         let row = match self.move_of(id)? {
             Some(row) => row,
-            None => MoveRow { places: vec![lies_at] },
+            None => self.first_row(id, lies_at)?,
         };
         let mut rows = vec![(id, stood, row)];
         // What was renamed beneath it before leaves the place where it stood with it.
@@ -71,6 +71,30 @@ impl Edit<'_> {
             self.put_move(id, &row)?;
         }
         Ok(())
+    }
+
+    /// Gives the row of a directory that had none: where it lies, and where it has stood with the one above it that is on the move.
+    fn first_row(&self, id: u64, lies_at: Vec<u8>) -> Result<MoveRow> {
+        let mut way = Vec::new();
+        tree::climb(&*self.entries, id, |at, cold| {
+            way.push((at, cold.raw().to_vec()));
+            if cold.attach_point {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        })?;
+        let (mut places, mut beneath) = (vec![lies_at], Vec::new());
+        for (at, raw) in way {
+            if let Some(above) = self.move_of(at)? {
+                let stood = above.places.iter().map(|place| [&place[..], &beneath].concat());
+                let stood: Vec<_> = stood.filter(|place| !places.contains(place)).collect();
+                places.extend(stood);
+                break;
+            }
+            beneath = [b"/", &raw[..], &beneath].concat();
+        }
+        Ok(MoveRow { places })
     }
 
     fn is_beneath(&self, id: u64, directory: u64) -> Result<bool> {

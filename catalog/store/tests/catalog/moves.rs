@@ -193,6 +193,26 @@ fn a_move_within_a_move_ends_with_the_one_above() {
 }
 
 #[test]
+fn a_move_within_a_move_knows_where_it_has_stood_with_the_one_above() {
+    let world = World::new();
+    let a = world.a_to_b();
+    let sub = id(&world.catalog, "/s/b/sub");
+    world.rename((world.root, "b"), (world.root, "c")).unwrap();
+    let places = || -> Vec<String> {
+        let moves = world.catalog.moves().unwrap();
+        let within = moves.into_iter().find(|one| one.id == sub).unwrap();
+        let places = within.places.into_iter();
+        places.map(|place| String::from_utf8(place).unwrap()).collect()
+    };
+    world.rename((a, "sub"), (a, "t")).unwrap();
+    assert_eq!(places(), ["a/sub", "b/sub", "c/sub"]);
+    world.rename((world.root, "c"), (world.root, "d")).unwrap();
+    world.rename((a, "t"), (a, "u")).unwrap();
+    assert_eq!(places(), ["a/sub", "b/sub", "c/sub", "c/t", "d/t"]);
+    world.scratch.check(world.catalog);
+}
+
+#[test]
 fn no_listing_takes_a_name_away_or_brings_the_old_one_back() {
     let world = World::new();
     let (catalog, root) = (&world.catalog, world.root);

@@ -179,17 +179,54 @@ async fn no_copy_stays_on_the_way_of_a_file_that_had_to_make_way() {
     assert_eq!(world.shelf.bytes("c/00").unwrap(), b"of another");
 }
 
-/// Directories that were kept by objects of their own where they stood for a moment.
+/// Both directories get objects of their own there, and are renamed before the former ones have gone.
 #[tokio::test(flavor = "multi_thread")]
-async fn no_directory_stays_where_one_above_it_has_been_on_its_way() {
+async fn no_directory_stays_where_one_has_been_on_its_way() {
+    let shelf = Shelf::store();
+    for directory in ["a", "a/sub"] {
+        shelf.place_directory(directory);
+    }
+    let world = World::over(shelf, TempDir::new().unwrap());
+    world.library.find("s/a/sub").await.unwrap();
+    world.names("s/a/sub").await;
+    world.shelf.set_cue(Cue::RemovesNothing);
+    world.move_to("s/a", "s/b").await.unwrap();
+    world.shelf.until_refused_removals(1).await;
+    assert!(world.shelf.has_object("b/sub"));
+    world.once_there(|| world.move_to("s/b", "s/c")).await;
+    world.ends_with(&[]).await;
+    world.library.relist("s").await;
+    assert_eq!(world.names("s").await, ["c"]);
+    assert!(world.shelf.has_object("c/sub"));
+    for left in ["a", "a/sub", "b", "b/sub"] {
+        assert!(!world.shelf.has_object(left), "{left}");
+    }
+}
+
+/// A copy has been where the inner one stood, and another has made folders where both did.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_that_another_has_made_where_a_directory_has_been_on_its_way_stays() {
     let renames = [("s/a/sub", "s/a/c"), ("s/a", "s/b"), ("s/b", "s/d")];
     let world = with_a_copy_on_the_way("a/sub/00", "a/c/00", &renames).await;
-    for marked in ["a/c", "b", "b/c"] {
-        world.shelf.place_directory(marked);
+    for made in ["b", "b/c"] {
+        world.shelf.place_directory(made);
     }
     world.ends_with(&[("d/c/00", &content(0))]).await;
+    for path in ["s", "s/b"] {
+        world.library.relist(path).await;
+    }
+    assert_eq!(world.names("s").await, ["b", "d"]);
+    assert_eq!(world.names("s/b").await, ["c"]);
+}
+
+/// It stood there with the directory above it, and has left that since.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_copy_stays_where_a_directory_has_been_with_the_one_above_it() {
+    let renames = [("s/a", "s/b"), ("s/b", "s/c"), ("s/c/sub", "s/c/t")];
+    let world = with_a_copy_on_the_way("a/sub/00", "b/sub/00", &renames).await;
+    world.ends_with(&[("c/t/00", &content(0))]).await;
     world.library.relist("s").await;
-    assert_eq!(world.names("s").await, ["d"]);
+    assert_eq!(world.names("s").await, ["c"]);
 }
 
 /// What has the name and the bytes of a file in another directory is no copy of that, and an empty directory of somebody's is theirs.
