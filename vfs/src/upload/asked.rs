@@ -6,14 +6,17 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use manifold_backends::{Kind, ObjectPath, Presence};
-use manifold_catalog::{AskedRename, EntryId};
+use futures::StreamExt;
+use manifold_backends::{Child, Kind, ObjectPath, Presence};
+use manifold_catalog::{AskedRename, EntryId, SourceId};
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep};
 
 use super::Uploads;
 use crate::Error;
 use crate::error::Cause;
+use crate::fetch::object::not_connected;
+use crate::places::leads_to;
 
 /// The pause after the first failure; doubled with each.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -40,6 +43,8 @@ struct Thought {
     /// The source may not have ended it until then.
     ends_until: Option<Instant>,
     looked: Option<Instant>,
+    /// The source has said that it is not at it any more.
+    has_answered: bool,
 }
 
 /// What a source has made of a rename.
@@ -56,6 +61,10 @@ enum Made {
 impl Unanswered {
     fn note(&self, id: EntryId, begins_until: Instant) {
         self.0.lock().entry(id).or_default().begins_until = Some(begins_until);
+    }
+
+    fn note_answered(&self, id: EntryId) {
+        self.0.lock().entry(id).or_default().has_answered = true;
     }
 
     fn forget(&self, id: EntryId) {
@@ -76,6 +85,7 @@ impl Unanswered {
         let thought = unanswered.entry(id).or_default();
         thought.looked = Some(now);
         let until = match made {
+            _ if thought.has_answered => None,
             Made::All => None,
             Made::Part => Some(*thought.ends_until.get_or_insert(now + deadline * UNDER_WAY_DEADLINES)),
             Made::Nothing => thought.begins_until,
@@ -122,7 +132,9 @@ impl Drop for Asking {
         if self.is_over {
             return;
         }
-        if !self.has_answered {
+        if self.has_answered {
+            self.uploads.unanswered.note_answered(self.id);
+        } else {
             let until = Instant::now() + self.uploads.fetcher.deadline * UNANSWERED_DEADLINES;
             self.uploads.unanswered.note(self.id, until);
         }
@@ -304,18 +316,14 @@ impl Uploads {
 
     /// Looks for what the source has made of a rename.
     async fn look_for(&self, asked: &AskedRename) -> Result<Made, Error> {
-        let catalog = &self.fetcher.catalog;
-        let from = catalog.object_path(asked.id).map_err(Error::from_catalog)?;
-        let to = catalog.object_path(asked.to.0).map_err(Error::from_catalog)?;
-        let (Some((source, from)), Some((whose, to))) = (from, to) else {
+        let [Some((source, from)), Some((whose, to))] = self.places_of(asked)? else {
             return Ok(Made::Nothing);
         };
-        let (from, to) = (
-            ObjectPath::from_bytes(from),
-            ObjectPath::from_bytes(to).join(asked.raw_name.as_deref().unwrap_or(&asked.to.1)),
-        );
         if source != whose || from == to {
             return Ok(Made::Nothing);
+        }
+        if is_other_spelling(&from, &to) {
+            return self.look_for_spelling(source, &from, &to).await;
         }
         let before = self.look_at(source, &from).await?;
         let there = self.look_at(source, &to).await?;
@@ -326,6 +334,70 @@ impl Uploads {
             (Presence::Absent, true) => Made::All,
         })
     }
+
+    /// The same where both names may be one for the source: only a listing tells how it spells what it has.
+    async fn look_for_spelling(&self, source: SourceId, from: &ObjectPath, to: &ObjectPath) -> Result<Made, Error> {
+        let (mut before, mut is_there) = (false, false);
+        for child in self.list_at(source, &from.parent()).await? {
+            before |= child.name == from.name();
+            is_there |= child.name == to.name() && child.metadata.kind == Kind::Directory;
+        }
+        Ok(match (before, is_there) {
+            (_, false) => Made::Nothing,
+            (true, true) => Made::Part,
+            (false, true) => Made::All,
+        })
+    }
+
+    /// Lists what a source has in a directory; nothing, where there is none.
+    async fn list_at(&self, source: SourceId, directory: &ObjectPath) -> Result<Vec<Child>, Error> {
+        let indexer = &self.fetcher.indexer;
+        let backend = indexer.backend(source).ok_or_else(|| not_connected(indexer, source))?;
+        let listing = async {
+            let mut children = Vec::new();
+            if let Presence::Found(mut pages) = backend.list(directory).await? {
+                while let Some(page) = pages.next().await {
+                    children.extend(page?);
+                }
+            }
+            Ok(children)
+        };
+        let asked = indexer.ask(source, directory, self.fetcher.deadline, listing).await;
+        asked.map_err(Error::from_index)
+    }
+
+    /// Gives where the directory of a rename was at its source, and where it was to be, as far as they are there.
+    fn places_of(&self, asked: &AskedRename) -> Result<[Option<Place>; 2], Error> {
+        let catalog = &self.fetcher.catalog;
+        let place = |id| -> Result<Option<Place>, Error> {
+            let place = catalog.object_path(id).map_err(Error::from_catalog)?;
+            Ok(place.map(|(source, path)| (source, ObjectPath::from_bytes(path))))
+        };
+        let name = asked.raw_name.as_deref().unwrap_or(&asked.to.1);
+        let to = place(asked.to.0)?.map(|(source, directory)| (source, directory.join(name)));
+        Ok([place(asked.id)?, to])
+    }
+
+    /// Tells whether a directory that leads to a path at a source, or did, may have another name there.
+    pub(super) fn may_lead_elsewhere(&self, source: SourceId, path: &[u8]) -> Result<bool, Error> {
+        let catalog = &self.fetcher.catalog;
+        for asked in catalog.asked_renames().map_err(Error::from_catalog)? {
+            let leads = |(whose, place): &Place| *whose == source && leads_to(place.as_bytes(), path).is_some();
+            if self.places_of(&asked)?.iter().flatten().any(leads) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// A place at a source.
+type Place = (SourceId, ObjectPath);
+
+/// Tells whether two paths are one where upper and lower case are the same.
+fn is_other_spelling(one: &ObjectPath, other: &ObjectPath) -> bool {
+    let fold = |path: &ObjectPath| String::from_utf8_lossy(path.name()).to_lowercase();
+    one.parent() == other.parent() && fold(one) == fold(other)
 }
 
 /// Says that more may come of a rename.
@@ -333,4 +405,40 @@ fn open() -> Error {
     Error::TimedOut(Cause::new(
         "its source has not said whether it renames a directory, and may be at it",
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DEADLINE: Duration = Duration::from_secs(1);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_source_that_has_answered_is_given_no_time_and_one_that_has_not_is() {
+        let (unanswered, id) = (Unanswered::default(), EntryId(7));
+        let is_open = |made| unanswered.is_open(id, made, DEADLINE);
+        assert!(is_open(Made::Part) && !is_open(Made::Nothing) && !is_open(Made::All));
+        tokio::time::advance(DEADLINE * UNDER_WAY_DEADLINES).await;
+        assert!(!is_open(Made::Part));
+        unanswered.forget(id);
+        unanswered.note(id, Instant::now() + DEADLINE);
+        assert!(is_open(Made::Part) && is_open(Made::Nothing));
+        unanswered.note_answered(id);
+        assert!(!is_open(Made::Part) && !is_open(Made::Nothing));
+        unanswered.forget(id);
+        assert!(is_open(Made::Part), "another rename");
+    }
+
+    #[test]
+    fn names_that_differ_in_case_alone_are_other_spellings() {
+        for (one, other, is_one) in [
+            ("a/d", "a/D", true),
+            ("\u{c4}", "\u{e4}", true),
+            ("a/d", "b/D", false),
+            ("a/d", "a/e", false),
+        ] {
+            let path = |path: &str| ObjectPath::from_bytes(path);
+            assert_eq!(is_other_spelling(&path(one), &path(other)), is_one, "{one} {other}");
+        }
+    }
 }

@@ -163,6 +163,8 @@ impl Uploads {
             return Err(Fault::Away(format!("source {} is not connected", upload.source)));
         };
         let name = std::str::from_utf8(&upload.name).map_err(|error| Fault::Refused(error.to_string()))?;
+        // What is not found where its directory does not lie any more would be taken for ended.
+        self.must_lie_there(upload)?;
         let path = ObjectPath::from_bytes(upload.path.as_slice());
         let request = backend.give_up(&path, name);
         let asked = fetcher.indexer.ask(upload.source, &path, fetcher.deadline, request);
@@ -177,9 +179,10 @@ impl Uploads {
             ) => Fault::Refused(error.to_string()),
             _ => Fault::Away(error.to_string()),
         })?;
+        self.must_lie_there(upload)?;
         let (catalog, upload) = (Arc::clone(&fetcher.catalog), upload.clone());
         let forget = move || {
-            // Where its directory has got another name meanwhile, it lies there, and was looked for elsewhere.
+            // Where its directory has got another name by now, it lies there, and was looked for elsewhere.
             let begun = catalog.part_uploads().map_err(Error::from_catalog)?;
             if begun.contains(&(id, upload)) {
                 catalog.end_part_upload(id).map_err(Error::from_catalog)?;
@@ -189,6 +192,17 @@ impl Uploads {
         self.blocking(forget)
             .await
             .map_err(|error| Fault::Away(error.to_string()))
+    }
+
+    /// Makes sure that it is known where what was sent of an upload lies.
+    fn must_lie_there(&self, upload: &PartUpload) -> Result<(), Fault> {
+        match self.may_lead_elsewhere(upload.source, &upload.path) {
+            Ok(false) => Ok(()),
+            Ok(true) => Err(Fault::Away(
+                "its source has not said whether it has renamed a directory that leads to it".to_owned(),
+            )),
+            Err(error) => Err(Fault::Away(error.to_string())),
+        }
     }
 
     fn note_ending(&self, id: PartUploadId, upload: &PartUpload, outcome: Result<(), Fault>) {

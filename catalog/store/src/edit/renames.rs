@@ -42,7 +42,7 @@ impl Edit<'_> {
         }
         let raw_name = (row.raw_name != row.to.1).then(|| row.raw_name.clone().into());
         let from = (EntryId(cold.parent), &*cold.name);
-        self.follow_moved(from, to, raw_name, None, None, at_ns)?;
+        self.follow_moved_with_uploads(from, to, raw_name, None, at_ns)?;
         self.end_rename(id)?;
         Ok(true)
     }

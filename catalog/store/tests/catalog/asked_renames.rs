@@ -1,6 +1,6 @@
 //! Directories that their sources were asked to rename: what was noted outlives a crash, and goes when the catalog has followed.
 
-use manifold_catalog::{AskedRename, EntryId, Error, WhenStaged};
+use manifold_catalog::{AskedRename, EntryId, Error, PartUpload, WhenStaged};
 
 use crate::support::*;
 
@@ -124,7 +124,18 @@ fn a_rename_is_followed_unless_something_waits_in_its_way() {
         }
     }
     let d = ask("/s/d", "e");
+    let begun = PartUpload {
+        source: source.id,
+        entry: id(&catalog, "/s/d/in d"),
+        size: 100,
+        written_ns: 3,
+        path: b"d/in d".to_vec(),
+        name: b"name".to_vec(),
+    };
+    catalog.begin_part_upload(&begun).unwrap();
     assert!(follow(d));
+    let uploads = catalog.part_uploads().unwrap();
+    assert_eq!(uploads[0].1.path, b"e/in d", "what was sent of it lies there by now");
     assert_eq!(id(&catalog, "/s/e"), d);
     assert_eq!(names(&catalog, d), ["in d"]);
     assert_eq!(names(&catalog, source.root), ["e", "f"]);

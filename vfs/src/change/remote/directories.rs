@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use manifold_backends::Renames;
+use manifold_backends::{Kind, Presence, Renames};
 use manifold_catalog::{AskedRename, Entry};
 
 use super::rename::Renaming;
@@ -56,6 +56,7 @@ impl Core {
         let mut settled = self.settle_origins(&[renaming.from.id]).await?;
         // One that is away is not asked, and so need not be asked about that.
         self.must_be_reached(&renaming.from).await?;
+        self.must_be_a_directory(&renaming).await?;
         let asking = self.note_asked(&uploads, &renaming).await?;
         let renamed = self.rename_at_source(&renaming).await;
         if let Err(error) = renamed {
@@ -79,6 +80,21 @@ impl Core {
             Ok(())
         })
         .await
+    }
+
+    /// Makes sure that the source has a directory: what another has under the new name would be taken for one that he has removed.
+    async fn must_be_a_directory(self: &Arc<Self>, renaming: &Renaming) -> Result<(), Error> {
+        let (source, patience) = (&renaming.source, self.settings.data_deadline / 2);
+        let looking = source.backend.stat(&source.path);
+        match self.ask_within(patience, source, looking).await {
+            Ok(Presence::Found(there)) if there.kind == Kind::Directory => Ok(()),
+            Ok(_) | Err(Error::NotADirectory) => {
+                self.look_into(renaming.from.parent);
+                self.look_into(renaming.to_directory);
+                Err(Error::NotFound)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Notes that the source is asked to rename a directory: should nobody hear its answer, it is found out what it has made of that.
@@ -130,5 +146,7 @@ fn has_refused(error: &Error) -> bool {
             | Error::InvalidArgument
             | Error::NameTooLong
             | Error::ReadOnly
+            | Error::Unsupported(_)
+            | Error::CrossSource
     )
 }

@@ -23,7 +23,10 @@ async fn with_an_unknown_rename(is_made: bool, over: bool) -> World {
 
 /// A world in which `d/f` was written to and `d/sub/new` was saved while the source was away.
 async fn with_files_that_wait(over: bool) -> World {
-    let shelf = Shelf::new();
+    with_files_that_wait_at(Shelf::new(), over).await
+}
+
+async fn with_files_that_wait_at(shelf: Arc<Shelf>, over: bool) -> World {
     if over {
         shelf.place_directory("e");
     }
@@ -286,4 +289,67 @@ async fn what_a_listing_has_taken_away_keeps_nobody_waiting() {
     world.rename_in_root("e", "g").await.unwrap();
     assert_eq!(world.shelf.files(), ["g/f"]);
     world.library.catalog.examine().unwrap();
+}
+
+/// Some answer so when something beneath is open; there are two directories then, as there were before.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_has_refused_a_rename_is_not_waited_for() {
+    let world = with_files_that_wait(true).await;
+    let [d, e] = [
+        world.library.find("s/d").await.unwrap(),
+        world.library.find("s/e").await.unwrap(),
+    ];
+    world.shelf.set_cue(Cue::Fails(ErrorKind::PermissionDenied));
+    let refused = world.rename_in_root("d", "e").await;
+    assert!(matches!(refused, Err(Error::PermissionDenied(_))), "{refused:?}");
+    world.shelf.set_cue(Cue::Does);
+    let known = async {
+        while !world.library.catalog.asked_renames().unwrap().is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let soon = tokio::time::timeout(Duration::from_secs(20), known);
+    soon.await.expect("it has answered, and so is not at it any more");
+    let root = world.root().await;
+    world.library.vfs.remove_directory(root, b"e").wait().await.unwrap();
+    world.ends_in("d").await;
+    let now = world.library.find("s/d").await.unwrap();
+    assert!(now == d && now != e);
+}
+
+/// A server for which both names are one.
+#[tokio::test(flavor = "multi_thread")]
+async fn how_a_source_spells_a_directory_tells_whether_it_has_renamed_it() {
+    for (cue, directory) in [(Cue::RenamesAndIsSilent, "D"), (Cue::IgnoresRenames, "d")] {
+        let world = with_files_that_wait_at(Shelf::without_case(), false).await;
+        let d = world.library.find("s/d").await.unwrap();
+        world.shelf.set_cue(cue);
+        let unknown = world.rename_in_root("d", "D").await;
+        assert!(
+            matches!(unknown, Err(Error::TimedOut(_) | Error::Unreachable(_))),
+            "{unknown:?}"
+        );
+        world.ends_in(directory).await;
+        assert_eq!(world.library.find(&format!("s/{directory}")).await.unwrap(), d);
+    }
+}
+
+/// What has the new name was not made by the rename.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_that_another_has_removed_does_not_become_one_that_has_its_new_name() {
+    let shelf = Shelf::new();
+    shelf.place("d/f", b"f");
+    let world = World::over(shelf, TempDir::new().unwrap());
+    world.library.find("s/d/f").await.unwrap();
+    let d = world.library.find("s/d").await.unwrap();
+    for path in ["d/f", "d"] {
+        world.shelf.take(path);
+    }
+    world.shelf.place_directory("e");
+    let refused = world.rename_in_root("d", "e").await;
+    assert!(matches!(refused, Err(Error::NotFound)), "{refused:?}");
+    assert_eq!(world.library.catalog.asked_renames().unwrap(), []);
+    world.library.relist("s").await;
+    assert_eq!(world.names("s").await, ["e"]);
+    assert_ne!(world.library.find("s/e").await.unwrap(), d);
 }
