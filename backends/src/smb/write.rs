@@ -188,6 +188,7 @@ pub(super) async fn rename(share: &Share, from: &ObjectPath, to: &ObjectPath, re
     };
     // Where upper and lower case are the same, another spelling of the name is the thing itself.
     let itself = |there: &Facts| there.index != 0 && there.index == subject.index;
+    let mut is_removed = false;
     if let Some(there) = target.facts.as_ref().filter(|there| !itself(there)) {
         match (subject.kind() == Kind::Directory, there.kind() == Kind::Directory) {
             _ if !replace => return Err(exists()),
@@ -197,7 +198,10 @@ pub(super) async fn rename(share: &Share, from: &ObjectPath, to: &ObjectPath, re
                 return Err(Failure::new(ErrorKind::NotADirectory, why));
             }
             // No server replaces a directory.
-            (true, true) => remove_directory(share, to).await?,
+            (true, true) => {
+                remove_directory(share, to).await?;
+                is_removed = true;
+            }
             (false, false) => {}
         }
     }
@@ -208,11 +212,22 @@ pub(super) async fn rename(share: &Share, from: &ObjectPath, to: &ObjectPath, re
     };
     let _cleared = share.files.clear(&[&place.wire, &wire]).await;
     if subject.kind() == Kind::Directory {
-        rename_directory(share, &place.wire, &wire, replace).await?;
+        let renamed = rename_directory(share, &place.wire, &wire, replace).await;
+        if is_removed && matches!(&renamed, Err(failure) if failure.left() == Left::All) {
+            make_again(share, to).await;
+        }
+        renamed?;
     } else {
         give_other_name(share, &place.wire, &wire, replace).await?;
     }
     share.stat_wire(wire).await
+}
+
+/// Makes an empty directory again that was to be replaced.
+async fn make_again(share: &Share, path: &ObjectPath) {
+    if let Err(error) = create_directory(share, path).await {
+        tracing::debug!(%path, ?error, "an empty directory is gone that another was to take the place of");
+    }
 }
 
 async fn rename_directory(share: &Share, old: &[u16], new: &[u16], replace: bool) -> Result<(), Failure> {
