@@ -1,7 +1,7 @@
 //! Uploads in parts that are broken off: they go on where they stopped, whatever has stopped them, and nothing of them stays at
 //! the source that nobody will go on with.
 
-use manifold_vfs::{AttributeChange, NewTime};
+use manifold_vfs::{AttributeChange, NewTime, UploadReport};
 
 use super::*;
 
@@ -43,6 +43,10 @@ impl World {
     /// Waits until nothing that was begun is left, here and there.
     async fn until_ended(&self) {
         self.shelf.until(|shelf| shelf.begun().is_empty()).await;
+        self.until_forgotten().await;
+    }
+
+    async fn until_forgotten(&self) {
         while !self.library.catalog.part_uploads().unwrap().is_empty() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
@@ -116,6 +120,48 @@ async fn what_was_sent_of_a_file_under_another_name_is_ended_at_the_source() {
     world.shelf.until(|shelf| shelf.begun() == ["other"]).await;
     world.go_on("other", &bytes(1)).await;
     assert_eq!(world.shelf.files(), ["other"]);
+}
+
+/// Under the former name nothing is found of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_sent_is_ended_where_its_directory_is_when_that_is_known() {
+    let world = World::new();
+    let root = world.root().await;
+    let made = world.library.vfs.make_directory(root, b"d", 0o755, ME).wait().await;
+    let d = made.unwrap().id;
+    world.shelf.set_cue(BROKEN);
+    let creation = Creation {
+        mode: 0o644,
+        access: Access::ReadWrite,
+        exclusive: true,
+    };
+    let create = async |name| {
+        let created = world.library.vfs.create(d, name, creation, ME).wait().await;
+        created.unwrap().opened.handle
+    };
+    // Being written, it keeps the directory from going with a listing.
+    create(b"written").await;
+    let handle = create(b"file").await;
+    world.write(handle, WriteAt::Offset(0), &bytes(1)).await.unwrap();
+    world.close(handle).await.unwrap();
+    world.shelf.until(|shelf| shelf.arrived() == FIRST * PART).await;
+    let is_broken_off = |upload: &UploadReport| matches!(upload.state, UploadState::Delayed { .. });
+    while !world.library.vfs.uploads().iter().any(is_broken_off) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    world.shelf.set_cue(Cue::EndsNothing);
+    world.library.vfs.remove_file(d, b"file").wait().await.unwrap();
+    world.shelf.set_cue(Cue::RenamesAndIsSilent);
+    world.rename("d", "e").await.unwrap_err();
+    assert_eq!(world.shelf.begun(), ["e/file"]);
+    // It is looked for what the source has made of the rename, and nothing else is asked meanwhile.
+    world.library.vfs.retry_uploads();
+    world.shelf.until_held_looks(1).await;
+    let ended = tokio::time::timeout(Duration::from_millis(300), world.until_forgotten());
+    ended.await.unwrap_err();
+    world.shelf.set_cue(Cue::Does);
+    world.library.vfs.retry_uploads();
+    world.until_ended().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
