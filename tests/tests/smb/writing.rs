@@ -259,6 +259,30 @@ async fn a_directory_that_is_being_listed_is_gone_once_it_is_removed() {
     backend.create_directory(&folder).await.expect("its name is free");
 }
 
+/// It has gone before the server says that something is open beneath the other.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_directory_stays_whose_place_another_cannot_take() {
+    let server = Samba::start_with(&["strict rename = yes"]);
+    let (backend, other) = (connect(&server).await, connect(&server).await);
+    let (folder, empty) = (server.file(b"folder/open"), server.file(b"empty"));
+    for made in [&folder, &empty] {
+        std::fs::create_dir_all(made).expect("make a folder");
+    }
+    // Several pages, so that the listing has not ended when the first of them has come.
+    for at in 0..3000 {
+        std::fs::write(folder.join(format!("{at:0>200}")), b"").expect("write");
+    }
+    let mut listing = found(other.list(&path("folder/open")).await);
+    listing.next().await.expect("a page").expect("no error");
+    let refused = backend.rename(&path("folder"), &path("empty"), true).await;
+    assert_eq!(kind(refused), ErrorKind::PermissionDenied);
+    assert!(empty.is_dir() && folder.is_dir());
+    assert_eq!(children(&*backend, "empty").await, []);
+    drop(listing);
+    found(backend.rename(&path("folder"), &path("empty"), true).await);
+    assert!(empty.join("open").is_dir() && !folder.exists());
+}
+
 /// A rename waits on its way to the server when nobody waits for it any more.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_asked_for_first_is_done_first() {
