@@ -101,16 +101,16 @@ impl Moves {
         kept.await.map_err(of_index)
     }
 
-    /// Gives the places at its source where a directory on the move may be by what it was or has been given there, besides where it stands.
+    /// Gives the places at its source where a directory on the move may have an object, besides where it stands: where it lies, and where it
+    /// was given one on its way.
     pub(crate) fn old_places(&self, id: EntryId) -> Result<Vec<Vec<u8>>, Error> {
         let catalog = &self.uploads.fetcher.catalog;
         let moves = catalog.moves().map_err(Error::from_catalog)?;
         let (mut places, mut beneath, mut at) = (Vec::new(), Vec::new(), id);
         loop {
             if let Some(own) = moves.iter().find(|one| one.id == at) {
-                let all = own.places.iter().map(|place| [place, &*beneath].concat());
-                let ours = all.enumerate();
-                let ours = ours.filter(|(at, place)| *at == 0 || self.marked.has(own.source, place));
+                let all = own.places.iter().map(|place| [place, &*beneath].concat()).enumerate();
+                let ours = all.filter(|(at, place)| *at == 0 || self.marked.has(own.source, place));
                 places.extend(ours.map(|(_, place)| place));
                 break;
             }
@@ -128,6 +128,11 @@ impl Moves {
             at = entry.parent;
         }
         Ok(places)
+    }
+
+    /// Takes note that a directory that is gone has no object in any of these places.
+    pub(crate) fn have_no_object(&self, source: SourceId, places: &[Vec<u8>]) {
+        self.marked.forget(source, places);
     }
 
     /// Takes away an empty directory. What others have put into it stays, and keeps it.
