@@ -29,7 +29,6 @@ use parking_lot::{Mutex, RwLock as RwLocked};
 use tokio::sync::{Notify, RwLock, RwLockReadGuard, Semaphore, watch};
 use tokio::time::timeout;
 
-use self::directories::Marked;
 use self::origins::Leaving;
 pub(crate) use self::places::Place;
 use self::together::Together;
@@ -96,7 +95,6 @@ pub(crate) struct Moves {
     paths: Arc<Paths>,
     read_only: Arc<RwLocked<HashSet<SourceId>>>,
     leaving: Leaving,
-    marked: Marked,
     /// Counts what happens, for those who wait for something of it.
     happened: watch::Sender<u64>,
     stopped: watch::Sender<bool>,
@@ -146,7 +144,6 @@ impl Moves {
             paths: Arc::clone(paths),
             read_only: Arc::clone(read_only),
             leaving: Leaving::default(),
-            marked: Marked::default(),
             happened: watch::Sender::new(0),
             stopped: watch::Sender::new(false),
             done: AtomicU64::new(0),

@@ -1,40 +1,16 @@
 //! Directories of a move: an object store keeps one by an object of its own when nothing is in it, and that object belongs where
 //! the directory stands, whether or not something is in it now.
-//!
-//! Always true: where a directory has only stood on its way, no object is taken away that was not made here.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use manifold_backends::{ErrorKind, Kind, ObjectPath, Presence};
-use manifold_catalog::{EntryId, SourceId};
+use manifold_catalog::EntryId;
 use manifold_index::IndexError;
-use parking_lot::Mutex;
 
 use super::job::{Holding, fault, of_index};
 use super::{Fault, Ground, Moves};
 use crate::Error;
 use crate::temporaries::remove_directory;
-
-/// Places at which directories of moves that have not ended were given objects since the start.
-#[derive(Debug, Default)]
-pub(super) struct Marked(Mutex<HashSet<(SourceId, Vec<u8>)>>);
-
-impl Marked {
-    fn note(&self, source: SourceId, place: &[u8]) {
-        self.0.lock().insert((source, place.to_vec()));
-    }
-
-    fn has(&self, source: SourceId, place: &[u8]) -> bool {
-        self.0.lock().contains(&(source, place.to_vec()))
-    }
-
-    pub(super) fn forget(&self, source: SourceId, places: &[Vec<u8>]) {
-        let mut marked = self.0.lock();
-        for place in places {
-            marked.remove(&(source, place.clone()));
-        }
-    }
-}
 
 impl Moves {
     /// Sees to it that directories whose files have been brought are where they stand, and nowhere else. Gives those places.
@@ -58,10 +34,7 @@ impl Moves {
             if catalog.children(holding.id, None, 1).map_err(fault)?.is_empty() {
                 self.keep(ground, &stands_at).await?;
             }
-            let places = holding.places.iter().filter(|place| {
-                let is_ours = !holding.passed.contains(place) || self.marked.has(ground.source, place);
-                **place != stands_at && is_ours
-            });
+            let places = holding.places.iter().filter(|place| **place != stands_at);
             left.extend(places.map(|place| (place, holding.id)));
             settled.insert(holding.id, stands_at);
         }
@@ -85,7 +58,6 @@ impl Moves {
                 Presence::Found(seen) if seen.kind == Kind::Directory => {
                     self.keep(ground, &stands_at.unwrap_or_default()).await?;
                     self.clear(ground, place).await.map_err(of_index)?;
-                    self.marked.forget(ground.source, std::slice::from_ref(place));
                 }
                 Presence::Found(_) | Presence::Absent => {}
             }
@@ -96,22 +68,18 @@ impl Moves {
     /// Gives a directory an object where it stands.
     async fn keep(&self, ground: &Ground, stands_at: &[u8]) -> Result<(), Fault> {
         let path = ObjectPath::from_bytes(stands_at.to_vec());
-        self.marked.note(ground.source, stands_at);
         let kept = self.ask(ground, ground.backend.keep_directory(&path));
         kept.await.map_err(of_index)
     }
 
-    /// Gives the places at its source where a directory on the move may have an object, besides where it stands: where it lies, and where it
-    /// was given one on its way.
+    /// Gives all places at its source where something of a directory on the move may lie, besides where it stands.
     pub(crate) fn old_places(&self, id: EntryId) -> Result<Vec<Vec<u8>>, Error> {
         let catalog = &self.uploads.fetcher.catalog;
         let moves = catalog.moves().map_err(Error::from_catalog)?;
         let (mut places, mut beneath, mut at) = (Vec::new(), Vec::new(), id);
         loop {
             if let Some(own) = moves.iter().find(|one| one.id == at) {
-                let all = own.places.iter().map(|place| [place, &*beneath].concat()).enumerate();
-                let ours = all.filter(|(at, place)| *at == 0 || self.marked.has(own.source, place));
-                places.extend(ours.map(|(_, place)| place));
+                places.extend(own.places.iter().map(|place| [place, &*beneath].concat()));
                 break;
             }
             let (entry, details) = (
@@ -128,11 +96,6 @@ impl Moves {
             at = entry.parent;
         }
         Ok(places)
-    }
-
-    /// Takes note that a directory that is gone has no object in any of these places.
-    pub(crate) fn have_no_object(&self, source: SourceId, places: &[Vec<u8>]) {
-        self.marked.forget(source, places);
     }
 
     /// Takes away an empty directory. What others have put into it stays, and keeps it.

@@ -162,16 +162,16 @@ impl Moves {
         self.note();
         let holdings = self.look_through(&ground, own.places.clone(), listed).await?;
         let mut waits = self.bring_all(&ground, &holdings).await?;
-        waits |= self
-            .lies_within(ground.source, id, &own.places)
-            .map_err(fault)?
-            .is_some();
+        for other in self.lie_within(ground.source, id, &own.places).map_err(fault)? {
+            // Once all its files are there, it may wait for this one.
+            waits |= !self.has_followed(other)?;
+        }
         if waits {
             return Ok(Round::Waits);
         }
         self.take_copies_away(&ground, &holdings).await?;
         let settled = self.settle_directories(&ground, &holdings).await?;
-        if !self.finish(&ground, settled).await? {
+        if !self.finish(id, settled).await? {
             return Ok(Round::Waits);
         }
         // Whoever has waited for it goes on now.
@@ -279,10 +279,26 @@ impl Moves {
         failed.map_or(Ok(waits), Err)
     }
 
+    /// Tells whether all files beneath a directory are where they stand.
+    fn has_followed(&self, id: EntryId) -> Result<bool, Fault> {
+        let catalog = &self.uploads.fetcher.catalog;
+        let mut directories = vec![id];
+        while let Some(directory) = directories.pop() {
+            for page in catalog.child_pages(directory) {
+                for child in &page.map_err(fault)? {
+                    if child.kind == Kind::Directory {
+                        directories.push(child.id);
+                    } else if !self.is_there(child.id)? {
+                        return Ok(false);
+                    }
+                }
+            }
+        }
+        Ok(true)
+    }
+
     /// Ends the move, if all is there and nobody is about to change anything. `settled`: where each directory has been seen to.
-    async fn finish(&self, ground: &Ground, settled: HashMap<EntryId, Vec<u8>>) -> Result<bool, Fault> {
-        let id = ground.top;
-        let stand_at: Vec<_> = settled.values().cloned().collect();
+    async fn finish(&self, id: EntryId, settled: HashMap<EntryId, Vec<u8>>) -> Result<bool, Fault> {
         let Ok(_alone) = self.steady.try_write() else {
             return Ok(false);
         };
@@ -293,7 +309,6 @@ impl Moves {
             .await
             .map_err(fault)?;
         if finished {
-            self.marked.forget(ground.source, &stand_at);
             tracing::debug!(id = id.0, "all objects of a renamed directory have followed it");
         }
         Ok(finished)

@@ -2,8 +2,7 @@
 //! were lost, or the daemon died before they came, and the directory has got another name since.
 //!
 //! Always true: what is taken away has the bytes of one of the files of the directory that has stood there, and that file's name, or one
-//! that it may have been kept under; the file lies where it stands; and nothing of ours stands at the place, or is being made there. A directory
-//! goes with the last such copy in it alone.
+//! that it may have been kept under; the file lies where it stands; and nothing of ours stands at the place, or is being made there.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,7 +17,7 @@ use super::job::{Holding, fault, of_index};
 use super::places::FreeName;
 use super::{Fault, Ground, Moves};
 use crate::Error;
-use crate::places::{is_occupied_by_ours, leads_to};
+use crate::places::is_occupied_by_ours;
 use crate::temporaries::remove_directory;
 use crate::turns::Turn;
 use crate::upload::conflict::may_be_kept_as;
@@ -37,7 +36,6 @@ impl Moves {
     pub(super) async fn take_copies_away(&self, ground: &Ground, holdings: &[Holding]) -> Result<(), Fault> {
         // What was listed, and the directories that were seen in it: where one is not, nothing is beneath it.
         let (mut listed, mut directories) = (BTreeSet::new(), HashSet::new());
-        let mut emptied = HashSet::new();
         for holding in holdings {
             let mut files = None;
             for place in holding.passed.iter().collect::<BTreeSet<_>>() {
@@ -64,16 +62,13 @@ impl Moves {
                     let alike = files.get(&seen.size).into_iter().flatten();
                     let alike = alike.filter(|(own, _)| *own == name || may_be_kept_as(&name, own));
                     let alike: Vec<_> = alike.map(|(_, id)| *id).collect();
-                    let at = (&**place, &path.join(&name));
-                    if self.take_copy_away(ground, &alike, at, &seen).await? {
-                        emptied.insert(place.clone());
-                    }
+                    self.take_copy_away(ground, &alike, (place, &path.join(&name)), &seen)
+                        .await?;
                 }
             }
         }
-        // Some servers keep what has become empty; what was empty before is another's. What lies beneath another is behind it in this order.
-        let has_held = |place: &&Vec<u8>| emptied.iter().any(|one| leads_to(place, one).is_some());
-        for place in listed.iter().rev().filter(has_held) {
+        // Some servers keep what has become empty. What lies beneath another is behind it in this order.
+        for place in listed.iter().rev() {
             if let Some(_turn) = self.keep_free(ground, place).await? {
                 let path = ObjectPath::from_bytes(place.clone());
                 let removal = remove_directory(&*ground.backend, &path);
@@ -147,14 +142,14 @@ impl Moves {
         }
     }
 
-    /// Takes a file away if it is a copy of one of these, and none of ours stands or lies there. Tells whether it has.
+    /// Takes a file away if it is a copy of one of these, and none of ours stands or lies there.
     async fn take_copy_away(
         &self,
         ground: &Ground,
         alike: &[EntryId],
         (place, path): (&[u8], &ObjectPath),
         seen: &Metadata,
-    ) -> Result<bool, Fault> {
+    ) -> Result<(), Fault> {
         for id in alike {
             let Some(ours) = self.brought(*id, path)? else { continue };
             let (lies_at, version) = &ours;
@@ -166,12 +161,12 @@ impl Moves {
                 continue;
             }
             let Some(_turn) = self.keep_free(ground, place).await? else {
-                return Ok(false);
+                return Ok(());
             };
             let name = self.lock_name(*id).await;
             let catalog = &self.uploads.fetcher.catalog;
             if is_occupied_by_ours(catalog, ground.source, *id, path.as_bytes()).map_err(fault)? {
-                return Ok(false);
+                return Ok(());
             }
             // It may have been changed, or have left, meanwhile: then it is no copy of what is there now.
             if self.brought(*id, path)? != Some(ours) {
@@ -181,13 +176,13 @@ impl Moves {
             let expected = Expected::Version(seen.version.clone());
             let removal = ground.backend.remove_file(path, &expected);
             return match self.ask_alone(ground, path, Some(name), removal).await {
-                Ok(removed) => Ok(!removed.is_absent()),
+                Ok(_) => Ok(()),
                 // Another has put something there.
-                Err(error) if matches!(error.kind(), Some(ErrorKind::Conflict | ErrorKind::IsADirectory)) => Ok(false),
+                Err(error) if matches!(error.kind(), Some(ErrorKind::Conflict | ErrorKind::IsADirectory)) => Ok(()),
                 Err(error) => Err(of_index(error)),
             };
         }
-        Ok(false)
+        Ok(())
     }
 
     /// Says where a file lies, and in which version, if that is where it stands, and another place than this.
@@ -228,8 +223,8 @@ impl Moves {
     /// another move has something there.
     fn name_to_keep(&self, ground: &Ground, place: &[u8]) -> Result<Option<FreeName>, Fault> {
         let places = [place.to_vec()];
-        let is_of_others = self.lies_within(ground.source, ground.top, &places).map_err(fault)?;
-        if is_of_others.is_some() {
+        let of_others = self.lie_within(ground.source, ground.top, &places).map_err(fault)?;
+        if !of_others.is_empty() {
             return Ok(None);
         }
         self.free_name_at(ground.source, place).map_err(fault)

@@ -62,22 +62,18 @@ impl Moves {
         Ok(None)
     }
 
-    /// Finds a move, other than those of a directory and what stands beneath it, of which something may lie beneath one of
+    /// Finds the moves, other than those of a directory and what stands beneath it, of which something may lie beneath one of
     /// the directory's old places.
-    pub(super) fn lies_within(
-        &self,
-        source: SourceId,
-        top: EntryId,
-        places: &[Vec<u8>],
-    ) -> Result<Option<EntryId>, Error> {
+    pub(super) fn lie_within(&self, source: SourceId, top: EntryId, places: &[Vec<u8>]) -> Result<Vec<EntryId>, Error> {
         let catalog = &self.uploads.fetcher.catalog;
+        let mut found = Vec::new();
         for one in catalog.moves().map_err(Error::from_catalog)? {
             let lies = |place: &Vec<u8>| places.iter().any(|ours| leads_to(ours, place).is_some());
             if one.source == source && one.places.iter().any(lies) && !is_above(catalog, top, one.id)? {
-                return Ok(Some(one.id));
+                found.push(one.id);
             }
         }
-        Ok(None)
+        Ok(found)
     }
 
     /// Finds what stands in the tree at a path beneath the root of a source.

@@ -143,7 +143,7 @@ impl Core {
         self.catalog.note_left_removed(id).map_err(Error::from_catalog)
     }
 
-    /// Removes an empty directory that is on the move, in all the places where it may have an object. What others have put there stays.
+    /// Removes an empty directory that is on the move, in all the places where it may be. What others have put there stays.
     pub(super) async fn remove_moving_directory(&self, target: &Target, entry: &Entry) -> Result<(), Error> {
         let children = self.catalog.children(entry.id, None, 1).map_err(Error::from_catalog)?;
         if !children.is_empty() {
@@ -151,14 +151,13 @@ impl Core {
         }
         let mut places = self.moves()?.old_places(entry.id)?;
         places.extend(self.catalog.standing_path(entry.id).map_err(Error::from_catalog)?);
-        for place in &places {
-            let path = ObjectPath::from_bytes(place.clone());
+        for place in places {
+            let path = ObjectPath::from_bytes(place);
             match self.ask(target, remove_directory(&*target.backend, &path)).await {
                 Ok(_) | Err(Error::NotEmpty | Error::NotADirectory) => {}
                 Err(error) => return Err(error),
             }
         }
-        self.moves()?.have_no_object(target.source, &places);
         Ok(())
     }
 }

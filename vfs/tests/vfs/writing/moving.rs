@@ -1,6 +1,7 @@
 //! Directories renamed at a source that has none to rename: the tree shows the new name at once, the objects follow, and what
 //! others and applications do meanwhile is neither lost nor mixed up.
 
+mod apart;
 mod copies;
 mod model;
 mod places;
