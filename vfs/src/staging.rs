@@ -33,6 +33,9 @@ use self::room::Room;
 use self::row::{Base, Renamed, Row, RowError};
 use crate::Error;
 
+/// How data is called that may have been known to a catalog that has lost changes: `<number>.lost`.
+const LOST: &str = "lost";
+
 /// What makes things survive a crash.
 pub(crate) trait Durability: Send + Sync {
     /// Brings the bytes of a data file to the disk.
@@ -102,16 +105,21 @@ pub struct StagingUsage {
 }
 
 impl Staging {
-    /// Opens the folder, or makes it, and takes up what the rows tell of.
+    /// Opens the folder, or makes it, and takes up what the rows tell of. Data that none tells of goes, unless `rows_lost`: some may have
+    /// told of it.
     pub(crate) fn open(
         folder: &Path,
         limits: Limits,
         durability: Arc<dyn Durability>,
         rows: &[(EntryId, Vec<u8>)],
+        rows_lost: bool,
     ) -> io::Result<(Self, Recovered)> {
         let mut builder = DirBuilder::new();
         builder.recursive(true).mode(0o700).create(folder)?;
         std::fs::set_permissions(folder, Permissions::from_mode(0o700))?;
+        if let Some(above) = folder.parent() {
+            File::open(above)?.sync_all()?;
+        }
         let losses = AtomicU64::new(durability.losses());
         let staging = Self {
             area: Arc::new(Area {
@@ -122,6 +130,7 @@ impl Staging {
                 held: AtomicU64::new(0),
                 next: AtomicU64::new(1),
                 doomed: Mutex::default(),
+                names_lost: Mutex::default(),
             }),
             folder_file: File::open(folder)?,
             files: RwLock::default(),
@@ -129,11 +138,11 @@ impl Staging {
             asked: Mutex::default(),
             losses,
         };
-        let recovered = staging.recover(rows)?;
+        let recovered = staging.recover(rows, rows_lost)?;
         Ok((staging, recovered))
     }
 
-    fn recover(&self, rows: &[(EntryId, Vec<u8>)]) -> io::Result<Recovered> {
+    fn recover(&self, rows: &[(EntryId, Vec<u8>)], rows_lost: bool) -> io::Result<Recovered> {
         let (mut recovered, mut named, mut all_known) = (Recovered::default(), HashSet::new(), true);
         let mut highest = 0;
         for (id, bytes) in rows {
@@ -173,8 +182,19 @@ impl Staging {
             };
             highest = highest.max(number);
             // What a row that nobody can read tells of may be any of them.
-            if all_known && !named.contains(&number) {
-                std::fs::remove_file(self.area.data_path(number))?;
+            if !all_known || named.contains(&number) {
+                continue;
+            }
+            let data = self.area.data_path(number);
+            if rows_lost && std::fs::metadata(&data)?.len() > 0 {
+                let kept = data.with_extension(LOST);
+                std::fs::rename(&data, &kept)?;
+                tracing::warn!(
+                    path = %kept.display(),
+                    "the catalog has lost changes, and may have known of these bytes: they are kept until somebody removes them"
+                );
+            } else {
+                std::fs::remove_file(data)?;
             }
         }
         self.area.next.store(highest + 1, Ordering::Relaxed);

@@ -222,7 +222,8 @@ impl Core {
             bytes: settings.bytes,
             small: STAGED_BYTES_MAX as u64,
         };
-        let opened = Staging::open(&settings.folder, limits, journal, &rows);
+        let rows_lost = self.catalog.log_loss().is_some();
+        let opened = Staging::open(&settings.folder, limits, journal, &rows, rows_lost);
         let (staging, Recovered { staged, drafts }) = opened.map_err(|error| {
             let folder = settings.folder.display();
             Error::Io(Cause::new(format!("cannot use the staging folder {folder}: {error}")))

@@ -422,7 +422,7 @@ impl StagedFile {
                 return Err(failed(&error));
             }
             if !folder_synced {
-                durability.folder(folder).map_err(|error| failed(&error))?;
+                self.area.sync_names(folder)?;
             }
         }
         durability.row(self.id, &row, bytes.as_deref())?;

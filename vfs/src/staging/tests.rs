@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use manifold_catalog::EntryId;
@@ -29,11 +30,16 @@ const SMALL: u64 = 100;
 
 /// Rows in memory, and what lies beside them; the bytes of data files are as durable as the file system makes them.
 #[derive(Default)]
-struct Rows(Mutex<HashMap<EntryId, Vec<u8>>>, Mutex<HashMap<EntryId, Vec<u8>>>);
+struct Rows {
+    journal: Mutex<HashMap<EntryId, Vec<u8>>>,
+    beside: Mutex<HashMap<EntryId, Vec<u8>>>,
+    /// Whether the folder cannot be brought to the disk.
+    folder_fails: AtomicBool,
+}
 
 impl Rows {
     fn all(&self) -> Vec<(EntryId, Vec<u8>)> {
-        self.0.lock().iter().map(|(id, row)| (*id, row.clone())).collect()
+        self.journal.lock().iter().map(|(id, row)| (*id, row.clone())).collect()
     }
 }
 
@@ -43,21 +49,24 @@ impl Durability for Rows {
     }
 
     fn folder(&self, folder: &File) -> io::Result<()> {
+        if self.folder_fails.load(Ordering::Relaxed) {
+            return Err(io::Error::other("on purpose"));
+        }
         folder.sync_all()
     }
 
     fn row(&self, id: EntryId, row: &Row, bytes: Option<&[u8]>) -> Result<(), Error> {
         assert_eq!(row.beside, bytes.map(crc32c::crc32c));
-        self.0.lock().insert(id, row.encode());
+        self.journal.lock().insert(id, row.encode());
         match bytes {
-            Some(bytes) => drop(self.1.lock().insert(id, bytes.to_vec())),
-            None => drop(self.1.lock().remove(&id)),
+            Some(bytes) => drop(self.beside.lock().insert(id, bytes.to_vec())),
+            None => drop(self.beside.lock().remove(&id)),
         }
         Ok(())
     }
 
     fn bytes(&self, id: EntryId) -> Result<Option<Vec<u8>>, Error> {
-        Ok(self.1.lock().get(&id).cloned())
+        Ok(self.beside.lock().get(&id).cloned())
     }
 
     fn rows(&self) -> Result<(), Error> {
@@ -72,7 +81,7 @@ fn open(folder: &TempDir, rows: &Arc<Rows>) -> (Staging, Recovered) {
 
 fn open_with(folder: &TempDir, rows: &Arc<Rows>, small: u64) -> (Staging, Recovered) {
     let durability = Arc::clone(rows) as Arc<dyn Durability>;
-    Staging::open(folder.path(), limits(small), durability, &rows.all()).unwrap()
+    Staging::open(folder.path(), limits(small), durability, &rows.all(), false).unwrap()
 }
 
 fn limits(small: u64) -> Limits {
@@ -296,7 +305,7 @@ fn what_was_uploaded_is_let_go_and_written_to_no_more() {
     file.write(Place::At(0), b"ALL", 1).unwrap();
     let (sending, ..) = file.begin_sending().unwrap();
     let sent = staging.sent(&file, sending, b"v2", || {
-        rows.0.lock().clear();
+        rows.journal.lock().clear();
         Ok(())
     });
     assert_eq!(sent.unwrap(), Sent::All);
@@ -344,7 +353,7 @@ fn a_row_that_cannot_be_read_keeps_all_data_and_says_why() {
     file.write(Place::At(0), b"precious", 1).unwrap();
     staging.sync(&file).unwrap();
     drop((file, staging));
-    rows.0.lock().get_mut(&ID).unwrap()[0] = 9;
+    rows.journal.lock().get_mut(&ID).unwrap()[0] = 9;
     let (staging, recovered) = open(&folder, &rows);
     assert_eq!(recovered.staged, [ID]);
     let file = staging.get(ID).unwrap();
@@ -393,11 +402,54 @@ fn what_was_never_acknowledged_is_as_if_it_had_not_been_touched() {
 }
 
 #[test]
+fn data_of_which_the_rows_may_be_lost_is_kept_aside() {
+    let (folder, rows) = (TempDir::new().unwrap(), Arc::new(Rows::default()));
+    let (staging, _) = open(&folder, &rows);
+    let file = stage(&staging, None);
+    file.write(Place::At(0), b"precious", 1).unwrap();
+    staging.sync(&file).unwrap();
+    drop((file, staging));
+    let nobody = Arc::new(Rows::default());
+    let reopen = |rows_lost| {
+        let durability = Arc::clone(&nobody) as Arc<dyn Durability>;
+        drop(Staging::open(folder.path(), limits(0), durability, &nobody.all(), rows_lost).unwrap());
+        let items = std::fs::read_dir(folder.path()).unwrap();
+        items.map(|item| item.unwrap().path()).collect::<Vec<_>>()
+    };
+    for rows_lost in [true, true, false] {
+        let [kept] = &reopen(rows_lost)[..] else {
+            panic!("one file is kept");
+        };
+        assert_eq!(kept.extension().unwrap(), "lost");
+        assert_eq!(std::fs::read(kept).unwrap(), b"precious");
+    }
+}
+
+#[test]
+fn a_name_that_may_not_be_on_the_disk_is_not_taken_for_safe_later() {
+    let folder = TempDir::new().unwrap();
+    let rows = Arc::new(Rows::default());
+    let (staging, _) = open(&folder, &rows);
+    let file = stage(&staging, None);
+    file.write(Place::At(0), b"precious", 1).unwrap();
+    rows.folder_fails.store(true, Ordering::Relaxed);
+    staging.sync(&file).unwrap_err();
+    // A disk tells such a thing once.
+    rows.folder_fails.store(false, Ordering::Relaxed);
+    staging.sync(&file).unwrap_err();
+    drop((file, staging));
+    let (staging, _) = open(&folder, &rows);
+    let file = stage(&staging, None);
+    file.write(Place::At(0), b"precious", 1).unwrap();
+    staging.sync(&file).unwrap();
+}
+
+#[test]
 fn the_folder_and_its_files_are_for_their_owner_alone() {
     use std::os::unix::fs::PermissionsExt;
     let (folder, rows) = (TempDir::new().unwrap(), Arc::new(Rows::default()));
     let inner = folder.path().join("a/staging");
-    let (staging, _) = Staging::open(&inner, limits(0), Arc::new(Rows::default()), &rows.all()).unwrap();
+    let (staging, _) = Staging::open(&inner, limits(0), Arc::new(Rows::default()), &rows.all(), false).unwrap();
     drop(stage(&staging, None));
     let mode = |path: &std::path::Path| path.metadata().unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&inner), 0o700);

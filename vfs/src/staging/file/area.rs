@@ -12,6 +12,7 @@ use rustix::fs::OFlags;
 
 use super::failed;
 use crate::Error;
+use crate::error::Cause;
 use crate::staging::Durability;
 use crate::staging::room::Room;
 
@@ -28,6 +29,8 @@ pub(crate) struct Area {
     pub(crate) next: AtomicU64,
     /// Numbers of data files that no row names any more, though perhaps not durably yet.
     pub(crate) doomed: Mutex<Vec<u64>>,
+    /// Why the names of data files may not be on the disk, if they once could not be brought there.
+    pub(crate) names_lost: Mutex<Option<String>>,
 }
 
 impl std::fmt::Debug for Area {
@@ -48,6 +51,22 @@ impl Area {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let file = self.with_room(0, || open_data(&self.data_path(number), true))?;
         Ok((number, file))
+    }
+
+    /// Brings the names of the data files to the disk. Once that has failed, it fails until the area is opened anew: a kernel tells of it
+    /// once, and would say yes the next time.
+    pub(super) fn sync_names(&self, folder: &File) -> Result<(), Error> {
+        // One at a time, so that nobody is told yes beside one who is told of a failure.
+        let mut lost = self.names_lost.lock();
+        if let Some(why) = &*lost {
+            return Err(Error::Io(Cause::new(why.clone())));
+        }
+        self.durability.folder(folder).map_err(|error| {
+            *lost = Some(format!(
+                "the names of staged files could not be brought to the disk: {error}"
+            ));
+            failed(&error)
+        })
     }
 
     /// Does something that takes so many bytes of the disk; once more, if that is full and something makes way.

@@ -42,7 +42,7 @@ impl Durability for Disk {
 fn staged() -> (TempDir, Arc<Disk>, Staging, Arc<StagedFile>) {
     let (folder, disk) = (TempDir::new().unwrap(), Arc::<Disk>::default());
     let durability = Arc::clone(&disk) as Arc<dyn Durability>;
-    let (staging, _) = Staging::open(folder.path(), limits(0), durability, &[]).unwrap();
+    let (staging, _) = Staging::open(folder.path(), limits(0), durability, &[], false).unwrap();
     let file = stage(&staging, None);
     (folder, disk, staging, file)
 }

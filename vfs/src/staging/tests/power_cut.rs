@@ -105,7 +105,7 @@ proptest! {
         let folder = TempDir::new().unwrap();
         let disk = Arc::new(PowerCut(Mutex::new(Disk { left: power, ..Disk::default() }), folder));
         let durability = Arc::clone(&disk) as Arc<dyn Durability>;
-        let (staging, _) = Staging::open(disk.1.path(), limits(small), durability, &[]).unwrap();
+        let (staging, _) = Staging::open(disk.1.path(), limits(small), durability, &[], false).unwrap();
         let file = stage(&staging, base);
         let _in_use = in_use.then(|| file.use_it().unwrap());
         let mut model = base_bytes(base.unwrap_or(0));
@@ -169,8 +169,8 @@ proptest! {
         }
         let found = Arc::<Rows>::default();
         for (id, (row, bytes)) in rows {
-            found.0.lock().insert(id, row);
-            found.1.lock().extend(bytes.map(|bytes| (id, bytes)));
+            found.journal.lock().insert(id, row);
+            found.beside.lock().extend(bytes.map(|bytes| (id, bytes)));
         }
         let (staging, _) = open_with(&after, &found, small);
         let Some(file) = staging.get(ID) else {
