@@ -25,8 +25,8 @@ pub enum WhenStaged {
 
 impl Catalog {
     /// Puts the row of an entry, in the place of an older one, and what the entry looks like with it, in one
-    /// transaction. If `durable`, it is on the disk when this returns, and whoever waits for that at the same time
-    /// shares the commit.
+    /// transaction; mode and owner stay as they are. If `durable`, it is on the disk when this returns, and whoever waits for that at the
+    /// same time shares the commit.
     ///
     /// An entry that is not in the tree, the root of a source, the library's own directories, and a row that is empty
     /// or longer than [`STAGED_ROW_MAX`] are refused. Bytes that were put with an older row go.

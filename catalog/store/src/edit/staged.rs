@@ -29,7 +29,14 @@ impl Edit<'_> {
             return Err(known.refuse("the root of a source holds no bytes"));
         }
         if let Some(seen) = &staging.seen {
-            self.take_own_change(&known, seen.clone(), Keeping::ButTime)?;
+            // Whoever has read them to tell of the bytes may have been overtaken.
+            let SeenAttributes { mode, owner, .. } = known.hot.seen(&known.cold);
+            let seen = SeenAttributes {
+                mode,
+                owner,
+                ..seen.clone()
+            };
+            self.take_own_change(&known, seen, Keeping::ButTime)?;
         }
         if self.staged.insert(staging.id.0, staging.row.as_slice())?.is_none() {
             self.leading.take();
