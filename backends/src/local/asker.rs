@@ -33,9 +33,12 @@ struct Powers {
     gid: u32,
     /// `None`: files belong to this process's own user, whoever asked.
     may_give: Option<CapabilitySets>,
-    /// With the right to keep set-user-ID bits through a write, if it has that.
-    keeps_privileges: Option<CapabilitySets>,
+    /// With rights that nobody else has who asks, if it has one of them.
+    privileged: Option<CapabilitySets>,
 }
+
+/// The rights to keep set-user-ID bits through a write, and to have more than quotas allow and what a disk reserves.
+const PRIVILEGES: CapabilitySet = CapabilitySet::FSETID.union(CapabilitySet::SYS_RESOURCE);
 
 thread_local! {
     /// Whether this thread has a mask of its own; else it is the whole process's.
@@ -51,7 +54,7 @@ fn powers() -> &'static Powers {
             uid: rustix::process::geteuid().as_raw(),
             gid: rustix::process::getegid().as_raw(),
             may_give: with(CapabilitySet::SETUID | CapabilitySet::SETGID),
-            keeps_privileges: with(CapabilitySet::FSETID),
+            privileged: sets.filter(|sets| sets.effective.intersects(PRIVILEGES)),
         }
     })
 }
@@ -76,20 +79,31 @@ pub(super) fn making<T>(asker: Asker, mode: u32, calls: impl FnOnce(Mode) -> Res
     calls(mode)
 }
 
-/// Makes calls that change bytes for somebody who may not keep a file's set-user-ID bits through that.
+/// Makes calls that change bytes for somebody who may not keep a file's set-user-ID bits through that, and has a quota.
 pub(super) fn dropping_privileges<T>(calls: impl FnOnce() -> T) -> T {
-    let Some(sets) = powers().keeps_privileges else {
+    let Some(sets) = powers().privileged else {
         return calls();
     };
-    let without = CapabilitySets {
-        effective: sets.effective - CapabilitySet::FSETID,
-        ..sets
-    };
+    let without = unprivileged(sets);
     if rustix::thread::set_capabilities(None, without).is_err() {
         return calls();
     }
     let _restored = Capable(sets);
     calls()
+}
+
+fn with_quota(sets: CapabilitySets) -> CapabilitySets {
+    CapabilitySets {
+        effective: sets.effective - CapabilitySet::SYS_RESOURCE,
+        ..sets
+    }
+}
+
+fn unprivileged(sets: CapabilitySets) -> CapabilitySets {
+    CapabilitySets {
+        effective: sets.effective - PRIVILEGES,
+        ..sets
+    }
 }
 
 /// Gives a thread a mask for itself alone, once.
@@ -108,6 +122,7 @@ fn has_own_mask() -> bool {
 struct Disguise {
     uid: Uid,
     gid: Gid,
+    sets: CapabilitySets,
 }
 
 impl Disguise {
@@ -115,6 +130,7 @@ impl Disguise {
         let disguise = Self {
             uid: Uid::from_raw(powers.uid),
             gid: Gid::from_raw(powers.gid),
+            sets,
         };
         setfsgid(Gid::from_raw(asker.gid));
         setfsuid(Uid::from_raw(asker.uid));
@@ -123,7 +139,13 @@ impl Disguise {
         if is != (Uid::from_raw(asker.uid), Gid::from_raw(asker.gid)) {
             return Err(Errno::PERM);
         }
-        // With another user's id go the rights over files (capabilities(7)), which the mount has checked already.
+        // With another user's id go the rights over files (capabilities(7)), which the mount has checked already. Who is not this process's
+        // user keeps to his quota.
+        let sets = if asker.uid == powers.uid {
+            sets
+        } else {
+            with_quota(sets)
+        };
         rustix::thread::set_capabilities(None, sets)?;
         Ok(disguise)
     }
@@ -133,6 +155,7 @@ impl Drop for Disguise {
     fn drop(&mut self) {
         setfsuid(self.uid);
         setfsgid(self.gid);
+        drop(Capable(self.sets));
     }
 }
 

@@ -171,8 +171,8 @@ impl Shared {
     /// Hands a file to the kernel, which takes a reference of its own: our descriptor may be closed.
     ///
     /// What it was opened for does not matter: the kernel opens the file anew for each who opens it, as he does, with the
-    /// rights of the thread that registers. Those are without the right to keep set-user-ID bits: what is written by way
-    /// of the kernel clears them, as if an ordinary user had written it.
+    /// rights of the thread that registers. Those are without the right to keep set-user-ID bits, and to have more than a quota allows:
+    /// what is written by way of the kernel clears the ones and is held to the other, as if an ordinary user had written it.
     fn register(&self, ino: INodeNo, register: impl FnOnce() -> std::io::Result<BackingId>) -> Option<BackingId> {
         without_keeping_privileges(register)
             .inspect_err(|error| {
@@ -190,18 +190,19 @@ impl Shared {
     }
 }
 
-/// Makes a call on this thread without `CAP_FSETID`.
+/// Makes a call on this thread without `CAP_FSETID` and `CAP_SYS_RESOURCE`.
 fn without_keeping_privileges<T>(call: impl FnOnce() -> T) -> T {
-    let has = |sets: &CapabilitySets| sets.effective.contains(CapabilitySet::FSETID);
+    const PRIVILEGES: CapabilitySet = CapabilitySet::FSETID.union(CapabilitySet::SYS_RESOURCE);
+    let has = |sets: &CapabilitySets| sets.effective.intersects(PRIVILEGES);
     let Some(sets) = rustix::thread::capabilities(None).ok().filter(has) else {
         return call();
     };
     let fewer = CapabilitySets {
-        effective: sets.effective - CapabilitySet::FSETID,
+        effective: sets.effective - PRIVILEGES,
         ..sets
     };
     if let Err(error) = rustix::thread::set_capabilities(None, fewer) {
-        tracing::debug!(%error, "writes by way of the kernel keep set-user-ID bits");
+        tracing::debug!(%error, "writes by way of the kernel keep set-user-ID bits, and to no quota");
         return call();
     }
     let result = call();
