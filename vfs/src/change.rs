@@ -70,6 +70,8 @@ pub struct Created {
     pub attributes: Attributes,
     /// The open file.
     pub opened: Opened,
+    /// Whether it was made: else nobody has cut it off yet, nor asked whether the asker may open it.
+    pub is_new: bool,
 }
 
 /// How a file is made that is opened at once.

@@ -402,34 +402,49 @@ impl Core {
         }
         // The catalog learns of it while this opening does not count: nobody has read from it yet.
         drop(opening);
+        self.take_in(&entry, details.identity, &seen, ticket, Some(&file))?;
+        // Whether it may be opened was found out by what was known of it.
+        if allows_the_same(&entry, &seen) {
+            Ok(None)
+        } else {
+            Err(Error::Stale)
+        }
+    }
+
+    /// Has the catalog take in how something looks that it knows otherwise. `file`: for those who have it open already, if it is another one.
+    /// False where it was changed through the mount meanwhile, so that the catalog knows better.
+    pub(crate) fn take_in(
+        &self,
+        known: &Entry,
+        identity: Option<[u8; 16]>,
+        seen: &Metadata,
+        ticket: Ticket,
+        file: Option<&LocalFile>,
+    ) -> Result<bool, Error> {
+        let (id, source) = (known.id, known.source);
         // Whoever else has it open reads it as it is now, too, unless it is another file.
         let replaces = |changed: ChangedFile| self.files.is_open(changed.id) && !changed.same_object;
         match self
             .catalog
-            .update_attributes(id, seen_attributes(&seen), ticket, &replaces)
+            .update_attributes(id, seen_attributes(seen), ticket, &replaces)
         {
             Ok(changes) => {
                 let is_replaced = |change: &Change| matches!(change, Change::Replaced { old, .. } if *old == id);
                 if changes.iter().any(is_replaced) {
-                    self.files
-                        .replaced_beside(id, entry.source, Some(&file), Instant::now());
+                    self.files.replaced_beside(id, source, file, Instant::now());
                 }
-                Ok(None)
+                Ok(true)
             }
             Err(manifold_catalog::Error::NoEntry(_)) => {
                 // Somebody else was the first to see it. What has only departed may come back under its number.
-                let before = details
-                    .identity
-                    .map(|identity| self.catalog.find_identity(entry.source, identity));
+                let before = identity.map(|identity| self.catalog.find_identity(source, identity));
                 let before = before.transpose().map_err(Error::from_catalog)?.flatten();
                 if before.is_none_or(|before| before.id != id) {
-                    self.files
-                        .replaced_beside(id, entry.source, Some(&file), Instant::now());
+                    self.files.replaced_beside(id, source, file, Instant::now());
                 }
-                Ok(None)
+                Ok(true)
             }
-            // It was changed through the mount meanwhile, so the catalog knows better.
-            Err(manifold_catalog::Error::Overtaken(_)) => Ok(None),
+            Err(manifold_catalog::Error::Overtaken(_)) => Ok(false),
             Err(error) => Err(Error::from_catalog(error)),
         }
     }
@@ -443,6 +458,12 @@ impl Core {
             }
         });
     }
+}
+
+/// Tells whether everybody may do the same with what is seen as with what is known: it is of one kind, mode and owner.
+pub(crate) fn allows_the_same(known: &Entry, seen: &Metadata) -> bool {
+    let seen = seen_attributes(seen);
+    (seen.kind, seen.mode, seen.owner) == (known.kind, known.mode, known.owner)
 }
 
 /// Names the bytes that the kernel has pages of, wherever the file stands.

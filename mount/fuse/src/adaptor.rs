@@ -24,7 +24,9 @@ use fuser::{
     ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek,
     ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
-use manifold_vfs::{Access, AttributeChange, Attributes, DirectoryHandle, Error, Handle, Making, NameMatch, Vfs};
+use manifold_vfs::{
+    Access, AttributeChange, Attributes, DirectoryHandle, Durable, Error, Handle, Making, NameMatch, Vfs,
+};
 
 use crate::{
     attributes::{entry_id, file_attr, no_entry},
@@ -160,12 +162,9 @@ impl Filesystem for Adaptor {
     }
 
     fn flush(&self, request: &Request, ino: INodeNo, handle: FileHandle, _: LockOwner, reply: ReplyEmpty) {
-        self.crossing.answer(
-            ticket(request, "flush", ino),
-            reply,
-            || self.vfs.flush(Handle(handle.0)),
-            empty,
-        );
+        let flush = || self.vfs.flush(Handle(handle.0));
+        self.crossing
+            .answer(patient(request, "flush", ino), reply, flush, empty);
     }
 
     fn release(
@@ -400,8 +399,12 @@ impl Filesystem for Adaptor {
         reply: ReplyWrite,
     ) {
         let writing = changes::writing(offset, how, flags);
+        let ticket = match writing.durable {
+            Durable::Later => ticket(request, "write", ino),
+            _ => patient(request, "write", ino),
+        };
         self.crossing.answer(
-            ticket(request, "write", ino),
+            ticket,
             reply,
             || self.vfs.write(Handle(handle.0), bytes, writing),
             |reply, ticket, written| match written {

@@ -32,6 +32,8 @@ use crate::{
 
 /// A request may take this many times its deadline before the mount is given up.
 const PATIENCE: u32 = 2;
+/// And one for which a thread of the session is at a disk of this machine: that may be slow, and what it does then is done.
+const INLINE_PATIENCE: u32 = 6;
 /// How long the session's threads have to notice that the connection was aborted.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -163,28 +165,27 @@ impl InFlight {
         }
     }
 
-    /// The age of the oldest request that has a deadline, and its name where it has one.
-    pub(crate) fn oldest(&self) -> Option<(Duration, Option<Ticket>)> {
-        let inline = self
-            .inline
-            .iter()
-            .map(|place| place.load(Ordering::Relaxed))
-            .filter(|came| *came != 0);
-        let oldest_inline = inline.map(|came| (came, None)).min_by_key(|(came, _)| *came);
-        let oldest_waiting = {
+    /// The age of the oldest request that has taken too long, if one has, and its name where it has one.
+    pub(crate) fn overdue(&self, deadline: Duration) -> Option<(Duration, Option<Ticket>)> {
+        let inline = self.inline.iter().map(|place| place.load(Ordering::Relaxed));
+        let inline = inline
+            .filter(|came| *came != 0)
+            .map(|came| (came, None))
+            .min_by_key(|(came, _)| *came);
+        let waiting = {
             let waiting = self.waiting.lock();
-            waiting
-                .requests
-                .values()
-                .filter(|it| !it.ticket.patient)
+            let requests = waiting.requests.values().filter(|it| !it.ticket.patient);
+            requests
                 .map(|it| (it.came, Some(it.ticket)))
                 .min_by_key(|(came, _)| *came)
         };
-        let (came, ticket) = oldest_inline
-            .into_iter()
-            .chain(oldest_waiting)
-            .min_by_key(|(came, _)| *came)?;
-        Some((Duration::from_millis(self.now().saturating_sub(came)), ticket))
+        let now = self.now();
+        let late = |oldest: Option<(u64, Option<Ticket>)>, patience| {
+            let (came, ticket) = oldest?;
+            let age = Duration::from_millis(now.saturating_sub(came));
+            (age > deadline * patience).then_some((age, ticket))
+        };
+        late(waiting, PATIENCE).or_else(|| late(inline, INLINE_PATIENCE))
     }
 
     /// Milliseconds since this mount began; never 0.
@@ -203,16 +204,15 @@ pub(crate) fn start(
 ) -> io::Result<()> {
     let ending = Arc::clone(ending);
     let point = point.to_owned();
-    let limit = deadline * PATIENCE;
     thread::Builder::new()
         .name("manifold-watchdog".to_owned())
         .spawn(move || {
             while !ending.wait_for(deadline / 2) {
-                if let Some((age, ticket)) = in_flight.oldest().filter(|(age, _)| *age > limit) {
+                if let Some((age, ticket)) = in_flight.overdue(deadline) {
                     tracing::error!(
                         ?age,
                         ?ticket,
-                        "a request was not answered in twice its time: the mount is given up"
+                        "a request was not answered in a multiple of its time: the mount is given up"
                     );
                     ending.give_up(true);
                     if let Err(error) = mountpoint::abort(&point, device) {
@@ -241,24 +241,44 @@ mod tests {
         patient: false,
     };
 
+    /// Long ago for a request that came before the last milliseconds.
+    const NO_TIME: Duration = Duration::ZERO;
+
+    fn pass() {
+        thread::sleep(Duration::from_millis(5));
+    }
+
     #[test]
     fn a_request_is_seen_while_it_is_being_answered_and_not_after() {
         let in_flight = InFlight::new(2);
-        assert!(in_flight.oldest().is_none());
+        assert!(in_flight.overdue(NO_TIME).is_none());
         let inline = in_flight.inline();
-        assert!(in_flight.oldest().is_some_and(|(_, ticket)| ticket.is_none()));
+        pass();
+        assert!(in_flight.overdue(NO_TIME).is_some_and(|(_, ticket)| ticket.is_none()));
         drop(inline);
-        assert!(in_flight.oldest().is_none());
+        assert!(in_flight.overdue(NO_TIME).is_none());
         let (waiting, _given_up) = in_flight.waiting(TICKET);
-        assert_eq!(
-            in_flight
-                .oldest()
-                .and_then(|(_, ticket)| ticket)
-                .map(|ticket| ticket.id),
-            Some(5)
-        );
+        pass();
+        let overdue = in_flight.overdue(NO_TIME).and_then(|(_, ticket)| ticket);
+        assert_eq!(overdue.map(|ticket| ticket.id), Some(5));
         drop(waiting);
-        assert!(in_flight.oldest().is_none());
+        assert!(in_flight.overdue(NO_TIME).is_none());
+    }
+
+    #[test]
+    fn one_that_waits_for_a_disk_is_waited_for_longer_than_one_that_waits_for_a_source() {
+        let in_flight = InFlight::new(1);
+        let _inline = in_flight.inline();
+        let (waiting, _given_up) = in_flight.waiting(TICKET);
+        thread::sleep(Duration::from_millis(50));
+        let age = in_flight.overdue(NO_TIME).expect("an old one").0;
+        let (_, ticket) = in_flight.overdue(age / 4).expect("the one that waits");
+        assert!(ticket.is_some());
+        drop(waiting);
+        let patient = in_flight.now();
+        let deadline = Duration::from_millis(patient.div_ceil(u64::from(PATIENCE + 1)));
+        assert!(in_flight.overdue(deadline).is_none(), "the disk has longer");
+        assert!(in_flight.overdue(deadline / INLINE_PATIENCE).is_some(), "not for ever");
     }
 
     #[test]
@@ -269,7 +289,8 @@ mod tests {
             ..TICKET
         };
         let (_waiting, _given_up) = in_flight.waiting(patient);
-        assert!(in_flight.oldest().is_none());
+        pass();
+        assert!(in_flight.overdue(NO_TIME).is_none());
         assert!(
             in_flight.waiting_longer_than(Duration::ZERO).is_some(),
             "who asked is looked after all the same"
@@ -284,6 +305,7 @@ mod tests {
             panic!("on purpose");
         }));
         assert!(unwound.is_err());
-        assert!(in_flight.oldest().is_none());
+        pass();
+        assert!(in_flight.overdue(NO_TIME).is_none());
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use manifold_catalog::EntryId;
 
+use crate::error::Cause;
 use crate::vfs::Core;
 use crate::{Answer, Error};
 
@@ -12,11 +13,20 @@ impl Core {
     /// no name for a while, and what stands at a former name, or was removed, would be tried to be read.
     pub(super) fn lasting<T: Send + 'static>(self: &Arc<Self>, changed: Answer<T>) -> Answer<T> {
         let core = Arc::clone(self);
+        let losses = self.catalog.losses();
         Answer::Pending(Box::pin(async move {
             let value = changed.wait().await?;
             let catalog = Arc::clone(&core.catalog);
-            core.blocking(move || catalog.sync().map_err(Error::from_catalog))
-                .await?;
+            core.blocking(move || {
+                catalog.sync().map_err(Error::from_catalog)?;
+                // The storage may have failed in between, and all is durable by now that is left.
+                if catalog.losses() == losses {
+                    Ok(())
+                } else {
+                    Err(Error::Io(Cause::new("the catalog has lost what was changed just now")))
+                }
+            })
+            .await?;
             Ok(value)
         }))
     }

@@ -17,8 +17,13 @@ use manifold_catalog::{EntryId, SourceId};
 
 pub(super) use data::seek_without_holes;
 
+use crate::fetch::object::rows;
+use crate::open::allows_the_same;
 use crate::vfs::Core;
 use crate::{Answer, Error};
+
+/// How often something is taken at hand that is being changed through the mount.
+const HOLD_TRIES: usize = 3;
 
 impl Core {
     /// Makes a change of a source of this machine.
@@ -30,14 +35,30 @@ impl Core {
         operation: Operation,
         work: impl FnOnce(&Arc<Self>, &LocalBackend) -> Result<T, Error> + Send + 'static,
     ) -> Answer<T> {
-        if !local.may_hang(path) {
-            return Answer::Ready(work(self, local));
+        if local.may_hang(path) {
+            self.at_slow_disk(local, source, path, operation, work)
+        } else {
+            Answer::Ready(work(self, local))
         }
+    }
+
+    /// The same on a thread of the source: within the deadline where that may hang, and else for as long as the disk takes.
+    fn at_slow_disk<T: Send + 'static>(
+        self: &Arc<Self>,
+        local: &LocalBackend,
+        source: SourceId,
+        path: &ObjectPath,
+        operation: Operation,
+        work: impl FnOnce(&Arc<Self>, &LocalBackend) -> Result<T, Error> + Send + 'static,
+    ) -> Answer<T> {
         let (core, local, path) = (Arc::clone(self), local.clone(), path.clone());
         Answer::Pending(Box::pin(async move {
             let deadline = core.settings.metadata_deadline;
-            let worker = Arc::clone(&core);
+            let (worker, may_hang) = (Arc::clone(&core), local.may_hang(&path));
             let made = local.on_thread(operation, &path, move |local| work(&worker, local));
+            if !may_hang {
+                return done(made.await)?;
+            }
             let asked = core.indexer.ask(source, &path, deadline, made).await;
             asked.map_err(Error::from_index)?
         }))
@@ -69,7 +90,8 @@ impl Core {
         Answer::Pending(Box::pin(long))
     }
 
-    /// Takes an entry at hand, for its attributes: what is open by its descriptor, all else by its path.
+    /// Takes an entry at hand, for its attributes: what is open by its descriptor, all else by its path, if everybody may do the same with
+    /// it as with what is known there. To be called before a change begins: the catalog may have to learn of it.
     fn hold(&self, local: &LocalBackend, id: EntryId) -> Result<Held, Error> {
         if let Some(writer) = self.files.writer(id) {
             return Ok(writer.held());
@@ -77,14 +99,26 @@ impl Core {
         if let Some(held) = self.files.held(id) {
             return Ok(held);
         }
-        let path = self.path_of(id)?;
-        match found(local.hold(&path)) {
-            Err(Error::NotFound) => {
-                self.look_again(id);
-                Err(Error::NotFound)
+        for _ in 0..HOLD_TRIES {
+            let ticket = self.catalog.ticket();
+            let path = self.path_of(id)?;
+            let held = found(local.hold(&path)).inspect_err(|error| {
+                if matches!(error, Error::NotFound) {
+                    self.look_again(id);
+                }
+            })?;
+            let seen = done(held.metadata())?;
+            let (entry, details) = rows(&self.catalog, id)?;
+            if allows_the_same(&entry, &seen) {
+                return Ok(held);
             }
-            held => held,
+            // Whether whoever asks may do that was found out by what was known of it. With this answer that is asked anew.
+            let ticket = ticket.by_path(path.as_bytes());
+            if self.take_in(&entry, details.identity, &seen, ticket, None)? {
+                return Err(Error::Stale);
+            }
         }
+        Err(Error::Stale)
     }
 
     pub(super) fn path_of(&self, id: EntryId) -> Result<ObjectPath, Error> {

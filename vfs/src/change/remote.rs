@@ -12,6 +12,7 @@ mod attributes;
 mod bytes;
 mod directories;
 mod journal;
+mod making;
 mod nameless;
 mod names;
 mod open;

@@ -160,8 +160,8 @@ impl Core {
         let core = Arc::clone(self);
         self.to_its_end(async move {
             let merged = core.merged(directory)?.ok_or(Error::Stale)?;
-            for id in core.changeable(&merged)? {
-                core.set_attributes_in(id, None, change, by).wait().await?;
+            for (number, id) in core.changeable(&merged)?.into_iter().enumerate() {
+                at_member(number, || core.set_attributes_in(id, None, change, by)).await?;
             }
             let merged = core.merged(directory)?.ok_or(Error::Stale)?;
             core.attributes_of_merged(&merged)
@@ -180,8 +180,8 @@ impl Core {
         self.to_its_end(async move {
             let merged = core.merged(directory)?.ok_or(Error::Stale)?;
             let mut mode = mode;
-            for id in core.changeable(&merged)? {
-                core.set_attribute_in(id, &name, &value, mode).wait().await?;
+            for (number, id) in core.changeable(&merged)?.into_iter().enumerate() {
+                at_member(number, || core.set_attribute_in(id, &name, &value, mode)).await?;
                 // What the first one says of it being there holds for all.
                 mode = SetMode::Any;
             }
@@ -195,7 +195,7 @@ impl Core {
         self.to_its_end(async move {
             let merged = core.merged(directory)?.ok_or(Error::Stale)?;
             for (number, id) in core.changeable(&merged)?.into_iter().enumerate() {
-                match core.remove_attribute_in(id, &name).wait().await {
+                match at_member(number, || core.remove_attribute_in(id, &name)).await {
                     Err(Error::NoData) if number > 0 => {}
                     other => other?,
                 }
@@ -263,4 +263,13 @@ pub(super) fn like_the_first(found: &[Found]) -> Result<Vec<Found>, Error> {
         .iter()
         .filter(|(_, entry)| (entry.kind == Kind::Directory) == is_directory && !entry.attach_point);
     Ok(like.cloned().collect())
+}
+
+/// Changes a directory at a member. Whether that may be done was found out by what is known of the first: what only the others have learnt
+/// of theirs does not matter to who asks.
+async fn at_member<T>(number: usize, change: impl Fn() -> Answer<T>) -> Result<T, Error> {
+    match change().wait().await {
+        Err(Error::Stale) if number > 0 => change().wait().await,
+        changed => changed,
+    }
 }

@@ -1,5 +1,7 @@
 //! Changes of folders of this machine: on the disk at once, and the catalog with it.
 
+mod beside;
+
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;

@@ -17,7 +17,7 @@ use manifold_vfs::{
 };
 use rustix::fs::{FileType, OFlags};
 
-use super::{Adaptor, GENERATION, access, attr_belief, belief, ticket};
+use super::{Adaptor, GENERATION, access, attr_belief, belief, patient, ticket};
 use crate::{
     attributes::{device_number, entry_id, file_attr},
     crossing::Ticket,
@@ -94,7 +94,13 @@ impl Adaptor {
             reply,
             || self.vfs.create(entry_id(parent), name.as_bytes(), creation, by),
             move |reply, ticket, created| match created {
-                Ok(Created { attributes, opened }) => {
+                // The kernel took the name for free: it would neither cut the file off nor ask whether it may be opened. With this
+                // answer it looks the name up anew.
+                Ok(created) if !created.is_new => {
+                    vfs.release(created.opened.handle);
+                    reply.error(ticket.failed(&Error::Stale));
+                }
+                Ok(Created { attributes, opened, .. }) => {
                     let attr = file_attr(&attributes, owner);
                     let beliefs = (&attr, belief(parent), attr_belief(&attributes));
                     shared.created(&vfs, beliefs, &opened, is_direct(flags), reply);
@@ -114,8 +120,12 @@ impl Adaptor {
     ) {
         let (by, owner) = (requester(request, 0), self.owner);
         let handle = handle.map(|handle| Handle(handle.0));
+        let ticket = match change.size {
+            Some(_) => patient(request, "setattr", ino),
+            None => ticket(request, "setattr", ino),
+        };
         self.crossing.answer(
-            ticket(request, "setattr", ino),
+            ticket,
             reply,
             || self.vfs.set_attributes(entry_id(ino), handle, change, by),
             move |reply, ticket, attributes| match attributes {

@@ -342,3 +342,17 @@ fn df_shows_the_room_of_the_disk_where_something_can_be_made() {
         assert!(here.f_bavail > 0 && here.f_ffree > 0);
     });
 }
+
+/// The kernel takes the name for free, and would neither cut the file off nor ask who may open it.
+#[test]
+fn what_somebody_has_made_a_moment_ago_is_cut_off_by_who_asks_for_that() {
+    both_ways(|mounted, folder| {
+        for number in 0..20 {
+            let name = format!("f{number}");
+            fs::metadata(mounted.path(&name)).expect_err("it is not there yet");
+            fs::write(folder.join(&name), pattern(100_000)).expect("it is made beside the mount");
+            fs::write(mounted.path(&name), "hi").expect("it is written");
+            assert_eq!(fs::read(folder.join(&name)).expect("it is there"), b"hi");
+        }
+    });
+}

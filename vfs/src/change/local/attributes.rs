@@ -32,7 +32,8 @@ impl Core {
             Ok(path) => path,
             Err(error) => return Answer::err(error),
         };
-        self.at_disk(local, source, &path, Operation::SetAttributes, move |core, local| {
+        let set = move |core: &Arc<Self>, local: &LocalBackend| {
+            let held = core.hold(local, id)?;
             let _change = core.catalog.begin_change(&core.directory_of(id));
             let mut change = change;
             let file = handle
@@ -42,9 +43,15 @@ impl Core {
                 done(file.truncate(size, by.is_privileged()))?;
                 change.size = None;
             }
-            let seen = done(core.hold(local, id)?.set(&change, by.is_privileged()))?;
+            let seen = done(held.set(&change, by.is_privileged()))?;
             core.changed(id, source, &seen)
-        })
+        };
+        // Some file systems write every byte of a longer file.
+        if change.size.is_some_and(|size| size > 0) {
+            self.at_slow_disk(local, source, &path, Operation::SetAttributes, set)
+        } else {
+            self.at_disk(local, source, &path, Operation::SetAttributes, set)
+        }
     }
 
     pub(in crate::change) fn local_attribute(
@@ -130,8 +137,9 @@ impl Core {
         };
         let operation = Operation::ExtendedAttributes;
         self.at_disk(local, source, &path, operation, move |core, local| {
+            let held = core.hold(local, id)?;
             let _change = core.catalog.begin_change(&core.directory_of(id));
-            let seen = done(change(&core.hold(local, id)?))?;
+            let seen = done(change(&held))?;
             core.changed(id, source, &seen).map(drop)
         })
     }

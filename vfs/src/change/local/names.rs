@@ -71,7 +71,11 @@ impl Core {
                 volatile: opened.writes,
                 ..Attributes::of_disk(id, &object, None)
             };
-            Created { attributes, opened }
+            Created {
+                attributes,
+                opened,
+                is_new,
+            }
         })
     }
 
@@ -88,8 +92,8 @@ impl Core {
         };
         let (source, path) = (site.source, site.path.clone());
         self.at_disk(local, source, &path, Operation::Link, move |core, local| {
-            let _change = core.catalog.begin_change(&core.directories_of(id, &site));
             let held = core.hold(local, id)?;
+            let _change = core.catalog.begin_change(&core.directories_of(id, &site));
             let made = found(local.link(&held, &place))?;
             let new = core.follow_made(&site, &name, &place.name, &made.object, &made.directory)?;
             core.follow_other_names(Some(new), site.source, &made.object);

@@ -279,17 +279,24 @@ impl Core {
         let (core, file) = (Arc::clone(self), Arc::clone(file));
         Answer::Pending(Box::pin(async move {
             let uploads = Arc::clone(core.writable()?);
-            let (staging, synced) = (Arc::clone(&uploads.staging), Arc::clone(&file));
-            core.blocking(move || staging.sync(&synced)).await?;
-            if file.is_orphan() || file.is_concluded() {
-                return Ok(());
-            }
-            if through {
-                uploads.queue_after(file.id, Duration::ZERO);
+            let (queue, synced) = (Arc::clone(&uploads), Arc::clone(&file));
+            let is_queued = core.blocking(move || {
+                queue.staging.sync(&synced)?;
+                if synced.is_orphan() || synced.is_concluded() {
+                    return Ok(false);
+                }
+                // Though nobody may wait for the answer any more.
+                if through {
+                    queue.queue_after(synced.id, Duration::ZERO);
+                } else {
+                    queue.queue(synced.id, !closed);
+                }
+                Ok(true)
+            });
+            if is_queued.await? && through {
                 let patience = core.settings.data_deadline.mul_f32(THROUGH_DEADLINES);
                 return uploads.finished(file.id, patience).await;
             }
-            uploads.queue(file.id, !closed);
             Ok(())
         }))
     }

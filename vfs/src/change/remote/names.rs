@@ -1,22 +1,20 @@
-//! Names of remote sources: making, removing.
+//! Names of remote sources: making directories and links, removing.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use manifold_backends::local::Making;
 use manifold_backends::{Expected, Metadata, Presence, Version};
-use manifold_catalog::{Entry, EntryId, Keep, Kind, NewChild, SeenAttributes, Unseen};
+use manifold_catalog::{Entry, EntryId, Keep, Kind, NewChild, Unseen};
 use manifold_index::seen_attributes;
 
 use super::Target;
 use super::settled;
 use super::unseen::is_away;
 use crate::attributes::Attributes;
-use crate::change::{Created, Creation, Requester, Site};
+use crate::change::{Requester, Site};
 use crate::error::Cause;
-use crate::fetch::Object;
-use crate::handle::{Access, Backing, OpenFile, OpenObject, Opened};
-use crate::staging::{StagedFile, fresh_row};
+use crate::staging::StagedFile;
 use crate::temporaries::remove_directory;
 use crate::vfs::Core;
 use crate::{Answer, Error};
@@ -41,126 +39,7 @@ enum Gone<'a> {
     Known(&'a [u8]),
 }
 
-/// The permission bits of files of sources that have none, as listings show them.
-const MODE: u16 = 0o644;
-
 impl Core {
-    /// Makes a file that stands here alone until it is uploaded.
-    pub(in crate::change) fn remote_create(
-        self: &Arc<Self>,
-        site: &Site,
-        name: &[u8],
-        creation: Creation,
-        by: Requester,
-    ) -> Answer<Created> {
-        match self.create_staged(site, name, creation, by) {
-            Ok(Made::New(created)) => Answer::ok(created),
-            Ok(Made::Later(target)) => {
-                let (core, site, name) = (Arc::clone(self), site.clone(), Box::<[u8]>::from(name));
-                Answer::Pending(Box::pin(async move {
-                    core.until_free(target.place_in(site.directory)).await?;
-                    core.remote_create(&site, &name, creation, by).wait().await
-                }))
-            }
-            Ok(Made::Known(entry)) if creation.exclusive => {
-                drop(entry);
-                Answer::err(Error::Exists)
-            }
-            Ok(Made::Known(entry)) => {
-                let core = Arc::clone(self);
-                Answer::Pending(Box::pin(async move {
-                    let opened = core.open(entry.id, creation.access).wait().await?;
-                    let attributes = core.attributes(entry.id, None)?;
-                    Ok(Created { attributes, opened })
-                }))
-            }
-            Err(error) => Answer::err(error),
-        }
-    }
-
-    fn create_staged(&self, site: &Site, name: &[u8], creation: Creation, by: Requester) -> Result<Made, Error> {
-        let uploads = self.writable()?;
-        let target = self.remote_target(site.source, site.path.as_bytes().to_vec())?;
-        let raw_name = Site::raw_name(name)?;
-        let now_ns = uploads.now_ns();
-        let guard = self.catalog.begin_change(&[site.directory]);
-        if let Some(entry) = self.catalog.lookup(site.directory, name).map_err(Error::from_catalog)? {
-            return Ok(Made::Known(entry));
-        }
-        let place = Target {
-            path: target.path.join(&raw_name),
-            ..target
-        };
-        if self.moves()?.is_in_the_way(&place.place_in(site.directory))? {
-            return Ok(Made::Later(place));
-        }
-        let mode = (creation.mode & !by.umask & 0o7777) as u16;
-        let keeps = uploads.keeps_attributes(site.source) && !place.able.keeps_mode;
-        let child = NewChild {
-            name: name.into(),
-            raw_name: (raw_name != name).then(|| raw_name.as_slice().into()),
-            seen: SeenAttributes {
-                kind: Kind::File,
-                size: 0,
-                modified_ns: now_ns,
-                changed_ns: now_ns,
-                created_ns: None,
-                mode: if place.able.keeps_mode || keeps { mode } else { MODE },
-                owner: None,
-                links: 1,
-                device: 0,
-                version: new_version().as_bytes().into(),
-                identity: None,
-            },
-            adopt: None,
-        };
-        let keep = Keep {
-            mode: (keeps && mode != MODE).then_some(mode),
-            owner: self.owner_to_keep(site.source, by),
-            ..Keep::default()
-        };
-        let keeps_time = self.keeps_attributes(site.source);
-        let row = |number| fresh_row(number, 0, now_ns, None, None);
-        let staged = uploads.staging.create(row, |draft| {
-            self.follow(|catalog| catalog.create_staged(site.directory, child, &keep, keeps_time, &draft.encode()))
-        })?;
-        match self.open_new(&staged, creation.access) {
-            Ok(created) => {
-                drop(guard);
-                Ok(Made::New(created))
-            }
-            Err(error) => {
-                uploads.staging.forget(staged.id);
-                self.follow(|catalog| {
-                    let changes = catalog.follow_removed(site.directory, name, now_ns)?;
-                    Ok(((), changes))
-                })?;
-                Err(error)
-            }
-        }
-    }
-
-    fn open_new(&self, staged: &Arc<StagedFile>, access: Access) -> Result<Created, Error> {
-        let opening = self.files.begin(staged.id);
-        let object = Object::of_version(&self.catalog, &self.indexer, staged.id, new_version(), 0)?;
-        let entry = self.entry_of(staged.id)?;
-        let attributes = Attributes::of(&entry);
-        let open = OpenObject::new(Arc::new(object), access.writes(), None);
-        open.meet(staged);
-        let handle = opening.finish(OpenFile::Object(open), attributes.clone());
-        Ok(Created {
-            attributes,
-            opened: Opened {
-                handle,
-                backing: Backing::Blocks,
-                keep_cache: false,
-                size: 0,
-                writes: access.writes(),
-                privileged: false,
-            },
-        })
-    }
-
     /// Makes a directory or a link at the source, or a file here. Whoever asks has it last.
     pub(in crate::change) fn remote_make(
         self: &Arc<Self>,
@@ -261,25 +140,6 @@ impl Core {
                     Ok(Attributes::of(&core.entry_of(id)?))
                 })
                 .await
-        }))
-    }
-
-    fn make_file(self: &Arc<Self>, site: &Site, name: &[u8], mode: u32, by: Requester) -> Answer<Attributes> {
-        let creation = Creation {
-            mode,
-            access: Access::Write,
-            exclusive: true,
-        };
-        let created = self.remote_create(site, name, creation, by);
-        let core = Arc::clone(self);
-        Answer::Pending(Box::pin(async move {
-            let created = created.wait().await?;
-            let settled = match core.staged_entry(created.attributes.id) {
-                Some(file) => core.settle_bytes(&file, true).wait().await,
-                None => Ok(()),
-            };
-            core.release(created.opened.handle);
-            settled.map(|()| created.attributes)
         }))
     }
 
@@ -568,13 +428,6 @@ impl Core {
     }
 }
 
-enum Made {
-    New(Created),
-    Known(Entry),
-    /// When nothing of a directory on the move is in its place any more.
-    Later(Target),
-}
-
 pub(super) fn new_child(name: &[u8], raw_name: Vec<u8>, metadata: &Metadata) -> NewChild {
     NewChild {
         name: name.into(),
@@ -582,11 +435,6 @@ pub(super) fn new_child(name: &[u8], raw_name: Vec<u8>, metadata: &Metadata) -> 
         seen: seen_attributes(metadata),
         adopt: None,
     }
-}
-
-/// The version of a file that no source has yet.
-fn new_version() -> Version {
-    Version::from_id(b"not uploaded yet")
 }
 
 /// Tells whether a source has said that it cannot do something at all.

@@ -86,3 +86,43 @@ async fn what_the_source_has_and_the_catalog_lacks_is_shown_when_it_is_in_the_wa
     assert!(matches!(removed, Err(Error::NotEmpty)), "{removed:?}");
     world.library.find("s/known/inner").await.unwrap();
 }
+
+/// As `flock` makes its files, and who leaves a mark: nobody writes to it, so that nobody ends anything when he closes it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_made_by_who_only_reads_it_is_uploaded_and_is_there_after_a_crash() {
+    let world = World::new();
+    world.library.relist("s").await;
+    world.shelf.set_cue(Cue::IsAway);
+    let creation = Creation {
+        mode: 0o644,
+        access: Access::Read,
+        exclusive: true,
+    };
+    let created = world.library.vfs.create(world.root().await, b"mark", creation, ME);
+    let created = created.wait().await.unwrap();
+    assert!(created.is_new);
+    assert_eq!(world.read(created.opened.handle).await.unwrap(), b"");
+    world.close(created.opened.handle).await.unwrap();
+    assert!(world.knows_after_a_crash("/s/mark"));
+    let world = world.die_and_come_back().await;
+    assert_eq!(world.size("s/mark").await, 0);
+    world.shelf.set_cue(Cue::Does);
+    world.uploaded("mark", b"").await;
+}
+
+/// What was asked for is done, though who asked is killed, or the mount has ended.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_being_closed_is_uploaded_though_nobody_waits_for_that() {
+    let world = World::new();
+    for number in 0..20 {
+        let name = format!("f{number}");
+        let handle = world.create(&name).await;
+        // Longer than what lies beside its row, so that the disk is waited for.
+        let bytes = super::pattern(300_000, number);
+        world.write(handle, WriteAt::Offset(0), &bytes).await.unwrap();
+        let closing = world.library.vfs.flush(handle);
+        drop(tokio::time::timeout(Duration::ZERO, closing.wait()).await);
+        world.uploaded(&name, &bytes).await;
+        world.library.vfs.release(handle);
+    }
+}
