@@ -117,8 +117,8 @@ impl Staging {
         let mut builder = DirBuilder::new();
         builder.recursive(true).mode(0o700).create(folder)?;
         std::fs::set_permissions(folder, Permissions::from_mode(0o700))?;
-        if let Some(above) = folder.parent() {
-            File::open(above)?.sync_all()?;
+        if let Some(above) = folder.parent().filter(|above| !above.as_os_str().is_empty()) {
+            sync_folder(above)?;
         }
         let losses = AtomicU64::new(durability.losses());
         let staging = Self {
@@ -177,10 +177,13 @@ impl Staging {
         }
         for item in std::fs::read_dir(&self.area.folder)? {
             let name = item?.file_name();
-            let Some(number) = name.to_str().and_then(number_of) else {
+            let Some((number, is_lost)) = name.to_str().and_then(number_of) else {
                 continue;
             };
             highest = highest.max(number);
+            if is_lost {
+                continue;
+            }
             // What a row that nobody can read tells of may be any of them.
             if !all_known || named.contains(&number) {
                 continue;
@@ -430,7 +433,30 @@ pub(crate) fn fresh_row(
     }
 }
 
-fn number_of(name: &str) -> Option<u64> {
-    let digits = name.strip_suffix(".data").filter(|digits| digits.len() == 16)?;
-    u64::from_str_radix(digits, 16).ok()
+/// Reads the name of a data file: its number, and whether it is one of which the row may be lost.
+fn number_of(name: &str) -> Option<(u64, bool)> {
+    let (digits, kind) = name.split_once('.')?;
+    let is_lost = match kind {
+        "data" => false,
+        LOST => true,
+        _ => return None,
+    };
+    let number = u64::from_str_radix(digits, 16).ok().filter(|_| digits.len() == 16)?;
+    Some((number, is_lost))
+}
+
+/// Brings the names in a folder to the disk, where its file system has that.
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    match File::open(folder).and_then(|folder| folder.sync_all()) {
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::InvalidInput | io::ErrorKind::PermissionDenied
+            ) =>
+        {
+            tracing::debug!(folder = %folder.display(), %error, "names in a folder cannot be waited for");
+            Ok(())
+        }
+        synced => synced,
+    }
 }

@@ -90,23 +90,38 @@ impl Core {
         Answer::Pending(Box::pin(long))
     }
 
-    /// Takes an entry at hand, for its attributes: what is open by its descriptor, all else by its path, if everybody may do the same with
-    /// it as with what is known there. To be called before a change begins: the catalog may have to learn of it.
-    fn hold(&self, local: &LocalBackend, id: EntryId) -> Result<Held, Error> {
-        if let Some(writer) = self.files.writer(id) {
-            return Ok(writer.held());
+    /// Takes an entry at hand, for its attributes: what is open by its descriptor, all else by its path.
+    fn hold_any(&self, local: &LocalBackend, id: EntryId) -> Result<Held, Error> {
+        if let Some(held) = self.at_hand_here(id) {
+            return Ok(held);
         }
-        if let Some(held) = self.files.held(id) {
+        let path = self.path_of(id)?;
+        self.hold_at(local, id, &path)
+    }
+
+    fn at_hand_here(&self, id: EntryId) -> Option<Held> {
+        let writer = self.files.writer(id).map(|writer| writer.held());
+        writer.or_else(|| self.files.held(id))
+    }
+
+    fn hold_at(&self, local: &LocalBackend, id: EntryId, path: &ObjectPath) -> Result<Held, Error> {
+        found(local.hold(path)).inspect_err(|error| {
+            if matches!(error, Error::NotFound) {
+                self.look_again(id);
+            }
+        })
+    }
+
+    /// The same for a change, if everybody may do the same with it as with what is known there. To be called before the change begins: the
+    /// catalog may have to learn of it.
+    fn hold(&self, local: &LocalBackend, id: EntryId) -> Result<Held, Error> {
+        if let Some(held) = self.at_hand_here(id) {
             return Ok(held);
         }
         for _ in 0..HOLD_TRIES {
             let ticket = self.catalog.ticket();
             let path = self.path_of(id)?;
-            let held = found(local.hold(&path)).inspect_err(|error| {
-                if matches!(error, Error::NotFound) {
-                    self.look_again(id);
-                }
-            })?;
+            let held = self.hold_at(local, id, &path)?;
             let seen = done(held.metadata())?;
             let (entry, details) = rows(&self.catalog, id)?;
             if allows_the_same(&entry, &seen) {
@@ -145,7 +160,7 @@ impl Core {
             // The kernel has no such file open by itself.
             return Err(Error::BadHandle);
         }
-        let held = self.while_names_stay(source, &local, || self.hold(&local, id))?;
+        let held = self.while_names_stay(source, &local, || self.hold_any(&local, id))?;
         let opened = local.open_held(&held, FileAccess::Read);
         let (file, _) = opened.map_err(|error| Error::from_backend(&Arc::new(error)))?;
         Ok(Arc::new(file))

@@ -421,6 +421,8 @@ fn data_of_which_the_rows_may_be_lost_is_kept_aside() {
             panic!("one file is kept");
         };
         assert_eq!(kept.extension().unwrap(), "lost");
+        let (number, is_lost) = super::number_of(kept.file_name().unwrap().to_str().unwrap()).unwrap();
+        assert!(number > 0 && is_lost, "its number is not given out again");
         assert_eq!(std::fs::read(kept).unwrap(), b"precious");
     }
 }

@@ -61,8 +61,12 @@ impl Adaptor {
     ) {
         let by = requester(request, umask);
         self.shared.listings.forget(parent);
+        let ticket = match making {
+            Making::File => patient(request, op, parent),
+            _ => ticket(request, op, parent),
+        };
         self.crossing.answer(
-            ticket(request, op, parent),
+            ticket,
             reply,
             || match making {
                 Making::Directory => self.vfs.make_directory(entry_id(parent), name.as_bytes(), mode, by),
@@ -90,7 +94,8 @@ impl Adaptor {
         let (vfs, shared, owner) = (Arc::clone(&self.vfs), Arc::clone(&self.shared), self.owner);
         self.shared.listings.forget(parent);
         self.crossing.answer(
-            ticket(request, "create", parent),
+            // What nobody writes to is made to last before the answer.
+            patient(request, "create", parent),
             reply,
             || self.vfs.create(entry_id(parent), name.as_bytes(), creation, by),
             move |reply, ticket, created| match created {

@@ -15,6 +15,8 @@ use crate::{Answer, Error};
 
 /// Labels of security modules: the kernel gives all of a mount one of its own, so those of the disk are not asked for.
 const LABELS: [&[u8]; 2] = [b"security.selinux", b"security.SMACK64"];
+/// By how much a file may grow at once before it is taken for work that a disk may be long at, in bytes.
+const LONG: u64 = 64 << 20;
 /// What only the system may see.
 const TRUSTED: &[u8] = b"trusted.";
 
@@ -33,7 +35,10 @@ impl Core {
             Err(error) => return Answer::err(error),
         };
         let set = move |core: &Arc<Self>, local: &LocalBackend| {
-            let held = core.hold(local, id)?;
+            let held = core.while_names_stay(source, local, || match handle {
+                Some(_) => core.hold_any(local, id),
+                None => core.hold(local, id),
+            })?;
             let _change = core.catalog.begin_change(&core.directory_of(id));
             let mut change = change;
             let file = handle
@@ -47,7 +52,8 @@ impl Core {
             core.changed(id, source, &seen)
         };
         // Some file systems write every byte of a longer file.
-        if change.size.is_some_and(|size| size > 0) {
+        let known = self.entry_of(id).map_or(0, |entry| entry.size);
+        if change.size.is_some_and(|size| size > known.saturating_add(LONG)) {
             self.at_slow_disk(local, source, &path, Operation::SetAttributes, set)
         } else {
             self.at_disk(local, source, &path, Operation::SetAttributes, set)
@@ -70,7 +76,7 @@ impl Core {
         };
         let operation = Operation::ExtendedAttributes;
         self.at_disk(local, source, &path, operation, move |core, local| {
-            let value = done(core.hold(local, id)?.xattr(&name))?;
+            let value = done(core.hold_any(local, id)?.xattr(&name))?;
             value.ok_or(Error::NoData)
         })
     }
@@ -88,7 +94,7 @@ impl Core {
         };
         let operation = Operation::ExtendedAttributes;
         self.at_disk(local, source, &path, operation, move |core, local| {
-            let names = done(core.hold(local, id)?.xattrs())?;
+            let names = done(core.hold_any(local, id)?.xattrs())?;
             let is_shown = |name: &&[u8]| {
                 let bare = name.strip_suffix(&[0]).unwrap_or(name);
                 !LABELS.contains(&bare) && (by.is_privileged() || !bare.starts_with(TRUSTED))

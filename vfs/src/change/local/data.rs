@@ -9,7 +9,7 @@ use manifold_catalog::{EntryId, SourceId};
 
 use super::{done, found};
 use crate::attributes::Attributes;
-use crate::change::{Durable, Requester, Writing};
+use crate::change::{Requester, Writing};
 use crate::handle::{Backing, OpenFile, Opened};
 use crate::open::pages_key;
 use crate::vfs::Core;
@@ -46,13 +46,11 @@ impl Core {
             }
             Ok(written as u32)
         };
-        // A disk takes as long as it takes for what is to last.
-        let is_long = writing.durable != Durable::Later;
-        if !file.may_hang() && !is_long {
+        if !file.may_hang() {
             return Answer::Ready(write(self, file, bytes));
         }
         let bytes = Box::<[u8]>::from(bytes);
-        self.with_file(source, file, Operation::Write, is_long, move |core, file| {
+        self.with_file(source, file, Operation::Write, false, move |core, file| {
             write(core, file, &bytes)
         })
     }

@@ -187,7 +187,7 @@ impl Core {
 
     async fn open_known(self: &Arc<Self>, id: EntryId, access: Access) -> Result<Created, Error> {
         let opened = self.open(id, access).wait().await?;
-        let attributes = self.attributes(id, None)?;
+        let attributes = self.attributes(id, None).inspect_err(|_| self.release(opened.handle))?;
         Ok(Created {
             attributes,
             opened,

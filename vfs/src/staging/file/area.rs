@@ -62,10 +62,13 @@ impl Area {
             return Err(Error::Io(Cause::new(why.clone())));
         }
         self.durability.folder(folder).map_err(|error| {
-            *lost = Some(format!(
-                "the names of staged files could not be brought to the disk: {error}"
-            ));
-            failed(&error)
+            let told = failed(&error);
+            if !matches!(told, Error::Full | Error::Quota) {
+                *lost = Some(format!(
+                    "the names of staged files could not be brought to the disk: {error}"
+                ));
+            }
+            told
         })
     }
 

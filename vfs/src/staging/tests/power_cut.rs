@@ -53,7 +53,7 @@ impl Durability for PowerCut {
             let name = item.ok()?.file_name();
             super::super::number_of(name.to_str()?)
         });
-        let names = names.collect();
+        let names = names.map(|(number, _)| number).collect();
         self.step(|disk| disk.names = names)
     }
 
