@@ -23,7 +23,7 @@ pub(crate) async fn remove_directory(backend: &dyn Backend, path: &ObjectPath) -
     for pause in PAUSES_MS {
         match backend.remove_directory(path).await {
             Err(error) if error.kind() == ErrorKind::NotEmpty => {
-                if take_left(backend, path, error).await? == Left::NoDirectory {
+                if take_left(backend, path, error).await?.is_absent() {
                     return Ok(Presence::Absent);
                 }
             }
@@ -42,28 +42,19 @@ pub(crate) async fn rename_directory(
 ) -> Result<Presence<Metadata>> {
     for pause in PAUSES_MS {
         match backend.rename(from, to, true).await {
-            Err(error) if error.kind() == ErrorKind::NotEmpty => take_left(backend, to, error).await?,
+            Err(error) if error.kind() == ErrorKind::NotEmpty => drop(take_left(backend, to, error).await?),
             renamed => return renamed,
-        };
+        }
         sleep(Duration::from_millis(pause)).await;
     }
     backend.rename(from, to, true).await
 }
 
-/// What has become of what uploads have left.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Left {
-    /// It is taken away, but for what is written to at this moment, or is not known yet not to be.
-    Taken,
-    /// There is no directory.
-    NoDirectory,
-}
-
 /// Takes away what uploads have left in a directory. `error`, if anything else is in it.
-async fn take_left(backend: &dyn Backend, path: &ObjectPath, error: Error) -> Result<Left> {
+async fn take_left(backend: &dyn Backend, path: &ObjectPath, error: Error) -> Result<Presence<()>> {
     let mut left = Vec::new();
     let Presence::Found(mut pages) = backend.list(path).await? else {
-        return Ok(Left::NoDirectory);
+        return Ok(Presence::Absent);
     };
     while let Some(page) = pages.next().await {
         for child in page? {
@@ -82,5 +73,5 @@ async fn take_left(backend: &dyn Backend, path: &ObjectPath, error: Error) -> Re
             Err(failed) => return Err(failed),
         }
     }
-    Ok(Left::Taken)
+    Ok(Presence::Found(()))
 }

@@ -84,24 +84,16 @@ pub(super) fn dropping_privileges<T>(calls: impl FnOnce() -> T) -> T {
     let Some(sets) = powers().privileged else {
         return calls();
     };
-    let without = unprivileged(sets);
-    if rustix::thread::set_capabilities(None, without).is_err() {
+    if rustix::thread::set_capabilities(None, without(sets, PRIVILEGES)).is_err() {
         return calls();
     }
     let _restored = Capable(sets);
     calls()
 }
 
-fn with_quota(sets: CapabilitySets) -> CapabilitySets {
+fn without(sets: CapabilitySets, rights: CapabilitySet) -> CapabilitySets {
     CapabilitySets {
-        effective: sets.effective - CapabilitySet::SYS_RESOURCE,
-        ..sets
-    }
-}
-
-fn unprivileged(sets: CapabilitySets) -> CapabilitySets {
-    CapabilitySets {
-        effective: sets.effective - PRIVILEGES,
+        effective: sets.effective - rights,
         ..sets
     }
 }
@@ -144,7 +136,7 @@ impl Disguise {
         let sets = if asker.uid == powers.uid {
             sets
         } else {
-            with_quota(sets)
+            without(sets, CapabilitySet::SYS_RESOURCE)
         };
         rustix::thread::set_capabilities(None, sets)?;
         Ok(disguise)
@@ -167,5 +159,32 @@ impl Drop for Capable {
         if let Err(error) = rustix::thread::set_capabilities(None, self.0) {
             tracing::error!(%error, "a thread did not get its capabilities back");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn effective() -> CapabilitySet {
+        rustix::thread::capabilities(None).expect("capabilities").effective
+    }
+
+    /// As root. Who has no rights to lose keeps none.
+    #[test]
+    fn who_asks_has_a_quota_and_the_thread_has_its_rights_back() {
+        let before = effective();
+        let other = Asker {
+            uid: 65_534,
+            gid: 65_534,
+            umask: 0,
+        };
+        if powers().may_give.is_some() {
+            let during = making(other, 0o600, |_| Ok(effective())).expect("a disguise");
+            assert_eq!(during, before - CapabilitySet::SYS_RESOURCE);
+            assert_eq!(effective(), before);
+        }
+        assert_eq!(dropping_privileges(effective), before - PRIVILEGES);
+        assert_eq!(effective(), before);
     }
 }

@@ -399,9 +399,9 @@ impl Filesystem for Adaptor {
         reply: ReplyWrite,
     ) {
         let writing = changes::writing(offset, how, flags);
-        let ticket = match writing.durable {
-            Durable::Later => ticket(request, "write", ino),
-            _ => patient(request, "write", ino),
+        let ticket = Ticket {
+            patient: writing.durable != Durable::Later,
+            ..ticket(request, "write", ino)
         };
         self.crossing.answer(
             ticket,

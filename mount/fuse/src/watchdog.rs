@@ -167,6 +167,11 @@ impl InFlight {
 
     /// The age of the oldest request that has taken too long, if one has, and its name where it has one.
     pub(crate) fn overdue(&self, deadline: Duration) -> Option<(Duration, Option<Ticket>)> {
+        self.overdue_at(self.now(), deadline)
+    }
+
+    /// The same at a moment, in milliseconds since this mount began.
+    fn overdue_at(&self, now: u64, deadline: Duration) -> Option<(Duration, Option<Ticket>)> {
         let inline = self.inline.iter().map(|place| place.load(Ordering::Relaxed));
         let inline = inline
             .filter(|came| *came != 0)
@@ -179,7 +184,6 @@ impl InFlight {
                 .map(|it| (it.came, Some(it.ticket)))
                 .min_by_key(|(came, _)| *came)
         };
-        let now = self.now();
         let late = |oldest: Option<(u64, Option<Ticket>)>, patience| {
             let (came, ticket) = oldest?;
             let age = Duration::from_millis(now.saturating_sub(came));
@@ -241,28 +245,27 @@ mod tests {
         patient: false,
     };
 
-    /// Long ago for a request that came before the last milliseconds.
-    const NO_TIME: Duration = Duration::ZERO;
+    const DEADLINE: Duration = Duration::from_secs(1);
 
-    fn pass() {
-        thread::sleep(Duration::from_millis(5));
+    /// What is overdue so many deadlines from now; a request that waits in no task has no number, which is 0 here.
+    fn overdue_in(in_flight: &InFlight, deadlines: u32) -> Option<u64> {
+        let then = in_flight.now() + (DEADLINE * deadlines).as_millis() as u64 + 1;
+        let overdue = in_flight.overdue_at(then, DEADLINE);
+        overdue.map(|(_, ticket)| ticket.map_or(0, |ticket| ticket.id))
     }
 
     #[test]
     fn a_request_is_seen_while_it_is_being_answered_and_not_after() {
         let in_flight = InFlight::new(2);
-        assert!(in_flight.overdue(NO_TIME).is_none());
+        assert_eq!(overdue_in(&in_flight, 100), None);
         let inline = in_flight.inline();
-        pass();
-        assert!(in_flight.overdue(NO_TIME).is_some_and(|(_, ticket)| ticket.is_none()));
+        assert_eq!(overdue_in(&in_flight, 100), Some(0));
         drop(inline);
-        assert!(in_flight.overdue(NO_TIME).is_none());
+        assert_eq!(overdue_in(&in_flight, 100), None);
         let (waiting, _given_up) = in_flight.waiting(TICKET);
-        pass();
-        let overdue = in_flight.overdue(NO_TIME).and_then(|(_, ticket)| ticket);
-        assert_eq!(overdue.map(|ticket| ticket.id), Some(5));
+        assert_eq!(overdue_in(&in_flight, 100), Some(TICKET.id));
         drop(waiting);
-        assert!(in_flight.overdue(NO_TIME).is_none());
+        assert_eq!(overdue_in(&in_flight, 100), None);
     }
 
     #[test]
@@ -270,15 +273,11 @@ mod tests {
         let in_flight = InFlight::new(1);
         let _inline = in_flight.inline();
         let (waiting, _given_up) = in_flight.waiting(TICKET);
-        thread::sleep(Duration::from_millis(50));
-        let age = in_flight.overdue(NO_TIME).expect("an old one").0;
-        let (_, ticket) = in_flight.overdue(age / 4).expect("the one that waits");
-        assert!(ticket.is_some());
+        assert_eq!(overdue_in(&in_flight, PATIENCE - 1), None);
+        assert_eq!(overdue_in(&in_flight, PATIENCE), Some(TICKET.id));
         drop(waiting);
-        let patient = in_flight.now();
-        let deadline = Duration::from_millis(patient.div_ceil(u64::from(PATIENCE + 1)));
-        assert!(in_flight.overdue(deadline).is_none(), "the disk has longer");
-        assert!(in_flight.overdue(deadline / INLINE_PATIENCE).is_some(), "not for ever");
+        assert_eq!(overdue_in(&in_flight, INLINE_PATIENCE - 1), None);
+        assert_eq!(overdue_in(&in_flight, INLINE_PATIENCE), Some(0));
     }
 
     #[test]
@@ -289,8 +288,7 @@ mod tests {
             ..TICKET
         };
         let (_waiting, _given_up) = in_flight.waiting(patient);
-        pass();
-        assert!(in_flight.overdue(NO_TIME).is_none());
+        assert_eq!(overdue_in(&in_flight, 100), None);
         assert!(
             in_flight.waiting_longer_than(Duration::ZERO).is_some(),
             "who asked is looked after all the same"
@@ -305,7 +303,6 @@ mod tests {
             panic!("on purpose");
         }));
         assert!(unwound.is_err());
-        pass();
-        assert!(in_flight.overdue(NO_TIME).is_none());
+        assert_eq!(overdue_in(&in_flight, 100), None);
     }
 }

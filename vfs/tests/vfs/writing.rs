@@ -140,7 +140,13 @@ impl World {
 
     /// Waits until nothing is staged.
     async fn until_quiet(&self) {
-        while self.library.vfs.staging_usage().unwrap().files > 0 {
+        self.until(|library| library.vfs.staging_usage().unwrap().files == 0)
+            .await;
+    }
+
+    /// Waits until something is so of the library of which no event tells.
+    async fn until(&self, holds: impl Fn(&Library) -> bool) {
+        while !holds(&self.library) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }

@@ -1,7 +1,8 @@
 //! The journal of what is staged: what it holds in the tree, and what becomes of it.
 
 use manifold_catalog::{
-    Catalog, Change, EntryId, Error, Keep, Kind, STAGED_BYTES_MAX, STAGED_ROW_MAX, SourceError, WhenStaged,
+    Catalog, Change, EntryId, Error, Keep, Kind, STAGED_BYTES_MAX, STAGED_ROW_MAX, SeenAttributes, SourceError,
+    WhenStaged,
 };
 
 use crate::support::{Scratch, With, add_source, file, folder, id, list, names};
@@ -40,6 +41,24 @@ fn a_row_is_put_with_attributes_changed_and_taken_away() {
     );
     assert_eq!(catalog.staged(f).unwrap(), None);
     assert_eq!(scratch.check(catalog).staged, 0);
+}
+
+/// Whoever puts the row has read them before, and somebody may have changed them since.
+#[test]
+fn a_row_leaves_mode_and_owner_as_they_are() {
+    let scratch = Scratch::new();
+    let catalog = scratch.open();
+    let (_, f) = sample(&catalog);
+    let read = file("f").identity(3).size(77).seen;
+    let changed = SeenAttributes {
+        mode: 0o755,
+        owner: Some((5, 6)),
+        ..file("f").identity(3).seen
+    };
+    catalog.follow_attributes(f, changed).unwrap();
+    catalog.stage(f, b"second", Some(read), true).unwrap();
+    let entry = catalog.entry(f).unwrap().unwrap();
+    assert_eq!((entry.mode, entry.owner, entry.size), (0o755, Some((5, 6)), 77));
 }
 
 #[test]

@@ -61,9 +61,9 @@ impl Adaptor {
     ) {
         let by = requester(request, umask);
         self.shared.listings.forget(parent);
-        let ticket = match making {
-            Making::File => patient(request, op, parent),
-            _ => ticket(request, op, parent),
+        let ticket = Ticket {
+            patient: matches!(making, Making::File),
+            ..ticket(request, op, parent)
         };
         self.crossing.answer(
             ticket,
@@ -125,9 +125,9 @@ impl Adaptor {
     ) {
         let (by, owner) = (requester(request, 0), self.owner);
         let handle = handle.map(|handle| Handle(handle.0));
-        let ticket = match change.size {
-            Some(_) => patient(request, "setattr", ino),
-            None => ticket(request, "setattr", ino),
+        let ticket = Ticket {
+            patient: change.size.is_some(),
+            ..ticket(request, "setattr", ino)
         };
         self.crossing.answer(
             ticket,

@@ -1,6 +1,8 @@
 //! Files that lose their names while somebody has them open: on a disk they are read and written on until they are closed. What their source
 //! has of them goes with the name, so it is read before that, and given to those who have them open.
 
+use std::sync::Arc;
+
 use manifold_backends::local::AttributeChange;
 use manifold_catalog::{Entry, EntryId, Kind};
 use tokio::time::timeout;
@@ -51,6 +53,24 @@ impl Core {
                 tracing::debug!(id = entry.id.0, %error, "an open file loses its name, and cannot be kept whole");
                 None
             })
+    }
+
+    /// Makes a staged file whole that its source is about to replace, and has it last: should nobody hear of that, what shows through it is
+    /// gone there.
+    pub(super) async fn make_whole(&self, entry: &Entry) -> Result<(), Error> {
+        let Some(file) = self.staged_entry(entry.id).filter(|file| file.is_recorded()) else {
+            return Ok(());
+        };
+        if file.look().size > KEPT_MAX {
+            return Ok(());
+        }
+        let uploads = Arc::clone(self.writable()?);
+        let patience = self.settings.data_deadline / PART_OF_DEADLINE;
+        if let Ok(Err(error)) = timeout(patience, uploads.take_over_base(&file)).await {
+            tracing::debug!(id = entry.id.0, %error, "a file that is replaced cannot be made whole");
+        }
+        // What was taken over before, too, may not be told of by its row.
+        self.blocking(move || uploads.staging.sync(&file)).await
     }
 
     async fn read_whole(&self, id: EntryId) -> Result<Option<Kept>, Error> {

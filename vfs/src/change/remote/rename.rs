@@ -336,6 +336,9 @@ impl Core {
         if renaming.source.able.renames_files == Renames::No {
             return Err(Error::CrossSource);
         }
+        if let Some(over) = &renaming.over {
+            self.make_whole(over).await?;
+        }
         if let Some(file) = &staged {
             // What shows through is of the version that is known here; another one there is for its upload to settle.
             let there = self.version_at(&renaming.source).await?;

@@ -303,11 +303,7 @@ async fn a_source_that_has_refused_a_rename_is_not_waited_for() {
     let refused = world.rename_in_root("d", "e").await;
     assert!(matches!(refused, Err(Error::PermissionDenied(_))), "{refused:?}");
     world.shelf.set_cue(Cue::Does);
-    let known = async {
-        while !world.library.catalog.asked_renames().unwrap().is_empty() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
+    let known = world.until(|library| library.catalog.asked_renames().unwrap().is_empty());
     let soon = tokio::time::timeout(Duration::from_secs(20), known);
     soon.await.expect("it has answered, and so is not at it any more");
     let root = world.root().await;

@@ -47,9 +47,8 @@ impl World {
     }
 
     async fn until_forgotten(&self) {
-        while !self.library.catalog.part_uploads().unwrap().is_empty() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        self.until(|library| library.catalog.part_uploads().unwrap().is_empty())
+            .await;
     }
 }
 
@@ -146,9 +145,9 @@ async fn what_was_sent_is_ended_where_its_directory_is_when_that_is_known() {
     world.close(handle).await.unwrap();
     world.shelf.until(|shelf| shelf.arrived() == FIRST * PART).await;
     let is_broken_off = |upload: &UploadReport| matches!(upload.state, UploadState::Delayed { .. });
-    while !world.library.vfs.uploads().iter().any(is_broken_off) {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    world
+        .until(|library| library.vfs.uploads().iter().any(is_broken_off))
+        .await;
     world.shelf.set_cue(Cue::EndsNothing);
     world.library.vfs.remove_file(d, b"file").wait().await.unwrap();
     world.shelf.set_cue(Cue::RenamesAndIsSilent);

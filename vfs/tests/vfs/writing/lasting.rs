@@ -126,3 +126,35 @@ async fn what_is_being_closed_is_uploaded_though_nobody_waits_for_that() {
         world.library.vfs.release(handle);
     }
 }
+
+/// A part of it was written here; the rest shows through from what is replaced.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_its_source_replaces_while_nobody_hears_of_that_is_whole_here() {
+    let world = World::new();
+    let mut bytes = super::pattern(300_000, 7);
+    world.shelf.place("f", &bytes);
+    world.shelf.place("g", b"another");
+    world.library.relist("s").await;
+    world.shelf.set_cue(Cue::HoldsReads);
+    let handle = world.open("s/f", Access::ReadWrite).await;
+    world.write(handle, WriteAt::Offset(10), b"changed").await.unwrap();
+    bytes[10..17].copy_from_slice(b"changed");
+    world.close(handle).await.unwrap();
+    world.shelf.set_cue(Cue::RenamesAndIsSilent);
+    let unheard = world.rename("g", "f").await;
+    assert!(unheard.is_err(), "nobody hears of it");
+    assert_eq!(world.shelf.bytes("f").unwrap(), b"another");
+    let world = world.die_and_come_back().await;
+    world.shelf.set_cue(Cue::Does);
+    let uploaded = tokio::time::timeout(Duration::from_secs(30), world.until_quiet());
+    uploaded.await.expect("it can be uploaded");
+    world.library.relist("s").await;
+    let mut found = Vec::new();
+    for name in world.names("s").await {
+        found.push(world.read_path(&format!("s/{name}")).await);
+    }
+    assert!(
+        found.contains(&bytes) && found.contains(&b"another".to_vec()),
+        "both are kept"
+    );
+}

@@ -1,5 +1,7 @@
 //! Renames where another has made or changed what has the new name, and nobody has seen that yet: it is not replaced.
 
+use manifold_vfs::UploadReport;
+
 use super::*;
 
 const OTHER: &[u8] = b"of another";
@@ -238,18 +240,11 @@ async fn an_upload_says_that_something_else_than_a_folder_is_on_its_way() {
     world.shelf.place("r/s", b"of another");
     world.shelf.set_cue(Cue::Does);
     world.library.vfs.retry_uploads();
-    let refused = async {
-        loop {
-            let uploads = world.library.vfs.uploads();
-            if let [upload] = &uploads[..]
-                && let UploadState::Refused { remedy, .. } = &upload.state
-            {
-                return remedy.clone();
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+    let is_refused = |upload: &UploadReport| match &upload.state {
+        UploadState::Refused { remedy, .. } => remedy.contains("something else than a folder"),
+        _ => false,
     };
-    let remedy = tokio::time::timeout(Duration::from_secs(30), refused).await.unwrap();
-    assert!(remedy.contains("something else than a folder"), "{remedy}");
+    let refused = world.until(|library| library.vfs.uploads().iter().any(is_refused));
+    tokio::time::timeout(Duration::from_secs(30), refused).await.unwrap();
     assert_eq!(world.shelf.bytes("r/s").unwrap(), b"of another");
 }
